@@ -1,0 +1,1 @@
+"""Comparison policies that learn nothing from training tasks."""

@@ -1,0 +1,1 @@
+"""Language models as policies: text, fine-tuning, acting and evaluation."""

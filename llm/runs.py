@@ -1,0 +1,174 @@
+"""Run folders: what was learned, from what, how, and on what machine.
+
+config.yaml     the fine-tuning configuration
+metrics.jsonl   one line per logged step and per validation
+env.json        versions and device
+README.md       a model card, written from the run
+adapter/        LoRA weights (safetensors) and tokeniser, or
+model/          all weights (safetensors) and tokeniser, where all were trained
+"""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+import sdm
+from sdm.llm.bases import compute_dtype, device, load_base
+from sdm.solvers_jax.shards import DatasetError, write_atomically
+
+RUN_VERSION = 1
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says about its run.
+
+    Attributes:
+        config: the fine-tuning configuration.
+        report: losses, speed and time.
+        setting: of the training data: mdp, pomdp or apomdp.
+        horizon: of the training data.
+        training_texts: how many there were.
+
+    """
+
+    config: Mapping[str, Any]
+    report: Mapping[str, Any]
+    setting: str
+    horizon: int
+    training_texts: int
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A fine-tuned model, ready to act.
+
+    Attributes:
+        model: base with adapter, or the whole model.
+        tokenizer: its tokeniser.
+        config: the fine-tuning configuration.
+        horizon: of the training data.
+
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: dict[str, Any]
+    horizon: int
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device, for the record."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "sdm": sdm.__version__,
+        "python": platform.python_version(),
+        "device": gpu
+        or f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
+    """Write the trainer's log, one JSON object a line."""
+    text = "".join(json.dumps(entry) + "\n" for entry in history)
+    write_atomically(folder / "metrics.jsonl", text)
+
+
+def save_run(
+    folder: Path,
+    record: RunRecord,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Fill a run folder; checkpoints in it are deleted."""
+    weights = folder / ("adapter" if isinstance(model, PeftModel) else "model")
+    model.save_pretrained(weights)
+    tokenizer.save_pretrained(weights)
+    (weights / "README.md").unlink(missing_ok=True)  # peft's; ours is one level up
+    header = {
+        "run_version": RUN_VERSION,
+        "setting": record.setting,
+        "horizon": record.horizon,
+        "finetune": dict(record.config),
+    }
+    write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
+    write_atomically(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    write_atomically(folder / "README.md", model_card(record))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def model_card(record: RunRecord) -> str:
+    """The run in words and figures."""
+    config, report = record.config, record.report
+    losses = ", ".join(f"{loss:.4f}" for loss in report["eval_loss"])
+    rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
+    what = "LoRA adapter for" if config["lora_rank"] else "All weights of"
+    return f"""# {what} `{config["base"]}`
+
+Chooses actions in unseen {record.setting} tasks by comparing the probabilities of the
+action tokens, after {config["support"]} demonstrations. Trained by `sdm finetune` on
+{record.training_texts} texts of optimal episodes over {record.horizon} stages.
+
+- training loss {report["train_loss"]:.4f}; validation loss by epoch: {losses}
+- {report["steps"]} steps in {report["seconds"]:.0f} s, \
+{report["tokens_per_second"]:.0f} tokens/s, on {environment()["device"]}
+
+Evaluate it with `sdm eval --policy THIS_FOLDER`. It knows tasks like those it was
+trained on, in the same wording, and nothing else.
+
+| option | value |
+|---|---|
+{rows}
+"""
+
+
+def load_run(folder: Path) -> LoadedRun:
+    """Load what `finetune` wrote.
+
+    Raises:
+        DatasetError: if `folder` is not a run folder, or of another version.
+        BaseModelError: if the adapter's base cannot be had.
+
+    """
+    path = folder / "config.yaml"
+    try:
+        header = yaml.safe_load(path.read_text(encoding="utf-8"))
+        version, config = header["run_version"], header["finetune"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"`{folder}` is not a run folder: {path.name} is missing or damaged",
+            "make one with `sdm finetune --out FOLDER`",
+        ) from error
+    if version != RUN_VERSION:
+        raise DatasetError(
+            f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
+            "train it again with `sdm finetune`",
+        )
+    model: PreTrainedModel
+    if config["lora_rank"]:
+        base, _ = load_base(config["base"], quantize=config["quantize"])
+        weights = folder / "adapter"
+        model = PeftModel.from_pretrained(base, str(weights))  # type: ignore[assignment]
+    else:
+        weights = folder / "model"
+        model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
+        model = model.to(device())
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+    return LoadedRun(model.eval(), tokenizer, config, header["horizon"])

@@ -1,0 +1,166 @@
+"""Log-probabilities of action candidates, in context, with a shared key-value cache.
+
+A candidate is scored by the tokens by which the *whole text* with that candidate
+differs from the text with another one: tokenisers merge across boundaries, so pieces
+encoded alone would be other tokens. The candidates' token sequences must be prefix-free
+(none may begin another), or a short one would be favoured; where they are not, each is
+scored together with the terminator that follows an action in the text.
+
+`CachedRows` keeps one row per episode. Rows of one task share the encoding of their
+demonstrations, and each later stage feeds only new tokens. Rows may differ in length:
+padding, and tokens that a later tokenisation replaced, stay in the cache as masked
+columns, and every token carries its own position.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+Tokens = list[int]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """Token ids of every text, with whatever the tokeniser puts in front."""
+    return list(tokenizer(list(texts))["input_ids"]) if texts else []
+
+
+def needs_terminator(
+    tokenizer: PreTrainedTokenizerBase, context: str, answers: Sequence[str], end: str
+) -> bool:
+    """Whether candidates must be scored together with what follows them.
+
+    They must where one answer begins another, and where the tokeniser merges an answer
+    with its terminator, so that the answer alone never occurs in a text.
+    """
+    if not end:
+        return False
+    alone = encode(tokenizer, [context + answer for answer in answers])
+    ended = encode(tokenizer, [context + answer + end for answer in answers])
+    merged = any(b[: len(a)] != a for a, b in zip(alone, ended, strict=True))
+    nested = any(a is not b and b[: len(a)] == a for a in alone for b in alone)
+    return merged or nested
+
+
+def split_candidates(candidates: Sequence[Tokens]) -> tuple[Tokens, list[Tokens]]:
+    """The tokens that all candidate texts share in front, and those left of each."""
+    count = min(shared_length(candidates[0], ids) for ids in candidates)
+    return candidates[0][:count], [ids[count:] for ids in candidates]
+
+
+def shared_length(a: Tokens, b: Tokens) -> int:
+    """How many tokens two sequences have in common in front."""
+    if b[: len(a)] == a:
+        return len(a)
+    differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(differ, min(len(a), len(b)))
+
+
+class CachedRows:
+    """Rows of tokens fed to a causal language model, and its cache for them."""
+
+    def __init__(
+        self, model: PreTrainedModel, prefixes: Sequence[Tokens], repeats: int
+    ) -> None:
+        """Encode each prefix once, and give it to `repeats` rows in a run.
+
+        All prefixes must be empty, or none.
+        """
+        self.model = model
+        self.cache = DynamicCache()
+        self.ids: list[Tokens] = [[] for _ in prefixes]
+        self.columns: list[list[int]] = [[] for _ in prefixes]
+        self.mask = torch.zeros(
+            (len(prefixes), 0), dtype=torch.long, device=model.device
+        )
+        if any(prefixes):
+            self._feed(prefixes, [0] * len(prefixes))
+            self.cache.batch_repeat_interleave(repeats)
+        self.mask = self.mask.repeat_interleave(repeats, dim=0)
+        self.ids = [ids for ids in self.ids for _ in range(repeats)]
+        self.columns = [list(c) for c in self.columns for _ in range(repeats)]
+
+    @torch.no_grad()
+    def score(
+        self, targets: Sequence[Tokens], suffixes: Sequence[Sequence[Tokens]]
+    ) -> Float[torch.Tensor, "rows A"]:
+        """Log-probability of each row's candidates.
+
+        Args:
+            targets: the text so far, one per row; only what is new is fed.
+            suffixes: the tokens of each candidate, which continue the row's target.
+
+        """
+        kept = [self._keep(row, target) for row, target in enumerate(targets)]
+        new = [list(t[k:]) for t, k in zip(targets, kept, strict=True)]
+        first = torch.tensor(
+            [[s[0] for s in row] for row in suffixes], device=self.model.device
+        )
+        scores = self._feed(new, kept).gather(1, first)
+        for candidate in range(first.shape[1]):
+            tails = [list(row[candidate]) for row in suffixes]
+            if any(len(tail) > 1 for tail in tails):
+                scores[:, candidate] += self._score_tails(tails)
+        return scores
+
+    def _keep(self, row: int, target: Tokens) -> int:
+        """Hide cached tokens of a row that its new text does not begin with."""
+        fed = self.ids[row]
+        # The output after the last token is wanted, so that one is always fed.
+        count = min(shared_length(fed, target), len(target) - 1)
+        for column in self.columns[row][count:]:
+            self.mask[row, column] = 0
+        del self.columns[row][count:]
+        self.ids[row] = fed[:count]
+        return count
+
+    def _forward(
+        self, new: Sequence[Tokens], start: Sequence[int], keep: torch.Tensor | int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feed right-padded tokens; logits at the columns `keep`, and their mask."""
+        device = self.model.device
+        lengths = torch.tensor([len(ids) for ids in new], device=device)
+        width = int(lengths.max())
+        block = torch.tensor(
+            [ids + [0] * (width - len(ids)) for ids in new], device=device
+        )
+        offsets = torch.arange(width, device=device)
+        valid = (offsets < lengths[:, None]).long()
+        positions = torch.tensor(start, device=device)[:, None] + offsets
+        output = self.model(
+            input_ids=block,
+            attention_mask=torch.cat([self.mask, valid], dim=1),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        return output.logits.float(), valid
+
+    @torch.no_grad()
+    def _feed(self, new: Sequence[Tokens], start: Sequence[int]) -> torch.Tensor:
+        """Append tokens to the rows; log-probabilities after each row's last one."""
+        last = torch.tensor([len(ids) - 1 for ids in new], device=self.model.device)
+        columns, where = last.unique(return_inverse=True)
+        logits, valid = self._forward(new, start, columns)
+        width = self.mask.shape[1]
+        self.mask = torch.cat([self.mask, valid], dim=1)
+        for row, ids in enumerate(new):
+            self.ids[row] = self.ids[row] + list(ids)
+            self.columns[row] += range(width, width + len(ids))
+        rows = torch.arange(len(new), device=self.model.device)
+        return logits[rows, where].log_softmax(-1)
+
+    def _score_tails(self, tails: Sequence[Tokens]) -> torch.Tensor:
+        """Log-probability of all but the first token of each row's candidate."""
+        start = [len(ids) for ids in self.ids]
+        width = max(len(tail) for tail in tails) - 1
+        logits, _ = self._forward([tail[:-1] for tail in tails], start, width)
+        self.cache.crop(-width)
+        padded = [tail[1:] + [0] * (width + 1 - len(tail)) for tail in tails]
+        wanted = torch.tensor(padded, device=logits.device)
+        scores = logits.log_softmax(-1).gather(2, wanted[..., None])[..., 0]
+        lengths = torch.tensor([len(tail) - 1 for tail in tails], device=logits.device)
+        real = torch.arange(width, device=logits.device) < lengths[:, None]
+        return (scores * real).sum(1)

@@ -1,0 +1,181 @@
+"""Episodes as text, and back.
+
+Two schemas behind one interface; in both, `parse` inverts `render`.
+
+*paper* (Zhang, Aghaei, Saghafian, 2026): every quantity named, stages counted from 1,
+rewards rounded to two decimals:
+
+    <O_1> 3, <A_1> 1, <R_1> -0.05, <O_2> 4, <A_2> 2, <R_2> 0.44
+
+*compact* (ours): the observation as a number, the action as a letter, no rewards (they
+are a function of the two): `3b4c`. A tenth of the tokens.
+
+An episode whose last observation has no action yet renders up to the place where the
+action belongs; that is the end of a prompt. A prompt holds the demonstrations, one a
+line, then the open query episode.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What was seen, done and earned, stage by stage.
+
+    Attributes:
+        observations: one a decision, and one more while an action is awaited.
+        actions: one a decision.
+        rewards: one a decision; None where the schema does not write them.
+
+    """
+
+    observations: tuple[int, ...]
+    actions: tuple[int, ...]
+    rewards: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where lengths disagree or a number is negative."""
+        extra = len(self.observations) - len(self.actions)
+        if extra not in (0, 1):
+            raise ValueError(
+                f"{len(self.observations)} observations and {len(self.actions)} "
+                "actions: there must be as many, or one observation more"
+            )
+        if self.rewards is not None and len(self.rewards) != len(self.actions):
+            raise ValueError(
+                f"{len(self.rewards)} rewards for {len(self.actions)} actions"
+            )
+        if any(x < 0 for x in (*self.observations, *self.actions)):
+            raise ValueError("observations and actions are counted from 0")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an action is awaited."""
+        return len(self.observations) > len(self.actions)
+
+
+@runtime_checkable
+class Schema(Protocol):
+    """How episodes are written.
+
+    Attributes:
+        name: what the command line and run folders call it.
+        terminator: what follows an action in the text.
+
+    """
+
+    name: str
+    terminator: str
+
+    def render(self, episode: Episode) -> str:
+        """Text of an episode; of an open one, up to the place of the action."""
+        ...
+
+    def parse(self, text: str) -> Episode:
+        """The episode that `render` writes as `text`."""
+        ...
+
+    def answer(self, action: int) -> str:
+        """What follows an open episode when `action` is taken."""
+        ...
+
+    def action_spans(self, text: str) -> list[tuple[int, int]]:
+        """Character ranges of the actions in a text of one or more episodes."""
+        ...
+
+
+class PaperSchema:
+    """The paper's wording, a named field for every observation, action and reward."""
+
+    name = "paper"
+    terminator = ","
+
+    def render(self, episode: Episode) -> str:
+        """Write `<O_t> o, <A_t> a, <R_t> r`, joined by commas; rewards are required."""
+        if episode.rewards is None:
+            raise ValueError("the paper's schema writes rewards: the episode has none")
+        parts: list[str] = []
+        rows = zip(episode.observations, episode.actions, episode.rewards, strict=False)
+        for t, (observation, action, reward) in enumerate(rows, 1):
+            cents = round(reward, 2) + 0.0  # no "-0.00"
+            parts += [f"<O_{t}> {observation}", f"<A_{t}> {action}"]
+            parts.append(f"<R_{t}> {cents:.2f}")
+        if episode.is_open:
+            t = len(episode.observations)
+            parts += [f"<O_{t}> {episode.observations[-1]}", f"<A_{t}>"]
+        return ", ".join(parts)
+
+    def parse(self, text: str) -> Episode:
+        """Read an episode; raise `ValueError` at the first field out of place."""
+        fields: dict[str, list[float]] = {"O": [], "A": [], "R": []}
+        is_open = bool(re.search(r"<A_\d+>$", text))
+        parts = text.split(", ")[: -1 if is_open else None] if text else []
+        for i, part in enumerate(parts):
+            letter, t = "OAR"[i % 3], i // 3 + 1
+            number = r"-?\d+\.\d\d" if letter == "R" else r"\d+"
+            if not (found := re.fullmatch(rf"<{letter}_{t}> ({number})", part)):
+                raise ValueError(
+                    f"field {i + 1} should be `<{letter}_{t}> …`: `{part}`"
+                )
+            fields[letter].append(float(found[1]))
+        if is_open and text.split(", ")[-1] != f"<A_{len(fields['O'])}>":
+            raise ValueError(f"the last field is out of place: `{text[-20:]}`")
+        if is_open != (len(parts) % 3 == 1):
+            raise ValueError(f"the text ends in the middle of a stage: `{text[-20:]}`")
+        observations, actions = map(int, fields["O"]), map(int, fields["A"])
+        return Episode(tuple(observations), tuple(actions), tuple(fields["R"]))
+
+    def answer(self, action: int) -> str:
+        """Write a space and the number."""
+        return f" {action}"
+
+    def action_spans(self, text: str) -> list[tuple[int, int]]:
+        """Find the digits after every `<A_t>`."""
+        return [m.span(1) for m in re.finditer(r"<A_\d+> (\d+)", text)]
+
+
+class CompactSchema:
+    """Number for the observation, letter for the action; at most 26 actions."""
+
+    name = "compact"
+    terminator = ""
+
+    def render(self, episode: Episode) -> str:
+        """Write `3b4c`; rewards are not written."""
+        done = zip(episode.observations, episode.actions, strict=False)
+        text = "".join(f"{o}{self.answer(a)}" for o, a in done)
+        return f"{text}{episode.observations[-1]}" if episode.is_open else text
+
+    def parse(self, text: str) -> Episode:
+        """Read an episode; raise `ValueError` unless numbers and letters alternate."""
+        if not re.fullmatch(r"(\d+[a-z])*(\d+)?", text):
+            raise ValueError(f"numbers and letters should alternate: `{text[:40]}`")
+        observations = tuple(int(x) for x in re.findall(r"\d+", text))
+        actions = tuple(LETTERS.index(x) for x in re.findall(r"[a-z]", text))
+        return Episode(observations, actions)
+
+    def answer(self, action: int) -> str:
+        """Write the action's letter."""
+        if action >= len(LETTERS):
+            raise ValueError(
+                f"action {action} has no letter: the compact schema knows "
+                f"{len(LETTERS)}; use the paper's schema"
+            )
+        return LETTERS[action]
+
+    def action_spans(self, text: str) -> list[tuple[int, int]]:
+        """Find every letter."""
+        return [m.span() for m in re.finditer(r"[a-z]", text)]
+
+
+SCHEMAS: dict[str, Schema] = {s.name: s for s in (PaperSchema(), CompactSchema())}
+
+
+def render_prompt(schema: Schema, support: Sequence[Episode], query: Episode) -> str:
+    """Demonstrations, one a line, then the query episode, open or complete."""
+    return "\n".join(schema.render(episode) for episode in (*support, query))

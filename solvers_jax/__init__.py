@@ -1,0 +1,28 @@
+"""Batched exact dynamic programming in JAX, and oracle datasets made with it."""
+
+from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
+from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP, check_model
+from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
+from sdm.solvers_jax.policies import Policy, TabularPolicy
+from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.rollout import Trajectory, rollout
+from sdm.solvers_jax.solve import solve
+
+__all__ = [
+    "APOMDP",
+    "MDP",
+    "POMDP",
+    "EnergyFamily",
+    "MDPSolution",
+    "OptimalityGap",
+    "Policy",
+    "TabularPolicy",
+    "Trajectory",
+    "backward_induction",
+    "check_model",
+    "evaluate_policy",
+    "optimality_gap",
+    "rollout",
+    "solve",
+]

@@ -1,0 +1,105 @@
+r"""Energy management: store energy or use it, not knowing how reliable moves are.
+
+Energy s ∈ {0, ..., E}. Actions 0 and 1 are two identical ways to *charge*: s moves to
+min(s+1, E) with probability p, else stays; reward -c. Action 2 is *work*: s moves to
+max(s-1, 0) with probability p, else stays; reward s/E. Each task draws its own
+p ~ U(p_min, p_max) and starts in a uniformly random state.
+
+Source: Zhang, Aghaei, Saghafian (2026) for the task and E = 9. Their cost, range of p,
+discount and initial state are not public; the defaults here (c = 0.05, p ~ U(0.2, 0.9),
+discount 0.95, uniform start) are ours, chosen to fit the random and in-context rows of
+their first figure. Change them freely.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from sdm.solvers_jax.models import MDP
+
+
+@dataclass(frozen=True)
+class EnergyFamily:
+    """Energy tasks that differ in p, the probability that a move succeeds.
+
+    Attributes:
+        p_min: smallest p; at least 0.
+        p_max: largest p; at most 1.
+        max_energy: E, so that there are E + 1 states.
+        charge_cost: c, paid for each charge action.
+        discount: factor per stage.
+
+    """
+
+    p_min: float = 0.2
+    p_max: float = 0.9
+    max_energy: int = 9
+    charge_cost: float = 0.05
+    discount: float = 0.95
+
+    name: ClassVar[str] = "energy"
+    charge: ClassVar[tuple[int, ...]] = (0, 1)
+    work: ClassVar[int] = 2
+    actions: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a range, a size or a discount that makes no task."""
+        for name, value in (("p_min", self.p_min), ("p_max", self.p_max)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+        if self.p_min > self.p_max:
+            raise ValueError(
+                f"p_min = {self.p_min:g} is larger than p_max = {self.p_max:g}"
+            )
+        if self.max_energy < 1:
+            raise ValueError(f"max_energy = {self.max_energy}: must be 1 or more")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
+
+    @property
+    def states(self) -> int:
+        """Number of energy levels, E + 1."""
+        return self.max_energy + 1
+
+    def sample_p(
+        self, key: Key[Array, ""], n: int, *, first: int = 0
+    ) -> Float[Array, " n"]:
+        """Success probabilities of tasks `first`, ..., `first + n - 1` of this key.
+
+        A task depends on the key and its own index only, so any slicing of a set of
+        tasks gives the same tasks.
+        """
+
+        def one(index: Array) -> Array:
+            return jax.random.uniform(
+                jax.random.fold_in(key, index), minval=self.p_min, maxval=self.p_max
+            )
+
+        return jax.vmap(one)(first + jnp.arange(n))
+
+    def mdp(self, p: Float[Array, "*B"]) -> MDP:
+        """Fully observed tasks with success probabilities `p`."""
+        level = jnp.arange(self.states)
+        up = jax.nn.one_hot(jnp.minimum(level + 1, self.max_energy), self.states)
+        down = jax.nn.one_hot(jnp.maximum(level - 1, 0), self.states)
+        alone = (None,) * p.ndim  # every task has these in common
+        moved = jnp.stack([up, up, down], axis=1).astype(p.dtype)[alone]  # [S, A, S]
+        stayed = jnp.eye(self.states, dtype=p.dtype)[:, None, :][alone]
+        chance = p[..., None, None, None]
+        pay = (level / self.max_energy).astype(p.dtype)
+        cost = jnp.full_like(pay, -self.charge_cost)
+        reward = jnp.stack([cost, cost, pay], axis=-1)
+        shape = (*p.shape, self.states)
+        return MDP(
+            transition=chance * moved + (1 - chance) * stayed,
+            reward=jnp.broadcast_to(reward, (*shape, self.actions)),
+            initial=jnp.full(shape, 1 / self.states, p.dtype),
+            discount=self.discount,
+        )
+
+    def sample(self, key: Key[Array, ""], n: int, *, first: int = 0) -> MDP:
+        """Draw tasks `first`, ..., `first + n - 1` of this key as one batch."""
+        return self.mdp(self.sample_p(key, n, first=first))

@@ -1,0 +1,47 @@
+"""The metric: how far from optimal, with a confidence interval over tasks.
+
+The optimality gap of a task is (R* - R) / R*, with R and R* the mean discounted returns
+of the policy and of the oracle over the same episodes; the gap of a policy is its mean
+over tasks, with a two-sided Student-t interval (Zhang, Aghaei, Saghafian, 2026,
+experiments). A task with R* = 0 has no gap: it is left out of the mean and reported.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class OptimalityGap:
+    """Mean gap over tasks, as fractions of the optimal return.
+
+    Attributes:
+        mean: the gap; 0 is optimal.
+        low: lower end of the 95 % interval; nan for a single task.
+        high: upper end of the 95 % interval; nan for a single task.
+        undefined_tasks: indices of tasks with an optimal return of zero.
+
+    """
+
+    mean: float
+    low: float
+    high: float
+    undefined_tasks: tuple[int, ...]
+
+
+def optimality_gap(
+    value: ArrayLike, optimal: ArrayLike, *, confidence: float = 0.95
+) -> OptimalityGap:
+    """Gap of the per-task returns `value` to the returns `optimal`, both [tasks]."""
+    ours, best = np.asarray(value, np.float64), np.asarray(optimal, np.float64)
+    defined = best != 0
+    gaps = (best[defined] - ours[defined]) / best[defined]
+    if gaps.size == 0:
+        raise ValueError("no task has an optimal return other than zero: no gap exists")
+    mean, half = float(gaps.mean()), float("nan")
+    if gaps.size > 1:
+        half = float(stats.sem(gaps) * stats.t.ppf((1 + confidence) / 2, gaps.size - 1))
+    missing = tuple(int(i) for i in np.flatnonzero(~defined))
+    return OptimalityGap(mean, mean - half, mean + half, missing)

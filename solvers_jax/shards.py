@@ -1,0 +1,199 @@
+"""Trajectory datasets on disk: Parquet shards beside a manifest. No JAX in here.
+
+One row is one episode of one task; its lists run over the T stages. The shards are
+plain Parquet and open with `datasets`, `pandas` or `polars`; `manifest.json` says how
+they were made, what the columns mean, and the SHA-256 of every file.
+
+A dataset is written into `FOLDER.partial`, each shard to a temporary name first, and
+renamed when it is whole: a folder with a manifest is a finished dataset.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FORMAT = "sdm trajectories"
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+
+# Column -> (type, its axes, what it is). Lists have one entry a stage.
+COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
+    "task": (pa.int32(), "", "index of the task"),
+    "episode": (pa.int32(), "", "index of the episode within its task"),
+    "p": (pa.float64(), "", "success probability of the task's moves"),
+    "value": (pa.float64(), "", "optimal expected discounted return"),
+    "lower": (pa.float64(), "", "certified lower bound on `value`"),
+    "upper": (pa.float64(), "", "certified upper bound on `value`"),
+    "random_value": (pa.float64(), "", "expected return of uniformly random actions"),
+    "observation": (pa.list_(pa.int32()), "T", "what was seen before each decision"),
+    "action": (pa.list_(pa.int32()), "T", "what was done"),
+    "reward": (pa.list_(pa.float64()), "T", "what it paid"),
+    "optimal_action": (pa.list_(pa.int32()), "T", "what the oracle would have done"),
+}
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be read, or a place where none can be written."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep what is wrong and what to do about it apart."""
+        super().__init__(message)
+        self.hint = hint
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the folder `out` grows until it is finished."""
+    return out.with_name(out.name + ".partial")
+
+
+def begin_folder(
+    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Path:
+    """Make or reopen the partial folder of `out`, and return it.
+
+    Raises:
+        DatasetError: if `out` exists and `overwrite` is not given; if an unfinished
+            folder exists and neither `resume` nor `overwrite` is; if it was begun with
+            another plan.
+
+    """
+    if out.exists() and not overwrite:
+        raise DatasetError(
+            f"`{out}` exists already", "pass `--overwrite` to replace it"
+        )
+    partial, text = partial_folder(out), json.dumps(plan, indent=2) + "\n"
+    if partial.exists() and not resume:
+        if not overwrite:
+            raise DatasetError(
+                f"`{partial}` holds an unfinished run",
+                "pass `--resume` to go on with it, or `--overwrite` to start again",
+            )
+        shutil.rmtree(partial)
+    if (partial / PLAN).exists():
+        if (partial / PLAN).read_text(encoding="utf-8") != text:
+            raise DatasetError(
+                f"`{partial}` was begun with other options",
+                f"repeat those in `{partial / PLAN}`, or pass `--overwrite` without "
+                "`--resume` to start again",
+            )
+    else:
+        partial.mkdir(parents=True, exist_ok=True)
+        write_atomically(partial / PLAN, text)
+    return partial
+
+
+def finish_folder(partial: Path, out: Path) -> None:
+    """Give a finished folder its name, replacing what had it."""
+    (partial / PLAN).unlink()
+    if out.is_dir() and not out.is_symlink():
+        shutil.rmtree(out)
+    elif out.exists():
+        out.unlink()
+    os.replace(partial, out)
+
+
+def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write one shard atomically; `columns` has every name of `COLUMNS`."""
+    arrays = [
+        pa.array(list(columns[name]) if axes else columns[name], type=kind)
+        for name, (kind, axes, _) in COLUMNS.items()
+    ]
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(pa.table(arrays, names=list(COLUMNS)), temporary)
+    temporary.replace(path)
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Name of the shard with this index."""
+    return folder / f"shard-{index:05d}.parquet"
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+    """Describe the finished shards of `folder`; `about` says how they were made."""
+    shards = [
+        {
+            "file": path.name,
+            "rows": pq.read_metadata(path).num_rows,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.glob("shard-*.parquet"))
+    ]
+    manifest = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        **about,
+        "rows": sum(shard["rows"] for shard in shards),
+        "columns": {
+            name: {"type": str(kind), "axes": axes, "about": text}
+            for name, (kind, axes, text) in COLUMNS.items()
+        },
+        "shards": shards,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """How a dataset was made and what it holds.
+
+    Raises:
+        DatasetError: if `folder` is not a dataset, or of another schema version.
+
+    """
+    make = "make one with `sdm solve --out FOLDER`"
+    if not folder.is_dir():
+        raise DatasetError(f"there is no folder `{folder}`", make)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DatasetError(f"`{folder}` is not a dataset: it has no {MANIFEST}", make)
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["schema_version"])
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"`{path}` is damaged: {error!r}", make) from error
+    if found != (FORMAT, SCHEMA_VERSION):
+        raise DatasetError(
+            f"`{folder}` has format `{found[0]}` version {found[1]}: this sdm reads "
+            f"`{FORMAT}` version {SCHEMA_VERSION}",
+            "make the dataset again with `sdm solve`",
+        )
+    return manifest
+
+
+def read_shards(folder: Path) -> pa.Table:
+    """All episodes of a finished dataset, in order of task and episode.
+
+    Raises:
+        DatasetError: if `folder` is not a dataset, or a shard is missing or damaged.
+
+    """
+    again = "make the dataset again with `sdm solve … --overwrite`"
+    tables = []
+    for shard in read_manifest(folder)["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise DatasetError(f"the shard `{path}` is missing", again)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != shard["sha256"]:
+            raise DatasetError(
+                f"the shard `{path}` is damaged: its SHA-256 begins with {found[:12]}, "
+                f"not {shard['sha256'][:12]}",
+                again,
+            )
+        tables.append(pq.read_table(path))
+    return pa.concat_tables(tables)

@@ -1,0 +1,37 @@
+"""Exact values of policies: against every path, against the solver, and by linearity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from enumeration import value_over_all_paths
+
+from sdm.solvers_jax import MDP, EnergyFamily, evaluate_policy, solve
+from sdm.solvers_jax.policies import deterministic
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_value_is_the_sum_over_all_paths(seed, discount):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    transition = jax.random.dirichlet(keys[0], jnp.ones(3), (3, 2))
+    reward = jax.random.normal(keys[1], (3, 2))
+    initial = jax.random.dirichlet(keys[2], jnp.ones(3))
+    policy = jax.random.dirichlet(keys[3], jnp.ones(2), (4, 3))
+    value = evaluate_policy(MDP(transition, reward, initial, discount), policy)
+    parts = map(np.asarray, (policy, transition, reward, initial))
+    # 1,296 paths are summed in another order than the recursion: rounding only.
+    np.testing.assert_allclose(value, value_over_all_paths(*parts, discount), rtol=1e-12)
+
+
+def test_the_optimal_policy_is_worth_the_optimal_value():
+    mdp = EnergyFamily().sample(jax.random.key(0), 20)
+    solution = solve(mdp, horizon=10)
+    value = evaluate_policy(mdp, deterministic(solution.policy, 3).probabilities)
+    np.testing.assert_allclose(value, solution.value, rtol=1e-12)
+
+
+def test_no_random_policy_is_worth_more_than_the_optimum():
+    mdp = EnergyFamily().sample(jax.random.key(1), 50)
+    policy = jax.random.dirichlet(jax.random.key(2), jnp.ones(3), (50, 6, 10))
+    assert (evaluate_policy(mdp, policy) < solve(mdp, horizon=6).value).all()

@@ -1,0 +1,1 @@
+"""The theory of in-context learning by linear self-attention."""
