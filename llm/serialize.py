@@ -125,7 +125,7 @@ class PaperSchema:
             fields[letter].append(float(found[1]))
         if is_open and text.split(", ")[-1] != f"<A_{len(fields['O'])}>":
             raise ValueError(f"the last field is out of place: `{text[-20:]}`")
-        if is_open != (len(parts) % 3 == 1):
+        if len(parts) % 3 != is_open:
             raise ValueError(f"the text ends in the middle of a stage: `{text[-20:]}`")
         observations, actions = map(int, fields["O"]), map(int, fields["A"])
         return Episode(tuple(observations), tuple(actions), tuple(fields["R"]))

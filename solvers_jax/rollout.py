@@ -6,6 +6,7 @@ therefore meet the same luck (common random numbers), however tasks are batched.
 """
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,9 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.models import MDP, Scalar
 from sdm.solvers_jax.policies import Policy, draw
+
+
+Carry = tuple[Array, Array, Any]  # state, last reward, the policy's memory
 
 
 class Trajectory(eqx.Module):
@@ -47,9 +51,12 @@ class Luck(eqx.Module):
     policy: Key[Array, "T B N"]
 
 
-def task_keys(key: Key[Array, ""], n: int, *, first: int = 0) -> Key[Array, " n"]:
+def task_keys(
+    key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
+) -> Key[Array, " n"]:
     """One key for each of tasks `first`, ..., `first + n - 1`; slices agree."""
-    return jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(n))
+    index = first + jnp.arange(n, dtype=jnp.int32)
+    return jax.vmap(partial(jax.random.fold_in, key))(index)
 
 
 @partial(jax.jit, static_argnames=("episodes", "horizon"))
@@ -111,7 +118,7 @@ def rollout(
     state = first_state(mdp, luck)
     nothing = jnp.zeros(state.shape, mdp.reward.dtype)
 
-    def stage(carry: tuple[Array, ...], now: tuple[Array, ...]) -> tuple[tuple, tuple]:
+    def stage(carry: Carry, now: tuple[Array, Array, Array]) -> tuple[Carry, Any]:
         state, reward, memory = carry
         t, uniform, key = now
         action, memory = policy.act(memory, t, state, reward, key)
@@ -147,8 +154,8 @@ def discounted_return(
     reward: Float[Array, "*B T"], discount: Scalar
 ) -> Float[Array, "*B"]:
     """Σ_t γ^t r_t of every episode."""
-    weights = jnp.asarray(discount, reward.dtype) ** jnp.arange(reward.shape[-1])
-    return (reward * weights.astype(reward.dtype)).sum(-1)
+    stage = jnp.arange(reward.shape[-1], dtype=reward.dtype)
+    return reward @ jnp.asarray(discount, reward.dtype) ** stage
 
 
 def optimal_action(

@@ -65,8 +65,14 @@ def test_nothing_need_be_observed_before_the_first_action(model):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ((0.5, 0.2, 0.2), r"transition\[1, 2, 0\]: probabilities sum to 0.9, not 1 \(1 "),
-        ((1.5, -0.5, 0.0), r"transition\[1, 2, 0, 1\] = -0.5: prob.* negative \(1 of 36"),
+        (
+            (0.5, 0.2, 0.2),
+            r"transition\[1, 2, 0\]: probabilities sum to 0.9, not 1 \(1 ",
+        ),
+        (
+            (1.5, -0.5, 0.0),
+            r"transition\[1, 2, 0, 1\] = -0.5: prob.* negative \(1 of 36",
+        ),
         ((np.nan, 0.5, 0.5), r"transition\[1, 2, 0, 0\] = nan: must be finite"),
         ((np.inf, 0.5, 0.5), r"transition\[1, 2, 0, 0\] = inf: must be finite"),
     ],
@@ -87,11 +93,17 @@ def test_rows_are_accepted_up_to_their_printed_digits_and_no_further():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (mdp(reward=jnp.zeros((2, 3, 2)).at[0, 1, 1].set(jnp.inf)), r"reward\[0, 1, 1\]"),
+        (
+            mdp(reward=jnp.zeros((2, 3, 2)).at[0, 1, 1].set(jnp.inf)),
+            r"reward\[0, 1, 1\]",
+        ),
         (mdp(discount=1.5), r"discount = 1.5: must lie between 0 and 1"),
         (mdp(discount=float("nan")), r"discount = nan"),
         (apomdp(alpha=-0.1), r"alpha = -0.1: must lie between 0 and 1"),
-        (pomdp(observation=jnp.full((2, 3, 4), 0.3)), r"observation\[0, 0\].*sum to 1.2"),
+        (
+            pomdp(observation=jnp.full((2, 3, 4), 0.3)),
+            r"observation\[0, 0\].*sum to 1.2",
+        ),
         (
             pomdp(initial_observation=jnp.full((3, 4), 0.2)),
             r"initial_observation\[0\].*sum to 0.8",

@@ -21,7 +21,9 @@ def test_the_value_is_the_sum_over_all_paths(seed, discount):
     value = evaluate_policy(MDP(transition, reward, initial, discount), policy)
     parts = map(np.asarray, (policy, transition, reward, initial))
     # 1,296 paths are summed in another order than the recursion: rounding only.
-    np.testing.assert_allclose(value, value_over_all_paths(*parts, discount), rtol=1e-12)
+    np.testing.assert_allclose(
+        value, value_over_all_paths(*parts, discount), rtol=1e-12
+    )
 
 
 def test_the_optimal_policy_is_worth_the_optimal_value():

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from sdm.solvers_jax.models import MDP
 
@@ -65,7 +65,7 @@ class EnergyFamily:
         return self.max_energy + 1
 
     def sample_p(
-        self, key: Key[Array, ""], n: int, *, first: int = 0
+        self, key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
     ) -> Float[Array, " n"]:
         """Success probabilities of tasks `first`, ..., `first + n - 1` of this key.
 
@@ -78,7 +78,7 @@ class EnergyFamily:
                 jax.random.fold_in(key, index), minval=self.p_min, maxval=self.p_max
             )
 
-        return jax.vmap(one)(first + jnp.arange(n))
+        return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
 
     def mdp(self, p: Float[Array, "*B"]) -> MDP:
         """Fully observed tasks with success probabilities `p`."""
@@ -100,6 +100,8 @@ class EnergyFamily:
             discount=self.discount,
         )
 
-    def sample(self, key: Key[Array, ""], n: int, *, first: int = 0) -> MDP:
+    def sample(
+        self, key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
+    ) -> MDP:
         """Draw tasks `first`, ..., `first + n - 1` of this key as one batch."""
         return self.mdp(self.sample_p(key, n, first=first))

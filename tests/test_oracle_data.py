@@ -1,0 +1,157 @@
+"""Oracle datasets: what they contain, and that a killed run loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from sdm.solvers_jax import EnergyFamily, solve
+from sdm.solvers_jax.oracle_data import (
+    OracleBatches,
+    OracleConfig,
+    solve_tasks,
+    write_oracle_dataset,
+)
+from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+from sdm.solvers_jax.streams import Stream, stream_key
+
+
+def config(**changes):
+    options = {"horizon": 5, "tasks": 10, "trajectories": 3, "seed": 4, "batch": 4}
+    return OracleConfig(EnergyFamily(), **(options | changes))
+
+
+def test_rows_hold_optimal_episodes_of_the_sampled_tasks(tmp_path):
+    write_oracle_dataset(config(), tmp_path / "data")
+    table = read_shards(tmp_path / "data").to_pydict()
+    assert table["task"] == np.repeat(range(10), 3).tolist()
+    assert table["episode"] == [0, 1, 2] * 10
+    mdp = EnergyFamily().sample(stream_key(4, Stream.TRAIN_TASKS), 10)
+    solution = solve(mdp, horizon=5)
+    np.testing.assert_allclose(table["value"][::3], solution.value, rtol=1e-12)
+    for row in range(30):
+        states, task = table["observation"][row], table["task"][row]
+        chosen = [int(solution.policy[task, t, s]) for t, s in enumerate(states)]
+        assert table["action"][row] == chosen == table["optimal_action"][row]
+        paid = [
+            float(mdp.reward[task, s, a]) for s, a in zip(states, chosen, strict=True)
+        ]
+        np.testing.assert_allclose(table["reward"][row], paid)
+
+
+def test_tasks_and_episodes_do_not_depend_on_the_batch(tmp_path):
+    tables = []
+    for batch in (3, 10):
+        write_oracle_dataset(config(batch=batch), tmp_path / str(batch))
+        tables.append(read_shards(tmp_path / str(batch)))
+    assert (
+        tables[0]
+        .drop_columns(["random_value"])
+        .equals(tables[1].drop_columns(["random_value"]))
+    )
+
+
+def test_the_summary_is_of_all_tasks(tmp_path):
+    solved = solve_tasks(config())
+    written = write_oracle_dataset(config(), tmp_path / "data")
+    mdp = EnergyFamily().sample(stream_key(4, Stream.TRAIN_TASKS), 10)
+    value = float(solve(mdp, horizon=5).value.mean())
+    for summary in (solved, written):
+        assert summary.value_mean == pytest.approx(value, rel=1e-12)
+        assert summary.lower_mean == summary.upper_mean == summary.value_mean
+        assert summary.gap_max == 0 and 0 < summary.random_gap_percent < 100
+
+
+def test_training_and_test_tasks_differ():
+    family = EnergyFamily()
+    streams = (Stream.TRAIN_TASKS, Stream.TEST_TASKS)
+    a, b = (set(family.sample_p(stream_key(0, s), 500).tolist()) for s in streams)
+    assert not a & b
+
+
+def test_the_manifest_says_how_it_was_made(tmp_path):
+    write_oracle_dataset(config(), tmp_path / "data")
+    manifest = read_manifest(tmp_path / "data")
+    assert manifest["family_config"]["charge_cost"] == 0.05
+    assert manifest["certified_error"] == 0 and manifest["seed"] == 4
+    assert manifest["versions"]["jax"] == jax.__version__
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    write_oracle_dataset(config(), tmp_path / "whole")
+    made = OracleBatches.__getitem__
+
+    def fail_at_last(self, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return made(self, index)
+
+    monkeypatch.setattr(OracleBatches, "__getitem__", fail_at_last)
+    with pytest.raises(KeyboardInterrupt):
+        write_oracle_dataset(config(), tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    computed = []
+
+    def record(self, index):
+        computed.append(index)
+        return made(self, index)
+
+    monkeypatch.setattr(OracleBatches, "__getitem__", record)
+    write_oracle_dataset(config(), tmp_path / "cut", resume=True)
+    assert computed == [2]  # the others were kept
+    assert_same_files(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_killed_command_resumes_to_the_same_bytes(tmp_path):
+    command = [sys.executable, "-m", "sdm.cli", "solve", "--tasks", "200000"]
+    command += ["--horizon", "5", "--trajectories", "1", "--out"]
+    partial = tmp_path / "cut.partial"
+    process = subprocess.Popen([*command, "cut"], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(list(partial.glob("shard-*.parquet"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "cut").exists()
+    subprocess.run(
+        [*command, "cut", "--resume"], cwd=tmp_path, check=True, capture_output=True
+    )
+    subprocess.run([*command, "whole"], cwd=tmp_path, check=True, capture_output=True)
+    assert_same_files(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_files(a, b):
+    names = sorted(path.name for path in a.iterdir())
+    assert names == sorted(path.name for path in b.iterdir())
+    for name in names:
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": 0}, "tasks = 0"),
+        ({"trajectories": -1}, "trajectories = -1"),
+        ({"horizon": 0}, "horizon = 0"),
+        ({"seed": -1}, "seed = -1"),
+    ],
+)
+def test_counts_that_make_no_dataset_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+def test_nothing_is_written_where_nothing_can_be(tmp_path):
+    with pytest.raises(ValueError, match="trajectories = 0"):
+        write_oracle_dataset(config(trajectories=0), tmp_path / "data")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DatasetError, match="exists already"):
+        write_oracle_dataset(config(), tmp_path / "data")
+    assert not (tmp_path / "data.partial").exists()

@@ -1,0 +1,72 @@
+"""A language model plays what it scores highest, through the policy protocol."""
+
+import jax
+import numpy as np
+import pytest
+
+from sdm.llm.bases import tiny_model, tiny_tokenizer
+from sdm.llm.policy import LanguageModelPolicy, episodes_of
+from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
+from sdm.solvers_jax import EnergyFamily, rollout, solve
+from sdm.solvers_jax.policies import deterministic
+from sdm.solvers_jax.rollout import rollout_on_host, task_keys
+from test_scoring import score_from_scratch
+
+TASKS, EPISODES, HORIZON = 2, 3, 4
+
+
+@pytest.fixture(scope="module")
+def bed():
+    mdp = EnergyFamily().sample(jax.random.key(0), TASKS)
+    oracle = deterministic(solve(mdp, horizon=HORIZON).policy, 3)
+    keys = task_keys(jax.random.key(1), TASKS)
+    support = rollout(keys, mdp, oracle, horizon=HORIZON, episodes=2)
+    return mdp, task_keys(jax.random.key(2), TASKS), episodes_of(support)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
+    mdp, keys, support = bed
+    model, tokenizer, schema = tiny_model(3).eval(), tiny_tokenizer(), SCHEMAS[name]
+    policy = LanguageModelPolicy(model, tokenizer, schema, support, 3)
+    played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
+    answers = [schema.answer(a) for a in range(3)]
+    chosen = set()
+    for task, episodes in enumerate(episodes_of(played)):
+        for e in episodes:
+            for t in range(HORIZON):
+                so_far = Episode(e.observations[: t + 1], e.actions[:t], e.rewards[:t])
+                text = render_prompt(schema, support[task], so_far)
+                scores = score_from_scratch(model, tokenizer, text, answers)
+                # The best, or one that rounding cannot tell from it.
+                assert scores[e.actions[t]] >= max(scores) - 1e-4
+                chosen.add(e.actions[t])
+    assert chosen <= {0, 1, 2}
+
+
+def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
+    mdp, keys, support = bed
+    seen = []
+    schema = SCHEMAS["paper"]
+    monkeypatch.setattr(
+        "sdm.llm.policy.render_prompt",
+        lambda *args: seen.append(args[2]) or render_prompt(*args),
+    )
+    policy = LanguageModelPolicy(
+        tiny_model(0).eval(), tiny_tokenizer(), schema, support, 3
+    )
+    played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
+    last = seen[-TASKS * EPISODES :]
+    for row, episode in enumerate(last):
+        task, n = divmod(row, EPISODES)
+        np.testing.assert_allclose(episode.rewards, played.reward[task, n, :-1])
+        assert episode.observations == tuple(played.observation[task, n].tolist())
+
+
+def test_no_demonstrations_is_possible(bed):
+    mdp, keys, _ = bed
+    policy = LanguageModelPolicy(
+        tiny_model(0).eval(), tiny_tokenizer(), SCHEMAS["compact"], [[], []], 3
+    )
+    played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
+    assert played.action.shape == (TASKS, EPISODES, HORIZON)

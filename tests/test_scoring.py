@@ -1,0 +1,157 @@
+"""Cached, incremental scores equal scores of whole texts, whatever the tokeniser."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from sdm.llm.bases import tiny_tokenizer
+from sdm.llm.scoring import CachedRows, encode, needs_terminator, split_candidates
+from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
+
+PAPER, COMPACT = SCHEMAS["paper"], SCHEMAS["compact"]
+
+
+def bpe(pre, decoder):
+    """A trained BPE tokeniser that merges digits, names and punctuation freely."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre, decoder
+    random = np.random.default_rng(0)
+    texts = [
+        PAPER.render(Episode(tuple(o), tuple(a), tuple(r)))
+        for o, a, r in zip(
+            random.integers(0, 100, (200, 6)).tolist(),
+            random.integers(0, 12, (200, 6)).tolist(),
+            random.uniform(-1, 1, (200, 6)).tolist(),
+            strict=True,
+        )
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<unk>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+TOKENIZERS = {
+    "characters": tiny_tokenizer,
+    "byte-level": lambda: bpe(
+        pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    ),
+    "sentencepiece-like": lambda: bpe(pre_tokenizers.Metaspace(), decoders.Metaspace()),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():  # large weights, so that every token matters
+        for parameter in model.parameters():
+            parameter.mul_(4 if parameter.ndim > 1 else 1)
+    return model
+
+
+def score_from_scratch(model, tokenizer, context, answers):
+    """Log-probability of each answer, one whole text at a time, without a cache."""
+    encoded = encode(tokenizer, [context + answer for answer in answers])
+    shared, suffixes = split_candidates(encoded)
+    scores = []
+    for suffix in suffixes:
+        ids = torch.tensor([shared + suffix])
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0].log_softmax(-1)
+        places = range(len(shared), len(shared) + len(suffix))
+        scores.append(sum(float(logits[i - 1, ids[0, i]]) for i in places))
+    return scores
+
+
+def play(random, length, actions):
+    return Episode(
+        tuple(random.integers(0, 100, length + 1).tolist()),
+        tuple(random.integers(0, actions, length).tolist()),
+        tuple(random.uniform(-1, 1, length).tolist()),
+    )
+
+
+def complete(episode):
+    return Episode(episode.observations[:-1], episode.actions, episode.rewards)
+
+
+@pytest.mark.parametrize("support", [0, 2])
+@pytest.mark.parametrize("actions", [3, 12])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
+    """Ragged rows, several tokens an action, and merges across stages included."""
+    tokenizer, random = TOKENIZERS[name](), np.random.default_rng(support)
+    shown = [
+        [complete(play(random, 3, actions)) for _ in range(support)] for _ in range(2)
+    ]
+    queries = [play(random, 4, actions) for _ in range(6)]
+    prefixes = ["".join(PAPER.render(e) + "\n" for e in task) for task in shown]
+    rows = CachedRows(model, encode(tokenizer, prefixes), repeats=3)
+    for t in range(4):
+        contexts = [
+            render_prompt(
+                PAPER,
+                shown[i // 3],
+                Episode(q.observations[: t + 1], q.actions[:t], q.rewards[:t]),
+            )
+            for i, q in enumerate(queries)
+        ]
+        answers = [PAPER.answer(a) for a in range(actions)]
+        if needs_terminator(tokenizer, contexts[0], answers, PAPER.terminator):
+            answers = [a + PAPER.terminator for a in answers]
+        encoded = [encode(tokenizer, [c + a for a in answers]) for c in contexts]
+        split = [split_candidates(e) for e in encoded]
+        scores = rows.score([s for s, _ in split], [left for _, left in split])
+        wanted = [score_from_scratch(model, tokenizer, c, answers) for c in contexts]
+        # float32 through two layers, in another order of summation.
+        np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
+        assert np.ptp(wanted) > 0.1  # the scores do differ
+
+
+def test_terminators_are_needed_where_one_answer_begins_another():
+    tokenizer = tiny_tokenizer()
+    few, many = ([PAPER.answer(a) for a in range(n)] for n in (3, 11))
+    assert not needs_terminator(tokenizer, "<A_1>", few, ",")
+    assert needs_terminator(tokenizer, "<A_1>", many, ",")
+    assert not needs_terminator(tokenizer, "3", ["a", "b"], "")
+
+
+def test_terminators_are_needed_where_the_tokeniser_merges_them():
+    """After training on texts full of `1, <R`, ` 1,` is made of other tokens."""
+    vocabulary = {t: i for i, t in enumerate(["<unk>", "x", "1", "2", ",", "1,"])}
+    merged = Tokenizer(models.BPE(vocabulary, [("1", ",")], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=merged, unk_token="<unk>")
+    assert needs_terminator(tokenizer, "x", ["1", "2"], ",")
+    assert not needs_terminator(tokenizer, "x", ["1", "2"], "x")
+
+
+def test_a_prefix_is_encoded_once_for_all_rows_of_its_task(model):
+    fed = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: fed.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    rows = CachedRows(model, [[5, 6, 7, 8], [9, 10, 11, 12]], repeats=10)
+    prefix = [[5, 6, 7, 8]] * 10 + [[9, 10, 11, 12]] * 10
+    rows.score([ids + [3] for ids in prefix], [[[1], [2]]] * 20)
+    rows.score([ids + [3, 4] for ids in prefix], [[[1], [2]]] * 20)
+    handle.remove()
+    assert fed == [(2, 4), (20, 1), (20, 1)]

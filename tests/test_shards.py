@@ -1,0 +1,118 @@
+"""Datasets on disk: anyone's reader opens them, and damage never passes for data."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sdm.solvers_jax import shards
+from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+
+TASKS, EPISODES, HORIZON = 3, 2, 4
+
+
+def rows(first=0):
+    n = TASKS * EPISODES
+    random = np.random.default_rng(first)
+    table = {
+        "task": np.repeat(np.arange(first, first + TASKS), EPISODES),
+        "episode": np.tile(np.arange(EPISODES), TASKS),
+    }
+    for name in ("p", "value", "lower", "upper", "random_value"):
+        table[name] = random.uniform(size=n)
+    for name in ("observation", "action", "optimal_action"):
+        table[name] = random.integers(0, 3, (n, HORIZON))
+    return table | {"reward": random.uniform(size=(n, HORIZON))}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for index in range(2):
+        path = shards.shard_path(folder, index)
+        shards.write_shard(path, rows(index * TASKS))
+    shards.write_manifest(folder, {"setting": "mdp", "horizon": HORIZON})
+    return folder
+
+
+def test_what_is_written_is_read(dataset):
+    table = read_shards(dataset)
+    wanted = [rows(0), rows(TASKS)]
+    for name in shards.COLUMNS:
+        both = np.concatenate([part[name] for part in wanted])
+        np.testing.assert_array_equal(np.array(table.column(name).to_pylist()), both)
+
+
+def test_the_manifest_describes_columns_and_files(dataset):
+    manifest = read_manifest(dataset)
+    assert manifest["rows"] == 12 and manifest["horizon"] == HORIZON
+    assert manifest["columns"]["reward"]["axes"] == "T"
+    assert [s["rows"] for s in manifest["shards"]] == [6, 6]
+
+
+def test_pandas_polars_and_datasets_read_the_shards(dataset, tmp_path):
+    import datasets
+    import pandas
+    import polars
+
+    files = sorted(map(str, dataset.glob("*.parquet")))
+    wanted = read_shards(dataset).column("action").to_pylist()
+    frames = pandas.concat([pandas.read_parquet(f) for f in files])
+    assert [list(x) for x in frames["action"]] == wanted
+    assert polars.read_parquet(files)["action"].to_list() == wanted
+    loaded = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert list(loaded["action"]) == wanted
+
+
+def test_a_damaged_shard_is_named(dataset):
+    path = shards.shard_path(dataset, 1)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"shard-00001.parquet` is damaged"):
+        read_shards(dataset)
+
+
+def test_a_missing_shard_is_named(dataset):
+    shards.shard_path(dataset, 0).unlink()
+    with pytest.raises(DatasetError, match=r"shard-00000.parquet` is missing"):
+        read_shards(dataset)
+
+
+def test_what_is_no_dataset_is_refused(dataset, tmp_path):
+    with pytest.raises(DatasetError, match="there is no folder"):
+        read_manifest(tmp_path / "nothing")
+    with pytest.raises(DatasetError, match=r"has no manifest.json"):
+        read_manifest(tmp_path)
+    (dataset / "manifest.json").write_text("{")
+    with pytest.raises(DatasetError, match="damaged"):
+        read_manifest(dataset)
+
+
+def test_another_schema_version_is_refused(dataset):
+    path = dataset / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"schema_version": 99}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DatasetError, match="version 99: this sdm reads"):
+        read_shards(dataset)
+
+
+def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
+    out, plan = tmp_path / "out", {"a": 1}
+    partial = shards.begin_folder(out, plan, resume=False, overwrite=False)
+    with pytest.raises(DatasetError, match="unfinished run"):
+        shards.begin_folder(out, plan, resume=False, overwrite=False)
+    (partial / "kept").touch()
+    shards.begin_folder(out, plan, resume=True, overwrite=False)
+    assert (partial / "kept").exists()
+    with pytest.raises(DatasetError, match="begun with other options"):
+        shards.begin_folder(out, {"a": 2}, resume=True, overwrite=False)
+    shards.begin_folder(out, {"a": 2}, resume=False, overwrite=True)
+    assert not (partial / "kept").exists()
+    shards.finish_folder(partial, out)
+    assert out.is_dir() and not partial.exists() and not (out / shards.PLAN).exists()
+    with pytest.raises(DatasetError, match="exists already"):
+        shards.begin_folder(out, plan, resume=True, overwrite=False)
