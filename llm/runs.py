@@ -23,12 +23,11 @@ from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 import sdm
-from sdm.llm.bases import compute_dtype, device, load_base
+from sdm.llm.bases import CausalModel, compute_dtype, device, load_base
 from sdm.solvers_jax.shards import DatasetError, write_atomically
 
 RUN_VERSION = 1
@@ -67,7 +66,7 @@ class LoadedRun:
 
     """
 
-    model: PreTrainedModel
+    model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     config: dict[str, Any]
     horizon: int
@@ -94,7 +93,7 @@ def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
 def save_run(
     folder: Path,
     record: RunRecord,
-    model: PreTrainedModel | PeftModel,
+    model: CausalModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Fill a run folder; checkpoints in it are deleted."""
@@ -161,11 +160,11 @@ def load_run(folder: Path) -> LoadedRun:
             f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
             "train it again with `sdm finetune`",
         )
-    model: PreTrainedModel
+    model: CausalModel
     if config["lora_rank"]:
         base, _ = load_base(config["base"], quantize=config["quantize"])
         weights = folder / "adapter"
-        model = PeftModel.from_pretrained(base, str(weights))  # type: ignore[assignment]
+        model = PeftModel.from_pretrained(base, str(weights))
     else:
         weights = folder / "model"
         model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from sdm.llm.bases import CausalModel
 
 Tokens = list[int]
 
@@ -61,7 +63,7 @@ class CachedRows:
     """Rows of tokens fed to a causal language model, and its cache for them."""
 
     def __init__(
-        self, model: PreTrainedModel, prefixes: Sequence[Tokens], repeats: int
+        self, model: CausalModel, prefixes: Sequence[Tokens], repeats: int
     ) -> None:
         """Encode each prefix once, and give it to `repeats` rows in a run.
 

@@ -17,7 +17,6 @@ from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.models import MDP, Scalar
 from sdm.solvers_jax.policies import Policy, draw
 
-
 Carry = tuple[Array, Array, Any]  # state, last reward, the policy's memory
 
 

@@ -1,4 +1,4 @@
-"""Counting, the truncated posterior against quadrature, and what planning does with it."""
+"""Counting, the truncated posterior against quadrature, and the plan made with it."""
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,9 @@ def test_only_moves_that_could_have_changed_the_state_count():
     actions = jnp.array([[[0, 2, 1, 0, 2, 2], [2, 0, 1, 1, 2, 0]]], jnp.int32)
     seen = Trajectory(states, actions, jnp.zeros((1, 2, 6)))
     attempted, moved = count_moves(EnergyFamily(), seen)
-    # First: charge moves; work stays; charge "moves" (1 to 9); charge at the top cannot;
-    # work moves; the last is not shown. Second: work at 0 cannot; stays; moves; moves;
-    # work stays.
+    # First: charge moves; work stays; charge "moves" (1 to 9); charge at the top
+    # cannot; work moves; the last is not shown. Second: work at 0 cannot; stays; moves;
+    # moves; work stays.
     assert attempted.tolist() == [4 + 4] and moved.tolist() == [3 + 2]
 
 

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from sdm.baselines.certainty_equivalence import mean_plan
-from sdm.solvers_jax import EnergyFamily, check_model, evaluate_policy, optimality_gap
-from sdm.solvers_jax import solve
+from sdm.solvers_jax import (
+    EnergyFamily,
+    check_model,
+    evaluate_policy,
+    optimality_gap,
+    solve,
+)
 from sdm.solvers_jax.policies import constant_action, uniform_random
 
 

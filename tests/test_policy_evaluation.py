@@ -1,4 +1,4 @@
-"""Exact values of policies: against every path, against the solver, and by linearity."""
+"""Exact values of policies: against every path, and against the solver."""
 
 import jax
 import jax.numpy as jnp

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from test_scoring import score_from_scratch
 
 from sdm.llm.bases import tiny_model, tiny_tokenizer
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
@@ -10,7 +11,6 @@ from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.solvers_jax import EnergyFamily, rollout, solve
 from sdm.solvers_jax.policies import deterministic
 from sdm.solvers_jax.rollout import rollout_on_host, task_keys
-from test_scoring import score_from_scratch
 
 TASKS, EPISODES, HORIZON = 2, 3, 4
 

@@ -151,7 +151,7 @@ def test_a_prefix_is_encoded_once_for_all_rows_of_its_task(model):
     )
     rows = CachedRows(model, [[5, 6, 7, 8], [9, 10, 11, 12]], repeats=10)
     prefix = [[5, 6, 7, 8]] * 10 + [[9, 10, 11, 12]] * 10
-    rows.score([ids + [3] for ids in prefix], [[[1], [2]]] * 20)
-    rows.score([ids + [3, 4] for ids in prefix], [[[1], [2]]] * 20)
+    rows.score([[*ids, 3] for ids in prefix], [[[1], [2]]] * 20)
+    rows.score([[*ids, 3, 4] for ids in prefix], [[[1], [2]]] * 20)
     handle.remove()
     assert fed == [(2, 4), (20, 1), (20, 1)]

