@@ -102,7 +102,9 @@ def start_jax() -> None:
 def start_torch() -> None:
     """Fail kindly where the `llm` extra is missing; keep its libraries quiet."""
     import logging
+    import warnings
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -359,10 +361,11 @@ def evaluate(
             quantize=quantize and quantize.value,
             progress=bar,
         )
+        rows = {result.policy: result_row(result) for result in results}
         report = {
             "setting": setting,
             "config": dataclasses.asdict(config),
-            "policies": {result.policy: result_row(result) for result in results},
+            "policies": rows,
         }
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -374,7 +377,7 @@ def evaluate(
                 "return of 0 and so no gap: they are left out",
                 "yellow",
             )
-    emit(report, as_json, lambda: gap_table(report["policies"]))
+    emit(report, as_json, lambda: gap_table(rows))
 
 
 @app.command()
@@ -427,9 +430,10 @@ def main() -> None:
         code = 130
     except Exception as error:
         # Usage errors, by their one public trait: typer has moved their classes.
-        if not hasattr(error, "format_message"):
+        describe = getattr(error, "format_message", None)
+        if describe is None:
             raise
-        if message := error.format_message():  # none where the help was shown instead
+        if message := describe():  # none where the help was shown instead
             say(f"error: {message}", "red")
             path = getattr(getattr(error, "ctx", None), "command_path", "sdm")
             say(f"\nhint: {path} --help", "cyan")

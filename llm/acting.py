@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sdm.llm.bases import load_base
+from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.evaluate import TestBed
 from sdm.llm.finetune import RECIPES
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
@@ -34,8 +34,8 @@ def language_model_policy(
     """
     if name.startswith("icl:"):
         base = name.removeprefix("icl:")
-        model, tokenizer = load_base(base, quantize=quantize)
-        model.eval()
+        loaded, tokenizer = load_base(base, quantize=quantize)
+        model: CausalModel = loaded.eval()
         wording = schema or default_schema(base)
     else:
         run = load_run(Path(name))

@@ -63,6 +63,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def move(model: torch.nn.Module) -> None:
+    """Put a model on the device that computes."""
+    model.to(device())
+
+
 def compute_dtype() -> torch.dtype:
     """bfloat16 on an accelerator; float32 on a CPU, where bfloat16 is slower."""
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
@@ -105,7 +110,9 @@ def load_base(
         raise BaseModelError(f"cannot load the base `{name}`: {first}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device()) if not quantize else model, tokenizer
+    if not quantize:
+        move(model)
+    return model, tokenizer
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -135,7 +142,9 @@ def tiny_model(seed: int) -> LlamaForCausalLM:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).to(device())
+        model = LlamaForCausalLM(config)
+    move(model)
+    return model
 
 
 def smollm2_folder() -> Path:

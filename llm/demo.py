@@ -55,8 +55,8 @@ class DemoConfig:
 
 QUICK = DemoConfig(
     tasks=1600,
-    tiny_texts_per_task=10,
-    smollm2_tasks=160,
+    tiny_texts_per_task=8,
+    smollm2_tasks=240,
     test_tasks=25,
     test_trajectories=4,
 )

@@ -91,7 +91,7 @@ class FinetuneConfig:
     seed: int = 0
 
 
-# What differs from the defaults above; measured in experiments/recipes.md.
+# What differs from the defaults above, per base: what `sdm demo` was tried with.
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "schema": "compact",

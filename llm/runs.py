@@ -27,7 +27,7 @@ from transformers import (
 )
 
 import sdm
-from sdm.llm.bases import CausalModel, compute_dtype, device, load_base
+from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.solvers_jax.shards import DatasetError, write_atomically
 
 RUN_VERSION = 1
@@ -98,7 +98,7 @@ def save_run(
 ) -> None:
     """Fill a run folder; checkpoints in it are deleted."""
     weights = folder / ("adapter" if isinstance(model, PeftModel) else "model")
-    model.save_pretrained(weights)
+    model.save_pretrained(str(weights))
     tokenizer.save_pretrained(weights)
     (weights / "README.md").unlink(missing_ok=True)  # peft's; ours is one level up
     header = {
@@ -168,6 +168,6 @@ def load_run(folder: Path) -> LoadedRun:
     else:
         weights = folder / "model"
         model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
-        model = model.to(device())
+        move(model)
     tokenizer = AutoTokenizer.from_pretrained(weights)
     return LoadedRun(model.eval(), tokenizer, config, header["horizon"])

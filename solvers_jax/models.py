@@ -158,12 +158,10 @@ def _check_observation(
         _check_rows("initial_observation", model.initial_observation)
 
 
-def _check_shape(
-    name: str, value: object, expected: tuple[int, ...], axes: str
-) -> None:
-    if np.shape(value) != expected:  # type: ignore[arg-type]
+def _check_shape(name: str, value: Array, expected: tuple[int, ...], axes: str) -> None:
+    if np.shape(value) != expected:
         raise ValueError(
-            f"{name} has shape {np.shape(value)}: must be {axes} = {expected}, "  # type: ignore[arg-type]
+            f"{name} has shape {np.shape(value)}: must be {axes} = {expected}, "
             "to agree with the shape of reward"
         )
 

@@ -36,6 +36,7 @@ class Policy(Protocol):
 
         `reward` is that of stage t - 1, and zero at stage 0.
         """
+        ...
 
 
 class TabularPolicy(eqx.Module):
@@ -70,7 +71,7 @@ class TabularPolicy(eqx.Module):
 
 
 def draw(
-    probabilities: Float[Array, "*B C"], uniform: Float[Array, "*B"]
+    probabilities: Float[Array, "*#B C"], uniform: Float[Array, "*#B"]
 ) -> Int[Array, "*B"]:
     """Categories drawn by inverse transform: the smallest c with uniform < cdf(c).
 

@@ -78,10 +78,7 @@ def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
 
 def first_state(mdp: MDP, luck: Luck) -> Int[Array, "B N"]:
     """Initial states of every episode."""
-    chances = jnp.broadcast_to(
-        mdp.initial[:, None, :], (*luck.initial.shape, mdp.initial.shape[-1])
-    )
-    return draw(chances, luck.initial.astype(chances.dtype))
+    return draw(mdp.initial[:, None, :], luck.initial.astype(mdp.initial.dtype))
 
 
 @jax.jit
