@@ -285,7 +285,7 @@ def finetune(
     with user_faults():
         start_torch()
         from sdm.llm.finetune import finetune as run
-        from sdm.llm.finetune import recipe
+        from sdm.llm.recipes import recipe
 
         config = recipe(str(data), base, seed=seed, **given)
         with progress_bars() as bar:

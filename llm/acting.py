@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.evaluate import TestBed
-from sdm.llm.finetune import RECIPES
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
+from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import load_run
 from sdm.llm.serialize import SCHEMAS
 

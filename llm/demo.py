@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sdm.llm.evaluate import EvaluationConfig, evaluate, make_test_bed
-from sdm.llm.finetune import finetune, recipe
+from sdm.llm.finetune import finetune
+from sdm.llm.recipes import recipe
 from sdm.llm.results import Row, result_row, save_gap_figure
 from sdm.llm.runs import environment
 from sdm.solvers_jax.families import EnergyFamily

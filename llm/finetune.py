@@ -1,10 +1,7 @@
 """Supervised fine-tuning on oracle episodes: LoRA on a base model, or all of `tiny`.
 
-Source: Zhang, Aghaei, Saghafian (2026), fine-tuning. Theirs are LoRA on every attention
-and MLP projection, dropout 0.1, NF4 with double quantisation, AdamW, cosine schedule,
-warm-up over 5 % of the steps, 3 epochs, 10 % of the training tasks held out and
-evaluated each epoch, and the loss on all tokens. Ours are rank 16, LoRA α 32 and the
-recipes per base below.
+Source: Zhang, Aghaei, Saghafian (2026), fine-tuning. What is theirs and what is ours in
+the configuration stands in `recipes.py`.
 """
 
 import dataclasses
@@ -14,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -30,10 +27,11 @@ from transformers import (
 )
 
 from sdm.llm.bases import CausalModel, load_base
+from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.runs import RunRecord, save_run, write_metrics
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
-from sdm.llm.tokens import Loss, tokenise
+from sdm.llm.tokens import tokenise
 from sdm.solvers_jax.shards import (
     begin_folder,
     finish_folder,
@@ -43,94 +41,6 @@ from sdm.solvers_jax.shards import (
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Everything that decides what is learned.
-
-    Attributes:
-        data: the oracle dataset.
-        base: `smollm2`, `tiny`, a Hugging Face id or a folder.
-        schema: how episodes are written.
-        support: demonstrations in each text.
-        texts_per_task: training texts made of each task's episodes.
-        tasks: training and validation tasks used; None for all in the dataset.
-        held_out: share of the tasks that is the validation set.
-        epochs: passes over the texts.
-        batch_size: texts per step.
-        learning_rate: its peak, after the warm-up.
-        warmup: share of the steps in which the learning rate rises.
-        weight_decay: of AdamW.
-        loss: next-token loss on `all` tokens or on the `actions` only.
-        quantize: `nf4` for a 4-bit base, None for a full one.
-        lora_rank: rank of the adapter; 0 trains all weights.
-        lora_alpha: scale of the adapter, over its rank.
-        lora_dropout: dropout before the adapter.
-        seed: of texts, order, weights and dropout.
-
-    """
-
-    data: str
-    base: str
-    schema: str = "paper"
-    support: int = 2
-    texts_per_task: int = 15
-    tasks: int | None = None
-    held_out: float = 0.1
-    epochs: int = 3
-    batch_size: int = 16
-    learning_rate: float = 2e-4
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    loss: Loss = "all"
-    quantize: Literal["nf4"] | None = None
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.1
-    seed: int = 0
-
-
-# What differs from the defaults above, per base: what `sdm demo` was tried with.
-RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "schema": "compact",
-        "epochs": 1,
-        "batch_size": 64,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.1,
-        "lora_rank": 0,
-    },
-    "smollm2": {
-        "schema": "compact",
-        "epochs": 1,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "loss": "actions",
-        "lora_dropout": 0.0,
-    },
-}
-
-
-def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConfig:
-    """The configuration for a base: its recipe, changed by what is given and not None.
-
-    Raises:
-        ValueError: if a number makes no sense.
-
-    """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    options = RECIPES.get(base, {}) | chosen
-    config = FinetuneConfig(data=data, base=base, seed=seed, **options)
-    least = {"support": 0, "texts_per_task": 1, "epochs": 1, "batch_size": 1}
-    for name, smallest in (least | {"lora_rank": 0}).items():
-        if (value := getattr(config, name)) < smallest:
-            raise ValueError(f"{name} = {value}: must be {smallest} or more")
-    if config.tasks is not None and config.tasks < 2:
-        raise ValueError(f"tasks = {config.tasks}: must be 2 or more, one to validate")
-    if not config.learning_rate > 0:
-        raise ValueError(f"learning_rate = {config.learning_rate}: must be positive")
-    return config
 
 
 @dataclass(frozen=True)
@@ -360,7 +270,7 @@ def _report(trainer: Trainer, train_loss: float, seconds: float) -> FinetuneRepo
     return FinetuneReport(
         train_loss=train_loss,
         eval_loss=[x["eval_loss"] for x in history if "eval_loss" in x],
-        tokens_per_second=speeds[-1] if speeds else float("nan"),
+        tokens_per_second=speeds[-1] if speeds else 0.0,
         seconds=seconds,
         steps=trainer.state.global_step,
     )

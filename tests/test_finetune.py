@@ -12,12 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.llm.bases import load_base, tiny_tokenizer
 from sdm.llm.finetune import (
-    FinetuneConfig,
     finetune,
     last_checkpoint,
     prepare_model,
-    recipe,
 )
+from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, save_run
 from sdm.llm.serialize import SCHEMAS
 from sdm.llm.texts import TrainingText
