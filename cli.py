@@ -49,7 +49,9 @@ class Loss(enum.StrEnum):
     actions = "actions"
 
 
-Seed = Annotated[int, typer.Option(min=0, help="Decides every random number.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Decides every random number.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run.")]

@@ -24,6 +24,8 @@ FORMAT = "sdm trajectories"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+# A folder is only ever replaced if it holds one of these: it is then one of ours.
+MARKS = (MANIFEST, PLAN, PLAN + ".tmp", "config.yaml", "results.json")
 
 # Column -> (type, its axes, what it is). Lists have one entry a stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
@@ -70,13 +72,15 @@ def begin_folder(
     Raises:
         DatasetError: if `out` exists and `overwrite` is not given; if an unfinished
             folder exists and neither `resume` nor `overwrite` is; if it was begun with
-            another plan.
+            another plan; if what would be replaced is not this package's work.
 
     """
     if out.exists() and not overwrite:
         raise DatasetError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
         )
+    for folder in (out, partial_folder(out)):
+        _check_replaceable(folder)
     partial, text = partial_folder(out), json.dumps(plan, indent=2) + "\n"
     if partial.exists() and not resume:
         if not overwrite:
@@ -98,13 +102,22 @@ def begin_folder(
     return partial
 
 
+def _check_replaceable(folder: Path) -> None:
+    """Raise `DatasetError` for a folder with other content than this package's."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not any((folder / mark).is_file() for mark in MARKS):
+        raise DatasetError(
+            f"`{folder}` was not written by sdm: it is not replaced",
+            "choose another name, or remove it yourself",
+        )
+
+
 def finish_folder(partial: Path, out: Path) -> None:
     """Give a finished folder its name, replacing what had it."""
     (partial / PLAN).unlink()
-    if out.is_dir() and not out.is_symlink():
+    if out.exists():
         shutil.rmtree(out)
-    elif out.exists():
-        out.unlink()
     os.replace(partial, out)
 
 

@@ -100,6 +100,19 @@ def test_another_schema_version_is_refused(dataset):
         read_shards(dataset)
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_not_ours_is_never_replaced(tmp_path, kind):
+    out = tmp_path / "precious"
+    if kind == "folder":
+        out.mkdir()
+        (out / "thesis.tex").write_text("…")
+    else:
+        out.write_text("…")
+    with pytest.raises(DatasetError, match="was not written by sdm"):
+        shards.begin_folder(out, {}, resume=False, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
 def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
     out, plan = tmp_path / "out", {"a": 1}
     partial = shards.begin_folder(out, plan, resume=False, overwrite=False)
@@ -112,7 +125,12 @@ def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
         shards.begin_folder(out, {"a": 2}, resume=True, overwrite=False)
     shards.begin_folder(out, {"a": 2}, resume=False, overwrite=True)
     assert not (partial / "kept").exists()
+    (partial / shards.MANIFEST).write_text("{}")
     shards.finish_folder(partial, out)
     assert out.is_dir() and not partial.exists() and not (out / shards.PLAN).exists()
     with pytest.raises(DatasetError, match="exists already"):
         shards.begin_folder(out, plan, resume=True, overwrite=False)
+    again = shards.begin_folder(out, plan, resume=False, overwrite=True)
+    assert (out / shards.MANIFEST).exists()  # kept until the new one is whole
+    shards.finish_folder(again, out)
+    assert not (out / shards.MANIFEST).exists()
