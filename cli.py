@@ -91,6 +91,14 @@ def user_faults() -> Iterator[None]:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         code = 2 if isinstance(error, ValueError) else 1
         fail(first, getattr(error, "hint", ""), code=code)
+    except Exception as error:
+        if os.environ.get("SDM_DEBUG") == "1":
+            raise
+        fail(
+            f"{type(error).__name__}: {(str(error) or '?').splitlines()[0]}",
+            "set `SDM_DEBUG=1` to see where",
+            code=1,
+        )
 
 
 def start_jax() -> None:

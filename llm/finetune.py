@@ -128,6 +128,8 @@ def finetune(
 
     """
     manifest = read_manifest(Path(config.data))
+    if out.resolve() == Path(config.data).resolve():
+        raise ValueError(f"`{out}` is the dataset: a run cannot take its place")
     schema = SCHEMAS[config.schema]
     tasks = _choose_tasks(config, episodes_by_task(read_shards(Path(config.data))))
     train_tasks, held_out = split_tasks(

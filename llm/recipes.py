@@ -93,6 +93,8 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
             raise ValueError(f"{name} = {value}: must be {smallest} or more")
     if config.tasks is not None and config.tasks < 2:
         raise ValueError(f"tasks = {config.tasks}: must be 2 or more, one to validate")
-    if not config.learning_rate > 0:
-        raise ValueError(f"learning_rate = {config.learning_rate}: must be positive")
+    if not 0 < config.learning_rate < 1:
+        raise ValueError(
+            f"learning_rate = {config.learning_rate}: must lie between 0 and 1"
+        )
     return config

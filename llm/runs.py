@@ -28,6 +28,7 @@ from transformers import (
 
 import sdm
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
+from sdm.llm.recipes import FinetuneConfig
 from sdm.solvers_jax.shards import DatasetError, write_atomically
 
 RUN_VERSION = 1
@@ -150,6 +151,7 @@ def load_run(folder: Path) -> LoadedRun:
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
         version, config = header["run_version"], header["finetune"]
+        FinetuneConfig(**config)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DatasetError(
             f"`{folder}` is not a run folder: {path.name} is missing or damaged",
@@ -160,13 +162,17 @@ def load_run(folder: Path) -> LoadedRun:
             f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
             "train it again with `sdm finetune`",
         )
+    weights = folder / ("adapter" if config["lora_rank"] else "model")
+    if not any(weights.glob("*.safetensors")):
+        raise DatasetError(
+            f"`{folder}` has no weights: `{weights}` is missing or empty",
+            "train it again with `sdm finetune`",
+        )
     model: CausalModel
     if config["lora_rank"]:
         base, _ = load_base(config["base"], quantize=config["quantize"])
-        weights = folder / "adapter"
         model = PeftModel.from_pretrained(base, str(weights))
     else:
-        weights = folder / "model"
         model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
         move(model)
     tokenizer = AutoTokenizer.from_pretrained(weights)

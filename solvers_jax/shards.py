@@ -79,6 +79,9 @@ def begin_folder(
         raise DatasetError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
         )
+    here = Path.cwd()
+    if out.resolve() in (here, *here.parents):
+        raise DatasetError(f"`{out}` holds the working folder", "choose another name")
     for folder in (out, partial_folder(out)):
         _check_replaceable(folder)
     partial, text = partial_folder(out), json.dumps(plan, indent=2) + "\n"

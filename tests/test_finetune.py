@@ -139,7 +139,7 @@ def test_the_saved_model_is_the_trained_one(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tiny", "base"])
 def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
-    """With dropout, in the middle of an epoch, and with a checkpoint cut short."""
+    """With dropout, from an epoch's end, and with a checkpoint cut short beside it."""
     config = quick(data, base if name == "base" else "tiny", epochs=2)
     whole = finetune(config, tmp_path / "whole")
 
@@ -187,6 +187,7 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
         ({"epochs": 0}, "epochs = 0"),
         ({"support": -1}, "support = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate = inf"),
         ({"quantize": "nf4"}, "not quantised"),
     ],
 )

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import torch
 from test_scoring import score_from_scratch
 
 from sdm.llm.bases import tiny_model, tiny_tokenizer
@@ -28,6 +29,9 @@ def bed():
 def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
     mdp, keys, support = bed
     model, tokenizer, schema = tiny_model(3).eval(), tiny_tokenizer(), SCHEMAS[name]
+    with torch.no_grad():  # large weights, so that the text decides the action
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.ndim > 1 else 1)
     policy = LanguageModelPolicy(model, tokenizer, schema, support, 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     answers = [schema.answer(a) for a in range(3)]
@@ -41,7 +45,7 @@ def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
                 # The best, or one that rounding cannot tell from it.
                 assert scores[e.actions[t]] >= max(scores) - 1e-4
                 chosen.add(e.actions[t])
-    assert chosen <= {0, 1, 2}
+    assert len(chosen) > 1  # a model that always says the same would prove little
 
 
 def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
