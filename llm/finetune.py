@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from sdm.llm.bases import CausalModel, load_base
+from sdm.llm.batching import ResumableTrainer
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.runs import RunRecord, save_run, write_metrics
 from sdm.llm.serialize import SCHEMAS, Episode
@@ -152,7 +153,7 @@ def finetune(
     plan = {"finetune": dataclasses.asdict(config)}
     partial = begin_folder(out, plan, resume=resume, overwrite=overwrite)
     # Nothing is logged to the console: `Reporter` says what there is to say.
-    trainer = Trainer(
+    trainer = ResumableTrainer(
         model=model,
         args=_training_arguments(config, partial, len(train)),
         train_dataset=train,
@@ -239,7 +240,6 @@ def _training_arguments(
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         logging_steps=max(1, steps // 50),
-        train_sampling_strategy="group_by_length",
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,
         seed=config.seed,
