@@ -1,5 +1,6 @@
 """From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def language_model_policy(
     else:
         run = load_run(Path(name))
         model, tokenizer, wording = run.model, run.tokenizer, run.config["schema"]
+        trained, tested = (
+            f"over {horizon} stages after {support} demonstrations"
+            for horizon, support in (
+                (run.horizon, run.config["support"]),
+                (bed.config.horizon, bed.config.support),
+            )
+        )
+        if trained != tested:
+            warnings.warn(
+                f"`{name}` was trained {trained}: this test plays {tested}",
+                stacklevel=2,
+            )
     support = episodes_of(bed.support)
     actions = bed.config.family.actions
 

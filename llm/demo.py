@@ -20,7 +20,7 @@ from sdm.llm.results import Row, result_row, save_gap_figure
 from sdm.llm.runs import environment
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import begin_folder, finish_folder, write_atomically
+from sdm.solvers_jax.shards import folder_in_progress, write_atomically
 
 HORIZON = 10
 # Fig. 2 left of the paper at its shortest horizon; its models are Llama-2-7B.
@@ -83,37 +83,36 @@ def run_demo(
 
     """
     about = {"demo": dataclasses.asdict(config)}
-    partial = begin_folder(out, about, resume=False, overwrite=overwrite)
-    data = partial / "data"
-    write_oracle_dataset(
-        OracleConfig(EnergyFamily(), HORIZON, config.tasks, 15, config.seed),
-        data,
-        progress=lambda done: progress("oracle data", done, config.tasks),
-    )
-    training = {
-        "tiny": {"texts_per_task": config.tiny_texts_per_task},
-        "smollm2": {"texts_per_task": 1, "tasks": config.smollm2_tasks},
-    }
-    reports = {
-        base: finetune(
-            recipe(str(data), base, seed=config.seed, **options),
-            partial / base,
-            progress=lambda done, steps, base=base: progress(  # type: ignore[misc]
-                f"fine-tuning {base}", done, steps
-            ),
+    with folder_in_progress(out, about, overwrite=overwrite) as folder:
+        data = folder / "data"
+        write_oracle_dataset(
+            OracleConfig(EnergyFamily(), HORIZON, config.tasks, 15, config.seed),
+            data,
+            progress=lambda done: progress("oracle data", done, config.tasks),
         )
-        for base, options in training.items()
-    }
-    report = {
-        "setting": "mdp",
-        "horizon": HORIZON,
-        **about,
-        "environment": environment(),
-        "finetune": {base: dataclasses.asdict(r) for base, r in reports.items()},
-        "policies": _evaluate(config, partial, progress),
-    }
-    _write_results(partial, report)
-    finish_folder(partial, out)
+        training = {
+            "tiny": {"texts_per_task": config.tiny_texts_per_task},
+            "smollm2": {"texts_per_task": 1, "tasks": config.smollm2_tasks},
+        }
+        reports = {
+            base: finetune(
+                recipe(str(data), base, seed=config.seed, **options),
+                folder / base,
+                progress=lambda done, steps, base=base: progress(  # type: ignore[misc]
+                    f"fine-tuning {base}", done, steps
+                ),
+            )
+            for base, options in training.items()
+        }
+        report = {
+            "setting": "mdp",
+            "horizon": HORIZON,
+            **about,
+            "environment": environment(),
+            "finetune": {base: dataclasses.asdict(r) for base, r in reports.items()},
+            "policies": _evaluate(config, folder, progress),
+        }
+        _write_results(folder, report)
     return report
 
 

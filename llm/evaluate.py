@@ -20,7 +20,7 @@ from sdm.baselines.certainty_equivalence import certainty_equivalence, mean_plan
 from sdm.llm.base_names import check_base_name
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.models import MDP
+from sdm.solvers_jax.models import MDP, check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import (
     Policy,
@@ -73,9 +73,11 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for counts that make no test."""
-        for name, least in (("tasks", 1), ("trajectories", 1), ("support", 0)):
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name} = {value}: must be {least} or more")
+        check_horizon(self.horizon)
+        check_count("tasks", self.tasks, 1)
+        check_count("trajectories", self.trajectories, 1)
+        check_count("support", self.support, 0)
+        check_count("seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax.shards import (
-    begin_folder,
-    finish_folder,
+    folder_in_progress,
     read_manifest,
     read_shards,
 )
@@ -49,7 +48,7 @@ class FinetuneReport:
     """How a run went.
 
     Attributes:
-        train_loss: mean training loss over the run.
+        train_loss: mean training loss over the steps of the run.
         eval_loss: loss on the validation tasks after each epoch.
         tokens_per_second: training tokens, padding excluded, per second of training.
         seconds: of training and validation.
@@ -70,7 +69,18 @@ class Reporter(TrainerCallback):
     def __init__(self, folder: Path, progress: Callable[[int, int], None]) -> None:
         """Write metrics to `folder`; call `progress(step, steps)` after each step."""
         self.folder, self.progress = folder, progress
-        self.saved = time.monotonic()
+        self.start = self.saved = time.monotonic()
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Start the clock, at the time that earlier sessions of the run took."""
+        spent = state.log_history[-1]["seconds"] if state.log_history else 0.0
+        self.start = time.monotonic() - spent
 
     def on_step_end(
         self,
@@ -84,16 +94,6 @@ class Reporter(TrainerCallback):
         if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             control.should_save = True
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Start the clock again."""
-        self.saved = time.monotonic()
-
     def on_log(
         self,
         args: TrainingArguments,
@@ -101,8 +101,23 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write everything logged so far."""
+        """Add the seconds since training began; drop what knows this session only."""
+        entry = state.log_history.pop()
+        if "train_loss" not in entry:
+            kept = {k: x for k, x in entry.items() if not k.startswith("train_")}
+            seconds = time.monotonic() - self.start
+            state.log_history.append(kept | {"seconds": seconds})
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Write everything logged so far, and wait for the next checkpoint."""
         write_metrics(self.folder, state.log_history)
+        self.saved = time.monotonic()
 
 
 def finetune(
@@ -126,11 +141,10 @@ def finetune(
         DatasetError: if the data cannot be read or `out` cannot be begun.
         BaseModelError: if the base cannot be had.
         ValueError: if the dataset is too small for what is asked.
+        FloatingPointError: if the training diverges.
 
     """
     manifest = read_manifest(Path(config.data))
-    if out.resolve() == Path(config.data).resolve():
-        raise ValueError(f"`{out}` is the dataset: a run cannot take its place")
     schema = SCHEMAS[config.schema]
     tasks = _choose_tasks(config, episodes_by_task(read_shards(Path(config.data))))
     train_tasks, held_out = split_tasks(
@@ -150,32 +164,32 @@ def finetune(
     train, validation = (
         tokenise(tokenizer, schema, part, loss=config.loss) for part in texts
     )
-    plan = {"finetune": dataclasses.asdict(config)}
-    partial = begin_folder(out, plan, resume=resume, overwrite=overwrite)
-    # Nothing is logged to the console: `Reporter` says what there is to say.
-    trainer = ResumableTrainer(
-        model=model,
-        args=_training_arguments(config, partial, len(train)),
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
-        callbacks=[Reporter(partial, progress)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(partial))
-    seconds = time.perf_counter() - start
-    report = _report(trainer, result.training_loss, seconds)
-    record = RunRecord(
-        config=dataclasses.asdict(config),
-        report=dataclasses.asdict(report),
-        setting=manifest["setting"],
-        horizon=manifest["horizon"],
-        training_texts=len(train),
-    )
-    save_run(partial, record, model, tokenizer)
-    write_metrics(partial, trainer.state.log_history)
-    finish_folder(partial, out)
+    plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
+    inputs = (Path(config.data), Path(config.base))
+    with folder_in_progress(
+        out, plan, inputs=inputs, resume=resume, overwrite=overwrite
+    ) as folder:
+        # Nothing is logged to the console: `Reporter` says what there is to say.
+        trainer = ResumableTrainer(
+            model=model,
+            args=_training_arguments(config, folder),
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+            callbacks=[Reporter(folder, progress)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        report = _report(trainer)
+        record = RunRecord(
+            config=dataclasses.asdict(config),
+            report=dataclasses.asdict(report),
+            setting=manifest["setting"],
+            horizon=manifest["horizon"],
+            training_texts=len(train),
+        )
+        save_run(folder, record, model, tokenizer)
+        write_metrics(folder, trainer.state.log_history)
     return report
 
 
@@ -217,10 +231,7 @@ def prepare_model(
         return get_peft_model(model, lora), tokenizer
 
 
-def _training_arguments(
-    config: FinetuneConfig, folder: Path, texts: int
-) -> TrainingArguments:
-    steps = math.ceil(texts / config.batch_size) * config.epochs
+def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -239,10 +250,11 @@ def _training_arguments(
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
-        logging_steps=max(1, steps // 50),
+        logging_steps=1,  # so that a resumed run knows the loss of every step
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,
         seed=config.seed,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         report_to="none",
         disable_tqdm=True,
     )
@@ -264,15 +276,25 @@ def last_checkpoint(folder: Path) -> str | None:
     return max(complete)[1] if complete else None
 
 
-def _report(trainer: Trainer, train_loss: float, seconds: float) -> FinetuneReport:
+def _report(trainer: Trainer) -> FinetuneReport:
+    """What the log says, of all sessions of a run that was resumed.
+
+    Raises:
+        FloatingPointError: if a loss is not finite.
+
+    """
     history = trainer.state.log_history
-    speeds = [
-        x["train_tokens_per_second"] for x in history if "train_tokens_per_second" in x
-    ]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    eval_losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    if not all(math.isfinite(loss) for loss in (*losses, *eval_losses)):
+        raise FloatingPointError(
+            "the training diverged: a loss is not finite; lower the learning rate"
+        )
+    seconds = history[-1]["seconds"]
     return FinetuneReport(
-        train_loss=train_loss,
-        eval_loss=[x["eval_loss"] for x in history if "eval_loss" in x],
-        tokens_per_second=speeds[-1] if speeds else 0.0,
+        train_loss=sum(losses) / len(losses),
+        eval_loss=eval_losses,
+        tokens_per_second=trainer.state.num_input_tokens_seen / seconds,
         seconds=seconds,
         steps=trainer.state.global_step,
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning configurations, and a recipe for each base; imports nothing heavy.
+"""Fine-tuning configurations, and a recipe for each base; imports no PyTorch.
 
 Theirs (Zhang, Aghaei, Saghafian, 2026) are LoRA on every attention and MLP projection,
 dropout 0.1, AdamW, cosine schedule, warm-up over 5 % of the steps, 3 epochs, 10 % of
@@ -8,6 +8,8 @@ are rank 16, LoRA α 32, learning rate 2e-4 and the recipes of the bases below.
 
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from sdm.solvers_jax.models import check_count
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     chosen = {name: value for name, value in given.items() if value is not None}
     options = RECIPES.get(base, {}) | chosen
     config = FinetuneConfig(data=data, base=base, seed=seed, **options)
-    least = {"support": 0, "texts_per_task": 1, "epochs": 1, "batch_size": 1}
-    for name, smallest in (least | {"lora_rank": 0}).items():
-        if (value := getattr(config, name)) < smallest:
-            raise ValueError(f"{name} = {value}: must be {smallest} or more")
-    if config.tasks is not None and config.tasks < 2:
-        raise ValueError(f"tasks = {config.tasks}: must be 2 or more, one to validate")
+    check_count("support", config.support, 0)
+    check_count("texts_per_task", config.texts_per_task, 1)
+    check_count("epochs", config.epochs, 1)
+    check_count("batch_size", config.batch_size, 1)
+    check_count("lora_rank", config.lora_rank, 0)
+    if config.tasks is not None:
+        check_count("tasks", config.tasks, 2)  # one of them to validate
     if not 0 < config.learning_rate < 1:
         raise ValueError(
             f"learning_rate = {config.learning_rate}: must lie between 0 and 1"

@@ -25,6 +25,7 @@ def result_row(result: PolicyResult) -> Row:
         "agreement": result.agreement,
         "work_agreement": result.work_agreement,
         "undefined_tasks": list(gap.undefined_tasks),
+        "tiny_tasks": list(gap.tiny_tasks),
         "seconds": result.seconds,
     }
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -151,8 +152,9 @@ def load_run(folder: Path) -> LoadedRun:
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
         version, config = header["run_version"], header["finetune"]
+        horizon = header["horizon"]
         FinetuneConfig(**config)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DatasetError(
             f"`{folder}` is not a run folder: {path.name} is missing or damaged",
             "make one with `sdm finetune --out FOLDER`",
@@ -169,11 +171,16 @@ def load_run(folder: Path) -> LoadedRun:
             "train it again with `sdm finetune`",
         )
     model: CausalModel
-    if config["lora_rank"]:
-        base, _ = load_base(config["base"], quantize=config["quantize"])
-        model = PeftModel.from_pretrained(base, str(weights))
-    else:
-        model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
-        move(model)
-    tokenizer = AutoTokenizer.from_pretrained(weights)
-    return LoadedRun(model.eval(), tokenizer, config, header["horizon"])
+    try:
+        if config["lora_rank"]:
+            base, _ = load_base(config["base"], quantize=config["quantize"])
+            model = PeftModel.from_pretrained(base, str(weights))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
+            move(model)
+        tokenizer = AutoTokenizer.from_pretrained(weights)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise DatasetError(
+            f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
+        ) from error
+    return LoadedRun(model.eval(), tokenizer, config, horizon)

@@ -96,10 +96,18 @@ def batch_shape(model: Model) -> tuple[int, ...]:
     return tuple(model.reward.shape[:-2])
 
 
+def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
+    """Raise `ValueError` unless `value` is a whole number from `least` to `most`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(
+            f"{name} = {value!r}: must be a whole number from {least} to {most}"
+        )
+
+
 def check_horizon(horizon: object) -> None:
-    """Raise `ValueError` unless `horizon` is a whole number, 1 or more."""
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-        raise ValueError(f"horizon = {horizon!r}: must be a whole number, 1 or more")
+    """Raise `ValueError` unless `horizon` is a whole number of stages, 1 or more."""
+    check_count("horizon", horizon, 1, 10**6)
 
 
 def check_model(model: Model) -> None:

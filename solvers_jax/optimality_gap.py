@@ -3,7 +3,9 @@
 The optimality gap of a task is (R* - R) / R*, with R and R* the mean discounted returns
 of the policy and of the oracle over the same episodes; the gap of a policy is its mean
 over tasks, with a two-sided Student-t interval (Zhang, Aghaei, Saghafian, 2026,
-experiments). A task with R* = 0 has no gap: it is left out of the mean and reported.
+experiments). Where R* is negative the gap is counted in |R*|, so that worse is still
+more. A task with R* = 0 has no gap and is left out of the mean; one whose |R*| is tiny
+counts, but may decide the mean alone: both are reported.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+TINY = 0.01  # of the mean |R*|: a gap that is a hundred times as noisy as usual
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class OptimalityGap:
         low: lower end of the 95 % interval; nan for a single task.
         high: upper end of the 95 % interval; nan for a single task.
         undefined_tasks: indices of tasks with an optimal return of zero.
+        tiny_tasks: indices of tasks with an optimal return, positive or negative, below
+            `TINY` of the usual one.
 
     """
 
@@ -29,6 +35,7 @@ class OptimalityGap:
     low: float
     high: float
     undefined_tasks: tuple[int, ...]
+    tiny_tasks: tuple[int, ...]
 
 
 def optimality_gap(
@@ -37,11 +44,14 @@ def optimality_gap(
     """Gap of the per-task returns `value` to the returns `optimal`, both [tasks]."""
     ours, best = np.asarray(value, np.float64), np.asarray(optimal, np.float64)
     defined = best != 0
-    gaps = (best[defined] - ours[defined]) / best[defined]
+    gaps = (best[defined] - ours[defined]) / np.abs(best[defined])
     if gaps.size == 0:
         raise ValueError("no task has an optimal return other than zero: no gap exists")
     mean, half = float(gaps.mean()), float("nan")
     if gaps.size > 1:
         half = float(stats.sem(gaps) * stats.t.ppf((1 + confidence) / 2, gaps.size - 1))
-    missing = tuple(int(i) for i in np.flatnonzero(~defined))
-    return OptimalityGap(mean, mean - half, mean + half, missing)
+    tiny = defined & (np.abs(best) < TINY * np.abs(best).mean())
+    missing, small = (
+        tuple(int(i) for i in np.flatnonzero(tasks)) for tasks in (~defined, tiny)
+    )
+    return OptimalityGap(mean, mean - half, mean + half, missing, small)

@@ -23,14 +23,13 @@ from jaxtyping import Array
 import sdm
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.models import check_horizon
+from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
 from sdm.solvers_jax.policies import deterministic, uniform_random
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.rollout import optimal_action, rollout, task_keys
 from sdm.solvers_jax.shards import (
-    begin_folder,
-    finish_folder,
+    folder_in_progress,
     shard_path,
     write_manifest,
     write_shard,
@@ -65,14 +64,10 @@ class OracleConfig:
     def __post_init__(self) -> None:
         """Raise `ValueError` for counts that make no dataset."""
         check_horizon(self.horizon)
-        for name, least in (
-            ("tasks", 1),
-            ("trajectories", 0),
-            ("seed", 0),
-            ("batch", 1),
-        ):
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name} = {value}: must be {least} or more")
+        check_count("tasks", self.tasks, 1)
+        check_count("trajectories", self.trajectories, 0)
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        check_count("batch", self.batch, 1)
 
 
 @dataclass(frozen=True)
@@ -186,26 +181,25 @@ def write_oracle_dataset(
 
     Raises:
         ValueError: if no trajectories are asked for.
-        DatasetError: if the folder cannot be begun; see `shards.begin_folder`.
+        DatasetError: if the folder cannot be begun; see `shards.folder_in_progress`.
 
     """
     if config.trajectories < 1:
         raise ValueError("trajectories = 0: a dataset needs 1 or more")
     about = describe(config)
-    partial_out = begin_folder(out, about, resume=resume, overwrite=overwrite)
-    batches = OracleBatches(config)
-    start, parts = time.perf_counter(), []
-    for index in range(batches.count):
-        path = shard_path(partial_out, index)
-        if not path.is_file():
-            write_shard(path, _rows(batches[index], index * batches.size))
-        table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
-        first = table.column("episode").to_numpy() == 0
-        parts.append({n: table.column(n).to_numpy()[first] for n in TASK_COLUMNS})
-        progress(sum(len(part["value"]) for part in parts))
-    error = max(float((part["upper"] - part["lower"]).max()) for part in parts)
-    write_manifest(partial_out, {**about, "certified_error": error})
-    finish_folder(partial_out, out)
+    with folder_in_progress(out, about, resume=resume, overwrite=overwrite) as folder:
+        batches = OracleBatches(config)
+        start, parts = time.perf_counter(), []
+        for index in range(batches.count):
+            path = shard_path(folder, index)
+            if not path.is_file():
+                write_shard(path, _rows(batches[index], index * batches.size))
+            table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
+            first = table.column("episode").to_numpy() == 0
+            parts.append({n: table.column(n).to_numpy()[first] for n in TASK_COLUMNS})
+            progress(sum(len(part["value"]) for part in parts))
+        error = max(float((part["upper"] - part["lower"]).max()) for part in parts)
+        write_manifest(folder, {**about, "certified_error": error})
     return _summary(parts, batches.compile_seconds, time.perf_counter() - start)
 
 

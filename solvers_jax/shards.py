@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,33 @@ class DatasetError(ValueError):
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_output_file(path: Path, *, overwrite: bool) -> None:
+    """Raise `DatasetError` where a file could not be written; make its folder.
+
+    Call it before the work whose result goes there.
+    """
+    if path.is_dir():
+        raise DatasetError(f"`{path}` is a folder", "name a file to write")
+    if path.exists() and not overwrite:
+        raise DatasetError(
+            f"`{path}` exists already", "pass `--overwrite` to replace it"
+        )
+    if not os.access(next(p for p in path.absolute().parents if p.exists()), os.W_OK):
+        raise DatasetError(f"`{path}` cannot be written", "choose another place")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"`{path}` cannot be written: {error.strerror}", "choose another place"
+        ) from error
 
 
 def partial_folder(out: Path) -> Path:
@@ -64,17 +90,54 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def begin_folder(
-    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
-) -> Path:
-    """Make or reopen the partial folder of `out`, and return it.
+@contextmanager
+def folder_in_progress(
+    out: Path,
+    plan: Mapping[str, Any],
+    *,
+    inputs: tuple[Path, ...] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Iterator[Path]:
+    """Fill a partial folder, which becomes `out` when the block is left.
+
+    Where the block raises, the partial folder stays, to be resumed; if nothing but the
+    plan is in it, it goes too.
+
+    Args:
+        out: the folder to make.
+        plan: everything that decides its content; a resumed run must have the same.
+        inputs: what is read meanwhile, and so must not be replaced.
+        resume: go on with an unfinished partial folder.
+        overwrite: replace `out`, and an unfinished partial folder unless `resume`.
 
     Raises:
         DatasetError: if `out` exists and `overwrite` is not given; if an unfinished
             folder exists and neither `resume` nor `overwrite` is; if it was begun with
-            another plan; if what would be replaced is not this package's work.
+            another plan; if what would be replaced is not this package's work, or holds
+            an input.
 
     """
+    for place in inputs:
+        if out.resolve() in (place.resolve(), *place.resolve().parents):
+            raise DatasetError(
+                f"`{out}` would take the place of `{place}`, which is needed",
+                "choose another name",
+            )
+    partial = _begin(out, plan, resume=resume, overwrite=overwrite)
+    try:
+        yield partial
+    except Exception:
+        if not any(path.is_file() and path.name != PLAN for path in partial.rglob("*")):
+            shutil.rmtree(partial)
+        raise
+    _finish(partial, out)
+
+
+def _begin(
+    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Path:
+    """Make or reopen the partial folder of `out`, and return it."""
     if out.exists() and not overwrite:
         raise DatasetError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
@@ -116,7 +179,7 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def finish_folder(partial: Path, out: Path) -> None:
+def _finish(partial: Path, out: Path) -> None:
     """Give a finished folder its name, replacing what had it."""
     (partial / PLAN).unlink()
     if out.exists():
@@ -180,14 +243,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = (manifest["format"], manifest["schema_version"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"`{path}` is damaged: {error!r}", make) from error
+    except KeyError as error:
+        raise DatasetError(f"`{path}` is damaged: it has no {error}", make) from error
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"`{path}` is damaged: it is no JSON", make) from error
     if found != (FORMAT, SCHEMA_VERSION):
         raise DatasetError(
             f"`{folder}` has format `{found[0]}` version {found[1]}: this sdm reads "
             f"`{FORMAT}` version {SCHEMA_VERSION}",
             "make the dataset again with `sdm solve`",
         )
+    shards = manifest.get("shards")
+    for key, kind in (("setting", str), ("horizon", int), ("shards", list)):
+        if not isinstance(manifest.get(key), kind):
+            raise DatasetError(f"`{path}` is damaged: it has no good `{key}`", make)
+    if not shards or not all(
+        isinstance(shard, dict) and {"file", "sha256"} <= shard.keys()
+        for shard in shards
+    ):
+        raise DatasetError(f"`{path}` is damaged: it does not list its shards", make)
     return manifest
 
 

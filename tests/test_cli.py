@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from sdm.cli import app
@@ -120,9 +121,11 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ),
         (["eval", "--policy", "best"], "there is no policy `best`"),
         (["eval", "--policy", "icl:foo"], "unknown base `foo`"),
-        (["eval", "--policy", "random", "--out", "taken"], "`taken` exists already"),
+        (["eval", "--policy", "random", "--out", "taken"], "`taken` is a folder"),
         (["eval", "--policy", "random", "--horizon", "0"], "horizon = 0"),
         (["eval", "--policy", "random", "--support", "-1"], "support = -1"),
+        (["eval", "--policy", "random", "--out", "."], "`.` is a folder"),
+        ([*SOLVE, "--horizon", "9" * 20], "horizon = 9999"),
         (["demo", "--out", "taken"], "`taken` exists already"),
     ],
 )
@@ -173,17 +176,26 @@ def test_a_traceback_is_shown_to_those_who_ask(tmp_path, monkeypatch):
     assert "Traceback" in result.stderr and result.returncode == 1
 
 
-@pytest.mark.parametrize("name", ["solve", "finetune", "eval", "demo", "doctor"])
-def test_help_names_every_option(name):
-    result = run(app, [name, "--help"])
-    assert result.exit_code == 0 and "--json" in result.stdout
+COMMANDS = vars(typer.main.get_command(app))["commands"]
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_every_option_and_what_every_command_has(name):
+    result = run(app, [name, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    options = {o for p in COMMANDS[name].params for o in p.opts if o.startswith("--")}
+    assert {"--seed", "--json"} <= options
+    assert not [option for option in options if option not in result.stdout]
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(name):
     check = (
         "import sys; from typer.testing import CliRunner; from sdm.cli import app\n"
-        "CliRunner().invoke(app, ['--help'])\n"
+        f"result = CliRunner().invoke(app, {[name] if name else []} + ['--help'])\n"
+        "assert result.exit_code == 0 and 'Usage' in result.stdout\n"
         "heavy = {'jax', 'torch', 'transformers', 'numpy', 'pyarrow', 'scipy'}\n"
-        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sdm.llm.acting import language_model_policy
+from sdm.llm.bases import load_base
 from sdm.llm.evaluate import (
     BASELINES,
     EvaluationConfig,
@@ -16,6 +18,7 @@ from sdm.llm.evaluate import (
     make_test_bed,
 )
 from sdm.llm.results import gap_table, result_row, save_gap_figure
+from sdm.llm.runs import LoadedRun
 from sdm.solvers_jax import EnergyFamily, TabularPolicy
 
 CONFIG = EvaluationConfig(EnergyFamily(), horizon=6, tasks=12, trajectories=4, seed=3)
@@ -84,6 +87,15 @@ def test_tasks_are_the_same_whatever_their_number(bed):
 def test_a_base_that_has_learned_nothing_plays(bed):
     (result,) = evaluate(["icl:tiny"], bed)
     assert result.gap.mean > 0.1 and result.agreement < 0.9
+
+
+def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypatch):
+    base, tokenizer = load_base("tiny")
+    options = {"schema": "compact", "support": 7}
+    run = LoadedRun(base, tokenizer, options, horizon=3)
+    monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
+    with pytest.warns(UserWarning, match="trained over 3 stages after 7 demonstr"):
+        language_model_policy("some-run", bed)
 
 
 def test_names_that_are_no_policy_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -166,6 +167,71 @@ def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
     assert first[0] == 10
     # One device, the same order of operations: equal to the last bit.
     assert resumed.eval_loss == whole.eval_loss
+    assert resumed.train_loss == whole.train_loss and resumed.steps == whole.steps
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [e["step"] for e in entries if "loss" in e] == [*range(1, whole.steps + 1)]
+    seconds = [e["seconds"] for e in entries]
+    assert seconds == sorted(seconds) and resumed.seconds == seconds[-1]
+
+
+def test_training_that_diverges_says_so(data, tmp_path, monkeypatch):
+    def broken(config):
+        model, tokenizer = prepare_model(config)
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+        return model, tokenizer
+
+    monkeypatch.setattr("sdm.llm.finetune.prepare_model", broken)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        finetune(quick(data, "tiny"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_never_takes_the_place_of_its_data(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    with pytest.raises(DatasetError, match="would take the place of"):
+        finetune(quick(copy, "tiny"), copy, overwrite=True)
+    assert (copy / "manifest.json").exists()
+
+
+def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    config = quick(copy, "tiny")
+
+    def kill(step, total):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdm.llm.finetune.CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config, tmp_path / "run", progress=kill)
+    made = OracleConfig(EnergyFamily(), 4, 24, 4, seed=5)
+    write_oracle_dataset(made, copy, overwrite=True)
+    with pytest.raises(DatasetError, match="other options"):
+        finetune(config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("damage", ["cut weights", "no horizon", "odd option", "text"])
+def test_a_damaged_run_is_named(data, tmp_path, damage):
+    run = tmp_path / "run"
+    finetune(quick(data, "tiny"), run)
+    config = run / "config.yaml"
+    if damage == "cut weights":
+        (weights,) = run.rglob("*.safetensors")
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "no horizon":
+        header = yaml.safe_load(config.read_text())
+        del header["horizon"]
+        config.write_text(yaml.safe_dump(header))
+    elif damage == "odd option":
+        config.write_text(config.read_text().replace("epochs", "epoch"))
+    else:
+        config.write_bytes(b"\xff\xfe just text")
+    with pytest.raises(DatasetError, match="damaged"):
+        load_run(run)
 
 
 def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):

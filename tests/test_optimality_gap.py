@@ -31,6 +31,16 @@ def test_tasks_without_an_optimal_return_are_reported():
     assert gap.mean == 0.5 and gap.undefined_tasks == (1, 2)
 
 
+def test_a_tiny_optimal_return_counts_and_is_reported():
+    gap = optimality_gap([1.0, 1.0, -1e-3], [1.0, 1.0, 1e-3])
+    assert gap.mean == pytest.approx(2 / 3)
+    assert gap.tiny_tasks == (2,) and gap.undefined_tasks == ()
+
+
+def test_worse_is_more_where_returns_are_negative():
+    assert optimality_gap([-3.0], [-2.0]).mean == 0.5
+
+
 def test_no_task_at_all_is_an_error():
     with pytest.raises(ValueError, match="no task has an optimal return"):
         optimality_gap([1.0], [0.0])

@@ -109,28 +109,107 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, kind):
     else:
         out.write_text("…")
     with pytest.raises(DatasetError, match="was not written by sdm"):
-        shards.begin_folder(out, {}, resume=False, overwrite=True)
+        with shards.folder_in_progress(out, {}, overwrite=True):
+            pass
     assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+class Killed(BaseException):
+    """What a kill leaves behind, without the kill."""
+
+
+def begin(out, plan, **options):
+    """Begin a folder, put a file in it, and be cut off."""
+    with (
+        pytest.raises(Killed),
+        shards.folder_in_progress(out, plan, **options) as folder,
+    ):
+        (folder / "kept").touch()
+        raise Killed
+    return folder
+
+
+def finish(out, plan, **options):
+    with shards.folder_in_progress(out, plan, **options) as folder:
+        (folder / shards.MANIFEST).write_text(str(plan))
 
 
 def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
     out, plan = tmp_path / "out", {"a": 1}
-    partial = shards.begin_folder(out, plan, resume=False, overwrite=False)
+    partial = begin(out, plan)
+    assert (partial / "kept").exists() and not out.exists()
     with pytest.raises(DatasetError, match="unfinished run"):
-        shards.begin_folder(out, plan, resume=False, overwrite=False)
-    (partial / "kept").touch()
-    shards.begin_folder(out, plan, resume=True, overwrite=False)
-    assert (partial / "kept").exists()
+        finish(out, plan)
     with pytest.raises(DatasetError, match="begun with other options"):
-        shards.begin_folder(out, {"a": 2}, resume=True, overwrite=False)
-    shards.begin_folder(out, {"a": 2}, resume=False, overwrite=True)
-    assert not (partial / "kept").exists()
-    (partial / shards.MANIFEST).write_text("{}")
-    shards.finish_folder(partial, out)
-    assert out.is_dir() and not partial.exists() and not (out / shards.PLAN).exists()
+        finish(out, {"a": 2}, resume=True)
+    finish(out, plan, resume=True)
+    assert (out / "kept").exists() and not partial.exists()
+    assert not (out / shards.PLAN).exists()
     with pytest.raises(DatasetError, match="exists already"):
-        shards.begin_folder(out, plan, resume=True, overwrite=False)
-    again = shards.begin_folder(out, plan, resume=False, overwrite=True)
+        finish(out, plan, resume=True)
+    begin(out, {"a": 2}, overwrite=True)
     assert (out / shards.MANIFEST).exists()  # kept until the new one is whole
-    shards.finish_folder(again, out)
-    assert not (out / shards.MANIFEST).exists()
+    finish(out, {"a": 3}, overwrite=True)
+    assert "3" in (out / shards.MANIFEST).read_text() and not (out / "kept").exists()
+
+
+def test_a_failure_before_any_work_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(ValueError, match="too large"),
+        shards.folder_in_progress(tmp_path / "out", {}) as folder,
+    ):
+        (folder / "checkpoints").mkdir()
+        raise ValueError("too large")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_after_some_work_keeps_it(tmp_path):
+    with (
+        pytest.raises(ValueError, match="disk full"),
+        shards.folder_in_progress(tmp_path / "out", {}) as folder,
+    ):
+        (folder / "shard").touch()
+        raise ValueError("disk full")
+    assert (tmp_path / "out.partial" / "shard").exists()
+
+
+def test_an_input_is_never_replaced(tmp_path):
+    data = tmp_path / "all" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "all" / shards.MANIFEST).touch()
+    for out in (data, data.parent):
+        with (
+            pytest.raises(DatasetError, match="would take the place of"),
+            shards.folder_in_progress(out, {}, inputs=(data,), overwrite=True),
+        ):
+            pass
+    assert data.is_dir()
+
+
+@pytest.mark.parametrize("key", ["setting", "horizon", "shards", "format"])
+def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
+    path = dataset / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for broken in ({k: v for k, v in manifest.items() if k != key}, [manifest]):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(DatasetError, match="is damaged"):
+            read_shards(dataset)
+
+
+def test_a_file_that_cannot_be_written_is_known_beforehand(tmp_path):
+    shards.check_output_file(tmp_path / "new" / "scores.json", overwrite=False)
+    (tmp_path / "taken").touch()
+    for path, overwrite, words in (
+        (tmp_path, True, "is a folder"),
+        (tmp_path / "taken", False, "exists already"),
+        (tmp_path / "taken" / "scores.json", True, "cannot be written"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            shards.check_output_file(path, overwrite=overwrite)
+    shards.check_output_file(tmp_path / "taken", overwrite=True)
+
+
+def test_a_write_that_fails_leaves_no_temporary_file(tmp_path):
+    with pytest.raises(OSError):
+        shards.write_atomically(tmp_path, "a folder has this name")
+    assert not list(tmp_path.parent.glob("*.tmp"))

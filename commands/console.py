@@ -1,0 +1,127 @@
+"""What every command shares: messages, exit codes, progress, output, heavy imports."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def say(message: str, colour: str | None = None) -> None:
+    """One message to stderr."""
+    typer.secho(message, fg=colour, err=True)
+
+
+def fail(message: str, hint: str = "", *, code: int = 2) -> NoReturn:
+    """Say what is wrong and what to do about it, and exit."""
+    say(f"error: {message}", "red")
+    if hint:
+        say(f"\nhint: {hint}", "cyan")
+    raise typer.Exit(code)
+
+
+@contextmanager
+def user_faults() -> Iterator[None]:
+    """Turn what the package raises into messages and exit codes, without traceback.
+
+    A warning is a line too.
+    """
+    warnings.showwarning = lambda message, *_: say(f"warning: {message}", "yellow")
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
+        if os.environ.get("SDM_DEBUG") == "1" or isinstance(error, typer.Exit):
+            raise
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        code = 2 if isinstance(error, ValueError) else 1
+        fail(first, getattr(error, "hint", ""), code=code)
+    except Exception as error:
+        if os.environ.get("SDM_DEBUG") == "1":
+            raise
+        fail(
+            f"{type(error).__name__}: {(str(error) or '?').splitlines()[0]}",
+            "set `SDM_DEBUG=1` to see where",
+            code=1,
+        )
+
+
+def start_jax() -> None:
+    """Solve in double precision, and leave an accelerator's memory to PyTorch."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def start_torch() -> None:
+    """Fail kindly where the `llm` extra is missing; keep its libraries quiet."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for name in ("bitsandbytes", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401
+        import peft  # noqa: F401
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        fail(
+            f"this needs the package `{error.name}`, which is not installed",
+            "pip install 'sdm-llm[llm]'",
+            code=1,
+        )
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars with the time left on a terminal; elsewhere a line as each step begins."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as shown:
+
+        def update(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                bars[step] = shown.add_task(step, total=total)
+                if not console.is_terminal:
+                    say(f"{step} …")
+            shown.update(bars[step], completed=done, total=total)
+
+        yield update
+
+
+def emit(report: dict[str, Any], as_json: bool, table: "Callable[[], Table]") -> None:
+    """Print one JSON object, or a table for people."""
+    if as_json:
+        with user_faults():  # JSON has no word for a number that is not finite
+            typer.echo(json.dumps(report, allow_nan=False))
+        return
+    from rich.console import Console
+
+    # Without a terminal there is no width to fit.
+    Console(width=None if sys.stdout.isatty() else 160).print(table())
+
+
+def pairs_table(report: dict[str, Any]) -> "Table":
+    """A two-column table of names and values."""
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for name, value in report.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        table.add_row(name, shown)
+    return table

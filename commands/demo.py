@@ -1,0 +1,42 @@
+"""`sdm demo`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdm.commands.console import (
+    emit,
+    progress_bars,
+    say,
+    start_jax,
+    start_torch,
+    user_faults,
+)
+from sdm.commands.options import Json, Overwrite, Seed
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option(help="Less training: minutes less.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Show the main job, end to end: oracle data, fine-tuning, a table of gaps.
+
+    Example: `sdm demo`
+    """
+    with user_faults(), progress_bars() as progress:
+        start_jax()
+        start_torch()
+        from sdm.llm.bases import smollm2_folder
+        from sdm.llm.demo import PAPER, QUICK, DemoConfig, run_demo
+        from sdm.llm.results import gap_table
+
+        smollm2_folder()  # fail now, not after the training, if it cannot be had
+        config = dataclasses.replace(QUICK if quick else DemoConfig(), seed=seed)
+        report = run_demo(config, out, overwrite=overwrite, progress=progress)
+    emit(report, as_json, lambda: gap_table(report["policies"], PAPER))
+    say(f"`{out}` has this table, its figure, the data and the fine-tuned models")

@@ -1,0 +1,21 @@
+"""`sdm doctor`."""
+
+from sdm.commands.console import emit, pairs_table, say
+from sdm.commands.options import Json, Seed
+
+
+def doctor(seed: Seed = 0, as_json: Json = False) -> None:
+    """Say what is installed, what computes, and what is missing and how to get it.
+
+    Nothing here is random: `--seed` is there because every command has it.
+    """
+    from sdm.llm.doctor import examine
+
+    report = examine()
+    emit(
+        report,
+        as_json,
+        lambda: pairs_table({**report["versions"], **report["devices"]}),
+    )
+    for name, cure in report["missing"].items():
+        say(f"missing: {name}, {cure}", "yellow")

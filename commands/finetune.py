@@ -1,0 +1,80 @@
+"""`sdm finetune`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdm.commands.console import (
+    emit,
+    pairs_table,
+    progress_bars,
+    start_torch,
+    user_faults,
+)
+from sdm.commands.options import Json, Loss, Overwrite, Quantize, Resume, Schema, Seed
+
+
+def finetune(
+    data: Annotated[Path, typer.Option(help="Oracle dataset, from `sdm solve --out`.")],
+    base: Annotated[
+        str,
+        typer.Option(help="`smollm2`, `tiny`, a Hugging Face id, or a model's folder."),
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    schema: Annotated[Schema | None, typer.Option(help="Wording of episodes.")] = None,
+    support: Annotated[
+        int | None, typer.Option(help="Demonstrations in each text.")
+    ] = None,
+    texts_per_task: Annotated[int | None, typer.Option(help="Texts per task.")] = None,
+    tasks: Annotated[int | None, typer.Option(help="Use the first so many.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the texts.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
+    loss: Annotated[Loss | None, typer.Option(help="Tokens that count.")] = None,
+    quantize: Annotated[
+        Quantize | None, typer.Option(help="4-bit base weights (QLoRA).")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Rank of the adapter; 0 trains all weights.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Teach a language model to act, from an oracle dataset.
+
+    What is not given comes from the base's recipe.
+
+    Example: `sdm finetune --data data --base tiny --out runs/tiny`
+    """
+    given = {
+        "schema": schema and schema.value,
+        "support": support,
+        "texts_per_task": texts_per_task,
+        "tasks": tasks,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss and loss.value,
+        "quantize": quantize and quantize.value,
+        "lora_rank": lora_rank,
+    }
+    with user_faults():
+        start_torch()
+        from sdm.llm.finetune import finetune as run
+        from sdm.llm.recipes import recipe
+
+        config = recipe(str(data), base, seed=seed, **given)
+        with progress_bars() as bar:
+            done = run(
+                config,
+                out,
+                resume=resume,
+                overwrite=overwrite,
+                progress=lambda step, steps: bar(f"fine-tuning {base}", step, steps),
+            )
+    report = {"out": str(out), "base": base, **dataclasses.asdict(done)}
+    emit(report, as_json, lambda: pairs_table(report))

@@ -1,0 +1,57 @@
+"""Options that several commands share, and what they are choices of."""
+
+import enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdm.commands.console import fail
+
+if TYPE_CHECKING:
+    from sdm.solvers_jax.families import EnergyFamily
+
+SETTINGS = ("mdp",)
+
+
+class Schema(enum.StrEnum):
+    """Ways to write an episode."""
+
+    paper = "paper"
+    compact = "compact"
+
+
+class Quantize(enum.StrEnum):
+    """Ways to shrink a base model."""
+
+    nf4 = "nf4"
+
+
+class Loss(enum.StrEnum):
+    """Tokens that the training loss counts."""
+
+    all = "all"
+    actions = "actions"
+
+
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Decides every random number.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
+Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run.")]
+Setting = Annotated[str, typer.Option(help=f"Task type: {', '.join(SETTINGS)}.")]
+Horizon = Annotated[int, typer.Option(help="Decisions per episode, T.")]
+Discount = Annotated[float, typer.Option(help="Factor per stage, in [0, 1].")]
+PMin = Annotated[float, typer.Option(help="Smallest success probability of a move.")]
+PMax = Annotated[float, typer.Option(help="Largest success probability of a move.")]
+
+
+def energy_family(
+    setting: str, p_min: float, p_max: float, discount: float
+) -> "EnergyFamily":
+    """The task family that the options describe."""
+    if setting not in SETTINGS:
+        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(SETTINGS)}")
+    from sdm.solvers_jax.families import EnergyFamily
+
+    return EnergyFamily(p_min=p_min, p_max=p_max, discount=discount)
