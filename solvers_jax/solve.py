@@ -1,27 +1,49 @@
 """`solve`: check a model once, then hand it to the solver of its kind."""
 
+from typing import Any, overload
+
+from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.models import MDP, check_horizon, check_model
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP, check_horizon, check_model
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
 
 
-def solve(model: MDP, *, horizon: int) -> MDPSolution:
-    """Optimal values and policy of every task in a batch.
+@overload
+def solve(model: MDP, *, horizon: int) -> MDPSolution: ...
+@overload
+def solve(
+    model: POMDP, *, horizon: int, gap: float = ..., points: int = ...
+) -> POMDPSolution: ...
+@overload
+def solve(model: APOMDP, *, horizon: int, points: int = ...) -> APOMDPSolution: ...
+
+
+def solve(
+    model: MDP | POMDP | APOMDP, *, horizon: int, **options: Any
+) -> MDPSolution | POMDPSolution | APOMDPSolution:
+    """Value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, single or with leading batch axes.
+        model: an `MDP`, a `POMDP` or an `APOMDP`, single or with leading batch axes.
         horizon: number of decisions T, at least 1.
+        **options: of the solver: `gap` and `points` for a POMDP, see `solve_pomdp`;
+            `points` for an APOMDP, see `solve_apomdp`; none for an MDP.
 
     Returns:
-        The solution: `value`, certified `lower` and `upper` bounds on it, and
-        `action(t, x)`.
+        The solution: `value`, bounds or an error on it, and `action(t, x)`.
 
     Raises:
         ValueError: if the model is not well posed; names the field, index and number.
-        TypeError: if there is no solver for this type of model.
+        TypeError: if there is no solver for this type of model, or no such option.
 
     """
-    if not isinstance(model, MDP):
-        raise TypeError(f"solve takes an MDP, not {type(model).__name__}")
     check_horizon(horizon)
+    if not isinstance(model, MDP | POMDP | APOMDP):
+        kind = type(model).__name__
+        raise TypeError(f"solve takes an MDP, a POMDP or an APOMDP, not {kind}")
     check_model(model)
-    return backward_induction(model, horizon=horizon)
+    if isinstance(model, MDP):
+        return backward_induction(model, horizon=horizon, **options)
+    if isinstance(model, POMDP):
+        return solve_pomdp(model, horizon=horizon, **options)
+    return solve_apomdp(model, horizon=horizon, **options)

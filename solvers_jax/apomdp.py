@@ -1,0 +1,110 @@
+"""Ambiguous POMDPs: α-maxmin expected utility over K models, on discretised beliefs.
+
+    V_t(b) = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
+
+Which answers are certified depends on α and K (spelled out in `docs/apomdp.md`):
+
+- K = 1 is a POMDP, and α = 0 keeps V convex: α-vectors bound it from below and the
+  sawtooth from above, as for POMDPs.
+- Otherwise V need not be convex, and no set of α-vectors bounds it. Its value is
+  interpolated: a belief takes the tangent of the nearest point. The error is estimated
+  from three resolutions; it is an estimate and not a bound.
+
+`belief_tree` gives the exact value where the task is small enough.
+"""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from sdm.solvers_jax.belief_solution import (
+    BeliefSolution,
+    shaped,
+    solution_fields,
+)
+from sdm.solvers_jax.models import APOMDP, batch_shape
+from sdm.solvers_jax.point_based import (
+    BeliefModel,
+    belief_model,
+    distinct_actions,
+    refine,
+    resolutions,
+    restrict,
+    rounding,
+)
+
+# Of the range of returns: no estimate is smaller. Interpolation errors below it were
+# seen where three resolutions agreed by accident (tests/test_apomdp.py).
+LEAST_ERROR = 2e-4
+
+
+class APOMDPSolution(BeliefSolution):
+    """A policy, its α-maxmin value and how wrong that may be.
+
+    Attributes:
+        value: α-MEU of the initial distribution; expected discounted return as the
+            agent sees it, which is no model's expectation unless K = 1.
+        error: estimated discretisation error of `value`; where bounds exist, their
+            distance.
+        lower: certified lower bound where V is convex (K = 1 or α = 0), else None.
+        upper: certified upper bound in the same cases, else None.
+
+    """
+
+    value: Float[Array, "*B"]
+    error: Float[Array, "*B"]
+    lower: Float[Array, "*B"] | None
+    upper: Float[Array, "*B"] | None
+
+
+def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 128) -> APOMDPSolution:
+    """Solve every APOMDP of the batch on `points` beliefs per stage.
+
+    Args:
+        model: a task or a batch of tasks; not checked here, `solve` is the door that
+            does.
+        horizon: number of decisions T.
+        points: beliefs per stage besides those a task starts with. A quarter and half
+            of them are tried first, to estimate the error.
+
+    Raises:
+        ValueError: if `points` is not a count of 4 or more.
+
+    """
+    if points < 4:
+        raise ValueError(f"points = {points}: must be 4 or more")
+    batch, actions = batch_shape(model), distinct_actions(model)
+    task = restrict(belief_model(model), actions)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+    convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
+    found = refine(
+        flat,
+        horizon=horizon,
+        points=resolutions(points, flat.root.shape[1], coarsest=points // 4),
+        convex=convex,
+        enough=lambda lower, upper: np.zeros(len(lower), bool),
+    )
+    value, slack = found.lower[-1], rounding(flat, horizon)
+    lower = upper = None
+    if convex:
+        lower, upper = value - slack, found.upper[-1] + slack
+        value, error = lower, upper - lower
+    else:
+        last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
+        error = last + before / 2 + LEAST_ERROR * returns_range(flat, horizon)
+    return APOMDPSolution(
+        **solution_fields(found, batch, actions, convex=convex),
+        model=task,
+        actions=actions,
+        value=shaped(value, batch),
+        error=shaped(error, batch),
+        lower=None if lower is None else shaped(lower, batch),
+        upper=None if upper is None else shaped(upper, batch),
+    )
+
+
+def returns_range(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:
+    """Largest minus smallest discounted return that rewards allow."""
+    reward = np.asarray(model.reward)
+    stages = np.asarray(model.discount)[:, None] ** np.arange(horizon)
+    return stages.sum(1) * np.ptp(reward, axis=(-2, -1))

@@ -1,0 +1,148 @@
+r"""The exact value of a partially observed task, from every belief it can reach.
+
+    H_k(b,a) = b·r_a + γ Σ_o Pr_k(o|b,a) V_{t+1}(τ_k(b,a,o))
+    V_t(b)   = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
+
+The recursion is evaluated as it stands, stage by stage, with beliefs that several paths
+reach merged into one. No discretisation, for every α; the number of beliefs can grow as
+(A O K)^T, so this is for small tasks and short horizons. Host arrays, double precision.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sdm.solvers_jax.models import APOMDP, POMDP, check_horizon, check_model
+
+MAX_BELIEFS = 2_000_000
+# Beliefs that agree to so many decimals are one: a Bayes update in double precision
+# errs by less, and a value changes by at most the horizon times the reward times this.
+DECIMALS = 12
+
+
+class BeliefTreeError(RuntimeError):
+    """More beliefs are reachable than were allowed."""
+
+    def __init__(self, beliefs: int, stage: int) -> None:
+        """Say how many, and where."""
+        super().__init__(
+            f"{beliefs} beliefs are reachable by stage {stage}, more than are allowed"
+        )
+        self.hint = "use the point-based method, a shorter horizon, or allow more"
+
+
+class Stage(NamedTuple):
+    """The beliefs of a stage and what follows them.
+
+    Attributes:
+        belief: distinct reachable beliefs.
+        after: index of each successor among the beliefs of the next stage.
+        chance: probability of each symbol.
+
+    """
+
+    belief: Float[np.ndarray, "N S"]
+    after: Int[np.ndarray, "N K A O"]
+    chance: Float[np.ndarray, "N K A O"]
+
+
+def merge(
+    belief: Float[np.ndarray, "N S"],
+) -> tuple[Float[np.ndarray, "M S"], Int[np.ndarray, " N"]]:
+    """Distinct beliefs, and where each of the given ones is among them."""
+    rounded = np.round(belief, DECIMALS) + 0.0  # no negative zero
+    rows = np.ascontiguousarray(rounded).view([("", rounded.dtype)] * belief.shape[1])
+    _, first, inverse = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    return belief[first], inverse
+
+
+def value_at(
+    model: POMDP | APOMDP,
+    belief: Float[np.ndarray, "N S"],
+    *,
+    horizon: int,
+    max_beliefs: int = MAX_BELIEFS,
+) -> Float[np.ndarray, "N A"]:
+    """Exact value of each first action at beliefs of one task, over `horizon` stages.
+
+    Raises:
+        BeliefTreeError: if more than `max_beliefs` beliefs would be held.
+
+    """
+    ambiguous = isinstance(model, APOMDP)
+    transition = np.asarray(model.transition, np.float64)
+    observation = np.asarray(model.observation, np.float64)
+    if not ambiguous:
+        transition, observation = transition[None], observation[None]
+    reward = np.asarray(model.reward, np.float64)
+    alpha = float(model.alpha) if ambiguous else 0.0
+    stages, held = [], 0
+    now, place = merge(np.asarray(belief, np.float64))
+    for t in range(horizon - 1):
+        shape = (len(now), *observation.shape[:2], observation.shape[3])
+        held += int(np.prod(shape))
+        if held > max_beliefs:
+            raise BeliefTreeError(held, t + 1)
+        predicted = np.einsum("ns,ksam->nkam", now, transition)
+        reached = np.einsum("nkam,kamo->nkaom", predicted, observation)
+        chance = reached.sum(-1)
+        # A symbol that cannot be seen leads anywhere, with probability zero.
+        after = np.divide(
+            reached,
+            chance[..., None],
+            out=np.broadcast_to(now[:, None, None, None], reached.shape).copy(),
+            where=chance[..., None] > 0,
+        )
+        following, index = merge(after.reshape(-1, now.shape[1]))
+        stages.append(Stage(now, index.reshape(shape), chance))
+        now = following
+    value = now @ reward  # of each action at the last stage, under every model
+    for stage in reversed(stages):
+        best = value.max(-1)
+        future = (stage.chance * best[stage.after]).sum(-1)  # [N, K, A]
+        each = (stage.belief @ reward)[:, None] + float(model.discount) * future
+        value = alpha * each.min(1) + (1 - alpha) * each.max(1)
+    return value[place]
+
+
+def belief_tree_value(
+    model: POMDP | APOMDP, *, horizon: int, max_beliefs: int = MAX_BELIEFS
+) -> float:
+    """Exact value of one task from its initial distribution.
+
+    Args:
+        model: a single task, without leading axes.
+        horizon: number of decisions T.
+        max_beliefs: successors held at most, over all stages.
+
+    Raises:
+        ValueError: if the model is not well posed, or is a batch.
+        BeliefTreeError: if more than `max_beliefs` would be held.
+
+    """
+    check_horizon(horizon)
+    check_model(model)
+    if np.ndim(model.reward) != 2:
+        raise ValueError(
+            f"reward has shape {np.shape(model.reward)}: the belief tree takes one "
+            "task, [S, A]"
+        )
+    initial = np.asarray(model.initial, np.float64)
+    first = model.initial_observation
+    if first is None:
+        value = value_at(model, initial[None], horizon=horizon, max_beliefs=max_beliefs)
+        return float(value.max())
+    ambiguous = isinstance(model, APOMDP)
+    seen = np.asarray(first, np.float64)
+    joint = initial[:, None] * (seen if ambiguous else seen[None])  # [K, S, I]
+    mass = joint.sum(1)
+    possible = mass > 0
+    roots = np.swapaxes(joint, 1, 2)[possible] / mass[possible][:, None]
+    best = np.zeros_like(mass)
+    best[possible] = value_at(
+        model, roots, horizon=horizon, max_beliefs=max_beliefs
+    ).max(-1)
+    expected = (mass * best).sum(-1)
+    alpha = float(model.alpha) if ambiguous else 0.0
+    return float(alpha * expected.min() + (1 - alpha) * expected.max())

@@ -1,0 +1,88 @@
+"""POMDPs over a finite horizon: a policy with certified bounds on the optimal value.
+
+Point-based backups give α-vectors, a lower bound that the policy attains; the sawtooth
+gives an upper bound from the same points. Points are added, where the gap is widest,
+until the bounds are close enough. See `point_based` for the method and its sources.
+"""
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from sdm.solvers_jax.belief_solution import (
+    BeliefSolution,
+    relative_gap,
+    shaped,
+    solution_fields,
+)
+from sdm.solvers_jax.models import POMDP, batch_shape
+from sdm.solvers_jax.point_based import (
+    belief_model,
+    distinct_actions,
+    refine,
+    resolutions,
+    restrict,
+    rounding,
+)
+
+COARSEST = 32  # beliefs per stage, besides those a task starts with, in the first round
+
+
+class POMDPSolution(BeliefSolution):
+    """A policy and how far from optimal it can be.
+
+    Attributes:
+        value: certified lower bound on the value of the policy, and so on the optimal
+            one; expected discounted return from the initial distribution.
+        lower: the same.
+        upper: certified upper bound on the optimal value.
+        converged: whether `upper - lower` is as small as was asked; where not, the
+            budget of points was spent.
+
+    """
+
+    value: Float[Array, "*B"]
+    lower: Float[Array, "*B"]
+    upper: Float[Array, "*B"]
+    converged: Bool[Array, "*B"]
+
+
+def solve_pomdp(
+    model: POMDP, *, horizon: int, gap: float = 0.01, points: int = 256
+) -> POMDPSolution:
+    """Solve every POMDP of the batch until its certified gap is small enough.
+
+    Args:
+        model: a task or a batch of tasks; not checked here, `solve` is the door that
+            does.
+        horizon: number of decisions T.
+        gap: stop where (upper - lower) / |value| is at most this.
+        points: budget, in beliefs per stage besides those a task starts with.
+
+    Raises:
+        ValueError: if `gap` is negative or `points` is not a count.
+
+    """
+    if not gap >= 0:
+        raise ValueError(f"gap = {gap}: must be 0 or more")
+    batch, actions = batch_shape(model), distinct_actions(model)
+    task = restrict(belief_model(model), actions)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+
+    def enough(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        return relative_gap(lower, upper) <= gap
+
+    sizes = resolutions(points, flat.root.shape[1], coarsest=COARSEST)
+    found = refine(flat, horizon=horizon, points=sizes, convex=True, enough=enough)
+    tasks, slack = np.arange(len(found.used)), rounding(flat, horizon)
+    lower = found.lower[found.used, tasks] - slack
+    upper = found.upper[found.used, tasks] + slack
+    return POMDPSolution(
+        **solution_fields(found, batch, actions, convex=True),
+        model=task,
+        actions=actions,
+        value=shaped(lower, batch),
+        lower=shaped(lower, batch),
+        upper=shaped(upper, batch),
+        converged=shaped(enough(lower + slack, upper - slack), batch),
+    )
