@@ -7,8 +7,8 @@ Which answers are certified depends on α and K (spelled out in `docs/apomdp.md`
 - K = 1 is a POMDP, and α = 0 keeps V convex: α-vectors bound it from below and the
   sawtooth from above, as for POMDPs.
 - Otherwise V need not be convex, and no set of α-vectors bounds it. Its value is
-  interpolated: a belief takes the tangent of the nearest point. The error is estimated
-  from three resolutions; it is an estimate and not a bound.
+  interpolated between plans made at points. The error is estimated from three
+  resolutions; it is an estimate and not a bound.
 
 `belief_tree` gives the exact value where the task is small enough.
 """
@@ -17,21 +17,20 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.solvers_jax.belief_solution import (
-    BeliefSolution,
-    shaped,
-    solution_fields,
-)
-from sdm.solvers_jax.models import APOMDP, batch_shape
-from sdm.solvers_jax.point_based import (
+from sdm.solvers_jax.belief_model import (
     BeliefModel,
     belief_model,
     distinct_actions,
-    refine,
-    resolutions,
     restrict,
     rounding,
 )
+from sdm.solvers_jax.belief_solution import (
+    BeliefSolution,
+    plans,
+    shaped,
+)
+from sdm.solvers_jax.models import APOMDP, batch_shape
+from sdm.solvers_jax.refinement import refine, resolutions
 
 # Of the range of returns: no estimate is smaller. Interpolation errors below it were
 # seen where three resolutions agreed by accident (tests/test_apomdp.py).
@@ -80,7 +79,7 @@ def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 128) -> APOMDPSol
     found = refine(
         flat,
         horizon=horizon,
-        points=resolutions(points, flat.root.shape[1], coarsest=points // 4),
+        points=resolutions(points, coarsest=points // 4),
         convex=convex,
         enough=lambda lower, upper: np.zeros(len(lower), bool),
     )
@@ -92,8 +91,10 @@ def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 128) -> APOMDPSol
     else:
         last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
         error = last + before / 2 + LEAST_ERROR * returns_range(flat, horizon)
+    vector, choice = plans(found, batch, actions)
     return APOMDPSolution(
-        **solution_fields(found, batch, actions, convex=convex),
+        vector=vector,
+        choice=choice,
         model=task,
         actions=actions,
         value=shaped(value, batch),

@@ -1,4 +1,4 @@
-"""What every solver over beliefs returns: α-vectors, and a policy that looks ahead."""
+"""What every solver over beliefs returns: plans, and a policy that looks ahead."""
 
 import equinox as eqx
 import jax
@@ -6,29 +6,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.point_based import (
-    BeliefModel,
-    Interpolant,
-    Refined,
-    action_values,
-)
+from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.solvers_jax.point_based import action_values
+from sdm.solvers_jax.refinement import Refined
 
 
 class BeliefSolution(eqx.Module):
-    """α-vectors of every stage, and the policy of looking one step ahead with them.
+    """Plans for every stage, and the policy of looking one step ahead with them.
 
     Attributes:
-        vector: α-vectors: V_t(b) is about vector[t, n]·b; stage T, the last, is zero.
-        pick: n is where pick[t, n]·b is largest; None where `vector` itself decides.
-        vector_action: the action that each α-vector takes first.
+        vector: α-vectors of what follows a decision: entry t is about stage t + 1, and
+            the last is zero. Plan n is worth, at belief b, α times the smallest plus
+            1 - α times the largest of vector[t, n, l]·b; V_{t+1}(b) is the best plan's.
+            Where V is convex there is one l.
+        choice: the action that each plan takes first, for stages 1 to T - 1.
         model: the task, with actions that do the same merged.
         actions: the lowest index of each distinct action.
 
     """
 
-    vector: Float[Array, "*B T+1 N S"]
-    pick: Float[Array, "*B T+1 N S"] | None
-    vector_action: Int[Array, "*B T N"]
+    vector: Float[Array, "*B T N L S"]
+    choice: Int[Array, "*B U N"]
     model: BeliefModel
     actions: tuple[int, ...] = eqx.field(static=True)
 
@@ -43,40 +41,27 @@ class BeliefSolution(eqx.Module):
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
         """Value of each distinct action, looking one step ahead."""
-        batch, after = x.shape[:-2], jnp.asarray(t) + 1
-        found = (self.vector, self.pick)
-        found = jax.tree.map(lambda v: jnp.take(v, after, axis=len(batch)), found)
+        batch = x.shape[:-2]
+        after = jnp.take(self.vector, jnp.asarray(t), axis=len(batch))
         flat = jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
-            (self.model, x, *found),
+            (self.model, x, after),
         )
-
-        def one(task: tuple[BeliefModel, Array, Array, Array | None]) -> Array:
-            model, belief, vector, pick = task
-            value = Interpolant(vector, vector if pick is None else pick)
-            return action_values(model, belief, value)
-
-        value = jax.lax.map(one, flat)
+        value = jax.lax.map(lambda task: action_values(*task), flat)
         return value.reshape(*batch, *value.shape[1:])
 
 
-def solution_fields(
-    found: Refined, batch: tuple[int, ...], actions: tuple[int, ...], *, convex: bool
-) -> dict[str, Array | None]:
-    """The α-vectors of a refinement, as fields of a solution with leading axes."""
-    count = found.points[found.used.max()]
-
-    def through_the_end(x: np.ndarray) -> Array:
-        x = x[:, :, :count]
-        return shaped(np.concatenate([x, np.zeros_like(x[:, :1])], axis=1), batch)
-
-    return {
-        "vector": through_the_end(found.bounds.vector),
-        "pick": None if convex else through_the_end(found.bounds.pick),
-        "vector_action": shaped(
-            np.asarray(actions, np.int32)[found.bounds.choice[:, :, :count]], batch
-        ),
-    }
+def plans(
+    found: Refined, batch: tuple[int, ...], actions: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """The fields `vector` and `choice` of a solution, with leading axes."""
+    vector = found.bounds["vector"][:, :, : found.points]
+    choice = found.bounds["choice"][:, :, : found.points]
+    end = np.zeros((len(vector), 1, *vector.shape[2:]), vector.dtype)
+    return (
+        shaped(np.concatenate([vector, end], axis=1), batch),
+        shaped(np.asarray(actions, np.int32)[choice], batch),
+    )
 
 
 def shaped(x: np.ndarray, batch: tuple[int, ...]) -> Array:

@@ -9,21 +9,20 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sdm.solvers_jax.belief_solution import (
-    BeliefSolution,
-    relative_gap,
-    shaped,
-    solution_fields,
-)
-from sdm.solvers_jax.models import POMDP, batch_shape
-from sdm.solvers_jax.point_based import (
+from sdm.solvers_jax.belief_model import (
     belief_model,
     distinct_actions,
-    refine,
-    resolutions,
     restrict,
     rounding,
 )
+from sdm.solvers_jax.belief_solution import (
+    BeliefSolution,
+    plans,
+    relative_gap,
+    shaped,
+)
+from sdm.solvers_jax.models import POMDP, batch_shape
+from sdm.solvers_jax.refinement import refine, resolutions
 
 COARSEST = 32  # beliefs per stage, besides those a task starts with, in the first round
 
@@ -48,7 +47,7 @@ class POMDPSolution(BeliefSolution):
 
 
 def solve_pomdp(
-    model: POMDP, *, horizon: int, gap: float = 0.01, points: int = 256
+    model: POMDP, *, horizon: int, gap: float = 0.01, points: int = 512
 ) -> POMDPSolution:
     """Solve every POMDP of the batch until its certified gap is small enough.
 
@@ -72,13 +71,15 @@ def solve_pomdp(
     def enough(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         return relative_gap(lower, upper) <= gap
 
-    sizes = resolutions(points, flat.root.shape[1], coarsest=COARSEST)
+    sizes = resolutions(points, coarsest=COARSEST)
     found = refine(flat, horizon=horizon, points=sizes, convex=True, enough=enough)
     tasks, slack = np.arange(len(found.used)), rounding(flat, horizon)
     lower = found.lower[found.used, tasks] - slack
     upper = found.upper[found.used, tasks] + slack
+    vector, choice = plans(found, batch, actions)
     return POMDPSolution(
-        **solution_fields(found, batch, actions, convex=True),
+        vector=vector,
+        choice=choice,
         model=task,
         actions=actions,
         value=shaped(lower, batch),

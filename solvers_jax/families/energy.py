@@ -5,10 +5,16 @@ min(s+1, E) with probability p, else stays; reward -c. Action 2 is *work*: s mov
 max(s-1, 0) with probability p, else stays; reward s/E. Each task draws its own
 p ~ U(p_min, p_max) and starts in a uniformly random state.
 
+Partially observed, the energy is shown as one of E + 1 symbols: the true one with
+probability q, each other one with (1 - q)/E, also before the first action. Ambiguous,
+there are K such models: the first as above, the others perturbations of its rows; the
+two charge actions are one action with two names, and stay identical in every model.
+
 Source: Zhang, Aghaei, Saghafian (2026) for the task and E = 9. Their cost, range of p,
 discount and initial state are not public; the defaults here (c = 0.05, p ~ U(0.2, 0.9),
 discount 0.95, uniform start) are ours, chosen to fit the random and in-context rows of
-their first figure. Change them freely.
+their first figure; so are q = 0.8, α = 0.5, the radius and the concentration. Change
+them freely.
 """
 
 from dataclasses import dataclass
@@ -16,9 +22,16 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.solvers_jax.models import MDP
+from sdm.solvers_jax.ambiguity import (
+    AmbiguityError,
+    check_ambiguity,
+    perturbed_models,
+)
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,11 @@ class EnergyFamily:
         max_energy: E, so that there are E + 1 states.
         charge_cost: c, paid for each charge action.
         discount: factor per stage.
+        q: probability that the observation is the true energy.
+        models: K, the size of an ambiguity set; the first is the nominal model.
+        alpha: weight of the worst model.
+        radius: largest KL divergence of a model to the nominal one, in nats.
+        concentration: of the Dirichlet distributions that perturb its rows.
 
     """
 
@@ -39,6 +57,11 @@ class EnergyFamily:
     max_energy: int = 9
     charge_cost: float = 0.05
     discount: float = 0.95
+    q: float = 0.8
+    models: int = 5
+    alpha: float = 0.5
+    radius: float = 0.05
+    concentration: float = 50.0
 
     name: ClassVar[str] = "energy"
     charge: ClassVar[tuple[int, ...]] = (0, 1)
@@ -47,7 +70,8 @@ class EnergyFamily:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a range, a size or a discount that makes no task."""
-        for name, value in (("p_min", self.p_min), ("p_max", self.p_max)):
+        shares = (("p_min", self.p_min), ("p_max", self.p_max), ("q", self.q))
+        for name, value in shares:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
         if self.p_min > self.p_max:
@@ -58,6 +82,7 @@ class EnergyFamily:
             raise ValueError(f"max_energy = {self.max_energy}: must be 1 or more")
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
+        check_ambiguity(self.models, self.radius, self.concentration, self.alpha)
 
     @property
     def states(self) -> int:
@@ -103,5 +128,74 @@ class EnergyFamily:
     def sample(
         self, key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
     ) -> MDP:
-        """Draw tasks `first`, ..., `first + n - 1` of this key as one batch."""
+        """Draw fully observed tasks `first`, ..., `first + n - 1` as one batch."""
         return self.mdp(self.sample_p(key, n, first=first))
+
+    def pomdp(self, p: Float[Array, "*B"]) -> POMDP:
+        """Partially observed tasks with success probabilities `p`."""
+        mdp = self.mdp(p)
+        shown = jnp.eye(self.states, dtype=p.dtype)
+        seen = self.q * shown + (1 - self.q) / self.max_energy * (1 - shown)
+        seen = jnp.broadcast_to(seen, (*p.shape, *seen.shape))
+        return POMDP(
+            transition=mdp.transition,
+            observation=self._of_every_action(seen),
+            reward=mdp.reward,
+            initial=mdp.initial,
+            discount=self.discount,
+            initial_observation=seen,
+        )
+
+    def _of_every_action(
+        self, seen: Float[Array, "*B S O"]
+    ) -> Float[Array, "*B A S O"]:
+        """Z(o | s', a), which does not depend on the action."""
+        return jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
+
+    def apomdp(
+        self, keys: Key[Array, " B"], p: Float[Array, " B"]
+    ) -> tuple[APOMDP, Float[Array, "B K"]]:
+        """Ambiguous tasks whose nominal model has success probability `p`.
+
+        Args:
+            keys: one a task; they decide the perturbations.
+            p: success probabilities of the nominal models.
+
+        Returns:
+            The tasks, and the divergence of each model to its nominal one; NaN where
+            no draw met the radius, which `check_divergence` turns into an error.
+
+        """
+        nominal = self.pomdp(p)
+        seen = nominal.initial_observation
+        distinct = np.asarray([self.charge[0], self.work])
+        others = jax.vmap(lambda key: jax.random.split(key, self.models - 1))(keys)
+        (moves, shown), far = perturbed_models(
+            others,
+            (nominal.transition[:, :, distinct], seen),
+            radius=self.radius,
+            concentration=self.concentration,
+        )
+        both_charges = np.asarray([0, 0, 1])
+        moves, shown = (
+            jnp.concatenate([first[:, None], more], axis=1)
+            for first, more in (
+                (nominal.transition, moves[:, :, :, both_charges]),
+                (seen, shown),
+            )
+        )
+        tasks = APOMDP(
+            transition=moves,
+            observation=self._of_every_action(shown),
+            reward=nominal.reward,
+            initial=nominal.initial,
+            alpha=self.alpha,
+            discount=self.discount,
+            initial_observation=shown,
+        )
+        return tasks, jnp.pad(far, ((0, 0), (1, 0)))
+
+    def check_divergence(self, divergence: ArrayLike) -> None:
+        """Raise `AmbiguityError` where a model of an ambiguity set is missing."""
+        if np.isnan(divergence).any():
+            raise AmbiguityError(self.radius, self.concentration)

@@ -1,0 +1,112 @@
+"""POMDPs and ambiguous POMDPs in one form, as the solvers over beliefs take them."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sdm.solvers_jax.models import APOMDP, POMDP, Scalar
+
+
+class BeliefModel(eqx.Module):
+    """One task, as the kernels want it: K models, and the beliefs it can start with.
+
+    Attributes:
+        transition: P_k(s' | s, a).
+        observation: Z_k(o | s', a).
+        reward: r(s, a).
+        root: beliefs before the first action, one for each model and first symbol.
+        root_mass: probability of that first symbol under that model.
+        alpha: weight of the worst model.
+        discount: factor per stage.
+
+    """
+
+    transition: Float[Array, "*B K S A S"]
+    observation: Float[Array, "*B K A S O"]
+    reward: Float[Array, "*B S A"]
+    root: Float[Array, "*B R S"]
+    root_mass: Float[Array, "*B K I"]
+    alpha: Float[Array, "*B"]
+    discount: Float[Array, "*B"]
+
+
+def belief_model(model: POMDP | APOMDP) -> BeliefModel:
+    """Both kinds of model in the kernels' form, with their leading axes."""
+    transition, observation = model.transition, model.observation
+    first = model.initial_observation
+    alpha: Scalar = 0.0
+    if isinstance(model, POMDP):
+        transition = transition[..., None, :, :, :]
+        observation = observation[..., None, :, :, :]
+        first = None if first is None else first[..., None, :, :]
+    else:
+        alpha = model.alpha
+    batch, kind = model.reward.shape[:-2], model.reward.dtype
+    models = transition.shape[-4]
+    if first is None:
+        shape = (*batch, models, model.initial.shape[-1], 1)
+        first = jnp.ones(shape, kind)
+    joint = model.initial[..., None, :, None] * first  # [*B, K, S, I]
+    mass = joint.sum(-2)
+    prior = model.initial[..., None, None, :]
+    seen = jnp.swapaxes(joint, -1, -2) / jnp.where(mass > 0, mass, 1)[..., None]
+    root = jnp.where(mass[..., None] > 0, seen, prior)
+    return BeliefModel(
+        transition=transition,
+        observation=observation,
+        reward=model.reward,
+        root=root.reshape(*batch, -1, root.shape[-1]),
+        root_mass=mass,
+        alpha=jnp.broadcast_to(jnp.asarray(alpha, kind), batch),
+        discount=jnp.broadcast_to(jnp.asarray(model.discount, kind), batch),
+    )
+
+
+def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
+    """The lowest index of each action that differs from those before it.
+
+    Actions are the same if they do the same in every task of the batch.
+    """
+    reward, transition, observation = (
+        np.asarray(x) for x in (model.reward, model.transition, model.observation)
+    )
+
+    def same(a: int, b: int) -> bool:
+        return (
+            np.array_equal(reward[..., a], reward[..., b])
+            and np.array_equal(transition[..., a, :], transition[..., b, :])
+            and np.array_equal(observation[..., a, :, :], observation[..., b, :, :])
+        )
+
+    kept: list[int] = []
+    for a in range(reward.shape[-1]):
+        if not any(same(a, b) for b in kept):
+            kept.append(a)
+    return tuple(kept)
+
+
+def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
+    """The same task with these actions only."""
+    chosen = np.asarray(actions)
+    return BeliefModel(
+        transition=model.transition[..., chosen, :],
+        observation=model.observation[..., chosen, :, :],
+        reward=model.reward[..., chosen],
+        root=model.root,
+        root_mass=model.root_mass,
+        alpha=model.alpha,
+        discount=model.discount,
+    )
+
+
+def rounding(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:
+    """How far rounding can carry a bound: what certified bounds are widened by.
+
+    T stages of sums over states and symbols, each off by less than one unit in the last
+    place a term, of values no larger than T times the largest reward.
+    """
+    terms = model.transition.shape[-1] + model.observation.shape[-1]
+    largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))
+    unit = np.finfo(model.reward.dtype).eps
+    return np.asarray(unit * horizon * terms * largest_value)

@@ -1,0 +1,153 @@
+"""Point-based solving of a batch: more points, round by round, where they are needed.
+
+Tasks are worked off a few at a time on every local device; one that is good enough is
+left out of the next round. The rounds are compiled once for each number of points.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.solvers_jax.models import check_count
+from sdm.solvers_jax.point_based import Bounds, expand, root_values, start
+
+TASKS_PER_DEVICE = 16  # handed over at once: few, so that little is padded
+
+
+@partial(jax.jit, static_argnames=("new", "convex", "horizon"))
+def _round(
+    model: BeliefModel, bounds: Bounds | None, *, new: int, convex: bool, horizon: int
+) -> tuple[Bounds, Float[Array, " B"], Float[Array, " B"]]:
+    """More points for every task of a batch, or the first ones where there are none."""
+
+    def one(task: tuple[BeliefModel, Bounds | None]) -> tuple[Bounds, Array, Array]:
+        model, bounds = task
+        fresh = bounds is None
+        if fresh:
+            bounds = start(model, horizon=horizon, convex=convex)
+        bounds = expand(model, bounds, new=new, convex=convex, fresh=fresh)
+        return bounds, *root_values(model, bounds, convex=convex)
+
+    devices = jax.local_devices()
+    if len(model.reward) % len(devices):
+        return jax.lax.map(one, (model, bounds))
+    mesh = jax.sharding.Mesh(np.array(devices), ("task",))
+    spread = jax.shard_map(
+        lambda *task: jax.lax.map(one, task),
+        mesh=mesh,
+        in_specs=jax.P("task"),
+        out_specs=jax.P("task"),
+        check_vma=False,  # devices never speak to each other
+    )
+    return spread(model, bounds)
+
+
+class Refined(NamedTuple):
+    """Where refinement stopped; everything on the host, tasks leading.
+
+    Attributes:
+        bounds: what is known at the points, by the names of `Bounds`.
+        lower: value of the roots from the α-vectors, after each number of points.
+        upper: value of the roots from the upper bounds, the same.
+        points: the largest number of points per stage that a task came to.
+        used: index of the last number of points tried, for each task.
+
+    """
+
+    bounds: Mapping[str, np.ndarray]
+    lower: Float[np.ndarray, "R B"]
+    upper: Float[np.ndarray, "R B"]
+    points: int
+    used: Int[np.ndarray, " B"]
+
+
+def refine(
+    model: BeliefModel,
+    *,
+    horizon: int,
+    points: Sequence[int],
+    convex: bool,
+    enough: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Refined:
+    """Give tasks more and more points until `enough(lower, upper)` says to stop.
+
+    Args:
+        model: a batch of B tasks.
+        horizon: number of decisions T.
+        points: growing numbers of points per stage, to be tried in this order.
+        convex: whether upper bounds exist.
+        enough: from lower and upper values [b] to which tasks are done.
+
+    """
+    tasks, models, symbols = model.root_mass.shape
+    states, parts = model.reward.shape[-2], 1 if convex else models
+    shape = (tasks, horizon - 1, symbols + points[-1])
+    kind = np.dtype(model.reward.dtype)
+    room: dict[str, np.ndarray] = {
+        "point": np.zeros((*shape, states), kind),
+        "weight": np.zeros(shape, kind),
+        "vector": np.zeros((*shape, parts, states), kind),
+        "choice": np.zeros(shape, np.int32),
+        "upper": np.zeros(shape, kind),
+        "corner": np.zeros((tasks, horizon - 1, states), kind),
+    }
+    lower, upper = np.full((2, len(points), tasks), np.nan, kind)
+    used, left = np.zeros(tasks, int), np.arange(tasks)
+    together = _tasks_together(tasks)
+    for number, count in enumerate(points):
+        before = points[number - 1] if number else 0
+        for first in range(0, len(left), together):
+            chosen = left[first : first + together]
+            index = np.resize(chosen, together)  # one shape, and one compilation
+            task = jax.tree.map(lambda x: x[index], model)  # noqa: B023
+            old = None
+            if number:
+                held = slice(symbols + before)
+                old = Bounds(
+                    **{
+                        name: x[index] if name == "corner" else x[index][:, :, held]
+                        for name, x in room.items()
+                    }
+                )
+            grown, low, high = jax.device_get(
+                _round(task, old, new=count - before, convex=convex, horizon=horizon)
+            )
+            for name, x in room.items():
+                new = getattr(grown, name)[: len(chosen)]
+                x[chosen, :, : new.shape[2]] = new
+                # Room not used yet repeats the last point, which changes nothing.
+                x[chosen, :, new.shape[2] :] = new[:, :, -1:]
+            lower[number, chosen], upper[number, chosen] = (
+                x[: len(chosen)] for x in (low, high)
+            )
+        used[left] = number
+        left = left[~enough(lower[number, left], upper[number, left])]
+        if not len(left):
+            break
+    return Refined(room, lower, upper, symbols + points[int(used.max())], used)
+
+
+def _tasks_together(tasks: int) -> int:
+    """Tasks per call: enough to keep every device busy, few enough to pad cheaply."""
+    devices = jax.local_device_count()
+    each = min(TASKS_PER_DEVICE, -(-tasks // devices))
+    return devices * each
+
+
+def resolutions(points: int, *, coarsest: int) -> tuple[int, ...]:
+    """Numbers of points per stage to try: doubling, from `coarsest` to `points`.
+
+    Raises:
+        ValueError: if `points` is not a whole number, 1 or more.
+
+    """
+    check_count("points", points, 1)
+    sizes = [points]
+    while sizes[0] // 2 >= coarsest:
+        sizes.insert(0, sizes[0] // 2)
+    return tuple(sizes)

@@ -1,0 +1,68 @@
+r"""Robust MDPs: fully observed, K models, α-maxmin expected utility; exact.
+
+    Q_t(s,a) = r(s,a) + γ [ α min_k + (1 - α) max_k ] Σ_s' P_k(s'|s,a) V_{t+1}(s')
+    V_t(s)   = max_a Q_t(s,a)
+
+The worst and the best model are chosen anew at every stage, state and action
+(rectangularity; Iyengar, 2005, *Robust dynamic programming*). This is what an APOMDP
+with perfect observation is.
+"""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.models import Scalar
+
+
+class RobustMDP(eqx.Module):
+    """Fully observed tasks whose transition law is one of K.
+
+    Attributes:
+        transition: P_k(s' | s, a) of each model.
+        reward: expected reward r(s, a), the same under every model.
+        initial: distribution of the first state.
+        alpha: weight of the worst model, in [0, 1].
+        discount: factor per stage, in [0, 1], common to the batch.
+
+    """
+
+    transition: Float[Array, "*B K S A S"]
+    reward: Float[Array, "*B S A"]
+    initial: Float[Array, "*B S"]
+    alpha: Scalar
+    discount: Scalar
+
+
+@partial(jax.jit, static_argnames="horizon")
+def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
+    """Solve every robust MDP of the batch exactly, but for rounding.
+
+    Args:
+        model: a task or a batch of tasks; not checked here, `solve` is the door that
+            does.
+        horizon: number of decisions T.
+
+    Returns:
+        The solution; `value` is the α-MEU of the initial distribution.
+
+    """
+
+    def stage(after: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
+        future = jnp.einsum("...ksan,...n->...ksa", model.transition, after)
+        worst, best = future.min(-3), future.max(-3)
+        q = model.reward + model.discount * (best + model.alpha * (worst - best))
+        value = q.max(-1)
+        return value, (q, q.argmax(-1).astype(jnp.int32), value)
+
+    terminal = jnp.zeros_like(model.initial)
+    _, stages = jax.lax.scan(stage, terminal, length=horizon, reverse=True)
+    batch = terminal.ndim - 1
+    q, policy, value = (jnp.moveaxis(x, 0, batch) for x in stages)
+    value = jnp.concatenate([value, jnp.expand_dims(terminal, batch)], axis=batch)
+    first = jnp.take(value, 0, axis=batch)
+    return MDPSolution(q, policy, value, (model.initial * first).sum(-1))
