@@ -38,6 +38,9 @@ from sdm.solvers_jax.belief_model import BeliefModel
 # Beliefs closer than this in a random projection are one belief: far above the rounding
 # of a Bayes update, far below any difference that matters to a value.
 SAME_BELIEF = 1e-9
+# Squared distance within which a belief is at a plan's own, as far as single precision
+# can tell.
+SAME_PLAN = 1e-6
 TINY = 1e-30  # keeps a quotient of zeros a number
 FAR = 1e30  # stands for infinity where infinity times zero would be no number
 
@@ -64,11 +67,17 @@ class Bounds(eqx.Module):
     corner: Float[Array, "*B U S"]
 
 
+class Plans(NamedTuple):
+    """What V is made of at one stage: α-vectors, and the beliefs they were made for."""
+
+    vector: Float[Array, "*B N L S"]
+    point: Float[Array, "*B N S"]
+
+
 class _Next(NamedTuple):
     """What a backup needs to know of the stage after."""
 
-    vector: Float[Array, "N L S"]
-    point: Float[Array, "N S"]
+    plans: Plans
     upper: Float[Array, " N"]
     corner: Float[Array, " S"]
     informed: Float[Array, "S A"]
@@ -111,20 +120,31 @@ def largest(
 
 
 def lookahead(
-    model: BeliefModel, belief: Float[Array, "N S"], vector: Float[Array, "V L S"]
+    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> tuple[Float[Array, "N K A"], Int[Array, "N K A O"]]:
-    """H_k(b, a), and which plan of the next stage each symbol meets."""
-    plans, parts, states = vector.shape
-    small = vector.reshape(-1, states).astype(jnp.float32)
-    weight = model.alpha.astype(jnp.float32)
+    """H_k(b, a), and which plan of the next stage each symbol meets.
+
+    A belief meets the best plan. Where V is not convex, plans made elsewhere can look
+    better than they are, so a belief at which a plan was made meets that one.
+    """
+    count, parts, states = plans.vector.shape
+    vector = plans.vector.reshape(-1, states).astype(jnp.float32)
+    point, weight = plans.point.astype(jnp.float32), model.alpha.astype(jnp.float32)
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:
-        reached = successors(belief, p, z)
-        score = reached.astype(jnp.float32) @ small.T
-        if parts > 1:
-            score = score.reshape(*score.shape[:-1], plans, parts)
-            score = mix(weight, score.min(-1), score.max(-1))
-        value, index = largest(score)
+        reached = successors(belief, p, z).astype(jnp.float32)
+        score = reached @ vector.T
+        if parts == 1:
+            value, index = largest(score)
+            return value.sum(-1), index
+        score = score.reshape(*score.shape[:-1], count, parts)
+        score = mix(weight, score.min(-1), score.max(-1))
+        mass = reached.sum(-1, keepdims=True)
+        square = (reached**2).sum(-1, keepdims=True)
+        far = square - 2 * mass * (reached @ point.T) + mass**2 * (point**2).sum(-1)
+        here = far < SAME_PLAN * mass**2
+        _, index = largest(jnp.where(here, FAR, score))
+        value = jnp.take_along_axis(score, index[..., None], axis=-1)[..., 0]
         return value.sum(-1), index
 
     future, index = jax.lax.map(
@@ -136,21 +156,21 @@ def lookahead(
 
 
 def action_values(
-    model: BeliefModel, belief: Float[Array, "N S"], vector: Float[Array, "V L S"]
+    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> Float[Array, "N A"]:
     """α-MEU value of each action by one-step lookahead."""
-    value, _ = lookahead(model, belief, vector)
+    value, _ = lookahead(model, belief, plans)
     return mix(model.alpha, value.min(1), value.max(1))
 
 
 def backup(
-    model: BeliefModel, belief: Float[Array, "N S"], vector: Float[Array, "V L S"]
+    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> tuple[Float[Array, "N L S"], Int[Array, " N"]]:
     """New plans at `belief`, and their actions; ties go to the lowest action."""
-    value, index = lookahead(model, belief, vector)
+    value, index = lookahead(model, belief, plans)
     choice = mix(model.alpha, value.min(1), value.max(1)).argmax(-1)
     row, every = jnp.arange(len(belief)), jnp.arange(len(model.transition))
-    met = vector[index[row, :, choice]]  # [N, K, O, L, S]
+    met = plans.vector[index[row, :, choice]]  # [N, K, O, L, S]
     shown = jnp.moveaxis(model.observation[:, choice], 0, 1)  # [N, K, S, O]
     if met.shape[-2] == 1:
         met = met[..., 0, :]
@@ -169,7 +189,9 @@ def backup(
         row[:, None], every, choice[:, None]
     ]
     plan = model.reward.T[choice][:, None] + model.discount * back  # [N, K, S]
-    if vector.shape[1] < len(every):  # V is convex: the best model, that is α = 0
+    if (
+        met.shape[1] > plans.vector.shape[1]
+    ):  # V is convex: the best model, that is α = 0
         taken = jnp.take_along_axis(value, choice[:, None, None], axis=-1)[..., 0]
         plan = jnp.take_along_axis(plan, taken.argmax(-1)[:, None, None], axis=1)
     return plan, choice.astype(jnp.int32)
@@ -216,7 +238,9 @@ def sawtooth(
 def upper_value(mass: Float[Array, "M S"], after: _Next) -> Float[Array, " M"]:
     """The smaller of sawtooth and informed bound at unnormalised beliefs."""
     known = (mass @ after.informed).max(-1)
-    return jnp.minimum(sawtooth(mass, after.point, after.upper, after.corner), known)
+    return jnp.minimum(
+        sawtooth(mass, after.plans.point, after.upper, after.corner), known
+    )
 
 
 def upper_action_values(
@@ -244,14 +268,14 @@ def sweep(
 
     def stage(after: _Next, now: tuple[Array, ...]) -> tuple[_Next, tuple[Array, ...]]:
         here, known = now
-        vector, choice = backup(model, here, after.vector)
+        vector, choice = backup(model, here, after.plans)
         both = jnp.concatenate([here, corners])
         bound = (both @ known).max(-1)
         if convex:
             above, _, _ = upper_action_values(model, both, after)
             bound = jnp.minimum(bound, above.max(-1))
         upper, corner = bound[:count], bound[count:]
-        return _Next(vector, here, upper, corner, known), (
+        return _Next(Plans(vector, here), upper, corner, known), (
             vector,
             choice,
             upper,
@@ -269,8 +293,10 @@ def _after_all(model: BeliefModel, count: int, *, convex: bool) -> _Next:
     kind = model.reward.dtype
     parts = 1 if convex else len(model.transition)
     return _Next(
-        vector=jnp.zeros((count, parts, states), kind),
-        point=jnp.full((count, states), 1 / states, kind),
+        plans=Plans(
+            jnp.zeros((count, parts, states), kind),
+            jnp.full((count, states), 1 / states, kind),
+        ),
         upper=jnp.zeros(count, kind),
         corner=jnp.zeros(states, kind),
         informed=jnp.zeros((states, actions), kind),
@@ -283,8 +309,7 @@ def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> _Next:
     if not later:
         return _after_all(model, count, convex=convex)
     return _Next(
-        bounds.vector[0],
-        bounds.point[0],
+        Plans(bounds.vector[0], bounds.point[0]),
         bounds.upper[0],
         bounds.corner[0],
         informed_bound(model, later)[0],
@@ -320,7 +345,7 @@ def expand(
             reached, above = reached[chosen], bound[chosen]  # [N, K, O, S], [N, K, O]
             share = weight[:, None, None]
         else:
-            value = action_values(model, point, there.vector)
+            value = action_values(model, point, there.plans)
             loss = value.max(-1, keepdims=True) - value
             taste = jax.nn.softmax(-loss / jnp.maximum(loss.mean(), TINY), axis=-1)
             reached = all_successors(model, point)
@@ -332,12 +357,12 @@ def expand(
         if fresh:
             return belief, reach, reach
         if convex:
-            below = (reached @ there.vector[:, 0].T).max(-1)
+            below = (reached @ there.plans.vector[:, 0].T).max(-1)
             gap = ((above - below) / some).reshape(-1)
         else:
-            square = (belief**2).sum(-1)[:, None] + (there.point**2).sum(-1)
+            square = (belief**2).sum(-1)[:, None] + (there.plans.point**2).sum(-1)
             gap = jnp.sqrt(
-                jnp.maximum((square - 2 * belief @ there.point.T).min(-1), 0)
+                jnp.maximum((square - 2 * belief @ there.plans.point.T).min(-1), 0)
             )
         return belief, reach, reach * jnp.maximum(gap, 0)
 
@@ -347,13 +372,14 @@ def expand(
         there, weight = _Next(*after[:-1]), after[-1]
         belief, reach, want = candidates(*now, there)
         chosen, chance = _most_wanted(
-            belief, reach, want, project, new, jnp.sort(there.point @ project)
+            belief, reach, want, project, new, jnp.sort(there.plans.point @ project)
         )
-        point = jnp.concatenate([there.point, chosen])
+        point = jnp.concatenate([there.plans.point, chosen])
         weight = jnp.concatenate([weight, chance])
         return (point, weight), (point, weight)
 
-    known = (bounds.vector, bounds.point, bounds.upper, bounds.corner, informed[1:-1])
+    plans = Plans(bounds.vector, bounds.point)
+    known = (plans, bounds.upper, bounds.corner, informed[1:-1])
     point, weight = bounds.point, bounds.weight
     if later == 0:
         point, weight = (
@@ -414,14 +440,12 @@ def root_values(
         expected = (value.reshape(model.root_mass.shape) * model.root_mass).sum(-1)
         return mix(model.alpha, expected.min(), expected.max())
 
-    reached = all_successors(model, model.root)
-    score = jnp.einsum("rkaos,vls->rkaovl", reached, after.vector)
-    plan = mix(model.alpha, score.min(-1), score.max(-1)).max(-1).sum(-1)
-    paid = model.root @ model.reward
-    lower = paid + model.discount * mix(model.alpha, plan.min(1), plan.max(1))
-    lower = before_seeing(lower.max(-1))
     if not convex:
-        return lower, jnp.full_like(lower, jnp.nan)
+        value = action_values(model, model.root, after.plans)
+        return before_seeing(value.max(-1)), jnp.full_like(after.upper[0], jnp.nan)
+    reached = all_successors(model, model.root)
+    score = (reached @ after.plans.vector[:, 0].T).max(-1).sum(-1).max(1)
+    lower = before_seeing((model.root @ model.reward + model.discount * score).max(-1))
     upper, _, _ = upper_action_values(model, model.root, after)
     known = model.root @ informed_bound(model, len(bounds.point) + 1)[0]
     return lower, before_seeing(jnp.minimum(upper, known).max(-1))
