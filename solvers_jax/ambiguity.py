@@ -35,7 +35,7 @@ class AmbiguityError(ValueError):
 
 
 def divergence(
-    perturbed: Sequence[Float[Array, "*_"]], nominal: Sequence[Float[Array, "*_"]]
+    perturbed: Sequence[Float[Array, "..."]], nominal: Sequence[Float[Array, "..."]]
 ) -> Float[Array, ""]:
     """Mean over all rows of KL(perturbed row || nominal row), in nats."""
     total, rows = jnp.zeros(()), 0
@@ -62,12 +62,12 @@ def _draw(
 
 def perturbed_models(
     keys: Key[Array, "B K"],
-    nominal: Sequence[Float[Array, "B *_"]],
+    nominal: Sequence[Float[Array, "B ..."]],
     *,
     radius: float,
     concentration: float,
 ) -> tuple[list[Array], Float[Array, "B K"]]:
-    """Perturbations of every task's nominal model within the radius, and how far each is.
+    """Perturbations of every task's nominal model within the radius, and how far.
 
     Args:
         keys: one for each perturbation.

@@ -6,7 +6,7 @@ K = 1):
     H_k(b,a) = b·r_a + γ Σ_o Pr_k(o|b,a) V_{t+1}(τ_k(b,a,o))
     V_t(b)   = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
 
-**Vectors from below.** A backup at a point b chooses an action and, for each symbol, how
+**Plans from below.** A backup at a point b chooses an action and, for each symbol, how
 to go on; that plan is linear in the belief, an α-vector. Where V is convex (K = 1, or
 α = 0) every such vector lies below V: their maximum is a certified lower bound, and the
 value of acting by one-step lookahead is at least as high (Pineau, Gordon, Thrun, 2003).
