@@ -18,7 +18,7 @@ from sdm.llm.scoring import (
     split_candidates,
 )
 from sdm.llm.serialize import Episode, Schema, render_prompt
-from sdm.solvers_jax.models import MDP
+from sdm.solvers_jax.models import Model
 from sdm.solvers_jax.rollout import Trajectory
 
 
@@ -51,7 +51,7 @@ class LanguageModelPolicy:
     support: Sequence[Sequence[Episode]]
     actions: int
 
-    def init(self, model: MDP) -> EpisodeTexts:
+    def init(self, model: Model) -> EpisodeTexts:
         """Start with empty episodes."""
         return EpisodeTexts()
 

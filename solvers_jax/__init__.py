@@ -1,11 +1,13 @@
 """Batched exact dynamic programming in JAX, and oracle datasets made with it."""
 
+from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
 from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.models import APOMDP, MDP, POMDP, check_model
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP, RobustMDP, check_model
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import Policy, TabularPolicy
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
 from sdm.solvers_jax.rollout import Trajectory, rollout
 from sdm.solvers_jax.solve import solve
 
@@ -13,10 +15,13 @@ __all__ = [
     "APOMDP",
     "MDP",
     "POMDP",
+    "APOMDPSolution",
     "EnergyFamily",
     "MDPSolution",
     "OptimalityGap",
+    "POMDPSolution",
     "Policy",
+    "RobustMDP",
     "TabularPolicy",
     "Trajectory",
     "backward_induction",
@@ -25,4 +30,6 @@ __all__ = [
     "optimality_gap",
     "rollout",
     "solve",
+    "solve_apomdp",
+    "solve_pomdp",
 ]

@@ -10,6 +10,7 @@ radius 0.05 and the concentration 50 are ours.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def perturbed_models(
             number, _, far = state
             return (far > radius) & (number < MAX_TRIES)
 
-        def again(state: tuple[Array, list[Array], Array]) -> tuple:
+        def again(state: tuple[Array, list[Array], Array]) -> tuple[Any, ...]:
             number, _, _ = state
             return number + 1, *attempt(number)
 

@@ -26,7 +26,7 @@ from sdm.solvers_jax.belief_model import (
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
-    plans,
+    plans_and_choices,
     shaped,
 )
 from sdm.solvers_jax.models import APOMDP, batch_shape
@@ -56,7 +56,7 @@ class APOMDPSolution(BeliefSolution):
     upper: Float[Array, "*B"] | None
 
 
-def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 128) -> APOMDPSolution:
+def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 64) -> APOMDPSolution:
     """Solve every APOMDP of the batch on `points` beliefs per stage.
 
     Args:
@@ -91,9 +91,9 @@ def solve_apomdp(model: APOMDP, *, horizon: int, points: int = 128) -> APOMDPSol
     else:
         last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
         error = last + before / 2 + LEAST_ERROR * returns_range(flat, horizon)
-    vector, choice = plans(found, batch, actions)
+    plans, choice = plans_and_choices(found, batch, actions)
     return APOMDPSolution(
-        vector=vector,
+        plans=plans,
         choice=choice,
         model=task,
         actions=actions,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_model import BeliefModel
-from sdm.solvers_jax.point_based import action_values
+from sdm.solvers_jax.point_based import Plans, action_values
 from sdm.solvers_jax.refinement import Refined
 
 
@@ -15,17 +15,17 @@ class BeliefSolution(eqx.Module):
     """Plans for every stage, and the policy of looking one step ahead with them.
 
     Attributes:
-        vector: α-vectors of what follows a decision: entry t is about stage t + 1, and
-            the last is zero. Plan n is worth, at belief b, α times the smallest plus
-            1 - α times the largest of vector[t, n, l]·b; V_{t+1}(b) is the best plan's.
-            Where V is convex there is one l.
+        plans: what follows a decision: entry t is about stage t + 1, and the last is
+            worth nothing. Plan n is worth, at belief b, α times the smallest plus 1 - α
+            times the largest of its α-vectors plans.vector[t, n, l]·b, and V_{t+1}(b)
+            is the best plan's. Where V is convex there is one l.
         choice: the action that each plan takes first, for stages 1 to T - 1.
         model: the task, with actions that do the same merged.
         actions: the lowest index of each distinct action.
 
     """
 
-    vector: Float[Array, "*B T N L S"]
+    plans: Plans
     choice: Int[Array, "*B U N"]
     model: BeliefModel
     actions: tuple[int, ...] = eqx.field(static=True)
@@ -41,8 +41,8 @@ class BeliefSolution(eqx.Module):
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
         """Value of each distinct action, looking one step ahead."""
-        batch = x.shape[:-2]
-        after = jnp.take(self.vector, jnp.asarray(t), axis=len(batch))
+        batch, now = x.shape[:-2], jnp.asarray(t)
+        after = jax.tree.map(lambda p: jnp.take(p, now, axis=len(batch)), self.plans)
         flat = jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
             (self.model, x, after),
@@ -51,16 +51,20 @@ class BeliefSolution(eqx.Module):
         return value.reshape(*batch, *value.shape[1:])
 
 
-def plans(
+def plans_and_choices(
     found: Refined, batch: tuple[int, ...], actions: tuple[int, ...]
-) -> tuple[Array, Array]:
-    """The fields `vector` and `choice` of a solution, with leading axes."""
-    vector = found.bounds["vector"][:, :, : found.points]
-    choice = found.bounds["choice"][:, :, : found.points]
-    end = np.zeros((len(vector), 1, *vector.shape[2:]), vector.dtype)
+) -> tuple[Plans, Array]:
+    """The fields `plans` and `choice` of a solution, with leading axes."""
+
+    def to_the_end(name: str) -> Array:
+        x = found.bounds[name][:, :, : found.points]
+        end = np.zeros((len(x), 1, *x.shape[2:]), x.dtype)
+        return shaped(np.concatenate([x, end], axis=1), batch)
+
+    choice = np.asarray(actions, np.int32)[found.bounds["choice"]]
     return (
-        shaped(np.concatenate([vector, end], axis=1), batch),
-        shaped(np.asarray(actions, np.int32)[choice], batch),
+        Plans(to_the_end("vector"), to_the_end("point")),
+        shaped(choice[:, :, : found.points], batch),
     )
 
 

@@ -57,6 +57,11 @@ def merge(
     return belief[first], inverse
 
 
+def attitude(model: POMDP | APOMDP) -> float:
+    """α; any number does for a POMDP."""
+    return float(model.alpha) if isinstance(model, APOMDP) else 0.0
+
+
 def value_at(
     model: POMDP | APOMDP,
     belief: Float[np.ndarray, "N S"],
@@ -76,7 +81,7 @@ def value_at(
     if not ambiguous:
         transition, observation = transition[None], observation[None]
     reward = np.asarray(model.reward, np.float64)
-    alpha = float(model.alpha) if ambiguous else 0.0
+    alpha = attitude(model)
     stages, held = [], 0
     now, place = merge(np.asarray(belief, np.float64))
     for t in range(horizon - 1):
@@ -144,5 +149,5 @@ def belief_tree_value(
         model, roots, horizon=horizon, max_beliefs=max_beliefs
     ).max(-1)
     expected = (mass * best).sum(-1)
-    alpha = float(model.alpha) if ambiguous else 0.0
+    alpha = attitude(model)
     return float(alpha * expected.min() + (1 - alpha) * expected.max())

@@ -43,6 +43,25 @@ class MDP(eqx.Module):
     discount: Scalar
 
 
+class RobustMDP(eqx.Module):
+    """Fully observed tasks whose transition law is one of K.
+
+    Attributes:
+        transition: P_k(s' | s, a) of each model.
+        reward: expected reward r(s, a), the same under every model.
+        initial: distribution of the first state.
+        alpha: weight of the worst model, in [0, 1].
+        discount: factor per stage, in [0, 1], common to the batch.
+
+    """
+
+    transition: Float[Array, "*B K S A S"]
+    reward: Float[Array, "*B S A"]
+    initial: Float[Array, "*B S"]
+    alpha: Scalar
+    discount: Scalar
+
+
 class POMDP(eqx.Module):
     """Partially observed MDPs; the policy acts on the belief over states.
 
@@ -88,7 +107,7 @@ class APOMDP(eqx.Module):
     initial_observation: Float[Array, "*B K S O"] | None = None
 
 
-Model = MDP | POMDP | APOMDP
+Model = MDP | RobustMDP | POMDP | APOMDP
 
 
 def batch_shape(model: Model) -> tuple[int, ...]:
@@ -124,7 +143,7 @@ def check_model(model: Model) -> None:
     *batch, states, actions = np.shape(model.reward)
     _check_shape("initial", model.initial, (*batch, states), "[*B, S]")
     models: list[int] = []
-    if isinstance(model, APOMDP):
+    if isinstance(model, APOMDP | RobustMDP):
         if np.ndim(model.transition) != len(batch) + 4:
             raise ValueError(
                 f"transition has shape {np.shape(model.transition)}: must be "
@@ -143,7 +162,7 @@ def check_model(model: Model) -> None:
     _check_finite("reward", model.reward)
     _check_rows("transition", model.transition)
     _check_rows("initial", model.initial)
-    if not isinstance(model, MDP):
+    if not isinstance(model, MDP | RobustMDP):
         _check_observation(model, (*lead, actions, states), (*lead, states))
 
 

@@ -26,7 +26,7 @@ single precision; what is chosen is then evaluated in the precision of the model
 choice gives a valid bound, so this costs tightness (of the order 1e-7) and never truth.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -38,6 +38,9 @@ from sdm.solvers_jax.belief_model import BeliefModel
 # Beliefs closer than this in a random projection are one belief: far above the rounding
 # of a Bayes update, far below any difference that matters to a value.
 SAME_BELIEF = 1e-9
+# What the chance of an action counts for that is not the best by the upper bound: its
+# successors are wanted once there is room.
+OTHER_ACTIONS = 1e-3
 # Squared distance within which a belief is at a plan's own, as far as single precision
 # can tell.
 SAME_PLAN = 1e-6
@@ -114,7 +117,7 @@ def largest(
     Several times faster on a CPU than XLA's argmax, which does not vectorise.
     """
     top = scores.max(-1)
-    index = jnp.arange(scores.shape[-1], dtype=jnp.float32)
+    index = jax.lax.broadcasted_iota(jnp.float32, scores.shape, scores.ndim - 1)
     at = jnp.where(scores == top[..., None], index, jnp.float32(-1)).max(-1)
     return top, at.astype(jnp.int32)
 
@@ -141,7 +144,8 @@ def lookahead(
         score = mix(weight, score.min(-1), score.max(-1))
         mass = reached.sum(-1, keepdims=True)
         square = (reached**2).sum(-1, keepdims=True)
-        far = square - 2 * mass * (reached @ point.T) + mass**2 * (point**2).sum(-1)
+        length = (point**2).sum(-1)[None, None, None]
+        far = square - 2 * mass * (reached @ point.T) + mass**2 * length
         here = far < SAME_PLAN * mass**2
         _, index = largest(jnp.where(here, FAR, score))
         value = jnp.take_along_axis(score, index[..., None], axis=-1)[..., 0]
@@ -197,8 +201,11 @@ def backup(
     return plan, choice.astype(jnp.int32)
 
 
-def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "T+1 S A"]:
-    """Fast informed bound (Hauskrecht, 2000): Q_t(s, a) with the state known now."""
+def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "U S A"]:
+    """Fast informed bound (Hauskrecht, 2000): Q_t(s, a) with the state known now.
+
+    Stage 0 first, and after the last decision zeros.
+    """
 
     def stage(q: Array, _: None) -> tuple[Array, Array]:
         def one(p: Array, z: Array) -> Array:
@@ -229,8 +236,10 @@ def sawtooth(
     narrow = mass.astype(jnp.float32)
     share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
     for s in range(mass.shape[-1]):
-        share = jnp.minimum(share, narrow[:, s, None] * small[:, s] + beyond[:, s])
-    _, at = largest(-share * drop.astype(jnp.float32))
+        share = jnp.minimum(
+            share, narrow[:, s, None] * small[None, :, s] + beyond[None, :, s]
+        )
+    _, at = largest(-share * drop.astype(jnp.float32)[None])
     exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
     return mass @ corner + exact * drop[at]
 
@@ -335,21 +344,19 @@ def expand(
     """
     later, _, states = bounds.point.shape
     informed = informed_bound(model, later + 1)
-    project = jnp.cos(jnp.arange(1, states + 1, dtype=model.reward.dtype) ** 2)
 
     def candidates(point: Array, weight: Array, there: _Next) -> tuple[Array, ...]:
         """Where actions lead, how probably, and how wide the gap is there."""
         if convex:
-            value, bound, reached = upper_action_values(model, point, there)
-            chosen = jnp.arange(len(point)), slice(None), value.argmax(-1)
-            reached, above = reached[chosen], bound[chosen]  # [N, K, O, S], [N, K, O]
-            share = weight[:, None, None]
+            value, above, reached = upper_action_values(model, point, there)
+            best = value == value.max(-1, keepdims=True)
+            taste = jnp.where(best, 1.0, OTHER_ACTIONS)
         else:
             value = action_values(model, point, there.plans)
             loss = value.max(-1, keepdims=True) - value
             taste = jax.nn.softmax(-loss / jnp.maximum(loss.mean(), TINY), axis=-1)
             reached = all_successors(model, point)
-            share = weight[:, None, None, None] * taste[:, None, :, None]
+        share = weight[:, None, None, None] * taste[:, None, :, None]
         mass = reached.sum(-1)
         some = jnp.where(mass > 0, mass, 1)
         belief = (reached / some[..., None]).reshape(-1, states)
@@ -360,23 +367,19 @@ def expand(
             below = (reached @ there.plans.vector[:, 0].T).max(-1)
             gap = ((above - below) / some).reshape(-1)
         else:
-            square = (belief**2).sum(-1)[:, None] + (there.plans.point**2).sum(-1)
+            square = (belief**2).sum(-1)[:, None] + (there.plans.point**2).sum(-1)[None]
             gap = jnp.sqrt(
                 jnp.maximum((square - 2 * belief @ there.plans.point.T).min(-1), 0)
             )
         return belief, reach, reach * jnp.maximum(gap, 0)
 
     def stage(
-        now: tuple[Array, Array], after: tuple[Array, ...]
+        now: tuple[Array, Array], after: tuple[Any, ...]
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         there, weight = _Next(*after[:-1]), after[-1]
         belief, reach, want = candidates(*now, there)
-        chosen, chance = _most_wanted(
-            belief, reach, want, project, new, jnp.sort(there.plans.point @ project)
-        )
-        point = jnp.concatenate([there.plans.point, chosen])
-        weight = jnp.concatenate([weight, chance])
-        return (point, weight), (point, weight)
+        grown = _add_points(there.plans.point, weight, belief, reach, want, new)
+        return grown, grown
 
     plans = Plans(bounds.vector, bounds.point)
     known = (plans, bounds.upper, bounds.corner, informed[1:-1])
@@ -398,36 +401,46 @@ def expand(
     return sweep(model, point, weight, convex=convex)
 
 
-def _most_wanted(
+def _add_points(
+    point: Float[Array, "N S"],
+    weight: Float[Array, " N"],
     belief: Float[Array, "C S"],
     reach: Float[Array, " C"],
     want: Float[Array, " C"],
-    project: Float[Array, " S"],
     new: int,
-    known: Float[Array, " N"],
 ) -> tuple[Float[Array, "M S"], Float[Array, " M"]]:
-    """The `new` different candidates wanted most, and the chance to reach them.
+    """Points and the chance to reach them, with the `new` candidates wanted most.
 
-    Equal candidates are one, with their chances added; those whose projection is among
-    the sorted ones of points already `known` are not wanted.
+    Equal candidates are one, with their chances added. A candidate that is a point
+    already is not added again; the point takes its chance where that is larger.
     """
     if len(belief) < new:  # few symbols: padding, wanted by nobody
         short = new - len(belief)
         belief = jnp.concatenate([belief, jnp.repeat(belief[:1], short, 0)])
         reach, want = (jnp.pad(x, (0, short)) for x in (reach, want))
-    mark = belief @ project
+    states = point.shape[-1]
+    project = jnp.cos(jnp.arange(1, states + 1, dtype=point.dtype) ** 2)
+    mark, known = belief @ project, point @ project
     order = jnp.argsort(mark)
-    mark = mark[order]
+    mark, belief = mark[order], belief[order]
     head = jnp.concatenate([jnp.ones(1, bool), jnp.diff(mark) > SAME_BELIEF])
     group = jnp.cumsum(head) - 1
     reach, want = (
         jax.ops.segment_sum(x[order], group, num_segments=len(mark))[group]
         for x in (reach, want)
     )
-    at = jnp.clip(jnp.searchsorted(known, mark - SAME_BELIEF), 0, len(known) - 1)
-    head &= jnp.abs(known[at] - mark) > SAME_BELIEF
-    score, top = jax.lax.top_k(jnp.where(head, want, 0), new)
-    return belief[order][top], jnp.where(score > 0, reach[top], 0)
+
+    def find(sorted_marks: Array, wanted: Array) -> tuple[Array, Array]:
+        at = jnp.searchsorted(sorted_marks, wanted - SAME_BELIEF)
+        at = jnp.clip(at, 0, len(sorted_marks) - 1)
+        return at, jnp.abs(sorted_marks[at] - wanted) <= SAME_BELIEF
+
+    _, present = find(jnp.sort(known), mark)
+    at, found = find(mark, known)
+    weight = jnp.where(found, jnp.maximum(weight, reach[at]), weight)
+    score, top = jax.lax.top_k(jnp.where(head & ~present, want, 0), new)
+    chance = jnp.where(score > 0, reach[top], 0)
+    return jnp.concatenate([point, belief[top]]), jnp.concatenate([weight, chance])
 
 
 def root_values(

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.solvers_jax.models import MDP
+from sdm.solvers_jax.models import MDP, Model
 
 
 @runtime_checkable
 class Policy(Protocol):
     """What a policy must be able to do."""
 
-    def init(self, model: MDP) -> Any:
+    def init(self, model: Model) -> Any:
         """Memory at the start of an episode in the tasks of `model`."""
 
     def act(
@@ -49,7 +49,7 @@ class TabularPolicy(eqx.Module):
 
     probabilities: Float[Array, "B T S A"]
 
-    def init(self, model: MDP) -> None:
+    def init(self, model: Model) -> None:
         """Nothing is remembered."""
 
     def act(

@@ -17,7 +17,7 @@ from sdm.solvers_jax.belief_model import (
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
-    plans,
+    plans_and_choices,
     relative_gap,
     shaped,
 )
@@ -76,9 +76,9 @@ def solve_pomdp(
     tasks, slack = np.arange(len(found.used)), rounding(flat, horizon)
     lower = found.lower[found.used, tasks] - slack
     upper = found.upper[found.used, tasks] + slack
-    vector, choice = plans(found, batch, actions)
+    plans, choice = plans_and_choices(found, batch, actions)
     return POMDPSolution(
-        vector=vector,
+        plans=plans,
         choice=choice,
         model=task,
         actions=actions,

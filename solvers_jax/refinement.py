@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -27,11 +28,10 @@ def _round(
 
     def one(task: tuple[BeliefModel, Bounds | None]) -> tuple[Bounds, Array, Array]:
         model, bounds = task
+        known = bounds or start(model, horizon=horizon, convex=convex)
         fresh = bounds is None
-        if fresh:
-            bounds = start(model, horizon=horizon, convex=convex)
-        bounds = expand(model, bounds, new=new, convex=convex, fresh=fresh)
-        return bounds, *root_values(model, bounds, convex=convex)
+        grown = expand(model, known, new=new, convex=convex, fresh=fresh)
+        return grown, *root_values(model, grown, convex=convex)
 
     devices = jax.local_devices()
     if len(model.reward) % len(devices):
@@ -108,12 +108,11 @@ def refine(
             old = None
             if number:
                 held = slice(symbols + before)
-                old = Bounds(
-                    **{
-                        name: x[index] if name == "corner" else x[index][:, :, held]
-                        for name, x in room.items()
-                    }
-                )
+                so_far = {
+                    name: x[index] if name == "corner" else x[index][:, :, held]
+                    for name, x in room.items()
+                }
+                old = Bounds(**{n: jnp.asarray(x) for n, x in so_far.items()})
             grown, low, high = jax.device_get(
                 _round(task, old, new=count - before, convex=convex, horizon=horizon)
             )

@@ -10,32 +10,12 @@ with perfect observation is.
 
 from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from sdm.solvers_jax.backward_induction import MDPSolution
-from sdm.solvers_jax.models import Scalar
-
-
-class RobustMDP(eqx.Module):
-    """Fully observed tasks whose transition law is one of K.
-
-    Attributes:
-        transition: P_k(s' | s, a) of each model.
-        reward: expected reward r(s, a), the same under every model.
-        initial: distribution of the first state.
-        alpha: weight of the worst model, in [0, 1].
-        discount: factor per stage, in [0, 1], common to the batch.
-
-    """
-
-    transition: Float[Array, "*B K S A S"]
-    reward: Float[Array, "*B S A"]
-    initial: Float[Array, "*B S"]
-    alpha: Scalar
-    discount: Scalar
+from sdm.solvers_jax.models import RobustMDP
 
 
 @partial(jax.jit, static_argnames="horizon")

@@ -1,8 +1,8 @@
 """Episodes of many tasks at once, with random numbers that do not depend on the policy.
 
 Every task has its own key; from it each episode draws one uniform number for the
-initial state and one for each transition. Two policies that are given the same keys
-therefore meet the same luck (common random numbers), however tasks are batched.
+initial state, one for each transition and, where states are hidden, one for each
+symbol. Two policies that are given the same keys therefore meet the same luck (common random numbers), however tasks are batched.
 """
 
 from functools import partial
@@ -14,17 +14,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.solvers_jax.backward_induction import MDPSolution
-from sdm.solvers_jax.models import MDP, Scalar
+from sdm.solvers_jax.models import MDP, POMDP, Scalar
 from sdm.solvers_jax.policies import Policy, draw
 
-Carry = tuple[Array, Array, Any]  # state, last reward, the policy's memory
+Carry = tuple[Array, Array, Array, Any]  # state, symbol, last reward, memory
 
 
 class Trajectory(eqx.Module):
     """N episodes of each task, T decisions long.
 
     Attributes:
-        observation: what the agent saw before each decision; an MDP's state.
+        observation: what the agent saw before each decision: the state of an MDP, a
+            symbol of a POMDP, -1 where nothing is seen before the first action.
         action: what it did.
         reward: what that paid.
 
@@ -41,12 +42,14 @@ class Luck(eqx.Module):
     Attributes:
         initial: uniform numbers that choose the first states.
         transition: uniform numbers that choose the next states.
+        observation: uniform numbers that choose what is seen before each decision.
         policy: keys for policies that randomise.
 
     """
 
     initial: Float[Array, "B N"]
     transition: Float[Array, "T B N"]
+    observation: Float[Array, "T B N"]
     policy: Key[Array, "T B N"]
 
 
@@ -62,46 +65,81 @@ def task_keys(
 def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
     """Randomness of `episodes` episodes of each task; episode i depends on i only."""
 
-    def one(key: Array, episode: Array) -> tuple[Array, Array, Array]:
-        start, move, choose = jax.random.split(jax.random.fold_in(key, episode), 3)
-        stage = jnp.arange(horizon)
-        uniform = jax.vmap(lambda t: jax.random.uniform(jax.random.fold_in(move, t)))
+    def one(key: Array, episode: Array) -> tuple[Array, ...]:
+        own = jax.random.fold_in(key, episode)
+        start, move, choose = jax.random.split(own, 3)
+        show, stage = jax.random.fold_in(own, 3), jnp.arange(horizon)
+
+        def uniform(key: Array) -> Array:
+            draw_one = lambda t: jax.random.uniform(jax.random.fold_in(key, t))  # noqa: E731
+            return jax.vmap(draw_one)(stage)
+
         fold = jax.vmap(partial(jax.random.fold_in, choose))
-        return jax.random.uniform(start), uniform(stage), fold(stage)
+        return jax.random.uniform(start), uniform(move), uniform(show), fold(stage)
 
-    over_episodes = jax.vmap(one, in_axes=(None, 0), out_axes=(0, 1, 1))
-    initial, transition, policy = jax.vmap(
-        over_episodes, in_axes=(0, None), out_axes=(0, 1, 1)
-    )(keys, jnp.arange(episodes))
-    return Luck(initial, transition, policy)
+    over_episodes = jax.vmap(one, in_axes=(None, 0), out_axes=(0, 1, 1, 1))
+    drawn = jax.vmap(over_episodes, in_axes=(0, None), out_axes=(0, 1, 1, 1))
+    return Luck(*drawn(keys, jnp.arange(episodes)))
 
 
-def first_state(mdp: MDP, luck: Luck) -> Int[Array, "B N"]:
+def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:
     """Initial states of every episode."""
-    return draw(mdp.initial[:, None, :], luck.initial.astype(mdp.initial.dtype))
+    return draw(model.initial[:, None, :], luck.initial.astype(model.initial.dtype))
+
+
+@jax.jit
+def first_observation(
+    model: MDP | POMDP, state: Int[Array, "B N"], uniform: Float[Array, "B N"]
+) -> Int[Array, "B N"]:
+    """What is seen before the first action."""
+    if isinstance(model, MDP):
+        return state
+    if model.initial_observation is None:
+        return jnp.full_like(state, -1)
+    row = model.initial_observation[jnp.arange(len(state))[:, None], state]
+    return draw(row, uniform.astype(row.dtype))
+
+
+@jax.jit
+def next_observation(
+    model: MDP | POMDP,
+    action: Int[Array, "B N"],
+    state: Int[Array, "B N"],
+    uniform: Float[Array, "B N"],
+) -> Int[Array, "B N"]:
+    """What is seen in `state`, which `action` led to."""
+    if isinstance(model, MDP):
+        return state
+    row = model.observation[jnp.arange(len(state))[:, None], action, state]
+    return draw(row, uniform.astype(row.dtype))
 
 
 @jax.jit
 def environment_step(
-    mdp: MDP,
+    model: MDP | POMDP,
     state: Int[Array, "B N"],
     action: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
 ) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
     """Next states and rewards of one decision in every episode."""
-    task = jnp.arange(len(mdp.reward))[:, None]
-    row = mdp.transition[task, state, action]
-    return draw(row, uniform.astype(row.dtype)), mdp.reward[task, state, action]
+    task = jnp.arange(len(model.reward))[:, None]
+    row = model.transition[task, state, action]
+    return draw(row, uniform.astype(row.dtype)), model.reward[task, state, action]
 
 
 def rollout(
-    keys: Key[Array, " B"], mdp: MDP, policy: Policy, *, horizon: int, episodes: int
+    keys: Key[Array, " B"],
+    model: MDP | POMDP,
+    policy: Policy,
+    *,
+    horizon: int,
+    episodes: int,
 ) -> Trajectory:
     """Play `episodes` episodes of each task with a policy made of JAX operations.
 
     Args:
         keys: one key per task, as `task_keys` makes them.
-        mdp: a batch of B tasks.
+        model: a batch of B tasks; of an APOMDP, the `true_model` that is played in.
         policy: what chooses the actions; its memory is carried by the scan.
         horizon: decisions per episode.
         episodes: episodes per task.
@@ -111,39 +149,57 @@ def rollout(
 
     """
     luck = draw_luck(keys, episodes=episodes, horizon=horizon)
-    state = first_state(mdp, luck)
-    nothing = jnp.zeros(state.shape, mdp.reward.dtype)
-
-    def stage(carry: Carry, now: tuple[Array, Array, Array]) -> tuple[Carry, Any]:
-        state, reward, memory = carry
-        t, uniform, key = now
-        action, memory = policy.act(memory, t, state, reward, key)
-        next_state, reward = environment_step(mdp, state, action, uniform)
-        return (next_state, reward, memory), (state, action, reward)
-
-    start = (state, nothing, policy.init(mdp))
-    stages = (jnp.arange(horizon), luck.transition, luck.policy)
-    _, played = jax.lax.scan(stage, start, stages)
+    start = _start(model, policy, luck)
+    # The first decision stands alone: a policy may begin its memory with it.
+    now, first = _stage(model, policy, start, (jnp.int32(0), *_stage_luck(luck, 0)))
+    later = (jnp.arange(1, horizon), *_stage_luck(luck, slice(1, None)))
+    _, rest = jax.lax.scan(partial(_stage, model, policy), now, later)
+    played = (jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True))
     return Trajectory(*(jnp.moveaxis(x, 0, -1) for x in played))
 
 
 def rollout_on_host(
-    keys: Key[Array, " B"], mdp: MDP, policy: Policy, *, horizon: int, episodes: int
+    keys: Key[Array, " B"],
+    model: MDP | POMDP,
+    policy: Policy,
+    *,
+    horizon: int,
+    episodes: int,
 ) -> Trajectory:
     """Play the same episodes as `rollout`, stage by stage from Python.
 
     For policies that JAX cannot trace, such as a language model.
     """
     luck = draw_luck(keys, episodes=episodes, horizon=horizon)
-    state, memory = first_state(mdp, luck), policy.init(mdp)
-    reward = jnp.zeros(state.shape, mdp.reward.dtype)
-    played: list[tuple[Array, Array, Array]] = []
+    now, played = _start(model, policy, luck), []
     for t in range(horizon):
-        action, memory = policy.act(memory, t, state, reward, luck.policy[t])
-        next_state, reward = environment_step(mdp, state, action, luck.transition[t])
-        played.append((state, action, reward))
-        state = next_state
+        now, stage = _stage(model, policy, now, (t, *_stage_luck(luck, t)))
+        played.append(stage)
     return Trajectory(*(jnp.stack(x, axis=-1) for x in zip(*played, strict=True)))
+
+
+def _stage_luck(luck: Luck, t: int | slice) -> tuple[Array, Array, Array]:
+    """What decides a stage; the symbol is the one seen before the next decision."""
+    return luck.transition[t], jnp.roll(luck.observation, -1, axis=0)[t], luck.policy[t]
+
+
+def _start(model: MDP | POMDP, policy: Policy, luck: Luck) -> Carry:
+    state = first_state(model, luck)
+    seen = first_observation(model, state, luck.observation[0])
+    nothing = jnp.zeros(state.shape, model.reward.dtype)
+    return state, seen, nothing, policy.init(model)
+
+
+def _stage(
+    model: MDP | POMDP, policy: Policy, carry: Carry, now: tuple[Any, ...]
+) -> tuple[Carry, tuple[Array, Array, Array]]:
+    """One decision in every episode: what was seen, done and paid."""
+    state, seen, reward, memory = carry
+    t, move, show, key = now
+    action, memory = policy.act(memory, t, seen, reward, key)
+    state, reward = environment_step(model, state, action, move)
+    following = next_observation(model, action, state, show)
+    return (state, following, reward, memory), (seen, action, reward)
 
 
 def discounted_return(

@@ -4,12 +4,20 @@ from typing import Any, overload
 
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.models import APOMDP, MDP, POMDP, check_horizon, check_model
+from sdm.solvers_jax.models import (
+    APOMDP,
+    MDP,
+    POMDP,
+    RobustMDP,
+    check_horizon,
+    check_model,
+)
 from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.robust_mdp import robust_backward_induction
 
 
 @overload
-def solve(model: MDP, *, horizon: int) -> MDPSolution: ...
+def solve(model: MDP | RobustMDP, *, horizon: int) -> MDPSolution: ...
 @overload
 def solve(
     model: POMDP, *, horizon: int, gap: float = ..., points: int = ...
@@ -19,15 +27,16 @@ def solve(model: APOMDP, *, horizon: int, points: int = ...) -> APOMDPSolution: 
 
 
 def solve(
-    model: MDP | POMDP | APOMDP, *, horizon: int, **options: Any
+    model: MDP | RobustMDP | POMDP | APOMDP, *, horizon: int, **options: Any
 ) -> MDPSolution | POMDPSolution | APOMDPSolution:
     """Value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, a `POMDP` or an `APOMDP`, single or with leading batch axes.
+        model: an `MDP`, a `RobustMDP`, a `POMDP` or an `APOMDP`, single or with leading
+            batch axes.
         horizon: number of decisions T, at least 1.
         **options: of the solver: `gap` and `points` for a POMDP, see `solve_pomdp`;
-            `points` for an APOMDP, see `solve_apomdp`; none for an MDP.
+            `points` for an APOMDP, see `solve_apomdp`; none for the others.
 
     Returns:
         The solution: `value`, bounds or an error on it, and `action(t, x)`.
@@ -38,12 +47,14 @@ def solve(
 
     """
     check_horizon(horizon)
-    if not isinstance(model, MDP | POMDP | APOMDP):
-        kind = type(model).__name__
-        raise TypeError(f"solve takes an MDP, a POMDP or an APOMDP, not {kind}")
+    if not isinstance(model, MDP | RobustMDP | POMDP | APOMDP):
+        kinds, kind = "an MDP, a RobustMDP, a POMDP or an APOMDP", type(model).__name__
+        raise TypeError(f"solve takes {kinds}, not {kind}")
     check_model(model)
     if isinstance(model, MDP):
         return backward_induction(model, horizon=horizon, **options)
+    if isinstance(model, RobustMDP):
+        return robust_backward_induction(model, horizon=horizon, **options)
     if isinstance(model, POMDP):
         return solve_pomdp(model, horizon=horizon, **options)
     return solve_apomdp(model, horizon=horizon, **options)

@@ -18,6 +18,7 @@ them freely.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -133,10 +134,7 @@ class EnergyFamily:
 
     def pomdp(self, p: Float[Array, "*B"]) -> POMDP:
         """Partially observed tasks with success probabilities `p`."""
-        mdp = self.mdp(p)
-        shown = jnp.eye(self.states, dtype=p.dtype)
-        seen = self.q * shown + (1 - self.q) / self.max_energy * (1 - shown)
-        seen = jnp.broadcast_to(seen, (*p.shape, *seen.shape))
+        mdp, seen = self.mdp(p), self._seen(p)
         return POMDP(
             transition=mdp.transition,
             observation=self._of_every_action(seen),
@@ -146,12 +144,19 @@ class EnergyFamily:
             initial_observation=seen,
         )
 
+    def _seen(self, p: Float[Array, "*B"]) -> Float[Array, "*B S O"]:
+        """Z(o | s): the energy itself with probability q."""
+        same = jnp.eye(self.states, dtype=p.dtype)
+        seen = self.q * same + (1 - self.q) / self.max_energy * (1 - same)
+        return jnp.broadcast_to(seen, (*p.shape, *seen.shape))
+
     def _of_every_action(
         self, seen: Float[Array, "*B S O"]
     ) -> Float[Array, "*B A S O"]:
         """Z(o | s', a), which does not depend on the action."""
         return jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
 
+    @partial(jax.jit, static_argnums=0)
     def apomdp(
         self, keys: Key[Array, " B"], p: Float[Array, " B"]
     ) -> tuple[APOMDP, Float[Array, "B K"]]:
@@ -167,7 +172,7 @@ class EnergyFamily:
 
         """
         nominal = self.pomdp(p)
-        seen = nominal.initial_observation
+        seen = self._seen(p)
         distinct = np.asarray([self.charge[0], self.work])
         others = jax.vmap(lambda key: jax.random.split(key, self.models - 1))(keys)
         (moves, shown), far = perturbed_models(

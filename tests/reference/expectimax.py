@@ -1,0 +1,41 @@
+"""Exact values of tiny partially observed tasks, by recursion over histories.
+
+As plain as can be: no merging of beliefs, no arrays of them, no code of the package.
+"""
+
+import numpy as np
+
+
+def value(models, reward, belief, alpha, discount, horizon):
+    """α-MEU of a belief; `models` is a list of (transition [S,A,S'], obs [A,S',O])."""
+    if horizon == 0:
+        return 0.0
+    best = -np.inf
+    for a in range(reward.shape[1]):
+        each = []
+        for transition, observation in models:
+            total = float(belief @ reward[:, a])
+            for o in range(observation.shape[2]):
+                joint = (belief @ transition[:, a]) * observation[a, :, o]
+                if (chance := joint.sum()) > 0:
+                    rest = (models, reward, joint / chance, alpha, discount)
+                    total += discount * chance * value(*rest, horizon - 1)
+            each.append(total)
+        best = max(best, alpha * min(each) + (1 - alpha) * max(each))
+    return best
+
+
+def initial_value(models, firsts, reward, initial, alpha, discount, horizon):
+    """The same before the first observation; `firsts` is a list of [S, O], or None."""
+    if firsts is None:
+        return value(models, reward, initial, alpha, discount, horizon)
+    each = []
+    for first in firsts:
+        total = 0.0
+        for o in range(first.shape[1]):
+            joint = initial * first[:, o]
+            if (chance := joint.sum()) > 0:
+                rest = (models, reward, joint / chance, alpha, discount, horizon)
+                total += chance * value(*rest)
+        each.append(total)
+    return alpha * min(each) + (1 - alpha) * max(each)

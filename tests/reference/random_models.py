@@ -1,0 +1,57 @@
+"""Random small tasks, and files' worth of well-known ones, for the tests of solvers."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from sdm.solvers_jax import APOMDP, POMDP
+
+
+def rows(random, *shape):
+    """Random probability distributions along the last axis."""
+    return random.dirichlet(np.full(shape[-1], 0.6), shape[:-1])
+
+
+def random_pomdp(seed, *, states=3, actions=2, symbols=2, batch=(), first=True):
+    random = np.random.default_rng(seed)
+    seen = rows(random, *batch, states, symbols) if first else None
+    return POMDP(
+        transition=jnp.asarray(rows(random, *batch, states, actions, states)),
+        observation=jnp.asarray(rows(random, *batch, actions, states, symbols)),
+        reward=jnp.asarray(random.normal(size=(*batch, states, actions))),
+        initial=jnp.asarray(rows(random, *batch, states)),
+        discount=0.9,
+        initial_observation=None if seen is None else jnp.asarray(seen),
+    )
+
+
+def random_apomdp(
+    seed, alpha, *, models=2, states=3, actions=2, symbols=2, batch=(), first=True
+):
+    random = np.random.default_rng(seed)
+    shape = (*batch, models)
+    seen = rows(random, *shape, states, symbols) if first else None
+    return APOMDP(
+        transition=jnp.asarray(rows(random, *shape, states, actions, states)),
+        observation=jnp.asarray(rows(random, *shape, actions, states, symbols)),
+        reward=jnp.asarray(random.normal(size=(*batch, states, actions))),
+        initial=jnp.asarray(rows(random, *batch, states)),
+        alpha=alpha,
+        discount=0.9,
+        initial_observation=None if seen is None else jnp.asarray(seen),
+    )
+
+
+def tiger(discount=0.95):
+    """Two doors, a tiger behind one (Kaelbling, Littman, Cassandra, 1998)."""
+    listen, left, right = 0, 1, 2
+    transition = np.full((2, 3, 2), 0.5)
+    transition[:, listen] = np.eye(2)
+    observation = np.full((3, 2, 2), 0.5)
+    observation[listen] = [[0.85, 0.15], [0.15, 0.85]]
+    reward = np.zeros((2, 3))
+    reward[:, listen] = -1
+    reward[0, left] = reward[1, right] = -100
+    reward[1, left] = reward[0, right] = 10
+    return POMDP(
+        *map(jnp.asarray, (transition, observation, reward, [0.5, 0.5])), discount
+    )

@@ -1,0 +1,139 @@
+"""α-MEU over K models: against the exact tree, and where it must be simpler."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import random_apomdp, random_pomdp
+
+from sdm.solvers_jax import APOMDP, EnergyFamily, RobustMDP, solve
+from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.rollout import task_keys
+
+ALPHAS = (0.0, 0.3, 0.5, 1.0)
+TASKS = 20
+
+
+def tasks_of(model):
+    count = len(model.reward)
+    return [
+        jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize(
+    ("models", "states", "actions", "symbols"), [(3, 4, 3, 3), (2, 3, 2, 2)]
+)
+def test_values_are_right_and_the_error_estimate_is_honest(
+    alpha, models, states, actions, symbols
+):
+    shape = {"models": models, "states": states, "actions": actions, "symbols": symbols}
+    model = random_apomdp(11, alpha, batch=(TASKS,), **shape)
+    found = solve(model, horizon=4)
+    exact = [belief_tree_value(task, horizon=4) for task in tasks_of(model)]
+    wrong = np.abs(np.asarray(found.value) - exact)
+    span = np.ptp(np.asarray(model.reward), axis=(1, 2)) * 4
+    assert (wrong <= 0.005 * span).all()  # what is promised at the default resolution
+    assert (wrong > np.asarray(found.error)).mean() <= 0.05  # and this of the estimate
+
+
+def test_an_optimistic_agent_has_real_bounds():
+    model = random_apomdp(3, 0.0, models=3, batch=(10,))
+    found = solve(model, horizon=4)
+    exact = np.array([belief_tree_value(task, horizon=4) for task in tasks_of(model)])
+    assert (found.lower <= exact).all() and (exact <= found.upper).all()
+    np.testing.assert_allclose(found.error, found.upper - found.lower)
+
+
+def test_bounds_are_only_given_where_they_hold():
+    found = solve(random_apomdp(3, 0.5), horizon=3)
+    assert found.lower is None and found.upper is None and found.error > 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_one_model_is_a_pomdp(alpha):
+    pomdp = random_pomdp(6, states=4, symbols=3, batch=(3,))
+    one = APOMDP(
+        pomdp.transition[:, None],
+        pomdp.observation[:, None],
+        pomdp.reward,
+        pomdp.initial,
+        alpha,
+        pomdp.discount,
+        pomdp.initial_observation[:, None],
+    )
+    found, wanted = (
+        solve(one, horizon=4, points=64),
+        solve(pomdp, horizon=4, gap=0.0, points=64),
+    )
+    assert (found.lower <= wanted.upper).all() and (wanted.lower <= found.upper).all()
+    np.testing.assert_allclose(found.value, wanted.value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_equal_models_are_one_model(alpha):
+    pomdp = random_pomdp(6, states=4, symbols=3)
+    same = [jnp.stack([x] * 3) for x in (pomdp.transition, pomdp.observation)]
+    first = jnp.stack([pomdp.initial_observation] * 3)
+    model = APOMDP(*same, pomdp.reward, pomdp.initial, alpha, pomdp.discount, first)
+    found, wanted = solve(model, horizon=4), solve(pomdp, horizon=4, gap=1e-6)
+    assert abs(found.value - wanted.value) <= found.error
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_perfect_observation_is_the_robust_mdp(alpha):
+    family = EnergyFamily(q=1.0, models=3, alpha=alpha)
+    p = family.sample_p(jax.random.key(0), 4)
+    model, _ = family.apomdp(task_keys(jax.random.key(1), 4), p)
+    robust = RobustMDP(
+        model.transition, model.reward, model.initial, alpha, model.discount
+    )
+    exact = solve(robust, horizon=8).value
+    found = solve(model, horizon=8)
+    # Every reachable belief is a corner, and is a point; single precision weighs them.
+    np.testing.assert_allclose(found.value, exact, rtol=1e-6)
+
+
+def test_pessimism_is_worth_less_than_optimism():
+    values = [
+        np.asarray(solve(random_apomdp(8, alpha, batch=(5,)), horizon=4).value)
+        for alpha in ALPHAS
+    ]
+    assert (np.diff(values, axis=0) < 0).all()
+
+
+def test_the_order_of_the_models_does_not_matter():
+    model = random_apomdp(9, 0.5, models=3)
+    order = np.array([2, 0, 1])
+    turned = APOMDP(
+        model.transition[order],
+        model.observation[order],
+        model.reward,
+        model.initial,
+        0.5,
+        model.discount,
+        model.initial_observation[order],
+    )
+    ours, theirs = solve(model, horizon=3), solve(turned, horizon=3)
+    assert abs(ours.value - theirs.value) <= max(ours.error, theirs.error)
+
+
+def test_actions_are_the_best_by_exact_lookahead():
+    model = random_apomdp(4, 0.5, models=2, states=3, actions=3, symbols=2)
+    found = solve(model, horizon=3)
+    belief = np.random.default_rng(1).dirichlet(np.ones(3), 25)
+    from sdm.solvers_jax.belief_tree import value_at
+
+    value = value_at(model, belief, horizon=3)
+    taken = np.asarray(found.action(0, jnp.asarray(belief)))
+    loss = value.max(-1) - value[np.arange(25), taken]
+    # Beliefs that the task does not reach: interpolated, so not exact.
+    assert loss.max() <= 0.01 * np.ptp(np.asarray(model.reward)) * 3
+
+
+@pytest.mark.parametrize("points", [3, 0])
+def test_too_few_points_to_estimate_an_error_are_refused(points):
+    with pytest.raises(ValueError, match=f"points = {points}: must be 4"):
+        solve(random_apomdp(0, 0.5), horizon=2, points=points)

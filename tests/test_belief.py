@@ -1,0 +1,138 @@
+"""The Bayes filter against sums over paths, and the oracle that acts on its belief."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import random_apomdp, random_pomdp
+
+from sdm.solvers_jax import EnergyFamily, rollout, solve
+from sdm.solvers_jax.belief import BeliefPolicy, belief_filter, true_model
+from sdm.solvers_jax.policies import constant_action, deterministic
+from sdm.solvers_jax.rollout import discounted_return, task_keys
+
+ACTIONS, SYMBOLS = (1, 0, 1), (0, 1, 1, 0)
+
+
+def by_paths(models, initial):
+    """Posterior of model and last state, from the probability of every path."""
+    states = len(initial)
+    joint = np.zeros((len(models), states))
+    for k, (p, z, first) in enumerate(models):
+        for path in itertools.product(range(states), repeat=len(SYMBOLS)):
+            chance = initial[path[0]] * first[path[0], SYMBOLS[0]] / len(models)
+            for t, a in enumerate(ACTIONS):
+                chance *= p[path[t], a, path[t + 1]] * z[a, path[t + 1], SYMBOLS[t + 1]]
+            joint[k, path[-1]] += chance
+    return joint / joint.sum()
+
+
+def filtered(found):
+    state = found.see_first(found.start(1), jnp.full((1, 1), SYMBOLS[0]))
+    for a, o in zip(ACTIONS, SYMBOLS[1:], strict=True):
+        state = found.update(state, jnp.full((1, 1), a), jnp.full((1, 1), o))
+    return state
+
+
+def parts(model):
+    fields = (model.transition, model.observation, model.initial_observation)
+    return [np.asarray(x[0]) for x in fields]
+
+
+def test_a_pomdp_is_filtered_by_bayes_rule():
+    model = random_pomdp(0, states=3, batch=(1,))
+    wanted = by_paths([parts(model)], np.asarray(model.initial[0]))
+    np.testing.assert_allclose(filtered(belief_filter(model)).joint[0, 0], wanted)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_an_apomdp_is_filtered_with_the_model_asked_for(k):
+    model = random_apomdp(1, 0.5, models=3, batch=(1,))
+    p, z, first = parts(model)
+    wanted = by_paths([(p[k], z[k], first[k])], np.asarray(model.initial[0]))
+    found = filtered(belief_filter(model, believe=k))
+    np.testing.assert_allclose(found.belief[0, 0], wanted[0])
+
+
+def test_the_mixture_weighs_models_by_their_posterior():
+    model = random_apomdp(1, 0.5, models=3, batch=(1,))
+    models = list(zip(*parts(model), strict=True))
+    wanted = by_paths(models, np.asarray(model.initial[0]))
+    found = filtered(belief_filter(model, believe="mixture"))
+    np.testing.assert_allclose(found.joint[0, 0], wanted)
+
+
+def test_an_impossible_symbol_keeps_the_prediction_and_is_counted():
+    model = EnergyFamily(q=1.0, p_min=1.0, p_max=1.0).pomdp(jnp.ones(1))
+    found = belief_filter(model)
+    state = found.see_first(found.start(1), jnp.full((1, 1), 3))
+    state = found.update(state, jnp.full((1, 1), 0), jnp.full((1, 1), 9))
+    assert state.impossible[0, 0] == 1
+    np.testing.assert_array_equal(state.belief[0, 0], jnp.eye(10)[4])
+
+
+@pytest.mark.parametrize("believe", [3, -1, "guess"])
+def test_a_model_that_there_is_not_is_refused(believe):
+    with pytest.raises(ValueError, match="must be `mixture`, or a model 0 to 2"):
+        belief_filter(random_apomdp(0, 0.5, models=3, batch=(1,)), believe=believe)
+
+
+def test_the_oracle_earns_what_its_value_says():
+    family = EnergyFamily(q=0.8)
+    p = family.sample_p(jax.random.key(0), 4)
+    model = family.pomdp(p)
+    found = solve(model, horizon=6)
+    keys = task_keys(jax.random.key(1), 4)
+    policy = BeliefPolicy(found, belief_filter(model))
+    played = rollout(keys, model, policy, horizon=6, episodes=400)
+    returns = np.asarray(discounted_return(played.reward, model.discount))
+    error = returns.std(1) / 20
+    # Four standard errors a task: one run in four thousand would fail by chance.
+    assert (returns.mean(1) >= found.lower - 4 * error).all()
+    assert (returns.mean(1) <= found.upper + 4 * error).all()
+
+
+def test_with_perfect_observation_the_same_luck_gives_the_episodes_of_the_mdp():
+    family = EnergyFamily(q=1.0)
+    p = family.sample_p(jax.random.key(0), 3)
+    keys, mdp, pomdp = task_keys(jax.random.key(1), 3), family.mdp(p), family.pomdp(p)
+    oracle = deterministic(solve(mdp, horizon=5).policy, 3)
+    ours = rollout(keys, mdp, oracle, horizon=5, episodes=20)
+    policy = BeliefPolicy(solve(pomdp, horizon=5), belief_filter(pomdp))
+    theirs = rollout(keys, pomdp, policy, horizon=5, episodes=20)
+    np.testing.assert_array_equal(ours.observation, theirs.observation)
+    np.testing.assert_allclose(ours.reward, theirs.reward)
+
+
+def test_what_is_seen_has_the_frequencies_of_the_model():
+    family = EnergyFamily(q=0.7)
+    model = family.pomdp(jnp.full(1, 0.5))
+    keys = task_keys(jax.random.key(2), 1)
+    work = constant_action(family.mdp(jnp.full(1, 0.5)), 2, family.work)
+    seen = rollout(keys, model, work, horizon=2, episodes=20_000).observation[0]
+    start = np.full(10, 0.1)
+    moved = start @ np.asarray(model.transition[0, :, family.work])
+    for t, states in enumerate((start, moved)):
+        wanted = states @ np.asarray(model.initial_observation[0])
+        shares = np.bincount(np.asarray(seen[:, t]), minlength=10) / 20_000
+        # Four standard errors of a share of about a tenth.
+        np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.1 / 20_000))
+
+
+def test_nothing_is_seen_first_where_the_model_says_so():
+    model = random_pomdp(0, batch=(2,), first=False)
+    policy = BeliefPolicy(solve(model, horizon=3), belief_filter(model))
+    keys = task_keys(jax.random.key(0), 2)
+    played = rollout(keys, model, policy, horizon=3, episodes=4)
+    assert (played.observation[..., 0] == -1).all()
+    assert (played.observation[..., 1:] >= 0).all()
+
+
+def test_the_model_that_runs_is_one_of_the_set():
+    model = random_apomdp(0, 0.5, models=3, batch=(2,))
+    for k in range(3):
+        one = true_model(model, k)
+        np.testing.assert_array_equal(one.transition, model.transition[:, k])
+        np.testing.assert_array_equal(one.observation, model.observation[:, k])

@@ -1,0 +1,237 @@
+"""Point-based POMDP solutions: certified against exact values, and at their limits."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import random_pomdp, tiger
+
+from sdm.solvers_jax import POMDP, EnergyFamily, solve
+from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.point_based import sawtooth
+
+SHAPES = [(2, 2, 1, 3), (2, 3, 3, 2), (3, 2, 2, 1), (4, 2, 3, 3), (4, 3, 3, 4)]
+
+
+@pytest.mark.parametrize(("states", "actions", "symbols", "horizon"), SHAPES)
+def test_bounds_contain_the_exact_value_and_are_tight(
+    states, actions, symbols, horizon
+):
+    model = random_pomdp(
+        states * horizon, states=states, actions=actions, symbols=symbols, batch=(4,)
+    )
+    found = solve(model, horizon=horizon, gap=1e-4)
+    spread = np.ptp(np.asarray(model.reward), axis=(1, 2)) * horizon
+    for i in range(4):
+        one = jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
+        exact = belief_tree_value(one, horizon=horizon)
+        # No allowance: the bounds are widened by what rounding can do.
+        assert found.lower[i] <= exact <= found.upper[i]
+        # A tenth of a per cent of the range of returns, the accuracy that is promised.
+        assert found.upper[i] - found.lower[i] <= 1e-3 * spread[i]
+
+
+@pytest.mark.parametrize("horizon", [2, 10])
+def test_the_tiger_lies_within_its_bounds(horizon):
+    exact = belief_tree_value(tiger(), horizon=horizon)
+    found = solve(tiger(), horizon=horizon)
+    assert found.lower <= exact <= found.upper and found.converged
+    assert found.upper - found.lower <= 0.01 * max(abs(found.lower), abs(found.upper))
+
+
+@pytest.mark.parametrize("q", [0.6, 0.8, 1.0])
+def test_energy_tasks_are_solved_to_one_per_cent(q):
+    p = EnergyFamily().sample_p(jax.random.key(3), 4)
+    found = solve(EnergyFamily(q=q).pomdp(p), horizon=10)
+    assert found.converged.all()
+    assert ((found.upper - found.lower) <= 0.0101 * found.lower).all()
+    assert (found.value == found.lower).all()
+
+
+def test_perfect_observation_equals_backward_induction_to_rounding():
+    family = EnergyFamily(q=1.0)
+    p = family.sample_p(jax.random.key(1), 5)
+    exact = solve(family.mdp(p), horizon=10).value
+    found = solve(family.pomdp(p), horizon=10)
+    # What the bounds are widened by: some 1e-12 for values of order three.
+    np.testing.assert_allclose(found.lower, exact, rtol=1e-11)
+    np.testing.assert_allclose(found.upper, exact, rtol=1e-11)
+
+
+def test_with_perfect_observation_the_policy_is_that_of_the_mdp():
+    family = EnergyFamily(q=1.0)
+    p = family.sample_p(jax.random.key(1), 3)
+    mdp, found = (solve(m, horizon=6) for m in (family.mdp(p), family.pomdp(p)))
+    corners = jnp.broadcast_to(jnp.eye(family.states), (3, 10, 10))
+    for t in range(6):
+        best = jnp.take_along_axis(
+            mdp.q[:, t], found.action(t, corners)[..., None], axis=-1
+        )
+        # Single precision chooses; where two actions tie either is right.
+        np.testing.assert_allclose(best[..., 0], mdp.q[:, t].max(-1), rtol=1e-5)
+
+
+def test_seeing_nothing_is_the_best_fixed_sequence_of_actions():
+    model = random_pomdp(5, states=4, actions=3, symbols=1, first=False)
+    horizon = 4
+
+    def worth(plan):
+        belief, total = np.asarray(model.initial), 0.0
+        for t, a in enumerate(plan):
+            total += 0.9**t * belief @ np.asarray(model.reward)[:, a]
+            belief = belief @ np.asarray(model.transition)[:, a]
+        return total
+
+    best = max(worth(plan) for plan in itertools.product(range(3), repeat=horizon))
+    found = solve(model, horizon=horizon, gap=1e-6)
+    assert found.lower <= best + 1e-12 and best <= found.upper + 1e-12
+    assert found.upper - found.lower <= 1e-6 * abs(best) + 1e-10
+
+
+def policy_value(model, solution, horizon):
+    """Exact value of acting by `solution`, over every history."""
+    p, z = np.asarray(model.transition), np.asarray(model.observation)
+    reward, discount = np.asarray(model.reward), float(model.discount)
+
+    def go(belief, t):
+        if t == horizon:
+            return 0.0
+        a = int(solution.action(t, jnp.asarray(belief)[None])[0])
+        total = float(belief @ reward[:, a])
+        for o in range(z.shape[-1]):
+            joint = (belief @ p[:, a]) * z[a, :, o]
+            if joint.sum() > 0:
+                chance = joint.sum()
+                total += discount * chance * go(joint / chance, t + 1)
+        return total
+
+    joint = np.asarray(model.initial)[:, None] * np.asarray(model.initial_observation)
+    return sum(m * go(joint[:, o] / m, 0) for o, m in enumerate(joint.sum(0)) if m > 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_policy_is_worth_at_least_the_lower_bound(seed):
+    model = random_pomdp(seed, states=4, actions=3, symbols=2)
+    found = solve(model, horizon=4, points=3, gap=0.0)
+    # Actions are chosen in single precision: a tie may be lost by that much.
+    assert policy_value(model, found, 4) >= found.lower - 1e-6
+
+
+def test_a_batch_is_the_stack_of_its_tasks():
+    model = random_pomdp(7, states=4, symbols=3, batch=(3, 2))
+    whole = solve(model, horizon=4)
+    assert whole.value.shape == (3, 2)
+    for i, j in itertools.product(range(3), range(2)):
+        one = jax.tree.map(lambda x: x[i, j] if np.ndim(x) else x, model)  # noqa: B023
+        found = solve(one, horizon=4)
+        np.testing.assert_allclose(found.lower, whole.lower[i, j], rtol=1e-12)
+        np.testing.assert_allclose(found.upper, whole.upper[i, j], rtol=1e-12)
+    belief = jnp.full((3, 2, 5, 4), 0.25)
+    assert whole.action(2, belief).shape == (3, 2, 5)
+
+
+def test_renaming_states_actions_and_symbols_changes_nothing():
+    model = random_pomdp(2, states=4, actions=3, symbols=3)
+    s, a, o = (np.random.default_rng(0).permutation(n) for n in (4, 3, 3))
+    renamed = POMDP(
+        transition=model.transition[s][:, a][:, :, s],
+        observation=model.observation[a][:, s][:, :, o],
+        reward=model.reward[s][:, a],
+        initial=model.initial[s],
+        discount=model.discount,
+        initial_observation=model.initial_observation[s][:, o],
+    )
+    ours, theirs = (solve(m, horizon=3, gap=1e-9) for m in (model, renamed))
+    np.testing.assert_allclose(ours.value, theirs.value, atol=1e-9)
+
+
+def test_scaling_and_shifting_rewards_scales_and_shifts_values():
+    model = random_pomdp(4)
+    other = POMDP(
+        model.transition,
+        model.observation,
+        3 * model.reward - 2,
+        model.initial,
+        model.discount,
+        model.initial_observation,
+    )
+    ours, theirs = (solve(m, horizon=3, gap=1e-9).value for m in (model, other))
+    stages = 1 + 0.9 + 0.81
+    np.testing.assert_allclose(theirs, 3 * ours - 2 * stages, atol=1e-8)
+
+
+def test_an_action_listed_twice_changes_nothing_and_the_first_is_taken():
+    model = random_pomdp(3)
+    twice = np.array([0, 0, 1])
+    doubled = POMDP(
+        model.transition[:, twice],
+        model.observation[twice],
+        model.reward[:, twice],
+        model.initial,
+        model.discount,
+        model.initial_observation,
+    )
+    ours, theirs = (solve(m, horizon=4) for m in (model, doubled))
+    np.testing.assert_array_equal(ours.value, theirs.value)
+    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(3), 20))
+    assert set(np.unique(theirs.action(0, belief))) <= {0, 2}
+
+
+def test_more_points_never_loosen_the_bounds_and_the_budget_is_reported():
+    model = EnergyFamily(q=0.6).pomdp(jnp.asarray(0.85))
+    few, many = (solve(model, horizon=8, gap=0.0, points=n) for n in (32, 64))
+    assert many.upper - many.lower < few.upper - few.lower
+    assert not few.converged and not many.converged
+
+
+def test_a_symbol_that_cannot_be_seen_is_no_trouble():
+    model = random_pomdp(1)
+    never = jnp.zeros((2, 3, 1))
+    wider = POMDP(
+        model.transition,
+        jnp.concatenate([model.observation, never], axis=-1),
+        model.reward,
+        model.initial,
+        model.discount,
+        jnp.concatenate([model.initial_observation, jnp.zeros((3, 1))], axis=-1),
+    )
+    ours, theirs = (solve(m, horizon=4, gap=1e-9) for m in (model, wider))
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-9)
+
+
+def test_the_sawtooth_lies_above_every_convex_function_with_its_values():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(5, 4))
+
+    def convex(b):
+        return (b @ vectors.T).max(-1)
+
+    point = random.dirichlet(np.full(4, 0.5), 9)
+    point[0] = [0.5, 0.5, 0, 0]
+    somewhere = random.dirichlet(np.full(4, 0.5), 200)
+    above = sawtooth(
+        *map(jnp.asarray, (somewhere, point, convex(point), convex(np.eye(4))))
+    )
+    assert (above >= convex(somewhere) - 1e-12).all()
+    at = sawtooth(*map(jnp.asarray, (point, point, convex(point), convex(np.eye(4)))))
+    np.testing.assert_allclose(at, convex(point), atol=1e-6)  # chosen in float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gap": -1.0}, "gap = -1"),
+        ({"points": 0}, "points = 0"),
+        ({"horizon": 0}, "ho"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        solve(random_pomdp(0), **{"horizon": 2} | options)
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="colour"):
+        solve(random_pomdp(0), horizon=2, colour="red")
