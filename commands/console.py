@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -53,12 +53,21 @@ def user_faults() -> Iterator[None]:
         )
 
 
-def start_jax() -> None:
-    """Solve in double precision, and leave an accelerator's memory to PyTorch."""
+def start_jax(*, every_core: bool = False) -> None:
+    """Solve in double precision, and leave an accelerator's memory to PyTorch.
+
+    With `every_core`, each core of the CPU is a device of its own: many small tasks are
+    then solved side by side.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    if every_core:
+        # Too late where JAX runs already; it then has the devices it began with.
+        with suppress(RuntimeError):
+            cores = len(os.sched_getaffinity(0))
+            jax.config.update("jax_num_cpu_devices", cores)
 
 
 def start_torch() -> None:

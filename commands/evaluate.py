@@ -62,7 +62,9 @@ def evaluate(
     Example: `sdm eval --policy ce --policy runs/tiny --tasks 100`
     """
     with user_faults(), progress_bars() as bar:
-        family = energy_family(setting, p_min, p_max, discount)
+        family = energy_family(
+            setting, settings=("mdp",), p_min=p_min, p_max=p_max, discount=discount
+        )
         start_jax()
         from sdm.llm.evaluate import (
             BASELINES,

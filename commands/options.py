@@ -1,7 +1,7 @@
 """Options that several commands share, and what they are choices of."""
 
 import enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from sdm.commands.console import fail
 if TYPE_CHECKING:
     from sdm.solvers_jax.families import EnergyFamily
 
-SETTINGS = ("mdp",)
+SETTINGS = ("mdp", "pomdp", "apomdp")
 
 
 class Schema(enum.StrEnum):
@@ -47,11 +47,11 @@ PMax = Annotated[float, typer.Option(help="Largest success probability of a move
 
 
 def energy_family(
-    setting: str, p_min: float, p_max: float, discount: float
+    setting: str, *, settings: tuple[str, ...] = SETTINGS, **options: Any
 ) -> "EnergyFamily":
     """The task family that the options describe."""
-    if setting not in SETTINGS:
-        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(SETTINGS)}")
+    if setting not in settings:
+        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(settings)}")
     from sdm.solvers_jax.families import EnergyFamily
 
-    return EnergyFamily(p_min=p_min, p_max=p_max, discount=discount)
+    return EnergyFamily(**options)

@@ -34,6 +34,24 @@ def solve(
     discount: Discount = 0.95,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
+    q: Annotated[
+        float, typer.Option(help="Chance to see the true state (pomdp, apomdp).")
+    ] = 0.8,
+    models: Annotated[
+        int, typer.Option("--K", help="Models in an ambiguity set (apomdp).")
+    ] = 5,
+    alpha: Annotated[
+        float, typer.Option(help="Weight of the worst model, in [0, 1] (apomdp).")
+    ] = 0.5,
+    gap: Annotated[
+        float, typer.Option(help="Certified relative gap to reach (pomdp).")
+    ] = 0.01,
+    points: Annotated[
+        int | None, typer.Option(help="Beliefs per stage (pomdp: 512, apomdp: 64).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Tasks solved together; by memory if not given.")
+    ] = None,
     trajectories: Annotated[
         int, typer.Option(help="Optimal episodes per task, where `--out` is given.")
     ] = 15,
@@ -47,11 +65,19 @@ def solve(
 ) -> None:
     """Sample energy tasks and solve them; with `--out`, write the oracle's episodes.
 
-    Example: `sdm solve --tasks 3200 --horizon 10 --out data`
+    Example: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`
     """
     with user_faults(), progress_bars() as bar:
-        family = energy_family(setting, p_min, p_max, discount)
-        start_jax()
+        family = energy_family(
+            setting,
+            p_min=p_min,
+            p_max=p_max,
+            discount=discount,
+            q=q,
+            models=models,
+            alpha=alpha,
+        )
+        start_jax(every_core=setting != "mdp")
         import jax
 
         from sdm.solvers_jax.oracle_data import (
@@ -60,7 +86,17 @@ def solve(
             write_oracle_dataset,
         )
 
-        config = OracleConfig(family, horizon, tasks, trajectories, seed)
+        config = OracleConfig(
+            family,
+            horizon,
+            tasks,
+            trajectories,
+            seed,
+            batch=batch_size,
+            setting=setting,
+            gap=gap,
+            points=points,
+        )
 
         def progress(done: int) -> None:
             bar("solving", done, tasks)
@@ -76,7 +112,7 @@ def solve(
         "tasks": tasks,
         "horizon": horizon,
         **dataclasses.asdict(summary),
-        "tasks_per_second": tasks / summary.seconds,
+        "tasks_per_second": tasks / max(summary.seconds, 1e-9),
         "device": str(jax.devices()[0].device_kind),
         "out": str(out) if out else None,
     }

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,22 +22,20 @@ import pyarrow.parquet as pq
 from jaxtyping import Array
 
 import sdm
-from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
-from sdm.solvers_jax.policies import deterministic, uniform_random
-from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.rollout import optimal_action, rollout, task_keys
+from sdm.solvers_jax.oracle_tasks import COLUMNS_OF, bytes_per_task
 from sdm.solvers_jax.shards import (
     folder_in_progress,
     shard_path,
     write_manifest,
     write_shard,
 )
-from sdm.solvers_jax.streams import Stream, stream_key
 
-TASK_COLUMNS = ("value", "lower", "upper", "random_value")
+TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
+BATCH_BYTES = 1 << 28  # what a batch may hold at once, roughly
+DEFAULT_POINTS = {"mdp": 0, "pomdp": 512, "apomdp": 64}  # those of the solvers
 Progress = Callable[[int], None]  # told the number of tasks done so far
 
 
@@ -50,7 +49,10 @@ class OracleConfig:
         tasks: number of tasks.
         trajectories: optimal episodes of each task; 0 to solve only.
         seed: of tasks and episodes.
-        batch: tasks solved together, and per shard.
+        batch: tasks solved together, and per shard; None for as many as memory likes.
+        setting: mdp, pomdp or apomdp.
+        gap: relative certified gap at which a POMDP is solved.
+        points: beliefs per stage, of POMDPs and APOMDPs; None for the solver's default.
 
     """
 
@@ -59,7 +61,10 @@ class OracleConfig:
     tasks: int
     trajectories: int
     seed: int = 0
-    batch: int = 1024
+    batch: int | None = None
+    setting: str = "mdp"
+    gap: float = 0.01
+    points: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for counts that make no dataset."""
@@ -67,7 +72,26 @@ class OracleConfig:
         check_count("tasks", self.tasks, 1)
         check_count("trajectories", self.trajectories, 0)
         check_count("seed", self.seed, 0, 2**32 - 1)
-        check_count("batch", self.batch, 1)
+        if self.batch is not None:
+            check_count("batch size", self.batch, 1)
+        if self.setting not in COLUMNS_OF:
+            raise ValueError(
+                f"setting = {self.setting!r}: must be one of {', '.join(COLUMNS_OF)}"
+            )
+        if self.points is not None:
+            check_count("points", self.points, 4)
+        if not self.gap >= 0:
+            raise ValueError(f"gap = {self.gap}: must be 0 or more")
+
+    @property
+    def together(self) -> int:
+        """Tasks solved together."""
+        return self.batch or max(1, min(1024, BATCH_BYTES // bytes_per_task(self)))
+
+    @property
+    def points_per_stage(self) -> int:
+        """Beliefs per stage."""
+        return self.points or DEFAULT_POINTS[self.setting]
 
 
 @dataclass(frozen=True)
@@ -75,87 +99,81 @@ class OracleSummary:
     """Results over all tasks, and what they cost.
 
     Attributes:
-        value_mean: mean optimal return.
-        lower_mean: mean certified lower bound.
-        upper_mean: mean certified upper bound.
-        gap_max: largest `upper - lower` of a task.
-        random_gap_percent: optimality gap of random actions, exact in each task.
+        value_mean: mean optimal value.
+        lower_mean: mean certified lower bound; None where there is none.
+        upper_mean: mean certified upper bound; None where there is none.
+        gap_max: largest `upper - lower` of a task, or largest estimated error.
+        random_gap_percent: optimality gap of random actions to the oracle's return.
         compile_seconds: spent compiling.
         seconds: spent on everything else.
 
     """
 
     value_mean: float
-    lower_mean: float
-    upper_mean: float
+    lower_mean: float | None
+    upper_mean: float | None
     gap_max: float
     random_gap_percent: float
     compile_seconds: float
     seconds: float
 
 
-def make_batch(first: Array, *, config: OracleConfig, size: int) -> dict[str, Array]:
-    """Columns of tasks `first`, ..., `first + size - 1`, tasks leading; traceable."""
-    family, seed = config.family, config.seed
-    p = family.sample_p(stream_key(seed, Stream.TRAIN_TASKS), size, first=first)
-    mdp = family.mdp(p)
-    solution = backward_induction(mdp, horizon=config.horizon)
-    columns = {
-        "p": p,
-        "value": solution.value,
-        "lower": solution.lower,
-        "upper": solution.upper,
-        "random_value": evaluate_policy(
-            mdp, uniform_random(mdp, config.horizon).probabilities
-        ),
-    }
-    if config.trajectories:
-        played = rollout(
-            task_keys(stream_key(seed, Stream.TRAIN_EPISODES), size, first=first),
-            mdp,
-            deterministic(solution.policy, family.actions),
-            horizon=config.horizon,
-            episodes=config.trajectories,
-        )
-        columns |= {
-            "observation": played.observation,
-            "action": played.action,
-            "reward": played.reward,
-            "optimal_action": optimal_action(solution, played.observation),
-        }
-    return columns
-
-
 class OracleBatches:
-    """The batches of a configuration, compiled once."""
+    """The batches of a configuration; all of one size, so that compilation serves all.
+
+    Attributes:
+        count: how many there are.
+        size: tasks in each but perhaps the last.
+        compile_seconds: spent compiling so far.
+
+    """
 
     def __init__(self, config: OracleConfig) -> None:
-        """Compile; `compile_seconds` says how long that took."""
-        self.config, self.size = config, min(config.batch, config.tasks)
+        """Compile what can be compiled as one."""
+        self.config, self.size = config, min(config.together, config.tasks)
         self.count = -(-config.tasks // self.size)
-        start = time.perf_counter()
-        make = jax.jit(partial(make_batch, config=config, size=self.size))
-        self._make = make.lower(jnp.int32(0)).compile()
-        self.compile_seconds = time.perf_counter() - start
+        self.compile_seconds = 0.0
+        make = partial(COLUMNS_OF[config.setting], config=config, size=self.size)
+        self._make: Callable[[Array], dict[str, Array]] = make
+        if config.setting == "mdp":
+            with self._compiling():
+                self._make = jax.jit(make).lower(jnp.int32(0)).compile()
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Columns of one batch on the host; the last one may be short."""
         first = index * self.size
         left = min(self.size, self.config.tasks - first)
-        columns = jax.device_get(self._make(jnp.int32(first)))
+        with self._compiling():
+            columns = jax.device_get(self._make(jnp.int32(first)))
         return {name: np.asarray(array)[:left] for name, array in columns.items()}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """All batches in order."""
         return (self[index] for index in range(self.count))
 
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Count the seconds in which JAX traces and compiles."""
+
+        def add(event: str, duration_secs: float, **kwargs: str | int) -> None:
+            if event.startswith("/jax/core/compile"):
+                self.compile_seconds += duration_secs
+
+        jax.monitoring.register_event_duration_secs_listener(add)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(add)
+
 
 def solve_tasks(
     config: OracleConfig, *, progress: Progress = lambda done: None
 ) -> OracleSummary:
     """Solve every task and keep only the summary."""
-    batches = OracleBatches(dataclasses.replace(config, trajectories=0))
+    if config.setting != "apomdp":  # whose oracle's return is known from episodes
+        config = dataclasses.replace(config, trajectories=0)
     start, parts = time.perf_counter(), []
+    batches = OracleBatches(config)
     for batch in batches:
         parts.append({name: batch[name] for name in TASK_COLUMNS})
         progress(sum(len(part["value"]) for part in parts))
@@ -188,8 +206,8 @@ def write_oracle_dataset(
         raise ValueError("trajectories = 0: a dataset needs 1 or more")
     about = describe(config)
     with folder_in_progress(out, about, resume=resume, overwrite=overwrite) as folder:
-        batches = OracleBatches(config)
         start, parts = time.perf_counter(), []
+        batches = OracleBatches(config)
         for index in range(batches.count):
             path = shard_path(folder, index)
             if not path.is_file():
@@ -198,8 +216,9 @@ def write_oracle_dataset(
             first = table.column("episode").to_numpy() == 0
             parts.append({n: table.column(n).to_numpy()[first] for n in TASK_COLUMNS})
             progress(sum(len(part["value"]) for part in parts))
-        error = max(float((part["upper"] - part["lower"]).max()) for part in parts)
-        write_manifest(folder, {**about, "certified_error": error})
+        error = max(float(part["error"].max()) for part in parts)
+        kind = "estimated_error" if config.setting == "apomdp" else "certified_error"
+        write_manifest(folder, {**about, kind: error})
     return _summary(parts, batches.compile_seconds, time.perf_counter() - start)
 
 
@@ -207,7 +226,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
     """How a dataset is made: the manifest's and the plan's common part."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
     return {
-        "setting": "mdp",
+        "setting": config.setting,
         "family": config.family.name,
         "family_config": dataclasses.asdict(config.family),
         "policy": "oracle",
@@ -215,7 +234,9 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "tasks": config.tasks,
         "trajectories": config.trajectories,
         "seed": config.seed,
-        "batch": config.batch,
+        "batch": config.together,
+        "gap": config.gap if config.setting == "pomdp" else None,
+        "points": config.points_per_stage,
         "float": str(jnp.result_type(float)),
         "versions": {"sdm": sdm.__version__, **versions},
     }
@@ -229,8 +250,8 @@ def _rows(batch: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
         "episode": np.tile(np.arange(episodes), tasks),
     }
     for name, array in batch.items():
-        if array.ndim == 1:
-            rows[name] = np.repeat(array, episodes)
+        if array.ndim < 3:  # of the task, not of an episode
+            rows[name] = np.repeat(array, episodes, axis=0)
         else:
             rows[name] = array.reshape(tasks * episodes, -1)
     return rows
@@ -239,15 +260,16 @@ def _rows(batch: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
 def _summary(
     parts: list[dict[str, np.ndarray]], compile_seconds: float, seconds: float
 ) -> OracleSummary:
-    value, lower, upper, random = (
+    value, lower, upper, error, oracle, random = (
         np.concatenate([part[name] for part in parts]) for name in TASK_COLUMNS
     )
+    bounded = bool(np.isfinite(lower).all())
     return OracleSummary(
         value_mean=float(value.mean()),
-        lower_mean=float(lower.mean()),
-        upper_mean=float(upper.mean()),
-        gap_max=float((upper - lower).max()),
-        random_gap_percent=100 * optimality_gap(random, value).mean,
+        lower_mean=float(lower.mean()) if bounded else None,
+        upper_mean=float(upper.mean()) if bounded else None,
+        gap_max=float(error.max()),
+        random_gap_percent=100 * optimality_gap(random, oracle).mean,
         compile_seconds=compile_seconds,
-        seconds=seconds,
+        seconds=max(0.0, seconds - compile_seconds),
     )

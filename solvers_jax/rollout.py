@@ -2,7 +2,8 @@
 
 Every task has its own key; from it each episode draws one uniform number for the
 initial state, one for each transition and, where states are hidden, one for each
-symbol. Two policies that are given the same keys therefore meet the same luck (common random numbers), however tasks are batched.
+symbol. Two policies that are given the same keys therefore meet the same luck (common
+random numbers), however tasks are batched.
 """
 
 from functools import partial

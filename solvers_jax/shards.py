@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMAT = "sdm trajectories"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 # A folder is only ever replaced if it holds one of these: it is then one of ours.
@@ -33,10 +33,21 @@ COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
     "task": (pa.int32(), "", "index of the task"),
     "episode": (pa.int32(), "", "index of the episode within its task"),
     "p": (pa.float64(), "", "success probability of the task's moves"),
-    "value": (pa.float64(), "", "optimal expected discounted return"),
-    "lower": (pa.float64(), "", "certified lower bound on `value`"),
-    "upper": (pa.float64(), "", "certified upper bound on `value`"),
-    "random_value": (pa.float64(), "", "expected return of uniformly random actions"),
+    "value": (
+        pa.float64(),
+        "",
+        "optimal value: return, or α-MEU of an APOMDP",
+    ),
+    "lower": (pa.float64(), "", "certified lower bound on it; NaN where there is none"),
+    "upper": (pa.float64(), "", "certified upper bound on it; NaN where there is none"),
+    "error": (
+        pa.float64(),
+        "",
+        "width of the bounds, or estimated error",
+    ),
+    "oracle_value": (pa.float64(), "", "return of the oracle in the model that runs"),
+    "random_value": (pa.float64(), "", "return of random actions in the same model"),
+    "divergence": (pa.list_(pa.float64()), "K", "KL divergence of each model, in nats"),
     "observation": (pa.list_(pa.int32()), "T", "what was seen before each decision"),
     "action": (pa.list_(pa.int32()), "T", "what was done"),
     "reward": (pa.list_(pa.float64()), "T", "what it paid"),

@@ -19,6 +19,8 @@ class Stream(IntEnum):
     TEST_TASKS = 2
     TEST_SUPPORT = 3
     TEST_EPISODES = 4
+    TRAIN_SETS = 5  # ambiguity sets
+    TEST_SETS = 6
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:
