@@ -8,6 +8,7 @@ import typer
 
 from sdm.commands.console import (
     emit,
+    fail,
     pairs_table,
     progress_bars,
     start_jax,
@@ -15,7 +16,6 @@ from sdm.commands.console import (
 )
 from sdm.commands.options import (
     Discount,
-    Horizon,
     Json,
     Overwrite,
     PMax,
@@ -25,12 +25,23 @@ from sdm.commands.options import (
     Setting,
     energy_family,
 )
+from sdm.commands.solve_model import solve_model
 
 
 def solve(
     setting: Setting = "mdp",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Solve this model instead: a `.POMDP` or `.npz` file."),
+    ] = None,
     tasks: Annotated[int, typer.Option(help="Number of tasks.")] = 3200,
-    horizon: Horizon = 10,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            help="Decisions per episode, T: 10, or for a discounted `--model` so many "
+            "that the rest counts for 0.1 %."
+        ),
+    ] = None,
     discount: Discount = 0.95,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
@@ -65,8 +76,17 @@ def solve(
 ) -> None:
     """Sample energy tasks and solve them; with `--out`, write the oracle's episodes.
 
-    Example: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`
+    Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
+    `sdm solve --model tiger.POMDP --horizon 10`
     """
+    if model is not None:
+        if out is not None:
+            fail("`--out` is for sampled tasks: a `--model` is only solved")
+        with user_faults():
+            own = solve_model(model, horizon, gap=gap, points=points)
+        emit(own, as_json, lambda: pairs_table(own))
+        return
+    stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
         family = energy_family(
             setting,
@@ -88,7 +108,7 @@ def solve(
 
         config = OracleConfig(
             family,
-            horizon,
+            stages,
             tasks,
             trajectories,
             seed,
@@ -110,7 +130,7 @@ def solve(
     report = {
         "setting": setting,
         "tasks": tasks,
-        "horizon": horizon,
+        "horizon": stages,
         **dataclasses.asdict(summary),
         "tasks_per_second": tasks / max(summary.seconds, 1e-9),
         "device": str(jax.devices()[0].device_kind),

@@ -2,7 +2,9 @@
 
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
+from sdm.solvers_jax.cassandra import load_pomdp, save_pomdp
 from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.model_files import load_model, load_npz, save_npz
 from sdm.solvers_jax.models import APOMDP, MDP, POMDP, RobustMDP, check_model
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import Policy, TabularPolicy
@@ -27,8 +29,13 @@ __all__ = [
     "backward_induction",
     "check_model",
     "evaluate_policy",
+    "load_model",
+    "load_npz",
+    "load_pomdp",
     "optimality_gap",
     "rollout",
+    "save_npz",
+    "save_pomdp",
     "solve",
     "solve_apomdp",
     "solve_pomdp",

@@ -285,10 +285,10 @@ class _Model:
             return
         reader.colon()
         word = reader.peek()
-        if word == "uniform":
+        if word == "uniform" and self.one_word():
             reader.take("uniform")
             self.initial = np.full(count, 1 / count)
-        elif word in self.states.index and (count == 1 or self.one_word()):
+        elif count > 1 and self.one_word():  # a state, by name or number
             chosen = np.zeros(count)
             chosen[self.states.find(reader)] = 1
             self.initial = chosen

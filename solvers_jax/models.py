@@ -206,9 +206,9 @@ def _raise_first(
     """Raise for the first true entry of `bad`, and say how many there are."""
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = ", ".join(map(str, index))
+        where = f"[{', '.join(map(str, index))}]" if index else ""
         raise ValueError(
-            f"{name}[{where}]{describe(index)} ({int(bad.sum())} of {bad.size} "
+            f"{name}{where}{describe(index)} ({int(bad.sum())} of {bad.size} "
             f"{things} are wrong)"
         )
 
@@ -236,11 +236,11 @@ def _check_rows(name: str, value: object) -> None:
             "entries",
         )
     # A product with ones is several times faster than `sum` over a short last axis.
-    sums = array @ np.ones(array.shape[-1], array.dtype)
+    sums = np.asarray(array @ np.ones(array.shape[-1], array.dtype))
     if not (np.abs(sums - 1) <= ROW_SUM_TOLERANCE).all():
         _raise_first(
             name,
-            np.abs(sums - 1) > ROW_SUM_TOLERANCE,
+            np.asarray(np.abs(sums - 1) > ROW_SUM_TOLERANCE),
             lambda i: f": probabilities sum to {sums[i]:.6g}, not 1",
             "rows",
         )

@@ -6,9 +6,12 @@ import sys
 
 import pytest
 import typer
+from random_models import tiger
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.solvers_jax import save_pomdp
+from sdm.solvers_jax.shards import read_shards
 
 run = CliRunner().invoke
 
@@ -44,6 +47,42 @@ def test_solve_prints_one_json_object_with_what_was_promised(tmp_path):
     # The expectation is 57.4; fifty tasks have a standard error of 1.
     assert report["random_gap_percent"] == pytest.approx(57.4, abs=4)
     assert report["gap_max"] == 0 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "setting", [["pomdp", "--q", "0.7"], ["apomdp", "--K", "2", "--alpha", "0.5"]]
+)
+def test_hidden_and_ambiguous_tasks_become_datasets_to_learn_from(setting, tmp_path):
+    data = tmp_path / "data"
+    options = ["--tasks", "12", "--horizon", "3", "--trajectories", "3", "--json"]
+    where = ["--out", str(data), "--batch-size", "5"]
+    result = run(app, ["solve", "--setting", *setting, *options, *where])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["setting"] == setting[0] and 0 < report["random_gap_percent"] < 100
+    if setting[0] == "pomdp":
+        assert report["lower_mean"] == report["value_mean"] < report["upper_mean"]
+        assert report["gap_max"] <= 0.0101 * 3
+    else:
+        assert report["lower_mean"] is report["upper_mean"] is None
+    table = read_shards(data).to_pandas()
+    assert len(table) == 36 and (table.action.str.len() == 3).all()
+    assert (table.divergence.str.len() == (2 if setting[0] == "apomdp" else 0)).all()
+    run_folder = ["--base", "tiny", "--out", str(tmp_path / "run"), "--json"]
+    small = ["--texts-per-task", "1"]
+    result = run(app, ["finetune", "--data", str(data), *run_folder, *small])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_model_of_ones_own_is_solved(tmp_path):
+    save_pomdp(tiger(), tmp_path / "tiger.POMDP")
+    ask = ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--json"]
+    report = json.loads(run(app, [*ask, "--horizon", "3"]).stdout)
+    assert {"value", "lower", "upper", "action", "seconds"} <= report.keys()
+    # The value is known from pomdp-solve; the first thing to do is to listen.
+    assert report["lower"] <= 2.3098 <= report["upper"] and report["action"] == 0
+    shown = run(app, ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--horizon=2"])
+    assert shown.exit_code == 0 and "converged" in shown.stdout
 
 
 def test_the_same_seed_gives_the_same_values_and_another_does_not(data, tmp_path):
@@ -126,6 +165,12 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         (["eval", "--policy", "random", "--support", "-1"], "support = -1"),
         (["eval", "--policy", "random", "--out", "."], "`.` is a folder"),
         ([*SOLVE, "--horizon", "9" * 20], "horizon = 9999"),
+        ([*SOLVE, "--setting", "pomdp", "--q", "1.5"], "q = 1.5"),
+        ([*SOLVE, "--setting", "apomdp", "--alpha", "2"], "alpha = 2"),
+        ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
+        (["solve", "--model", "nowhere.POMDP"], "there is no file `nowhere.POMDP`"),
+        (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
+        (["eval", "--policy", "random", "--setting", "pomdp"], "unknown setting"),
         (["demo", "--out", "taken"], "`taken` exists already"),
     ],
 )

@@ -18,8 +18,10 @@ def rows(first=0):
         "task": np.repeat(np.arange(first, first + TASKS), EPISODES),
         "episode": np.tile(np.arange(EPISODES), TASKS),
     }
-    for name in ("p", "value", "lower", "upper", "random_value"):
-        table[name] = random.uniform(size=n)
+    for name, (kind, axes, _) in shards.COLUMNS.items():
+        if kind == "double" and not axes:
+            table[name] = random.uniform(size=n)
+    table["divergence"] = random.uniform(size=(n, 2))
     for name in ("observation", "action", "optimal_action"):
         table[name] = random.integers(0, 3, (n, HORIZON))
     return table | {"reward": random.uniform(size=(n, HORIZON))}

@@ -1,0 +1,67 @@
+"""`sdm solve --model FILE`: a user's own model."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdm.commands.console import start_jax
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+
+def solve_model(
+    path: Path, horizon: int | None, *, gap: float, points: int | None
+) -> dict[str, Any]:
+    """Solve one model from a file and report it."""
+    start_jax()
+    import numpy as np
+
+    from sdm.solvers_jax import MDP, POMDP, RobustMDP, solve
+    from sdm.solvers_jax.belief_model import belief_model
+    from sdm.solvers_jax.model_files import (
+        load_model,
+        long_horizon,
+        truncation_error,
+    )
+
+    model = load_model(path)
+    if np.ndim(model.reward) != 2:
+        raise ValueError(f"`{path}` holds a batch of models: one is solved at a time")
+    stages = horizon or long_horizon(model)
+    start = time.perf_counter()
+    report: dict[str, Any] = {
+        "model": str(path),
+        "kind": type(model).__name__,
+        "horizon": stages,
+    }
+    budget = {} if points is None else {"points": points}
+    if isinstance(model, MDP | RobustMDP):
+        exact = solve(model, horizon=stages)
+        value = exact.value
+        lower: Array | None = value
+        upper: Array | None = value
+        action = exact.policy[0]  # of each state
+    else:
+        # The first action, for each symbol that may be seen before it.
+        roots = belief_model(model).root
+        if isinstance(model, POMDP):
+            found = solve(model, horizon=stages, gap=gap, **budget)
+            report["converged"] = bool(found.converged)
+            value, lower, upper = found.value, found.lower, found.upper
+            action = found.action(0, roots)
+        else:
+            robust = solve(model, horizon=stages, **budget)
+            report["error"] = float(robust.error)
+            value, lower, upper = robust.value, robust.lower, robust.upper
+            action = robust.action(0, roots)
+    report |= {
+        "value": float(value),
+        "lower": None if lower is None else float(lower),
+        "upper": None if upper is None else float(upper),
+        "action": int(action[0]) if len(action) == 1 else action.tolist(),
+        "seconds": time.perf_counter() - start,
+    }
+    if horizon is None:
+        report["truncation_error"] = truncation_error(model, stages)
+    return report

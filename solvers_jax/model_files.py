@@ -1,0 +1,123 @@
+"""Users' own models on disk: Cassandra's `.POMDP` text, and arrays in `.npz`."""
+
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sdm.solvers_jax.cassandra import load_pomdp
+from sdm.solvers_jax.models import (
+    APOMDP,
+    MDP,
+    POMDP,
+    Model,
+    RobustMDP,
+    check_model,
+)
+
+KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
+OPTIONAL = "initial_observation"
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read a model: `.npz` as `save_npz` writes it, anything else as `.POMDP`.
+
+    Raises:
+        ValueError: if the file is neither, or the model is not well posed.
+        OSError: if it cannot be read.
+
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file `{path}`")
+    if Path(path).suffix == ".npz":
+        return load_npz(path)
+    return load_pomdp(path)
+
+
+def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model's arrays, and what kind of model they are.
+
+    Raises:
+        ValueError: if the model is not well posed.
+
+    """
+    check_model(model)
+    names = model.__dataclass_fields__
+    arrays = {name: getattr(model, name) for name in names}
+    arrays = {name: x for name, x in arrays.items() if x is not None}
+    target = Path(path)
+    temporary = target.with_name(target.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, kind=type(model).__name__, **arrays)
+    temporary.replace(target)
+
+
+def load_npz(path: str | os.PathLike[str]) -> Model:
+    """Read what `save_npz` wrote, or arrays named like the fields of a model.
+
+    The entry `kind` says which: MDP, RobustMDP, POMDP or APOMDP.
+
+    Raises:
+        ValueError: if an entry is missing or unknown, or the model is not well posed.
+        OSError: if it cannot be read.
+
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`{path}` is no .npz file of arrays: {error}") from error
+    found = str(arrays.pop("kind", "missing"))
+    if found not in KINDS:
+        raise ValueError(
+            f"`{path}`: the entry `kind` is {found}: must be one of {', '.join(KINDS)}"
+        )
+    kind = KINDS[found]
+    names = set(kind.__dataclass_fields__)
+    missing, unknown = names - {OPTIONAL} - set(arrays), set(arrays) - names
+    for entries, what in ((missing, "is missing"), (unknown, f"is none of a {found}")):
+        if entries:
+            raise ValueError(f"`{path}`: the entry `{min(entries)}` {what}")
+    scalars = {"alpha", "discount"}
+    fields: dict[str, Any] = {
+        name: float(x) if name in scalars and x.ndim == 0 else jnp.asarray(x)
+        for name, x in arrays.items()
+    }
+    try:
+        model = kind(**fields)
+        check_model(model)
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error}") from error
+    return model
+
+
+def long_horizon(model: Model, *, share: float = 0.001) -> int:
+    """Decisions after which the rest is worth at most `share` of all rewards to come.
+
+    The rest is at most γ^T R_max / (1 - γ), `truncation_error`.
+
+    Raises:
+        ValueError: for a model without discount, where every decision counts.
+
+    """
+    discount = float(model.discount)
+    if discount >= 1:
+        raise ValueError(
+            "the model is not discounted: say how many decisions there are"
+        )
+    if discount == 0:
+        return 1
+    return max(1, math.ceil(math.log(share) / math.log(discount)))
+
+
+def truncation_error(model: Model, horizon: int) -> float:
+    """What the decisions after `horizon` can add or cost; infinite without discount."""
+    discount = float(model.discount)
+    if discount >= 1:
+        return math.inf
+    largest = float(np.abs(np.asarray(model.reward)).max())
+    return discount**horizon * largest / (1 - discount)
