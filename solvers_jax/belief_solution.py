@@ -30,6 +30,7 @@ class BeliefSolution(eqx.Module):
     model: BeliefModel
     actions: tuple[int, ...] = eqx.field(static=True)
 
+    @eqx.filter_jit
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:

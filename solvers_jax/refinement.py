@@ -134,8 +134,9 @@ def refine(
 def _tasks_together(tasks: int) -> int:
     """Tasks per call: enough to keep every device busy, few enough to pad cheaply."""
     devices = jax.local_device_count()
-    each = min(TASKS_PER_DEVICE, -(-tasks // devices))
-    return devices * each
+    each = -(-tasks // devices)
+    # A power of two: few different shapes, and so few compilations.
+    return devices * min(TASKS_PER_DEVICE, 1 << (each - 1).bit_length())
 
 
 def resolutions(points: int, *, coarsest: int) -> tuple[int, ...]:

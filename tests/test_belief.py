@@ -83,10 +83,10 @@ def test_the_oracle_earns_what_its_value_says():
     family = EnergyFamily(q=0.8)
     p = family.sample_p(jax.random.key(0), 4)
     model = family.pomdp(p)
-    found = solve(model, horizon=6)
+    found = solve(model, horizon=10)
     keys = task_keys(jax.random.key(1), 4)
     policy = BeliefPolicy(found, belief_filter(model))
-    played = rollout(keys, model, policy, horizon=6, episodes=400)
+    played = rollout(keys, model, policy, horizon=10, episodes=400)
     returns = np.asarray(discounted_return(played.reward, model.discount))
     error = returns.std(1) / 20
     # Four standard errors a task: one run in four thousand would fail by chance.

@@ -12,7 +12,9 @@ from sdm.solvers_jax import POMDP, EnergyFamily, solve
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.point_based import sawtooth
 
-SHAPES = [(2, 2, 1, 3), (2, 3, 3, 2), (3, 2, 2, 1), (4, 2, 3, 3), (4, 3, 3, 4)]
+SHAPES = [(2, 3, 2, 1), (3, 2, 1, 3), (4, 3, 3, 4)]
+# One shape for most tests: one compilation.
+SHAPE = {"states": 4, "actions": 3, "symbols": 3, "batch": (16,)}
 
 
 @pytest.mark.parametrize(("states", "actions", "symbols", "horizon"), SHAPES)
@@ -20,11 +22,11 @@ def test_bounds_contain_the_exact_value_and_are_tight(
     states, actions, symbols, horizon
 ):
     model = random_pomdp(
-        states * horizon, states=states, actions=actions, symbols=symbols, batch=(4,)
+        states * horizon, states=states, actions=actions, symbols=symbols, batch=(16,)
     )
     found = solve(model, horizon=horizon, gap=1e-4)
     spread = np.ptp(np.asarray(model.reward), axis=(1, 2)) * horizon
-    for i in range(4):
+    for i in range(16):
         one = jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
         exact = belief_tree_value(one, horizon=horizon)
         # No allowance: the bounds are widened by what rounding can do.
@@ -33,8 +35,8 @@ def test_bounds_contain_the_exact_value_and_are_tight(
         assert found.upper[i] - found.lower[i] <= 1e-3 * spread[i]
 
 
-@pytest.mark.parametrize("horizon", [2, 10])
-def test_the_tiger_lies_within_its_bounds(horizon):
+def test_the_tiger_lies_within_its_bounds():
+    horizon = 10
     exact = belief_tree_value(tiger(), horizon=horizon)
     found = solve(tiger(), horizon=horizon)
     assert found.lower <= exact <= found.upper and found.converged
@@ -52,7 +54,7 @@ def test_energy_tasks_are_solved_to_one_per_cent(q):
 
 def test_perfect_observation_equals_backward_induction_to_rounding():
     family = EnergyFamily(q=1.0)
-    p = family.sample_p(jax.random.key(1), 5)
+    p = family.sample_p(jax.random.key(1), 4)
     exact = solve(family.mdp(p), horizon=10).value
     found = solve(family.pomdp(p), horizon=10)
     # What the bounds are widened by: some 1e-12 for values of order three.
@@ -62,10 +64,10 @@ def test_perfect_observation_equals_backward_induction_to_rounding():
 
 def test_with_perfect_observation_the_policy_is_that_of_the_mdp():
     family = EnergyFamily(q=1.0)
-    p = family.sample_p(jax.random.key(1), 3)
-    mdp, found = (solve(m, horizon=6) for m in (family.mdp(p), family.pomdp(p)))
-    corners = jnp.broadcast_to(jnp.eye(family.states), (3, 10, 10))
-    for t in range(6):
+    p = family.sample_p(jax.random.key(1), 4)
+    mdp, found = (solve(m, horizon=10) for m in (family.mdp(p), family.pomdp(p)))
+    corners = jnp.broadcast_to(jnp.eye(family.states), (4, 10, 10))
+    for t in range(10):
         best = jnp.take_along_axis(
             mdp.q[:, t], found.action(t, corners)[..., None], axis=-1
         )
@@ -120,35 +122,36 @@ def test_the_policy_is_worth_at_least_the_lower_bound(seed):
 
 
 def test_a_batch_is_the_stack_of_its_tasks():
-    model = random_pomdp(7, states=4, symbols=3, batch=(3, 2))
+    model = random_pomdp(7, **SHAPE | {"batch": (8, 2)})
     whole = solve(model, horizon=4)
-    assert whole.value.shape == (3, 2)
-    for i, j in itertools.product(range(3), range(2)):
+    assert whole.value.shape == (8, 2)
+    for i, j in ((0, 1), (7, 0)):
         one = jax.tree.map(lambda x: x[i, j] if np.ndim(x) else x, model)  # noqa: B023
         found = solve(one, horizon=4)
         np.testing.assert_allclose(found.lower, whole.lower[i, j], rtol=1e-12)
         np.testing.assert_allclose(found.upper, whole.upper[i, j], rtol=1e-12)
-    belief = jnp.full((3, 2, 5, 4), 0.25)
-    assert whole.action(2, belief).shape == (3, 2, 5)
+    belief = jnp.full((8, 2, 5, 4), 0.25)
+    assert whole.action(2, belief).shape == (8, 2, 5)
 
 
 def test_renaming_states_actions_and_symbols_changes_nothing():
-    model = random_pomdp(2, states=4, actions=3, symbols=3)
+    model = random_pomdp(2, **SHAPE)
     s, a, o = (np.random.default_rng(0).permutation(n) for n in (4, 3, 3))
     renamed = POMDP(
-        transition=model.transition[s][:, a][:, :, s],
-        observation=model.observation[a][:, s][:, :, o],
-        reward=model.reward[s][:, a],
-        initial=model.initial[s],
+        transition=model.transition[:, s][:, :, a][..., s],
+        observation=model.observation[:, a][:, :, s][..., o],
+        reward=model.reward[:, s][..., a],
+        initial=model.initial[:, s],
         discount=model.discount,
-        initial_observation=model.initial_observation[s][:, o],
+        initial_observation=model.initial_observation[:, s][..., o],
     )
-    ours, theirs = (solve(m, horizon=3, gap=1e-9) for m in (model, renamed))
-    np.testing.assert_allclose(ours.value, theirs.value, atol=1e-9)
+    ours, theirs = (solve(m, horizon=4, gap=1e-6) for m in (model, renamed))
+    # Which points are taken may depend on the order, within the gap.
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=2e-6, atol=1e-9)
 
 
 def test_scaling_and_shifting_rewards_scales_and_shifts_values():
-    model = random_pomdp(4)
+    model = random_pomdp(4, **SHAPE)
     other = POMDP(
         model.transition,
         model.observation,
@@ -157,33 +160,34 @@ def test_scaling_and_shifting_rewards_scales_and_shifts_values():
         model.discount,
         model.initial_observation,
     )
-    ours, theirs = (solve(m, horizon=3, gap=1e-9).value for m in (model, other))
-    stages = 1 + 0.9 + 0.81
-    np.testing.assert_allclose(theirs, 3 * ours - 2 * stages, atol=1e-8)
+    ours, theirs = (solve(m, horizon=4, gap=1e-7).value for m in (model, other))
+    stages = 1 + 0.9 + 0.81 + 0.729
+    # Both are within 1e-7 of values up to about ten.
+    np.testing.assert_allclose(theirs, 3 * ours - 2 * stages, atol=1e-5)
 
 
 def test_an_action_listed_twice_changes_nothing_and_the_first_is_taken():
-    model = random_pomdp(3)
-    twice = np.array([0, 0, 1])
+    model = random_pomdp(3, **SHAPE)
+    twice = np.array([0, 0, 1, 2])
     doubled = POMDP(
-        model.transition[:, twice],
-        model.observation[twice],
-        model.reward[:, twice],
+        model.transition[:, :, twice],
+        model.observation[:, twice],
+        model.reward[..., twice],
         model.initial,
         model.discount,
         model.initial_observation,
     )
     ours, theirs = (solve(m, horizon=4) for m in (model, doubled))
     np.testing.assert_array_equal(ours.value, theirs.value)
-    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(3), 20))
-    assert set(np.unique(theirs.action(0, belief))) <= {0, 2}
+    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (16, 20)))
+    assert set(np.unique(theirs.action(0, belief))) <= {0, 2, 3}
 
 
 def test_more_points_never_loosen_the_bounds_and_the_budget_is_reported():
-    model = EnergyFamily(q=0.6).pomdp(jnp.asarray(0.85))
-    few, many = (solve(model, horizon=8, gap=0.0, points=n) for n in (32, 64))
-    assert many.upper - many.lower < few.upper - few.lower
-    assert not few.converged and not many.converged
+    model = EnergyFamily(q=0.6).pomdp(jnp.full(4, 0.85))
+    few, many = (solve(model, horizon=10, gap=0.0, points=n) for n in (32, 64))
+    assert (many.upper - many.lower < few.upper - few.lower).all()
+    assert not few.converged.any() and not many.converged.any()
 
 
 def test_a_symbol_that_cannot_be_seen_is_no_trouble():
