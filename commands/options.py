@@ -26,6 +26,13 @@ class Quantize(enum.StrEnum):
     nf4 = "nf4"
 
 
+class Method(enum.StrEnum):
+    """Ways to solve a POMDP."""
+
+    points = "points"
+    exact = "exact"
+
+
 class Loss(enum.StrEnum):
     """Tokens that the training loss counts."""
 

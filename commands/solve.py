@@ -17,6 +17,7 @@ from sdm.commands.console import (
 from sdm.commands.options import (
     Discount,
     Json,
+    Method,
     Overwrite,
     PMax,
     PMin,
@@ -57,6 +58,9 @@ def solve(
     gap: Annotated[
         float, typer.Option(help="Certified relative gap to reach (pomdp).")
     ] = 0.01,
+    method: Annotated[
+        Method, typer.Option(help="`exact` is for a small `--model` (pomdp).")
+    ] = Method.points,
     points: Annotated[
         int | None, typer.Option(help="Beliefs per stage (pomdp: 512, apomdp: 64).")
     ] = None,
@@ -83,9 +87,13 @@ def solve(
         if out is not None:
             fail("`--out` is for sampled tasks: a `--model` is only solved")
         with user_faults():
-            own = solve_model(model, horizon, gap=gap, points=points)
+            own = solve_model(
+                model, horizon, gap=gap, points=points, method=method.value
+            )
         emit(own, as_json, lambda: pairs_table(own))
         return
+    if method is not Method.points:
+        fail("`--method exact` is for a `--model`: sampled tasks are too large")
     stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
         family = energy_family(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def solve_model(
-    path: Path, horizon: int | None, *, gap: float, points: int | None
+    path: Path, horizon: int | None, *, gap: float, points: int | None, method: str
 ) -> dict[str, Any]:
     """Solve one model from a file and report it."""
     start_jax()
@@ -46,7 +46,7 @@ def solve_model(
         # The first action, for each symbol that may be seen before it.
         roots = belief_model(model).root
         if isinstance(model, POMDP):
-            found = solve(model, horizon=stages, gap=gap, **budget)
+            found = solve(model, horizon=stages, gap=gap, method=method, **budget)
             report["converged"] = bool(found.converged)
             value, lower, upper = found.value, found.lower, found.upper
             action = found.action(0, roots)

@@ -21,7 +21,9 @@ from sdm.solvers_jax.belief_solution import (
     relative_gap,
     shaped,
 )
+from sdm.solvers_jax.incremental_pruning import exact_vectors, pruning_loss
 from sdm.solvers_jax.models import POMDP, batch_shape
+from sdm.solvers_jax.point_based import Plans
 from sdm.solvers_jax.refinement import refine, resolutions
 
 COARSEST = 32  # beliefs per stage, besides those a task starts with, in the first round
@@ -47,7 +49,12 @@ class POMDPSolution(BeliefSolution):
 
 
 def solve_pomdp(
-    model: POMDP, *, horizon: int, gap: float = 0.01, points: int = 512
+    model: POMDP,
+    *,
+    horizon: int,
+    gap: float = 0.01,
+    points: int = 512,
+    method: str = "points",
 ) -> POMDPSolution:
     """Solve every POMDP of the batch until its certified gap is small enough.
 
@@ -57,11 +64,18 @@ def solve_pomdp(
         horizon: number of decisions T.
         gap: stop where (upper - lower) / |value| is at most this.
         points: budget, in beliefs per stage besides those a task starts with.
+        method: `points`, or `exact` for incremental pruning, which takes neither `gap`
+            nor `points` and is for small tasks.
 
     Raises:
-        ValueError: if `gap` is negative or `points` is not a count.
+        ValueError: if `gap` is negative, `points` is not a count, or `method` unknown.
+        PruningError: if a task is too large to be solved exactly.
 
     """
+    if method not in ("points", "exact"):
+        raise ValueError(f"method = {method!r}: must be `points` or `exact`")
+    if method == "exact":
+        return _solve_exactly(model, horizon)
     if not gap >= 0:
         raise ValueError(f"gap = {gap}: must be 0 or more")
     batch, actions = batch_shape(model), distinct_actions(model)
@@ -86,4 +100,58 @@ def solve_pomdp(
         lower=shaped(lower, batch),
         upper=shaped(upper, batch),
         converged=shaped(enough(lower + slack, upper - slack), batch),
+    )
+
+
+def _solve_exactly(model: POMDP, horizon: int) -> POMDPSolution:
+    """Incremental pruning, task by task; sets of α-vectors are padded to one size."""
+    batch, actions = batch_shape(model), distinct_actions(model)
+    task = restrict(belief_model(model), actions)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+    transition, observation, reward = (
+        np.asarray(x, np.float64)
+        for x in (flat.transition[:, 0], flat.observation[:, 0], flat.reward)
+    )
+    found = [
+        exact_vectors(p, z, r, float(discount), horizon=horizon)
+        for p, z, r, discount in zip(
+            transition, observation, reward, flat.discount, strict=True
+        )
+    ]
+    widest = max(len(stage.action) for stages in found for stage in stages)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, widest - len(x)), *[(0, 0)] * (x.ndim - 1)), mode="edge")
+
+    nothing = np.zeros((widest, reward.shape[1]))
+    vector = np.array(
+        [[*(padded(s.vector) for s in stages[1:]), nothing] for stages in found]
+    )
+    choice = np.array([[padded(s.action) for s in stages[1:]] for stages in found])
+    choice = choice.reshape(len(found), horizon - 1, widest).astype(np.int32)
+    root, mass = (np.asarray(x, np.float64) for x in (flat.root, flat.root_mass[:, 0]))
+    value = np.array(
+        [
+            (chance * (beliefs @ stages[0].vector.T).max(-1)).sum()
+            for stages, beliefs, chance in zip(found, root, mass, strict=True)
+        ]
+    )
+    slack = rounding(flat, horizon)
+    lost = pruning_loss(observation.shape[-1], horizon)
+    kind = flat.reward.dtype
+    lower, upper = (
+        shaped(x.astype(kind), batch) for x in (value - slack, value + slack + lost)
+    )
+    return POMDPSolution(
+        plans=Plans(
+            shaped(vector[:, :, :, None].astype(kind), batch),
+            shaped(np.zeros_like(vector, kind), batch),
+        ),
+        choice=shaped(np.asarray(actions, np.int32)[choice], batch),
+        model=task,
+        actions=actions,
+        value=lower,
+        lower=lower,
+        upper=upper,
+        converged=shaped(np.ones(len(value), bool), batch),
     )

@@ -20,7 +20,12 @@ from sdm.solvers_jax.robust_mdp import robust_backward_induction
 def solve(model: MDP | RobustMDP, *, horizon: int) -> MDPSolution: ...
 @overload
 def solve(
-    model: POMDP, *, horizon: int, gap: float = ..., points: int = ...
+    model: POMDP,
+    *,
+    horizon: int,
+    gap: float = ...,
+    points: int = ...,
+    method: str = ...,
 ) -> POMDPSolution: ...
 @overload
 def solve(
@@ -37,8 +42,8 @@ def solve(
         model: an `MDP`, a `RobustMDP`, a `POMDP` or an `APOMDP`, single or with leading
             batch axes.
         horizon: number of decisions T, at least 1.
-        **options: of the solver: `gap` and `points` for a POMDP, see `solve_pomdp`;
-            `points` for an APOMDP, see `solve_apomdp`; none for the others.
+        **options: of the solver: `gap`, `points` and `method` for a POMDP, see
+            `solve_pomdp`; `points` for an APOMDP, see `solve_apomdp`; none for others.
 
     Returns:
         The solution: `value`, bounds or an error on it, and `action(t, x)`.

@@ -81,6 +81,8 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     assert {"value", "lower", "upper", "action", "seconds"} <= report.keys()
     # The value is known from pomdp-solve; the first thing to do is to listen.
     assert report["lower"] <= 2.3098 <= report["upper"] and report["action"] == 0
+    exact = json.loads(run(app, [*ask, "--horizon", "3", "--method", "exact"]).stdout)
+    assert exact["value"] == pytest.approx(2.3098, abs=1e-7)
     shown = run(app, ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--horizon=2"])
     assert shown.exit_code == 0 and "converged" in shown.stdout
 
