@@ -150,7 +150,12 @@ def rollout(
 
     """
     luck = draw_luck(keys, episodes=episodes, horizon=horizon)
-    start = _start(model, policy, luck)
+    return _play(model, policy, luck)
+
+
+@eqx.filter_jit
+def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
+    start, horizon = _start(model, policy, luck), len(luck.transition)
     # The first decision stands alone: a policy may begin its memory with it.
     now, first = _stage(model, policy, start, (jnp.int32(0), *_stage_luck(luck, 0)))
     later = (jnp.arange(1, horizon), *_stage_luck(luck, slice(1, None)))
