@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+WORTH_KEEPING = 0.2  # seconds that compiling a program took
+
+
 def say(message: str, colour: str | None = None) -> None:
     """One message to stderr."""
     typer.secho(message, fg=colour, err=True)
@@ -53,21 +56,57 @@ def user_faults() -> Iterator[None]:
         )
 
 
-def start_jax(*, every_core: bool = False) -> None:
+def start_jax(*, every_core: bool = False, several: bool = False) -> None:
     """Solve in double precision, and leave an accelerator's memory to PyTorch.
 
     With `every_core`, each core of the CPU is a device of its own: many small tasks are
-    then solved side by side.
+    then solved side by side. With `several`, this is one of several processes.
+    Compiled programs are kept for the next command.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
+    from sdm.solvers_jax.cache_folder import compilation_folder
+
     jax.config.update("jax_enable_x64", True)
+    own = "JAX_COMPILATION_CACHE_DIR" in os.environ
+    if not own and (folder := compilation_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
     if every_core:
         # Too late where JAX runs already; it then has the devices it began with.
         with suppress(RuntimeError):
             cores = len(os.sched_getaffinity(0))
             jax.config.update("jax_num_cpu_devices", cores)
+    if several:
+        from sdm.solvers_jax.processes import join_processes
+
+        _keep_stdout_for_ourselves()
+        join_processes()
+
+
+def _keep_stdout_for_ourselves() -> None:
+    """Send what libraries written in C++ print to stderr: Gloo greets its peers."""
+    sys.stdout.flush()
+    ours = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = os.fdopen(ours, "w", encoding="utf-8")
+
+
+def start_plotting() -> None:
+    """Fail kindly where the `plot` extra is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        _fail_without("matplotlib", "plot")
+
+
+def _fail_without(package: str | None, extra: str) -> NoReturn:
+    fail(
+        f"this needs the package `{package}`, which is not installed",
+        f"pip install 'sdm-llm[{extra}]'",
+        code=1,
+    )
 
 
 def start_torch() -> None:
@@ -81,11 +120,7 @@ def start_torch() -> None:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        fail(
-            f"this needs the package `{error.name}`, which is not installed",
-            "pip install 'sdm-llm[llm]'",
-            code=1,
-        )
+        _fail_without(error.name, "llm")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

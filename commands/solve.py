@@ -12,6 +12,7 @@ from sdm.commands.console import (
     pairs_table,
     progress_bars,
     start_jax,
+    start_plotting,
     user_faults,
 )
 from sdm.commands.options import (
@@ -55,6 +56,13 @@ def solve(
     alpha: Annotated[
         float, typer.Option(help="Weight of the worst model, in [0, 1] (apomdp).")
     ] = 0.5,
+    believe: Annotated[
+        str,
+        typer.Option(
+            help="What the oracle filters its belief with: a model, 0 (the one that "
+            "runs) to K - 1, or `mixture` (apomdp)."
+        ),
+    ] = "0",
     gap: Annotated[
         float, typer.Option(help="Certified relative gap to reach (pomdp).")
     ] = 0.01,
@@ -73,6 +81,18 @@ def solve(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the oracle dataset.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the solution (of task 0): .png, .pdf or .svg."),
+    ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            help="One of several processes that fill `--out`: known to Slurm, Open MPI "
+            "and Kubernetes, elsewhere by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
+            "and JAX_PROCESS_ID."
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -81,19 +101,25 @@ def solve(
     """Sample energy tasks and solve them; with `--out`, write the oracle's episodes.
 
     Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
-    `sdm solve --model tiger.POMDP --horizon 10`
+    `sdm solve --model tiger.POMDP --horizon 10 --plot tiger.png`
     """
+    if plot is not None:
+        start_plotting()
     if model is not None:
-        if out is not None:
-            fail("`--out` is for sampled tasks: a `--model` is only solved")
+        for given, name in ((out, "--out"), (distributed, "--distributed")):
+            if given:
+                fail(f"`{name}` is for sampled tasks: a `--model` is only solved")
         with user_faults():
+            _check_plot(plot, overwrite=overwrite)
             own = solve_model(
-                model, horizon, gap=gap, points=points, method=method.value
+                model, horizon, gap=gap, points=points, method=method.value, plot=plot
             )
         emit(own, as_json, lambda: pairs_table(own))
         return
     if method is not Method.points:
         fail("`--method exact` is for a `--model`: sampled tasks are too large")
+    if distributed and out is None:
+        fail("`--distributed` needs `--out`: processes meet in what they write")
     stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
         family = energy_family(
@@ -105,7 +131,7 @@ def solve(
             models=models,
             alpha=alpha,
         )
-        start_jax(every_core=setting != "mdp")
+        start_jax(every_core=setting != "mdp", several=distributed)
         import jax
 
         from sdm.solvers_jax.oracle_data import (
@@ -113,6 +139,7 @@ def solve(
             solve_tasks,
             write_oracle_dataset,
         )
+        from sdm.solvers_jax.processes import is_first
 
         config = OracleConfig(
             family,
@@ -124,7 +151,9 @@ def solve(
             setting=setting,
             gap=gap,
             points=points,
+            believe=int(believe) if believe.isdecimal() else believe,
         )
+        _check_plot(plot, overwrite=overwrite)
 
         def progress(done: int) -> None:
             bar("solving", done, tasks)
@@ -135,6 +164,19 @@ def solve(
             summary = write_oracle_dataset(
                 config, out, resume=resume, overwrite=overwrite, progress=progress
             )
+        if not is_first():  # one of several processes reports
+            return
+        if plot is not None:
+            from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
+            from sdm.solvers_jax.plot import save_picture
+
+            first = sample_tasks(0, config=config, size=1)
+            found, _ = solve_sampled(first.model, config)
+            save_picture(
+                jax.tree.map(lambda x: x[0], found),
+                plot,
+                title=f"{setting}, task 0 (p = {float(first.p[0]):.3f})",
+            )
     report = {
         "setting": setting,
         "tasks": tasks,
@@ -142,6 +184,19 @@ def solve(
         **dataclasses.asdict(summary),
         "tasks_per_second": tasks / max(summary.seconds, 1e-9),
         "device": str(jax.devices()[0].device_kind),
+        "processes": jax.process_count(),
         "out": str(out) if out else None,
     }
+    if plot is not None:
+        report["plot"] = str(plot)
     emit(report, as_json, lambda: pairs_table(report))
+
+
+def _check_plot(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse a picture that could not be written, before the work that it shows."""
+    if path is not None:
+        from sdm.solvers_jax.plot import check_picture
+        from sdm.solvers_jax.shards import check_output_file
+
+        check_picture(path)
+        check_output_file(path, overwrite=overwrite)

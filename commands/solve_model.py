@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 from sdm.commands.console import start_jax
 
 if TYPE_CHECKING:
-    from jaxtyping import Array
+    from sdm.solvers_jax.oracle_tasks import Solution
 
 
 def solve_model(
-    path: Path, horizon: int | None, *, gap: float, points: int | None, method: str
+    path: Path,
+    horizon: int | None,
+    *,
+    gap: float,
+    points: int | None,
+    method: str,
+    plot: Path | None,
 ) -> dict[str, Any]:
-    """Solve one model from a file and report it."""
+    """Solve one model from a file, report it, and draw it where `plot` says."""
     start_jax()
     import numpy as np
 
@@ -36,32 +42,35 @@ def solve_model(
         "horizon": stages,
     }
     budget = {} if points is None else {"points": points}
+    found: Solution
     if isinstance(model, MDP | RobustMDP):
-        exact = solve(model, horizon=stages)
-        value = exact.value
-        lower: Array | None = value
-        upper: Array | None = value
+        found = exact = solve(model, horizon=stages)
         action = exact.policy[0]  # of each state
     else:
         # The first action, for each symbol that may be seen before it.
         roots = belief_model(model).root
         if isinstance(model, POMDP):
-            found = solve(model, horizon=stages, gap=gap, method=method, **budget)
-            report["converged"] = bool(found.converged)
-            value, lower, upper = found.value, found.lower, found.upper
-            action = found.action(0, roots)
+            found = hidden = solve(
+                model, horizon=stages, gap=gap, method=method, **budget
+            )
+            report["converged"] = bool(hidden.converged)
+            action = hidden.action(0, roots)
         else:
-            robust = solve(model, horizon=stages, **budget)
+            found = robust = solve(model, horizon=stages, **budget)
             report["error"] = float(robust.error)
-            value, lower, upper = robust.value, robust.lower, robust.upper
             action = robust.action(0, roots)
     report |= {
-        "value": float(value),
-        "lower": None if lower is None else float(lower),
-        "upper": None if upper is None else float(upper),
+        "value": float(found.value),
+        "lower": None if found.lower is None else float(found.lower),
+        "upper": None if found.upper is None else float(found.upper),
         "action": int(action[0]) if len(action) == 1 else action.tolist(),
         "seconds": time.perf_counter() - start,
     }
     if horizon is None:
         report["truncation_error"] = truncation_error(model, stages)
+    if plot is not None:
+        from sdm.solvers_jax.plot import save_picture
+
+        save_picture(found, plot, title=path.name)
+        report["plot"] = str(plot)
     return report

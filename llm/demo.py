@@ -57,9 +57,9 @@ class DemoConfig:
 QUICK = DemoConfig(
     tasks=1600,
     tiny_texts_per_task=8,
-    smollm2_tasks=240,
-    test_tasks=25,
-    test_trajectories=4,
+    smollm2_tasks=128,
+    test_tasks=20,
+    test_trajectories=3,
 )
 
 # A step's name, and how many of how many parts are done.

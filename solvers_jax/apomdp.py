@@ -28,7 +28,7 @@ from sdm.solvers_jax.belief_model import (
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
-    plans_and_choices,
+    plans_and_rounds,
     shaped,
 )
 from sdm.solvers_jax.models import APOMDP, batch_shape
@@ -102,11 +102,12 @@ def solve_apomdp(
     else:
         last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
         error = last + before / 2 + LEAST_ERROR * returns_range(flat, horizon)
-    plans, choice = plans_and_choices(found, batch, actions)
+    plans, choice, rounds = plans_and_rounds(found, batch, actions)
     return APOMDPSolution(
         plans=plans,
         choice=choice,
         model=task,
+        rounds=rounds,
         actions=actions,
         value=shaped(value, batch),
         error=shaped(error, batch),

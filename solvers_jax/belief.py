@@ -126,15 +126,18 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
     )
 
 
-def _chosen(model: APOMDP, believe: int | str) -> slice:
-    models = model.transition.shape[1]
-    if believe == "mixture":
-        return slice(None)
-    if isinstance(believe, str) or not 0 <= believe < models:
+def check_believe(believe: int | str, models: int) -> None:
+    """Raise `ValueError` unless one of `models` models, or their mixture, is meant."""
+    known = believe == "mixture" if isinstance(believe, str) else 0 <= believe < models
+    if not known:
         raise ValueError(
             f"believe = {believe!r}: must be `mixture`, or a model 0 to {models - 1}"
         )
-    return slice(believe, believe + 1)
+
+
+def _chosen(model: APOMDP, believe: int | str) -> slice:
+    check_believe(believe, model.transition.shape[1])
+    return slice(None) if isinstance(believe, str) else slice(believe, believe + 1)
 
 
 def true_model(model: APOMDP, k: int = 0) -> POMDP:

@@ -11,6 +11,21 @@ from sdm.solvers_jax.point_based import Plans, action_values
 from sdm.solvers_jax.refinement import Refined
 
 
+class Rounds(eqx.Module):
+    """How the answer came about: values after each number of beliefs tried.
+
+    Attributes:
+        points: beliefs per stage of each round R.
+        value: the value from the plans; NaN where a task was good enough before.
+        upper: the upper bound; NaN there too, and where V is not convex.
+
+    """
+
+    points: tuple[int, ...] = eqx.field(static=True)
+    value: Float[Array, "*B R"]
+    upper: Float[Array, "*B R"]
+
+
 class BeliefSolution(eqx.Module):
     """Plans for every stage, and the policy of looking one step ahead with them.
 
@@ -21,6 +36,7 @@ class BeliefSolution(eqx.Module):
             is the best plan's. Where V is convex there is one l.
         choice: the action that each plan takes first, for stages 1 to T - 1.
         model: the task, with actions that do the same merged.
+        rounds: values on the way.
         actions: the lowest index of each distinct action.
 
     """
@@ -28,6 +44,7 @@ class BeliefSolution(eqx.Module):
     plans: Plans
     choice: Int[Array, "*B U N"]
     model: BeliefModel
+    rounds: Rounds
     actions: tuple[int, ...] = eqx.field(static=True)
 
     @eqx.filter_jit
@@ -52,20 +69,21 @@ class BeliefSolution(eqx.Module):
         return value.reshape(*batch, *value.shape[1:])
 
 
-def plans_and_choices(
+def plans_and_rounds(
     found: Refined, batch: tuple[int, ...], actions: tuple[int, ...]
-) -> tuple[Plans, Array]:
-    """The fields `plans` and `choice` of a solution, with leading axes."""
+) -> tuple[Plans, Array, Rounds]:
+    """The fields `plans`, `choice` and `rounds` of a solution, with leading axes."""
 
     def to_the_end(name: str) -> Array:
-        x = found.bounds[name][:, :, : found.points]
+        x = found.bounds[name][:, :, : found.tried[-1]]
         end = np.zeros((len(x), 1, *x.shape[2:]), x.dtype)
         return shaped(np.concatenate([x, end], axis=1), batch)
 
     choice = np.asarray(actions, np.int32)[found.bounds["choice"]]
     return (
         Plans(to_the_end("vector"), to_the_end("point")),
-        shaped(choice[:, :, : found.points], batch),
+        shaped(choice[:, :, : found.tried[-1]], batch),
+        Rounds(found.tried, shaped(found.lower.T, batch), shaped(found.upper.T, batch)),
     )
 
 

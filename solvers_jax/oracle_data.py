@@ -22,12 +22,15 @@ import pyarrow.parquet as pq
 from jaxtyping import Array
 
 import sdm
+from sdm.solvers_jax.belief import check_believe
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
-from sdm.solvers_jax.oracle_tasks import COLUMNS_OF, bytes_per_task
+from sdm.solvers_jax.oracle_tasks import SETTINGS, bytes_per_task, columns
+from sdm.solvers_jax.processes import first_succeeded, is_first, wait_for_all
 from sdm.solvers_jax.shards import (
     folder_in_progress,
+    partial_folder,
     shard_path,
     write_manifest,
     write_shard,
@@ -53,6 +56,8 @@ class OracleConfig:
         setting: mdp, pomdp or apomdp.
         gap: relative certified gap at which a POMDP is solved.
         points: beliefs per stage, of POMDPs and APOMDPs; None for the solver's default.
+        believe: of an APOMDP, the model that the oracle filters its belief with, or
+            "mixture" for all of them.
 
     """
 
@@ -65,6 +70,7 @@ class OracleConfig:
     setting: str = "mdp"
     gap: float = 0.01
     points: int | None = None
+    believe: int | str = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for counts that make no dataset."""
@@ -74,14 +80,16 @@ class OracleConfig:
         check_count("seed", self.seed, 0, 2**32 - 1)
         if self.batch is not None:
             check_count("batch size", self.batch, 1)
-        if self.setting not in COLUMNS_OF:
+        if self.setting not in SETTINGS:
             raise ValueError(
-                f"setting = {self.setting!r}: must be one of {', '.join(COLUMNS_OF)}"
+                f"setting = {self.setting!r}: must be one of {', '.join(SETTINGS)}"
             )
         if self.points is not None:
             check_count("points", self.points, 4)
         if not self.gap >= 0:
             raise ValueError(f"gap = {self.gap}: must be 0 or more")
+        if self.setting == "apomdp":
+            check_believe(self.believe, self.family.models)
 
     @property
     def together(self) -> int:
@@ -133,7 +141,7 @@ class OracleBatches:
         self.config, self.size = config, min(config.together, config.tasks)
         self.count = -(-config.tasks // self.size)
         self.compile_seconds = 0.0
-        make = partial(COLUMNS_OF[config.setting], config=config, size=self.size)
+        make = partial(columns, config=config, size=self.size)
         self._make: Callable[[Array], dict[str, Array]] = make
         if config.setting == "mdp":
             with self._compiling():
@@ -144,8 +152,8 @@ class OracleBatches:
         first = index * self.size
         left = min(self.size, self.config.tasks - first)
         with self._compiling():
-            columns = jax.device_get(self._make(jnp.int32(first)))
-        return {name: np.asarray(array)[:left] for name, array in columns.items()}
+            made = jax.device_get(self._make(jnp.int32(first)))
+        return {name: np.asarray(array)[:left] for name, array in made.items()}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """All batches in order."""
@@ -170,8 +178,9 @@ def solve_tasks(
     config: OracleConfig, *, progress: Progress = lambda done: None
 ) -> OracleSummary:
     """Solve every task and keep only the summary."""
-    if config.setting != "apomdp":  # whose oracle's return is known from episodes
-        config = dataclasses.replace(config, trajectories=0)
+    # The return of an APOMDP's oracle is known from episodes only.
+    episodes = max(1, config.trajectories) if config.setting == "apomdp" else 0
+    config = dataclasses.replace(config, trajectories=episodes)
     start, parts = time.perf_counter(), []
     batches = OracleBatches(config)
     for batch in batches:
@@ -197,6 +206,9 @@ def write_oracle_dataset(
         overwrite: replace `out`.
         progress: called with the number of tasks done.
 
+    Where several processes were joined, each solves its share of the batches; the
+    dataset is the same, byte for byte.
+
     Raises:
         ValueError: if no trajectories are asked for.
         DatasetError: if the folder cannot be begun; see `shards.folder_in_progress`.
@@ -205,21 +217,56 @@ def write_oracle_dataset(
     if config.trajectories < 1:
         raise ValueError("trajectories = 0: a dataset needs 1 or more")
     about = describe(config)
-    with folder_in_progress(out, about, resume=resume, overwrite=overwrite) as folder:
-        start, parts = time.perf_counter(), []
-        batches = OracleBatches(config)
-        for index in range(batches.count):
+    with _folder_of_all(out, about, resume=resume, overwrite=overwrite) as folder:
+        start, batches = time.perf_counter(), OracleBatches(config)
+        for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
             if not path.is_file():
                 write_shard(path, _rows(batches[index], index * batches.size))
-            table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
-            first = table.column("episode").to_numpy() == 0
-            parts.append({n: table.column(n).to_numpy()[first] for n in TASK_COLUMNS})
-            progress(sum(len(part["value"]) for part in parts))
-        error = max(float(part["error"].max()) for part in parts)
-        kind = "estimated_error" if config.setting == "apomdp" else "certified_error"
-        write_manifest(folder, {**about, kind: error})
+            progress(min(config.tasks, (index + 1) * batches.size))
+        wait_for_all("every shard is written")
+        parts = [_of_tasks(shard_path(folder, i)) for i in range(batches.count)]
+        if is_first():
+            error = max(float(part["error"].max()) for part in parts)
+            apomdp = config.setting == "apomdp"
+            kind = "estimated_error" if apomdp else "certified_error"
+            write_manifest(folder, {**about, kind: error})
     return _summary(parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+@contextmanager
+def _folder_of_all(
+    out: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool
+) -> Iterator[Path]:
+    """The folder in progress that all processes fill; the first makes and renames it.
+
+    Raises:
+        DatasetError: in the first process, if the folder cannot be begun.
+        RuntimeError: in the others, if the first could not.
+
+    """
+    if not is_first():
+        if not first_succeeded(False):
+            raise RuntimeError("the first process could not begin; it says why")
+        yield partial_folder(out)
+        wait_for_all("every shard is read")
+        return
+    begun = False
+    try:
+        with folder_in_progress(out, plan, resume=resume, overwrite=overwrite) as at:
+            begun = first_succeeded(True)
+            yield at
+            wait_for_all("every shard is read")
+    finally:
+        if not begun:
+            first_succeeded(False)
+
+
+def _of_tasks(path: Path) -> dict[str, np.ndarray]:
+    """What a summary needs of the tasks of one shard."""
+    table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
+    first = table.column("episode").to_numpy() == 0
+    return {name: table.column(name).to_numpy()[first] for name in TASK_COLUMNS}
 
 
 def describe(config: OracleConfig) -> dict[str, Any]:
@@ -237,6 +284,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "batch": config.together,
         "gap": config.gap if config.setting == "pomdp" else None,
         "points": config.points_per_stage,
+        "believe": config.believe if config.setting == "apomdp" else None,
         "float": str(jnp.result_type(float)),
         "versions": {"sdm": sdm.__version__, **versions},
     }

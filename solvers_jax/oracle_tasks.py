@@ -6,95 +6,51 @@ value is no model's expectation: there the mean return of the episodes played st
 """
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
-from sdm.solvers_jax.apomdp import solve_apomdp
-from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
+from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
 from sdm.solvers_jax.belief import BeliefPolicy, belief_filter, true_model
-from sdm.solvers_jax.models import MDP, POMDP
-from sdm.solvers_jax.policies import deterministic, uniform_random
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP
+from sdm.solvers_jax.policies import Policy, deterministic, uniform_random
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.pomdp import solve_pomdp
-from sdm.solvers_jax.rollout import (
-    Trajectory,
-    discounted_return,
-    optimal_action,
-    rollout,
-    task_keys,
-)
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.rollout import Trajectory, discounted_return, rollout, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
 
 if TYPE_CHECKING:
     from sdm.solvers_jax.oracle_data import OracleConfig
 
-
-def mdp_columns(
-    first: Int[Array, ""], *, config: "OracleConfig", size: int
-) -> dict[str, Array]:
-    """Columns of MDPs `first`, ..., `first + size - 1`; traceable."""
-    family, seed = config.family, config.seed
-    p = family.sample_p(stream_key(seed, Stream.TRAIN_TASKS), size, first=first)
-    mdp = family.mdp(p)
-    solution = backward_induction(mdp, horizon=config.horizon)
-    columns = {
-        "p": p,
-        "value": solution.value,
-        "lower": solution.lower,
-        "upper": solution.upper,
-        "error": solution.upper - solution.lower,
-        "oracle_value": solution.value,
-        "random_value": random_value(mdp, config.horizon),
-        "divergence": jnp.zeros((size, 0), p.dtype),
-    }
-    if config.trajectories:
-        played = rollout(
-            task_keys(stream_key(seed, Stream.TRAIN_EPISODES), size, first=first),
-            mdp,
-            deterministic(solution.policy, family.actions),
-            horizon=config.horizon,
-            episodes=config.trajectories,
-        )
-        wanted = optimal_action(solution, played.observation)
-        columns |= episode_columns(played, wanted)
-    return columns
+SETTINGS = ("mdp", "pomdp", "apomdp")
+Solution = MDPSolution | POMDPSolution | APOMDPSolution
 
 
-def pomdp_columns(
-    first: Int[Array, ""], *, config: "OracleConfig", size: int
-) -> dict[str, Array]:
-    """Columns of POMDPs `first`, ..., `first + size - 1`."""
-    family, seed = config.family, config.seed
-    p = family.sample_p(stream_key(seed, Stream.TRAIN_TASKS), size, first=first)
-    model = family.pomdp(p)
-    found = solve_pomdp(
-        model, horizon=config.horizon, gap=config.gap, points=config.points_per_stage
-    )
-    columns = {
-        "p": p,
-        "value": found.value,
-        "lower": found.lower,
-        "upper": found.upper,
-        "error": found.upper - found.lower,
-        "oracle_value": found.value,
-        "random_value": random_value(model, config.horizon),
-        "divergence": jnp.zeros((size, 0), p.dtype),
-    }
-    if config.trajectories:
-        policy = BeliefPolicy(found, belief_filter(model))
-        played = _play(_episode_keys(config, size, first), model, policy, config)
-        columns |= episode_columns(played, played.action)
-    return columns
+class Tasks(NamedTuple):
+    """A batch of sampled tasks.
+
+    Attributes:
+        p: success probabilities.
+        model: what the agent knows.
+        world: the model that runs; of an APOMDP its first.
+        divergence: of each model of an ambiguity set to the first, in nats.
+
+    """
+
+    p: Float[Array, " B"]
+    model: MDP | POMDP | APOMDP
+    world: MDP | POMDP
+    divergence: Float[Array, "B K"]
 
 
-def apomdp_columns(
-    first: Int[Array, ""], *, config: "OracleConfig", size: int
-) -> dict[str, Array]:
-    """Columns of APOMDPs `first`, ..., `first + size - 1`; their first model runs.
+def sample_tasks(
+    first: int | Int[Array, ""], *, config: "OracleConfig", size: int
+) -> Tasks:
+    """Tasks `first`, ..., `first + size - 1` of the configuration.
 
     Raises:
         AmbiguityError: if the radius of the ambiguity sets cannot be met.
@@ -102,65 +58,91 @@ def apomdp_columns(
     """
     family, seed = config.family, config.seed
     p = family.sample_p(stream_key(seed, Stream.TRAIN_TASKS), size, first=first)
+    nothing = jnp.zeros((size, 0), p.dtype)
+    if config.setting == "mdp":
+        mdp = family.mdp(p)
+        return Tasks(p, mdp, mdp, nothing)
+    if config.setting == "pomdp":
+        pomdp = family.pomdp(p)
+        return Tasks(p, pomdp, pomdp, nothing)
     sets = task_keys(stream_key(seed, Stream.TRAIN_SETS), size, first=first)
     model, divergence = family.apomdp(sets, p)
     family.check_divergence(divergence)
-    found = solve_apomdp(model, horizon=config.horizon, points=config.points_per_stage)
-    world, nothing = true_model(model), jnp.full_like(found.value, jnp.nan)
-    policy = BeliefPolicy(found, belief_filter(model))
-    played = _play(_episode_keys(config, size, first), world, policy, config)
-    returns = discounted_return(played.reward, model.discount)
-    return {
-        "p": p,
-        "value": found.value,
-        "lower": nothing if found.lower is None else found.lower,
-        "upper": nothing if found.upper is None else found.upper,
-        "error": found.error,
-        "oracle_value": returns.mean(-1),
-        "random_value": random_value(world, config.horizon),
-        "divergence": divergence,
-        **episode_columns(played, played.action),
-    }
+    return Tasks(p, model, true_model(model), divergence)
 
 
-def episode_columns(
-    played: Trajectory, wanted: Int[Array, "B N T"]
+def solve_sampled(
+    model: MDP | POMDP | APOMDP, config: "OracleConfig"
+) -> tuple[Solution, Policy]:
+    """The solution of sampled tasks, which are well posed, and the oracle's policy."""
+    horizon, points = config.horizon, config.points_per_stage
+    if isinstance(model, MDP):
+        exact = backward_induction(model, horizon=horizon)
+        return exact, deterministic(exact.policy, config.family.actions)
+    found: POMDPSolution | APOMDPSolution
+    if isinstance(model, POMDP):
+        found = solve_pomdp(model, horizon=horizon, gap=config.gap, points=points)
+    else:
+        found = solve_apomdp(model, horizon=horizon, points=points)
+    return found, BeliefPolicy(found, belief_filter(model, believe=config.believe))
+
+
+def columns(
+    first: Int[Array, ""], *, config: "OracleConfig", size: int
 ) -> dict[str, Array]:
-    """What was seen, done and paid, and what the oracle would have done."""
-    return {
+    """Columns of tasks `first`, ..., `first + size - 1`; of MDPs, traceable.
+
+    Raises:
+        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+
+    """
+    tasks = sample_tasks(first, config=config, size=size)
+    found, policy = solve_sampled(tasks.model, config)
+    nothing = jnp.full_like(found.value, jnp.nan)
+    lower = nothing if found.lower is None else found.lower
+    upper = nothing if found.upper is None else found.upper
+    result = {
+        "p": tasks.p,
+        "value": found.value,
+        "lower": lower,
+        "upper": upper,
+        "error": found.error if isinstance(found, APOMDPSolution) else upper - lower,
+        "oracle_value": found.value,
+        "random_value": _random_value(tasks.world, config.horizon),
+        "divergence": tasks.divergence,
+    }
+    if not config.trajectories:
+        return result
+    episodes = stream_key(config.seed, Stream.TRAIN_EPISODES)
+    played = _play(task_keys(episodes, size, first=first), tasks.world, policy, config)
+    if isinstance(tasks.model, APOMDP):
+        earned = discounted_return(played.reward, tasks.model.discount)
+        result["oracle_value"] = earned.mean(-1)
+    return result | {
         "observation": played.observation,
         "action": played.action,
         "reward": played.reward,
-        "optimal_action": wanted,
+        "optimal_action": played.action,  # the oracle is what played
     }
-
-
-def random_value(model: MDP | POMDP, horizon: int) -> Array:
-    """Exact return of uniformly random actions, which need no observation."""
-    states = MDP(model.transition, model.reward, model.initial, model.discount)
-    return evaluate_policy(states, uniform_random(states, horizon).probabilities)
-
-
-def _episode_keys(
-    config: "OracleConfig", size: int, first: Int[Array, ""]
-) -> Key[Array, " B"]:
-    return task_keys(stream_key(config.seed, Stream.TRAIN_EPISODES), size, first=first)
 
 
 @partial(jax.jit, static_argnames="config")
 def _play(
-    keys: Key[Array, " B"], model: POMDP, policy: BeliefPolicy, config: "OracleConfig"
+    keys: Key[Array, " B"], world: MDP | POMDP, policy: Policy, config: "OracleConfig"
 ) -> Trajectory:
     return rollout(
         keys,
-        model,
+        world,
         policy,
         horizon=config.horizon,
-        episodes=max(1, config.trajectories),
+        episodes=config.trajectories,
     )
 
 
-COLUMNS_OF = {"mdp": mdp_columns, "pomdp": pomdp_columns, "apomdp": apomdp_columns}
+def _random_value(world: MDP | POMDP, horizon: int) -> Float[Array, " B"]:
+    """Exact return of uniformly random actions, which need no observation."""
+    states = MDP(world.transition, world.reward, world.initial, world.discount)
+    return evaluate_policy(states, uniform_random(states, horizon).probabilities)
 
 
 def bytes_per_task(config: "OracleConfig") -> int:

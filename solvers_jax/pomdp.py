@@ -17,7 +17,8 @@ from sdm.solvers_jax.belief_model import (
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
-    plans_and_choices,
+    Rounds,
+    plans_and_rounds,
     relative_gap,
     shaped,
 )
@@ -90,11 +91,12 @@ def solve_pomdp(
     tasks, slack = np.arange(len(found.used)), rounding(flat, horizon)
     lower = found.lower[found.used, tasks] - slack
     upper = found.upper[found.used, tasks] + slack
-    plans, choice = plans_and_choices(found, batch, actions)
+    plans, choice, rounds = plans_and_rounds(found, batch, actions)
     return POMDPSolution(
         plans=plans,
         choice=choice,
         model=task,
+        rounds=rounds,
         actions=actions,
         value=shaped(lower, batch),
         lower=shaped(lower, batch),
@@ -149,6 +151,7 @@ def _solve_exactly(model: POMDP, horizon: int) -> POMDPSolution:
         ),
         choice=shaped(np.asarray(actions, np.int32)[choice], batch),
         model=task,
+        rounds=Rounds((widest,), lower[..., None], upper[..., None]),
         actions=actions,
         value=lower,
         lower=lower,

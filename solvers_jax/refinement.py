@@ -52,17 +52,17 @@ class Refined(NamedTuple):
 
     Attributes:
         bounds: what is known at the points, by the names of `Bounds`.
+        tried: numbers of points per stage, those a task starts with included.
         lower: value of the roots from the α-vectors, after each number of points.
         upper: value of the roots from the upper bounds, the same.
-        points: the largest number of points per stage that a task came to.
         used: index of the last number of points tried, for each task.
 
     """
 
     bounds: Mapping[str, np.ndarray]
+    tried: tuple[int, ...]
     lower: Float[np.ndarray, "R B"]
     upper: Float[np.ndarray, "R B"]
-    points: int
     used: Int[np.ndarray, " B"]
 
 
@@ -128,7 +128,8 @@ def refine(
         left = left[~enough(lower[number, left], upper[number, left])]
         if not len(left):
             break
-    return Refined(room, lower, upper, symbols + points[int(used.max())], used)
+    tried = tuple(symbols + count for count in points[: int(used.max()) + 1])
+    return Refined(room, tried, lower[: len(tried)], upper[: len(tried)], used)
 
 
 def _tasks_together(tasks: int) -> int:

@@ -65,22 +65,27 @@ def task_keys(
 @partial(jax.jit, static_argnames=("episodes", "horizon"))
 def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
     """Randomness of `episodes` episodes of each task; episode i depends on i only."""
-
-    def one(key: Array, episode: Array) -> tuple[Array, ...]:
-        own = jax.random.fold_in(key, episode)
-        start, move, choose = jax.random.split(own, 3)
-        show, stage = jax.random.fold_in(own, 3), jnp.arange(horizon)
-
-        def uniform(key: Array) -> Array:
-            draw_one = lambda t: jax.random.uniform(jax.random.fold_in(key, t))  # noqa: E731
-            return jax.vmap(draw_one)(stage)
-
-        fold = jax.vmap(partial(jax.random.fold_in, choose))
-        return jax.random.uniform(start), uniform(move), uniform(show), fold(stage)
-
-    over_episodes = jax.vmap(one, in_axes=(None, 0), out_axes=(0, 1, 1, 1))
-    drawn = jax.vmap(over_episodes, in_axes=(0, None), out_axes=(0, 1, 1, 1))
-    return Luck(*drawn(keys, jnp.arange(episodes)))
+    # All keys of a kind are made in one call: the generator is slow to compile, and
+    # this is compiled for each number of tasks, episodes and stages.
+    shape = (len(keys), episodes)
+    fold = jax.vmap(jax.random.fold_in)
+    own = fold(
+        jnp.repeat(keys, episodes),
+        jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(keys)),
+    )
+    start, move, choose = jax.vmap(partial(jax.random.split, num=3))(own).T
+    show = fold(own, jnp.full(own.shape, 3, jnp.int32))
+    parts = jnp.concatenate([move, show, choose])
+    of_stage = fold(
+        jnp.tile(parts, horizon),
+        jnp.repeat(jnp.arange(horizon, dtype=jnp.int32), len(parts)),
+    ).reshape(horizon, 3, *shape)
+    moves_and_shows = of_stage[:, :2].reshape(-1)
+    number = jax.vmap(jax.random.uniform)(jnp.concatenate([start, moves_and_shows]))
+    later = number[len(start) :].reshape(horizon, 2, *shape)
+    return Luck(
+        number[: len(start)].reshape(shape), later[:, 0], later[:, 1], of_stage[:, 2]
+    )
 
 
 def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:

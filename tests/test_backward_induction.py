@@ -10,6 +10,7 @@ import pytest
 from enumeration import best_value_of_all_plans, value_of_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_models import random_mdp
 from scipy.optimize import linprog
 
 from sdm.solvers_jax import MDP, EnergyFamily, backward_induction, solve
@@ -21,17 +22,6 @@ module = sys.modules["sdm.solvers_jax.backward_induction"]
 assert_equal_up_to_rounding = partial(
     np.testing.assert_allclose, rtol=1e-12, atol=1e-12
 )
-
-
-def random_mdp(seed, *batch, states=3, actions=2, discount=0.9):
-    k1, k2, k3 = jax.random.split(jax.random.key(seed), 3)
-    shape = (*batch, states, actions)
-    return MDP(
-        transition=jax.random.dirichlet(k1, jnp.ones(states), shape),
-        reward=jax.random.normal(k2, shape),
-        initial=jax.random.dirichlet(k3, jnp.ones(states), batch),
-        discount=discount,
-    )
 
 
 def arrays(mdp):

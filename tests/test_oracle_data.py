@@ -107,9 +107,17 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(tmp_path):
-    command = [sys.executable, "-m", "sdm.cli", "solve", "--tasks", "200000"]
-    command += ["--horizon", "5", "--trajectories", "1", "--out"]
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--tasks 200000 --horizon 5",
+        "--setting pomdp --tasks 120 --batch-size 6 --horizon 3 --gap 0.05",
+    ],
+    ids=["mdp", "pomdp"],
+)
+def test_a_killed_command_resumes_to_the_same_bytes(options, tmp_path):
+    command = [sys.executable, "-m", "sdm.cli", "solve", *options.split()]
+    command += ["--trajectories", "1", "--out"]
     partial = tmp_path / "cut.partial"
     process = subprocess.Popen([*command, "cut"], cwd=tmp_path, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

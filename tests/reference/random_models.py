@@ -3,12 +3,22 @@
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.solvers_jax import APOMDP, POMDP
+from sdm.solvers_jax import APOMDP, MDP, POMDP
 
 
 def rows(random, *shape):
     """Random probability distributions along the last axis."""
     return random.dirichlet(np.full(shape[-1], 0.6), shape[:-1])
+
+
+def random_mdp(seed, *batch, states=3, actions=2, discount=0.9):
+    random = np.random.default_rng(seed)
+    return MDP(
+        transition=jnp.asarray(rows(random, *batch, states, actions, states)),
+        reward=jnp.asarray(random.normal(size=(*batch, states, actions))),
+        initial=jnp.asarray(rows(random, *batch, states)),
+        discount=discount,
+    )
 
 
 def random_pomdp(seed, *, states=3, actions=2, symbols=2, batch=(), first=True):

@@ -1,0 +1,151 @@
+"""Pictures of solutions: what is done where and when, what it is worth, how it came."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from sdm.solvers_jax.apomdp import APOMDPSolution
+from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.pomdp import POMDPSolution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Solution = MDPSolution | POMDPSolution | APOMDPSolution
+LINE = 201  # beliefs along the line
+MOST_NAMED = 12  # actions that a legend has room for
+
+
+def check_picture(path: Path) -> None:
+    """Raise `ValueError` unless a picture can be written in the format of this name.
+
+    Call it before the work that the picture is to show.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is missing.
+
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"`{path}` names no picture: end it in .png, .pdf or .svg")
+
+
+def save_picture(solution: Solution, path: Path, *, title: str = "") -> None:
+    """Draw the solution of a single task, without a display.
+
+    An MDP: the optimal action and the value of every state at every stage. Otherwise,
+    the same along a line of beliefs, from certainty of the state that is worth least at
+    the first stage to certainty of the one worth most; and the value, with its upper
+    bound where there is one, against the number of beliefs per stage.
+
+    Args:
+        solution: of one task, without batch axes.
+        path: the file to write; its name decides the format.
+        title: what stands above it.
+
+    Raises:
+        ValueError: if the solution is of a batch, or the format unknown.
+
+    """
+    from matplotlib.figure import Figure
+
+    check_picture(path)
+    if np.ndim(solution.value):
+        raise ValueError(
+            f"a picture shows one task: this is a batch of {np.shape(solution.value)}"
+        )
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure.suptitle(title)
+    if isinstance(solution, MDPSolution):
+        _draw_states(figure, solution)
+    else:
+        _draw_beliefs(figure, solution)
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    figure.savefig(temporary, dpi=150)
+    temporary.replace(path)
+
+
+def _draw_states(figure: "Figure", solution: MDPSolution) -> None:
+    actions, values = figure.subplots(1, 2)
+    count = solution.q.shape[-1]
+    _draw_actions(figure, actions, np.asarray(solution.policy), count)
+    actions.set_ylabel("state")
+    shown = np.asarray(solution.state_value[:-1]).T
+    picture = values.imshow(shown, origin="lower", aspect="auto", cmap="cividis")
+    figure.colorbar(picture, ax=values)
+    values.set(title="value to go", xlabel="stage t", ylabel="state")
+
+
+def _draw_beliefs(figure: "Figure", solution: POMDPSolution | APOMDPSolution) -> None:
+    actions, values, rounds = figure.subplots(1, 3)
+    horizon, states = len(solution.plans.point), solution.model.reward.shape[0]
+    corners = np.array(solution.action_value(0, jnp.eye(states)).max(-1))
+    low = int(corners.argmin())
+    corners[low] = -np.inf  # the other end of the line is another state
+    high = int(corners.argmax())
+    share = np.linspace(0, 1, LINE)
+    line = np.zeros((LINE, states))
+    line[:, low] += 1 - share
+    line[:, high] += share
+    beliefs = jnp.asarray(line, solution.model.reward.dtype)
+    done = np.array([solution.action(t, beliefs) for t in range(horizon)])
+    where = f"probability of state {high}, otherwise state {low}"
+    _draw_actions(figure, actions, done, int(done.max()) + 1, top=1.0)
+    actions.set_ylabel(where)
+    for t in sorted({0, horizon // 2, horizon - 1}):
+        values.plot(share, solution.action_value(t, beliefs).max(-1), label=f"t = {t}")
+    values.set(title="value to go", xlabel=where)
+    values.legend()
+    _draw_rounds(rounds, solution)
+
+
+def _draw_rounds(axes: "Axes", solution: POMDPSolution | APOMDPSolution) -> None:
+    points = solution.rounds.points
+    if solution.upper is None:
+        axes.plot(points, solution.rounds.value, "o-", label="value")
+    else:
+        axes.plot(points, solution.rounds.upper, "v-", label="upper bound")
+        axes.plot(points, solution.rounds.value, "^-", label="lower bound")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(points, [str(n) for n in points])
+    axes.set(title="value of the task", xlabel="beliefs per stage")
+    axes.legend()
+
+
+def _draw_actions(
+    figure: "Figure",
+    axes: "Axes",
+    action: Int[np.ndarray, "T X"],
+    count: int,
+    *,
+    top: float | None = None,
+) -> None:
+    """Actions over stages; `top` ends the other axis where that is no index."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
+
+    stages, few = len(action), count <= MOST_NAMED
+    colours = colormaps["Set3" if few else "viridis"].resampled(count)
+    axes.imshow(
+        action.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=-0.5,
+        vmax=count - 0.5,
+        extent=None if top is None else (-0.5, stages - 0.5, 0, top),
+    )
+    axes.set(title="action", xlabel="stage t")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    used = np.unique(action)
+    if len(used) <= MOST_NAMED:
+        patches = [Patch(color=colours(int(a)), label=str(a)) for a in used]
+        axes.legend(handles=patches, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,0 +1,63 @@
+"""Several processes of one command that share a file system: a machine, or a cluster.
+
+Each takes its share of the batches; the first begins and finishes what they write
+together. Nothing here does anything where there is one process only.
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+ADDRESS, COUNT, INDEX = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)
+
+
+def join_processes() -> None:
+    """Meet the other processes; before JAX is used for anything else.
+
+    Slurm, Open MPI and Kubernetes say by themselves who takes part. Elsewhere three
+    variables of the environment do: `JAX_COORDINATOR_ADDRESS`, the host and port of the
+    first process; `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, counted from 0.
+
+    Raises:
+        ValueError: if they do not say so.
+
+    """
+    numbers = {}
+    for name in (COUNT, INDEX):
+        text = os.environ.get(name)
+        if text is not None and not text.isdecimal():
+            raise ValueError(f"{name} = {text!r}: must be a whole number")
+        numbers[name] = None if text is None else int(text)
+    try:
+        jax.distributed.initialize(
+            num_processes=numbers[COUNT], process_id=numbers[INDEX]
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"cannot tell which processes take part ({error}): set {ADDRESS}, {COUNT} "
+            f"and {INDEX}"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process begins and finishes what all write together."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(step: str) -> None:
+    """Return once every process has come to this step."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(step)
+
+
+def first_succeeded(done: bool) -> bool:
+    """What the first process says; all must ask."""
+    if jax.process_count() == 1:
+        return done
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(done)))
