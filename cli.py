@@ -15,6 +15,7 @@ from sdm.commands.doctor import doctor
 from sdm.commands.evaluate import evaluate
 from sdm.commands.finetune import finetune
 from sdm.commands.solve import solve
+from sdm.commands.theory import theory
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
@@ -31,6 +32,7 @@ app.command()(finetune)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.command()(doctor)
+app.add_typer(theory, name="theory")
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def products(model: POMDP | APOMDP, solution: Any) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pomdps", type=int, default=256)
+    parser.add_argument("--pomdps", type=int, default=64)
     parser.add_argument("--apomdps", type=int, default=64)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -134,7 +134,13 @@ def tiger() -> POMDP:
     observation[0] = [[0.85, 0.15], [0.15, 0.85]]
     reward = np.array([[-1.0, -100.0, 10.0], [-1.0, 10.0, -100.0]])
     start = np.array([0.5, 0.5])
-    return POMDP(*map(jnp.asarray, (transition, observation, reward, start)), 0.95)
+    return POMDP(
+        jnp.asarray(transition),
+        jnp.asarray(observation),
+        jnp.asarray(reward),
+        jnp.asarray(start),
+        0.95,
+    )
 
 
 def tiger_by_pomdp_py() -> None:

@@ -38,6 +38,7 @@ from sdm.solvers_jax.shards import (
 
 TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
 BATCH_BYTES = 1 << 28  # what a batch may hold at once, roughly
+CHUNK = 64  # tasks; a batch of so many is shared evenly by 2 or 4 devices
 DEFAULT_POINTS = {"mdp": 0, "pomdp": 512, "apomdp": 64}  # those of the solvers
 Progress = Callable[[int], None]  # told the number of tasks done so far
 
@@ -93,8 +94,9 @@ class OracleConfig:
 
     @property
     def together(self) -> int:
-        """Tasks solved together."""
-        return self.batch or max(1, min(1024, BATCH_BYTES // bytes_per_task(self)))
+        """Tasks solved together; whole chunks of the solver's, where many fit."""
+        fit = max(1, min(1024, BATCH_BYTES // bytes_per_task(self)))
+        return self.batch or (fit if fit < CHUNK else fit // CHUNK * CHUNK)
 
     @property
     def points_per_stage(self) -> int:

@@ -44,6 +44,8 @@ OTHER_ACTIONS = 1e-3
 # Squared distance within which a belief is at a plan's own, as far as single precision
 # can tell.
 SAME_PLAN = 1e-6
+# So many candidates for each new point are compared; the others are wanted less.
+CANDIDATES = 16
 TINY = 1e-30  # keeps a quotient of zeros a number
 FAR = 1e30  # stands for infinity where infinity times zero would be no number
 
@@ -131,7 +133,8 @@ def lookahead(
     better than they are, so a belief at which a plan was made meets that one.
     """
     count, parts, states = plans.vector.shape
-    vector = plans.vector.reshape(-1, states).astype(jnp.float32)
+    # All plans of one model after another: reductions over models then vectorise.
+    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states).astype(jnp.float32)
     point, weight = plans.point.astype(jnp.float32), model.alpha.astype(jnp.float32)
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:
@@ -140,8 +143,8 @@ def lookahead(
         if parts == 1:
             value, index = largest(score)
             return value.sum(-1), index
-        score = score.reshape(*score.shape[:-1], count, parts)
-        score = mix(weight, score.min(-1), score.max(-1))
+        score = score.reshape(*score.shape[:-1], parts, count)
+        score = mix(weight, score.min(-2), score.max(-2))
         mass = reached.sum(-1, keepdims=True)
         square = (reached**2).sum(-1, keepdims=True)
         length = (point**2).sum(-1)[None, None, None]
@@ -414,6 +417,9 @@ def _add_points(
     Equal candidates are one, with their chances added. A candidate that is a point
     already is not added again; the point takes its chance where that is larger.
     """
+    if len(belief) > CANDIDATES * new:  # sorting all of them would take longest
+        _, kept = _most(want, CANDIDATES * new)
+        belief, reach, want = belief[kept], reach[kept], want[kept]
     if len(belief) < new:  # few symbols: padding, wanted by nobody
         short = new - len(belief)
         belief = jnp.concatenate([belief, jnp.repeat(belief[:1], short, 0)])
@@ -438,9 +444,17 @@ def _add_points(
     _, present = find(jnp.sort(known), mark)
     at, found = find(mark, known)
     weight = jnp.where(found, jnp.maximum(weight, reach[at]), weight)
-    score, top = jax.lax.top_k(jnp.where(head & ~present, want, 0), new)
+    score, top = _most(jnp.where(head & ~present, want, 0), new)
     chance = jnp.where(score > 0, reach[top], 0)
     return jnp.concatenate([point, belief[top]]), jnp.concatenate([weight, chance])
+
+
+def _most(
+    want: Float[Array, " C"], count: int
+) -> tuple[Float[Array, " M"], Int[Array, " M"]]:
+    """The largest entries and where they are; XLA has a fast way in float32 only."""
+    most, where = jax.lax.top_k(want.astype(jnp.float32), count)
+    return most, where
 
 
 def root_values(

@@ -1,0 +1,365 @@
+"""`sdm theory validate`, `flow`, `sample-size` and `beyond`."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import sdm
+from sdm.commands.console import (
+    emit,
+    fail,
+    pairs_table,
+    progress_bars,
+    start_jax,
+    start_plotting,
+    user_faults,
+)
+from sdm.commands.options import Json, Overwrite, Seed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from sdm.theory.proposition_1 import Claim
+
+theory = typer.Typer(
+    no_args_is_help=True, help="Linear self-attention, and what the bound promises."
+)
+
+Dim = Annotated[int, typer.Option(help="Dimension d of the features.")]
+Kappas = Annotated[
+    list[float], typer.Option("--kappa", help="Condition number κ of Λ; repeat it.")
+]
+Actions = Annotated[int, typer.Option(help="Candidates A at each step.")]
+Steps = Annotated[int, typer.Option("--horizon", help="Steps T.")]
+Gamma = Annotated[float, typer.Option("--discount", help="γ, in (0, 1].")]
+Out = Annotated[Path | None, typer.Option(help="Folder for figures, CSV and JSON.")]
+KAPPAS, SUPPORTS = [1.0, 10.0, 100.0], [5, 10, 20, 40, 80, 160]
+TRAINS = [10, 20, 40, 80, 160]
+Report = dict[str, Any]
+
+
+def _run(
+    work: Callable[[], Report],
+    draw: "Callable[[Report], Mapping[str, Figure]]",
+    tables: Callable[[Report], Mapping[str, Sequence[Mapping[str, Any]]]],
+    out: Path | None,
+    *,
+    overwrite: bool,
+) -> Report:
+    """Do the work; with a folder, leave its figures, tables and report there."""
+    if out is None:
+        return work()
+    from sdm.solvers_jax.shards import folder_in_progress, write_atomically
+    from sdm.theory.plots import save
+
+    made = {"command": sys.argv[1:], "versions": _versions()}
+    with folder_in_progress(out, made, overwrite=overwrite) as folder:
+        report = work() | {"out": str(out), "made": made}
+        for name, rows in tables(report).items():
+            with (folder / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        for name, figure in draw(report).items():
+            save(figure, folder / name)
+        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+        write_atomically(folder / "results.json", text)
+    return report
+
+
+def _versions() -> dict[str, str]:
+    names = ("jax", "numpy", "diffrax", "optax")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"sdm": sdm.__version__, **found}
+
+
+@theory.command()
+def validate(
+    dim: Dim = 5,
+    actions: Actions = 5,
+    horizon: Steps = 20,
+    discount: Gamma = 0.95,
+    kappa: Kappas = KAPPAS,
+    support: Annotated[
+        list[int], typer.Option(help="Examples M shown; repeat it.")
+    ] = SUPPORTS,
+    train: Annotated[
+        list[int], typer.Option(help="Examples N in training prompts; repeat it.")
+    ] = TRAINS,
+    tasks: Annotated[int, typer.Option(help="Tasks in each cell.")] = 1000,
+    out: Out = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Check Proposition 1 link by link, in every cell of κ, M and N.
+
+    Example: `sdm theory validate --out results`
+    """
+    if out is not None:
+        start_plotting()
+    with user_faults(), progress_bars() as bar:
+        start_jax()
+        from sdm.theory import proposition_1
+
+        grid = proposition_1.Grid(
+            dim=dim,
+            actions=actions,
+            horizon=horizon,
+            discount=discount,
+            conditions=tuple(kappa),
+            supports=tuple(sorted(support)),
+            trains=tuple(sorted(train)),
+            tasks=tasks,
+            seed=seed,
+        )
+
+        def work() -> Report:
+            cells = proposition_1.validate(
+                grid, progress=lambda done: bar("κ", done, len(kappa))
+            )
+            return {
+                "grid": dataclasses.asdict(grid),
+                "all_hold": all(cell.holds for cell in cells),
+                "claims": [dataclasses.asdict(c) for c in proposition_1.claims(cells)],
+                "cells": proposition_1.rows(cells),
+            }
+
+        def draw(report: Report) -> "dict[str, Figure]":
+            from sdm.theory import plots
+
+            return {"gap_against_bound": plots.gap_against_bound(report["cells"])}
+
+        report = _run(
+            work, draw, lambda r: {"cells": r["cells"]}, out, overwrite=overwrite
+        )
+    made = [proposition_1.Claim(**claim) for claim in report["claims"]]
+    emit(report, as_json, lambda: _claims_table(made))
+
+
+def _claims_table(made: "Sequence[Claim]") -> "Table":
+    """Which claim was checked where, and how loose it is."""
+    from rich.table import Table
+
+    table = Table(title="Proposition 1, link by link")
+    for title in ("claim", "where", "cells in which it holds"):
+        table.add_column(title)
+    for title in ("right / left, least", "median", "most"):
+        table.add_column(title, justify="right")
+    for claim in made:
+        table.add_row(
+            claim.name,
+            claim.where,
+            f"{claim.holds} of {claim.cells}",
+            *(f"{ratio:.3g}" for ratio in claim.looseness),
+        )
+    return table
+
+
+def _rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
+    """A line a row, a column a name."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(
+            *(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values())
+        )
+    return table
+
+
+@theory.command()
+def flow(
+    dim: Dim = 5,
+    kappa: Kappas = KAPPAS,
+    train: Annotated[int, typer.Option(help="Examples N in training prompts.")] = 20,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Initial scale σ; half the largest allowed, if not given."),
+    ] = None,
+    out: Out = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Follow the gradient flow of the attention layer and read Γ off where it ends.
+
+    Example: `sdm theory flow --dim 10 --kappa 100`
+    """
+    if out is not None:
+        start_plotting()
+    with user_faults(), progress_bars() as bar:
+        start_jax()
+        import jax
+        import numpy as np
+
+        from sdm.theory import plots
+        from sdm.theory.covariances import log_spaced_eigenvalues
+        from sdm.theory.gamma_estimator import estimate_gamma
+        from sdm.theory.gradient_flow import gradient_flow, initialise
+        from sdm.theory.risk import gamma_matrix
+
+        curves = {}
+
+        def work() -> Report:
+            found = []
+            for index, condition in enumerate(kappa):
+                covariance = np.diag(log_spaced_eigenvalues(dim, condition))
+                key = jax.random.fold_in(jax.random.key(seed), index)
+                start = initialise(key, covariance, train, scale=scale)
+                path = gradient_flow(start, covariance, train)
+                excess = path.loss - path.loss_at_minimum
+                curves[f"κ = {condition:g}"] = (path.time, excess)
+                truth = gamma_matrix(covariance, train)
+                estimate = estimate_gamma(path.end)
+                found.append(
+                    {
+                        "kappa": condition,
+                        "gamma_relative_error": estimate.relative_error(truth),
+                        "asymmetry": estimate.asymmetry,
+                        "loss": float(path.loss[-1]),
+                        "loss_at_minimum": path.loss_at_minimum,
+                        "conserved_drift": float(np.ptp(path.conserved)),
+                        "rate": None if np.isnan(path.rate) else path.rate,
+                        "predicted_rate": path.predicted_rate,
+                        "time": float(path.time[-1]),
+                    }
+                )
+                bar("flows", index + 1, len(kappa))
+            return {"dim": dim, "train": train, "seed": seed, "flows": found}
+
+        def draw(report: Report) -> "dict[str, Figure]":
+            return {"flow": plots.flow(curves)}
+
+        report = _run(
+            work, draw, lambda r: {"flows": r["flows"]}, out, overwrite=overwrite
+        )
+    emit(report, as_json, lambda: _rows_table("Where the flow ends", report["flows"]))
+
+
+@theory.command("sample-size")
+def sample_size(
+    delta: Annotated[float, typer.Option(help="Loss δ allowed, in units of return.")],
+    dim: Dim = 5,
+    kappa: Annotated[float, typer.Option(help="Condition number κ of Λ.")] = 10.0,
+    actions: Actions = 5,
+    horizon: Steps = 20,
+    discount: Gamma = 0.95,
+    calibration: Annotated[
+        float | None,
+        typer.Option(help="C; measured in a first simulation, if not given."),
+    ] = None,
+    tasks: Annotated[int, typer.Option(help="Tasks simulated to confirm.")] = 200,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Say how many examples are enough by Proposition 2, and confirm it by simulation.
+
+    Example: `sdm theory sample-size --delta 5`
+    """
+    with user_faults():
+        start_jax()
+        import numpy as np
+
+        from sdm.theory.covariances import log_spaced_eigenvalues
+        from sdm.theory.sample_size import (
+            Achieved,
+            SampleSizes,
+            achieved,
+            sample_sizes,
+        )
+
+        covariance = np.diag(log_spaced_eigenvalues(dim, kappa))
+
+        def enough(c: float) -> SampleSizes:
+            return sample_sizes(
+                delta, covariance, horizon=horizon, discount=discount, calibration=c
+            )
+
+        def confirm(sizes: SampleSizes, seed: int) -> Achieved:
+            return achieved(
+                sizes,
+                covariance,
+                horizon=horizon,
+                discount=discount,
+                actions=actions,
+                tasks=tasks,
+                seed=seed,
+            )
+
+        assumed = 1.0 if calibration is None else calibration
+        sizes = enough(assumed)
+        found = confirm(sizes, seed)
+        while calibration is None and found.calibration > assumed:
+            # It depends on the sizes, and is an estimate: a tenth is added to it.
+            assumed = 1.1 * found.calibration
+            sizes = enough(assumed)
+            found = confirm(sizes, seed)
+        report = {
+            "delta": delta,
+            "kappa": kappa,
+            "dim": dim,
+            "horizon": horizon,
+            "discount": discount,
+            "calibration_assumed": assumed,
+            **dataclasses.asdict(sizes),
+            **{f"achieved_{k}": v for k, v in dataclasses.asdict(found).items()},
+            "holds": found.gap <= delta,
+        }
+    emit(report, as_json, lambda: pairs_table(report))
+
+
+@theory.command()
+def beyond(
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(help="Some of the studies; all of them, if none is named."),
+    ] = None,
+    out: Out = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Look at what the bound assumes or leaves out.
+
+    Studies: finite-training, linear-mdp, covariate-shift, looseness, noisy-labels.
+
+    Example: `sdm theory beyond linear-mdp --out results`
+    """
+    if out is not None:
+        start_plotting()
+    with user_faults(), progress_bars() as bar:
+        start_jax()
+        from sdm.theory import plots
+        from sdm.theory.beyond import STUDIES
+
+        chosen = study or list(STUDIES)
+        for name in chosen:
+            if name not in STUDIES:
+                fail(f"unknown study `{name}`", f"studies are: {', '.join(STUDIES)}")
+
+        def work() -> Report:
+            rows = {}
+            for index, name in enumerate(chosen):
+                bar("studies", index, len(chosen))
+                rows[name] = STUDIES[name](seed)
+            bar("studies", len(chosen), len(chosen))
+            return {"seed": seed, "studies": rows}
+
+        def draw(report: Report) -> "dict[str, Figure]":
+            found = report["studies"]
+            return {name: plots.DRAWINGS[name](rows) for name, rows in found.items()}
+
+        report = _run(work, draw, lambda r: r["studies"], out, overwrite=overwrite)
+    counts = {name: f"{len(rows)} rows" for name, rows in report["studies"].items()}
+    emit(report, as_json, lambda: pairs_table(counts | {"out": str(out)}))

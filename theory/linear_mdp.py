@@ -1,0 +1,175 @@
+r"""A linear MDP with dynamics, where calibration is measured and not assumed.
+
+Features φ(s, a) are distributions over d hidden modes, and mode k leads to states by
+the distribution μ_k: the transition law P(s'|s,a) = Σ_k φ_k(s,a) μ_k(s') has rank d.
+With rewards ⟨φ, θ⟩ every Q function is linear in φ, and Q*(s,a) = ⟨φ(s,a), w⟩ with w =
+θ + γ Σ_s' μ(s') max_a ⟨φ(s',a), w⟩. Tasks share φ and μ and differ in θ ~ N(0, I).
+
+A layer is trained to regress Q* in context (least squares in B, over many tasks). The
+policy is greedy in its Q̂, and goes where that leads it: the states it meets are its
+own, not the examples'. By the performance difference lemma
+
+    J(π*) - J(π̂) = E_{s ~ d^π̂} [V*(s) - Q*(s, π̂(s))] / (1 - γ) ≤ 2 √C ε / (1 - γ),
+
+with d^π̂ the discounted occupancy of the policy, ε² the risk on the examples'
+distribution and C the larger mean square of Q̂ - Q*, at the best action and the one
+taken, under d^π̂, in units of ε². All of it is computed exactly from P, but for the
+choice of the tasks.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sdm.theory.covariances import check_at_least, check_discount
+
+
+class LinearMDPs(NamedTuple):
+    """Tasks B with common features and transition law.
+
+    Attributes:
+        feature: φ, [S, A, d]; rows are distributions over modes.
+        mode: μ, [d, S]; rows are distributions over states.
+        theta: reward weights of each task.
+        weight: w, of each task.
+        discount: γ, below 1.
+
+    """
+
+    feature: Float[np.ndarray, "S A d"]
+    mode: Float[np.ndarray, "d S"]
+    theta: Float[np.ndarray, "B d"]
+    weight: Float[np.ndarray, "B d"]
+    discount: float
+
+    @property
+    def q(self) -> Float[np.ndarray, "B S A"]:
+        """Q* of every task."""
+        return np.einsum("sad,bd->bsa", self.feature, self.weight)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a greedy policy earns, averaged over tasks.
+
+    Attributes:
+        gap: J(π*) - J(π̂), from a uniformly random state.
+        risk: ε², over uniformly random states and actions, as in the examples.
+        calibration: C.
+        bound: 2 √C ε / (1 - γ).
+        bound_uncalibrated: the same with C = 1.
+
+    """
+
+    gap: float
+    risk: float
+    calibration: float
+    bound: float
+    bound_uncalibrated: float
+
+
+def sample_linear_mdps(
+    random: np.random.Generator,
+    *,
+    tasks: int,
+    states: int = 50,
+    actions: int = 5,
+    dim: int = 5,
+    discount: float = 0.9,
+    like: LinearMDPs | None = None,
+) -> LinearMDPs:
+    """Draw tasks; with `like`, new rewards for the same features and dynamics.
+
+    Raises:
+        ValueError: if a count is below 1, or γ is outside (0, 1).
+
+    """
+    for name, count in (
+        ("number of tasks", tasks),
+        ("number of states", states),
+        ("A", actions),
+        ("d", dim),
+    ):
+        check_at_least(name, count, 1)
+    check_discount(discount)
+    if discount == 1:
+        raise ValueError("γ = 1: an endless task needs a discount below 1")
+    if like is None:
+        # Half a count a mode: most features are near a corner, so that actions differ.
+        feature = random.dirichlet(np.full(dim, 0.5), (states, actions))
+        mode = random.dirichlet(np.full(states, 0.1), dim)
+    else:
+        feature, mode, discount = like.feature, like.mode, like.discount
+    theta = random.normal(size=(tasks, feature.shape[-1]))
+    weight = theta
+    # γ^n falls below rounding.
+    for _ in range(int(np.ceil(np.log(1e-16) / np.log(discount)))):
+        best = np.einsum("sad,bd->bsa", feature, weight).max(-1)
+        weight = theta + discount * best @ mode.T
+    return LinearMDPs(feature, mode, theta, weight, discount)
+
+
+def contexts(
+    random: np.random.Generator, tasks: LinearMDPs, examples: int
+) -> tuple[Float[np.ndarray, "B d"], Int[np.ndarray, "B 2"]]:
+    """The sums h of uniformly random examples, and one more state and action."""
+    states, actions, dim = tasks.feature.shape
+    count = len(tasks.weight)
+    chosen = random.integers(states * actions, size=(count, examples))
+    x = tasks.feature.reshape(-1, dim)[chosen]
+    y = np.einsum("bmd,bd->bm", x, tasks.weight)
+    asked = random.integers((states, actions), size=(count, 2))
+    return np.einsum("bm,bmd->bd", y, x) / examples, asked
+
+
+def train_estimator(
+    random: np.random.Generator, tasks: LinearMDPs, examples: int
+) -> Float[np.ndarray, "d d"]:
+    """B that predicts Q* = φᵀ B h best over the tasks, one prompt each."""
+    h, asked = contexts(random, tasks, examples)
+    phi = tasks.feature[asked[:, 0], asked[:, 1]]
+    label = np.einsum("bd,bd->b", phi, tasks.weight)
+    products = np.einsum("bi,bj->bij", phi, h).reshape(len(h), -1)
+    flat, *_ = np.linalg.lstsq(products, label, rcond=None)
+    return flat.reshape(phi.shape[-1], -1)
+
+
+def play(
+    random: np.random.Generator,
+    tasks: LinearMDPs,
+    estimator: Float[np.ndarray, "d d"],
+    support: int,
+) -> Played:
+    """Act greedily in every task on Q̂ from `support` examples."""
+    h, _ = contexts(random, tasks, support)
+    truth, guess = tasks.q, np.einsum("sad,de,be->bsa", tasks.feature, estimator, h)
+    error = guess - truth
+    best, taken = truth.argmax(-1), guess.argmax(-1)
+    states = truth.shape[1]
+    every = np.arange(states)
+    moves = tasks.feature[every, taken] @ tasks.mode  # [B, S, S]
+    start = np.full(states, 1 / states)
+    share = 1 - tasks.discount
+    system = np.eye(states) - tasks.discount * np.swapaxes(moves, -1, -2)
+    right = np.broadcast_to(share * start[:, None], (len(truth), states, 1))
+    occupancy = np.linalg.solve(system, right)[..., 0]  # [B, S]
+
+    def at(values: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, action[..., None], axis=-1)[..., 0]
+
+    lost = truth.max(-1) - at(truth, taken)
+    gap = float((occupancy * lost).sum(-1).mean()) / share
+    risk = float((error**2).mean())
+    chosen = max(
+        float((occupancy * at(error, action) ** 2).sum(-1).mean())
+        for action in (best, taken)
+    )
+    return Played(
+        gap=gap,
+        risk=risk,
+        calibration=chosen / risk,
+        bound=2 * float(np.sqrt(chosen)) / share,
+        bound_uncalibrated=2 * float(np.sqrt(risk)) / share,
+    )

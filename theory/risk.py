@@ -1,0 +1,110 @@
+r"""Risk of the trained layer: exact, bounded, and what of it a policy can feel.
+
+A layer that predicts ŷ = xᵀ B h from h = Σ y_i x_i / M has, averaged over tasks
+w ~ N(0, I), features N(0, Λ) and label noise of standard deviation σ, the risk
+
+    ε² = E (ŷ - wᵀ x)² = tr(B Λ Γ_M Bᵀ Λ) - 2 tr(B Λ²) + tr Λ,
+
+with Γ_M = (1 + 1/M) Λ + ((tr Λ + σ²)/M) I, because E h hᵀ = Λ Γ_M. At the global
+minimum for training prompts of N examples B = Γ⁻¹, Γ = Γ_N, and without noise this is
+
+    ε² = (1/M) [tr(Γ⁻²Λ³) + tr(Λ) tr(Γ⁻²Λ²)] + tr[(ΛΓ⁻¹ - I)² Λ].
+
+The first part falls with the support, the second, a bias, with the length of training
+alone. Lemma 1 of Zhang, Aghaei, Saghafian (2026) bounds it:
+ε² ≤ (d+1) tr(Λ)/M + (1 + 2d + d²κ) tr(Λ)/N².
+
+**Scaled.** A greedy policy is the same for ŷ and c ŷ, c > 0. The smallest risk over c,
+
+    ε*² = tr Λ - tr(B Λ²)² / tr(B Λ Γ_M Bᵀ Λ),
+
+therefore bounds the policy's loss as well as ε² does, and is never larger (ours; proof
+in docs/theory.md). For Λ ∝ I it does not depend on N, as the policy does not: ε*² =
+tr(Λ) (d+1)/(M+d+1).
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from sdm.theory.covariances import check_at_least, check_covariance
+
+Matrix = Float[np.ndarray, "d d"]
+
+
+def gamma_matrix(covariance: Matrix, examples: float, *, noise: float = 0.0) -> Matrix:
+    """Γ of prompts of so many examples; infinitely many for `numpy.inf`.
+
+    Raises:
+        ValueError: if Λ is not positive definite, or there is no example.
+
+    """
+    check_covariance(covariance)
+    if not examples >= 1:
+        raise ValueError(f"{examples:g} examples: must be 1 or more")
+    spread = (np.trace(covariance) + noise**2) / examples
+    return (1 + 1 / examples) * covariance + spread * np.eye(len(covariance))
+
+
+def estimator(covariance: Matrix, train: float, *, noise: float = 0.0) -> Matrix:
+    """B = Γ⁻¹ of the layer trained on prompts of `train` examples."""
+    return np.linalg.inv(gamma_matrix(covariance, train, noise=noise))
+
+
+def _moments(
+    estimator: Matrix, covariance: Matrix, support: float, noise: float
+) -> tuple[float, float, float]:
+    """E ŷ², E ŷ wᵀx and E (wᵀx)²."""
+    second = covariance @ gamma_matrix(covariance, support, noise=noise)
+    return (
+        float(np.trace(estimator @ second @ estimator.T @ covariance)),
+        float(np.trace(estimator @ covariance @ covariance)),
+        float(np.trace(covariance)),
+    )
+
+
+def exact_risk(
+    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+) -> float:
+    """ε² of the prediction with B from M examples with covariance Λ.
+
+    Λ and the noise are those of the test; B may come from other ones.
+
+    Raises:
+        ValueError: if Λ is not positive definite, or M less than 1.
+
+    """
+    square, product, label = _moments(estimator, covariance, support, noise)
+    return square - 2 * product + label
+
+
+def best_scale(
+    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+) -> float:
+    """The c for which c ŷ has the smallest risk."""
+    square, product, _ = _moments(estimator, covariance, support, noise)
+    return product / square
+
+
+def scaled_risk(
+    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+) -> float:
+    """ε*², the risk of c ŷ for that c (ours)."""
+    square, product, label = _moments(estimator, covariance, support, noise)
+    return label - product**2 / square
+
+
+def lemma_1(covariance: Matrix, support: float, train: float) -> float:
+    """The bound on ε² of Lemma 1, for noiseless labels and matched covariances.
+
+    Raises:
+        ValueError: if Λ is not positive definite, or M or N less than 1.
+
+    """
+    check_covariance(covariance)
+    check_at_least("M", support, 1)
+    check_at_least("N", train, 1)
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    dim, trace = len(eigenvalues), eigenvalues.sum()
+    condition = eigenvalues[-1] / eigenvalues[0]
+    length = 1 + 2 * dim + dim**2 * condition
+    return float((dim + 1) * trace / support + length * trace / train**2)
