@@ -29,7 +29,7 @@ DIM, TRAIN = 5, 20
 
 def finite_training(seed: int = 0) -> Rows:
     """Excess risk of layers trained on n tasks, and how far their Γ is off."""
-    condition, tasks = 10.0, (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+    condition, tasks = 4.0, (64, 128, 256, 512, 1024, 2048, 4096, 8192)
     covariance = np.diag(log_spaced_eigenvalues(DIM, condition))
     best = exact_risk(estimator(covariance, TRAIN), covariance, TRAIN)
     truth = gamma_matrix(covariance, TRAIN)
@@ -60,7 +60,7 @@ def linear_mdp(seed: int = 0) -> Rows:
     found = []
     for repeat in range(3):
         random = np.random.default_rng([seed, repeat])
-        training = sample_linear_mdps(random, tasks=20_000)
+        training = sample_linear_mdps(random, tasks=5000)
         test = sample_linear_mdps(random, tasks=200, like=training)
         for train in (10, 40, 160):
             fitted = train_estimator(random, training, train)

@@ -3,8 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
+Number = float | int  # what a caller may write for a real number
 
-def log_spaced_eigenvalues(dim: int, condition: float) -> Float[np.ndarray, " d"]:
+
+def log_spaced_eigenvalues(dim: int, condition: Number) -> Float[np.ndarray, " d"]:
     """Eigenvalues spaced evenly in logarithm, largest first, summing to `dim`.
 
     The sum is our choice: the size of the labels, tr Λ, is then the same for every
@@ -37,13 +39,13 @@ def check_covariance(covariance: Float[np.ndarray, "d d"]) -> None:
         raise ValueError(f"Λ has the eigenvalue {smallest:g}: all must be positive")
 
 
-def check_at_least(name: str, value: float, least: float) -> None:
+def check_at_least(name: str, value: Number, least: Number) -> None:
     """Raise `ValueError` unless `value` is finite and at least `least`."""
     if not least <= value < np.inf:
         raise ValueError(f"{name} = {value:g}: must be {least:g} or more")
 
 
-def check_discount(discount: float) -> None:
+def check_discount(discount: Number) -> None:
     """Raise `ValueError` unless 0 < γ ≤ 1."""
     if not 0 < discount <= 1:
         raise ValueError(f"γ = {discount:g}: must be above 0 and at most 1")

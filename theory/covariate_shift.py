@@ -12,14 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from sdm.theory.covariances import Number
 from sdm.theory.risk import gamma_matrix
 
 
 def estimator_of_random_covariances(
     covariances: Sequence[Float[np.ndarray, "d d"]],
-    train: float,
+    train: Number,
     *,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Float[np.ndarray, " k"] | None = None,
 ) -> Float[np.ndarray, "d d"]:
     """B of the smallest average risk, where each training task draws its own Λ.
 
@@ -47,7 +48,7 @@ def estimator_of_random_covariances(
 
 
 def rotated(
-    covariance: Float[np.ndarray, "d d"], angle: float
+    covariance: Float[np.ndarray, "d d"], angle: Number
 ) -> Float[np.ndarray, "d d"]:
     """Λ turned by an angle in the plane of its first and last axis, in radians."""
     turn = np.eye(len(covariance))

@@ -28,7 +28,7 @@ from sdm.theory.linear_attention import (
 )
 from sdm.theory.precision import in_double_precision
 
-MOMENTUM, BATCH = 0.9, 64
+MOMENTUM, BATCH, STEP = 0.9, 64, 0.3
 
 
 @in_double_precision
@@ -38,15 +38,15 @@ def train_on_tasks(
     *,
     train: int,
     tasks: tuple[int, ...],
-    steps: int = 4000,
+    steps: int = 12_000,
 ) -> tuple[Attention, Prompts]:
     """Train one layer for each number of tasks, all from the same start.
 
     Minibatches of 64 prompts, drawn with replacement from the first n; momentum 0.9.
-    The step is 0.1 (1 - momentum) / L and falls to zero along a cosine, with L the
-    largest curvature of the population loss at its minimum: a step below 1/L is stable
-    where the loss is quadratic, and the fourth moments of the prompts ask for the
-    margin.
+    The step is 0.3 (1 - momentum) / L and falls to zero along a cosine, with L no less
+    than the largest curvature of the population loss at its minimum: a step below 1/L
+    is stable where the loss is quadratic, and the fourth moments of the prompts ask for
+    the margin.
 
     Args:
         key: decides the tasks, the start and the minibatches.
@@ -75,7 +75,7 @@ def train_on_tasks(
         prompts,
         for_batches,
         jnp.asarray(tasks),
-        0.1 * (1 - MOMENTUM) / _largest_curvature(lam, train),
+        STEP * (1 - MOMENTUM) / _largest_curvature(lam, train),
         steps=steps,
     )
     return trained, prompts
@@ -102,9 +102,10 @@ def _train(
     *,
     steps: int,
 ) -> Attention:
-    optimiser = optax.sgd(
-        optax.cosine_decay_schedule(step_size, steps), momentum=MOMENTUM
-    )
+    def cosine(count: Array) -> Array:
+        return step_size * (1 + jnp.cos(jnp.pi * count.astype(float) / steps)) / 2
+
+    optimiser = optax.sgd(cosine, momentum=MOMENTUM)
 
     def loss(parameters: Attention, batch: Prompts) -> Array:
         return 0.5 * ((predict(parameters, batch.prompt) - batch.label) ** 2).mean()

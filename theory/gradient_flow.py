@@ -27,7 +27,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Float, Key
 
-from sdm.theory.covariances import check_at_least, check_covariance
+from sdm.theory.covariances import Number, check_at_least, check_covariance
 from sdm.theory.linear_attention import (
     Attention,
     gamma,
@@ -86,7 +86,7 @@ def initialise(
     covariance: Float[np.ndarray, "d d"],
     examples: int,
     *,
-    scale: float | None = None,
+    scale: Number | None = None,
 ) -> Attention:
     """Assumption 3.3 with a random Θ; the scale σ is half the largest, unless given.
 

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from sdm.theory.covariances import Number
+
 
 class Attention(NamedTuple):
     """Parameters of the layer for features of dimension d.
@@ -59,8 +61,13 @@ def attend(
 def predict(
     parameters: Attention, prompt: Float[Array, "*B D L"]
 ) -> Float[Array, "*B"]:
-    """The label of the query: the bottom right entry of the layer's output."""
-    return attend(parameters, prompt)[..., -1, -1]
+    """The label of the query: the bottom right entry of the layer's output.
+
+    Without the rest of the output, which nothing depends on.
+    """
+    asked = parameters.key_query @ prompt[..., -1:]
+    scores = jnp.swapaxes(prompt, -1, -2) @ asked / (prompt.shape[-1] - 1)
+    return prompt[..., -1, -1] + (parameters.value[-1] @ (prompt @ scores))[..., 0]
 
 
 class LinearSelfAttention(nnx.Module):
@@ -100,7 +107,7 @@ def sample_prompts(
     *,
     tasks: int,
     examples: int,
-    noise: float = 0.0,
+    noise: Number = 0.0,
 ) -> Prompts:
     """Prompts of random tasks: w ~ N(0, I), features ~ N(0, Λ), noise of the examples.
 
@@ -127,7 +134,7 @@ def gamma(
     covariance: Float[Array, "d d"],
     examples: int | Float[Array, ""],
     *,
-    noise: float = 0.0,
+    noise: Number = 0.0,
 ) -> Float[Array, "d d"]:
     """Γ = (1 + 1/N) Λ + ((tr Λ + σ²)/N) I for training prompts of N examples.
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from sdm.theory.covariances import check_at_least, check_discount
+from sdm.theory.covariances import Number, check_at_least, check_discount
 
 
 class LinearMDPs(NamedTuple):
@@ -42,7 +42,7 @@ class LinearMDPs(NamedTuple):
     mode: Float[np.ndarray, "d S"]
     theta: Float[np.ndarray, "B d"]
     weight: Float[np.ndarray, "B d"]
-    discount: float
+    discount: Number
 
     @property
     def q(self) -> Float[np.ndarray, "B S A"]:
@@ -77,7 +77,7 @@ def sample_linear_mdps(
     states: int = 50,
     actions: int = 5,
     dim: int = 5,
-    discount: float = 0.9,
+    discount: Number = 0.9,
     like: LinearMDPs | None = None,
 ) -> LinearMDPs:
     """Draw tasks; with `like`, new rewards for the same features and dynamics.
@@ -103,10 +103,11 @@ def sample_linear_mdps(
     else:
         feature, mode, discount = like.feature, like.mode, like.discount
     theta = random.normal(size=(tasks, feature.shape[-1]))
-    weight = theta
+    weight, every = theta, feature.reshape(-1, feature.shape[-1])
+    shape = (len(theta), *feature.shape[:2])
     # γ^n falls below rounding.
     for _ in range(int(np.ceil(np.log(1e-16) / np.log(discount)))):
-        best = np.einsum("sad,bd->bsa", feature, weight).max(-1)
+        best = (weight @ every.T).reshape(shape).max(-1)
         weight = theta + discount * best @ mode.T
     return LinearMDPs(feature, mode, theta, weight, discount)
 
@@ -144,7 +145,7 @@ def play(
 ) -> Played:
     """Act greedily in every task on Q̂ from `support` examples."""
     h, _ = contexts(random, tasks, support)
-    truth, guess = tasks.q, np.einsum("sad,de,be->bsa", tasks.feature, estimator, h)
+    truth, guess = tasks.q, np.einsum("sad,bd->bsa", tasks.feature, h @ estimator.T)
     error = guess - truth
     best, taken = truth.argmax(-1), guess.argmax(-1)
     states = truth.shape[1]

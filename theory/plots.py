@@ -136,7 +136,7 @@ def covariate_shift(rows: Rows) -> "Figure":
         axes.axhline(1, color="k", linestyle="--")
         axes.set(yscale="log", xlabel=kind)
         if not kind.startswith("rotation"):
-            axes.set_xscale("log")
+            axes.set_xscale("log", base=2 if kind == "scale" else 10)
     panels[0].set_ylabel("risk / Lemma 1 (dotted: matched training)")
     panels[-1].legend(fontsize="small")
     return figure

@@ -26,12 +26,14 @@ tr(Λ) (d+1)/(M+d+1).
 import numpy as np
 from jaxtyping import Float
 
-from sdm.theory.covariances import check_at_least, check_covariance
+from sdm.theory.covariances import Number, check_at_least, check_covariance
 
 Matrix = Float[np.ndarray, "d d"]
 
 
-def gamma_matrix(covariance: Matrix, examples: float, *, noise: float = 0.0) -> Matrix:
+def gamma_matrix(
+    covariance: Matrix, examples: Number, *, noise: Number = 0.0
+) -> Matrix:
     """Γ of prompts of so many examples; infinitely many for `numpy.inf`.
 
     Raises:
@@ -45,13 +47,13 @@ def gamma_matrix(covariance: Matrix, examples: float, *, noise: float = 0.0) -> 
     return (1 + 1 / examples) * covariance + spread * np.eye(len(covariance))
 
 
-def estimator(covariance: Matrix, train: float, *, noise: float = 0.0) -> Matrix:
+def estimator(covariance: Matrix, train: Number, *, noise: Number = 0.0) -> Matrix:
     """B = Γ⁻¹ of the layer trained on prompts of `train` examples."""
     return np.linalg.inv(gamma_matrix(covariance, train, noise=noise))
 
 
 def _moments(
-    estimator: Matrix, covariance: Matrix, support: float, noise: float
+    estimator: Matrix, covariance: Matrix, support: Number, noise: Number
 ) -> tuple[float, float, float]:
     """E ŷ², E ŷ wᵀx and E (wᵀx)²."""
     second = covariance @ gamma_matrix(covariance, support, noise=noise)
@@ -63,7 +65,7 @@ def _moments(
 
 
 def exact_risk(
-    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+    estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
     """ε² of the prediction with B from M examples with covariance Λ.
 
@@ -78,7 +80,7 @@ def exact_risk(
 
 
 def best_scale(
-    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+    estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
     """The c for which c ŷ has the smallest risk."""
     square, product, _ = _moments(estimator, covariance, support, noise)
@@ -86,14 +88,14 @@ def best_scale(
 
 
 def scaled_risk(
-    estimator: Matrix, covariance: Matrix, support: float, *, noise: float = 0.0
+    estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
     """ε*², the risk of c ŷ for that c (ours)."""
     square, product, label = _moments(estimator, covariance, support, noise)
     return label - product**2 / square
 
 
-def lemma_1(covariance: Matrix, support: float, train: float) -> float:
+def lemma_1(covariance: Matrix, support: Number, train: Number) -> float:
     """The bound on ε² of Lemma 1, for noiseless labels and matched covariances.
 
     Raises:

@@ -16,7 +16,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sdm.theory.covariances import check_at_least, check_covariance, check_discount
+from sdm.theory.covariances import (
+    Number,
+    check_at_least,
+    check_covariance,
+    check_discount,
+)
 from sdm.theory.risk import estimator, exact_risk
 from sdm.theory.simulation import simulate
 
@@ -56,16 +61,16 @@ class Achieved:
 
     gap: float
     gap_se: float
-    calibration: float
+    calibration: Number
 
 
 def sample_sizes(
-    delta: float,
+    delta: Number,
     covariance: Float[np.ndarray, "d d"],
     *,
     horizon: int = 20,
-    discount: float = 0.95,
-    calibration: float = 1.0,
+    discount: Number = 0.95,
+    calibration: Number = 1.0,
 ) -> SampleSizes:
     """Sizes by Proposition 2.
 
@@ -111,7 +116,7 @@ def achieved(
     covariance: Float[np.ndarray, "d d"],
     *,
     horizon: int = 20,
-    discount: float = 0.95,
+    discount: Number = 0.95,
     actions: int = 5,
     tasks: int = 200,
     seed: int = 0,

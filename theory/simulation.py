@@ -14,7 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from sdm.theory.covariances import check_at_least, check_covariance, check_discount
+from sdm.theory.covariances import (
+    Number,
+    check_at_least,
+    check_covariance,
+    check_discount,
+)
 from sdm.theory.precision import in_double_precision
 
 EXAMPLES_TOGETHER = 1 << 19  # of all tasks that are worked on at once
@@ -29,6 +34,8 @@ class TaskErrors(NamedTuple):
         absolute: mean of |Q̂ - Q*| over all candidates.
         square_best: mean of (Q̂ - Q*)² at the best candidates.
         square_taken: the same at those taken.
+        moments_best: means of Q̂², Q̂ Q* and Q*² at the best candidates.
+        moments_taken: the same at those taken.
         absolute_best: mean of |Q̂ - Q*| at the best candidates.
         absolute_taken: the same at those taken.
         discounted: Σ_t γ^t (|Q̂ - Q*| at the best + at the one taken): no smaller than
@@ -41,6 +48,8 @@ class TaskErrors(NamedTuple):
     absolute: Float[np.ndarray, "M N B"]
     square_best: Float[np.ndarray, "M N B"]
     square_taken: Float[np.ndarray, "M N B"]
+    moments_best: Float[np.ndarray, "M N 3 B"]
+    moments_taken: Float[np.ndarray, "M N 3 B"]
     absolute_best: Float[np.ndarray, "M N B"]
     absolute_taken: Float[np.ndarray, "M N B"]
     discounted: Float[np.ndarray, "M N B"]
@@ -56,8 +65,8 @@ def simulate(
     tasks: int = 1000,
     horizon: int = 20,
     actions: int = 5,
-    discount: float = 0.95,
-    noise: float = 0.0,
+    discount: Number = 0.95,
+    noise: Number = 0.0,
 ) -> TaskErrors:
     """Play tasks with every estimator B and every support size.
 
@@ -132,10 +141,14 @@ def _simulate(
         def at(values: Array, index: Array) -> Array:
             return jnp.take_along_axis(values, index, axis=-1)[..., 0]
 
-        shape = error.shape[:-1]
-        at_best = at(error, jnp.broadcast_to(best, (*shape, 1)))
-        at_taken = at(error, taken)
-        earned = at(jnp.broadcast_to(truth[None, None], error.shape), taken)
+        def moments(index: Array) -> Array:
+            q, value = at(guess, index), at(every_truth, index)
+            return jnp.stack([(q**2), q * value, value**2], axis=-1).mean(-2)
+
+        every_truth = jnp.broadcast_to(truth[None, None], error.shape)
+        best = jnp.broadcast_to(best, taken.shape)
+        at_best, at_taken = at(error, best), at(error, taken)
+        earned = at(every_truth, taken)
         weight = discount ** jnp.arange(horizon, dtype=root.dtype)
         return dict(
             gap=(truth.max(-1)[None, None] - earned) @ weight,
@@ -143,6 +156,8 @@ def _simulate(
             absolute=abs(error).mean((-2, -1)),
             square_best=(at_best**2).mean(-1),
             square_taken=(at_taken**2).mean(-1),
+            moments_best=moments(best),
+            moments_taken=moments(taken),
             absolute_best=abs(at_best).mean(-1),
             absolute_taken=abs(at_taken).mean(-1),
             discounted=(abs(at_best) + abs(at_taken)) @ weight,
