@@ -7,13 +7,14 @@ the best action and the one taken ("on-policy calibration"),
 
 The chain behind it, every link of which is checked for every κ, M and N:
 
-1. simulated risk = exact risk, within three standard errors; 2. exact risk ≤ Lemma 1;
-3. gap ≤ discounted errors at the best action and the one taken (in every task); 4. gap
-≤ 2 ε̂ (1 - γ^T)/(1 - γ), ε̂ measured over all candidates: the paper's E.2; 5. gap ≤ 2
-√C ε (1 - γ^T)/(1 - γ) with the exact ε and C as measured; 6. gap ≤ min over c > 0 of
-(e_best(c) + e_taken(c)) (1 - γ^T)/(1 - γ), with e(c) the root
-   mean square of c Q̂ - Q* at the two actions: c Q̂ acts like Q̂ (ours). It is no larger
-   than 5, which takes c = 1 and the larger of the two twice.
+1. simulated risk = exact risk, within three standard errors;
+2. exact risk ≤ Lemma 1;
+3. gap ≤ discounted errors at the best action and the one taken (in every task);
+4. gap ≤ 2 ε̂ (1 - γ^T)/(1 - γ), ε̂ measured over all candidates: the paper's E.2;
+5. gap ≤ 2 √C ε (1 - γ^T)/(1 - γ) with the exact ε and C as measured;
+6. gap ≤ min over c > 0 of (e_best(c) + e_taken(c)) (1 - γ^T)/(1 - γ), with e(c) the
+   root mean square of c Q̂ - Q* at the two actions: c Q̂ acts like Q̂ (ours). It is no
+   larger than 5, which takes c = 1 and the larger of the two twice.
 """
 
 from collections.abc import Callable, Sequence
