@@ -60,7 +60,7 @@ def linear_mdp(seed: int = 0) -> Rows:
     found = []
     for repeat in range(3):
         random = np.random.default_rng([seed, repeat])
-        training = sample_linear_mdps(random, tasks=5000)
+        training = sample_linear_mdps(random, tasks=2000)
         test = sample_linear_mdps(random, tasks=200, like=training)
         for train in (10, 40, 160):
             fitted = train_estimator(random, training, train)
