@@ -17,6 +17,7 @@ from sdm.commands.console import (
     fail,
     pairs_table,
     progress_bars,
+    say,
     start_jax,
     start_plotting,
     user_faults,
@@ -273,6 +274,7 @@ def sample_size(
 
         from sdm.theory.covariances import log_spaced_eigenvalues
         from sdm.theory.sample_size import (
+            MOST_SIMULATED,
             Achieved,
             SampleSizes,
             achieved,
@@ -298,13 +300,16 @@ def sample_size(
             )
 
         assumed = 1.0 if calibration is None else calibration
-        sizes = enough(assumed)
-        found = confirm(sizes, seed)
-        while calibration is None and found.calibration > assumed:
-            # It depends on the sizes, and is an estimate: a tenth is added to it.
-            assumed = 1.1 * found.calibration
-            sizes = enough(assumed)
+        sizes, found = enough(assumed), None
+        if sizes.support <= MOST_SIMULATED:
             found = confirm(sizes, seed)
+            while calibration is None and found.calibration > assumed:
+                # It depends on the sizes, and is an estimate: a tenth is added to it.
+                assumed = 1.1 * found.calibration
+                sizes = enough(assumed)
+                found = confirm(sizes, seed)
+        else:
+            say(f"not simulated: M is more than {MOST_SIMULATED} examples", "yellow")
         report = {
             "delta": delta,
             "kappa": kappa,
@@ -313,8 +318,10 @@ def sample_size(
             "discount": discount,
             "calibration_assumed": assumed,
             **dataclasses.asdict(sizes),
-            **{f"achieved_{k}": v for k, v in dataclasses.asdict(found).items()},
-            "holds": found.gap <= delta,
+            "achieved_gap": found and found.gap,
+            "achieved_gap_se": found and found.gap_se,
+            "achieved_calibration": found and found.calibration,
+            "holds": found and found.gap <= delta,
         }
     emit(report, as_json, lambda: pairs_table(report))
 

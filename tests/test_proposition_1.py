@@ -184,3 +184,13 @@ def test_what_has_no_sample_size_is_refused(changes, message):
     options = {"delta": 1.0, "covariance": np.eye(2), **changes}
     with pytest.raises(ValueError, match=message):
         sample_sizes(options.pop("delta"), options.pop("covariance"), **options)
+
+
+def test_double_precision_is_used_within_and_left_alone_without():
+    b = estimator(np.eye(2), 10)[None, None]
+    wanted = simulate(jax.random.key(1), np.eye(2), b, (6,), tasks=3, horizon=2)
+    with jax.enable_x64(False):
+        found = simulate(jax.random.key(1), np.eye(2), b, (6,), tasks=3, horizon=2)
+        assert jax.numpy.ones(1).dtype == "float32"
+    assert found.gap.dtype == "float64"
+    np.testing.assert_array_equal(found.gap, wanted.gap)

@@ -76,6 +76,14 @@ def test_sample_size_is_confirmed():
     assert report["achieved_calibration"] <= report["calibration_assumed"]
 
 
+def test_sizes_too_large_to_simulate_are_still_told():
+    options = ["--delta", "0.001", "--json"]
+    result = run(app, ["theory", "sample-size", *options])
+    assert result.exit_code == 0 and "not simulated" in result.stderr
+    report = json.loads(result.stdout)
+    assert report["support"] > 10**9 and report["holds"] is None
+
+
 @pytest.mark.parametrize("name", [n for n in STUDIES if n != "looseness"])
 def test_every_study_has_rows_and_a_picture(name, tmp_path):
     result = run(app, ["theory", "beyond", name, "--out", str(tmp_path / "b")])

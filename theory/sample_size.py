@@ -25,6 +25,8 @@ from sdm.theory.covariances import (
 from sdm.theory.risk import estimator, exact_risk
 from sdm.theory.simulation import simulate
 
+MOST_SIMULATED = 300_000  # examples; 200 tasks of them take half a minute
+
 
 @dataclass(frozen=True)
 class SampleSizes:
@@ -121,7 +123,17 @@ def achieved(
     tasks: int = 200,
     seed: int = 0,
 ) -> Achieved:
-    """Simulate the policy with M and N."""
+    """Simulate the policy with M and N.
+
+    Raises:
+        ValueError: if M is beyond what is simulated in seconds.
+
+    """
+    if sizes.support > MOST_SIMULATED:
+        raise ValueError(
+            f"M = {sizes.support} examples are too many to simulate: "
+            f"must be {MOST_SIMULATED} or fewer"
+        )
     b = estimator(covariance, sizes.train)
     found = simulate(
         jax.random.key(seed),
