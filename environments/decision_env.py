@@ -51,7 +51,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
     def __init__(
         self, model: Model | str | os.PathLike[str], *, horizon: int = 10
     ) -> None:
-        """Play a model, or the one in a `.POMDP` or `.npz` file.
+        """Play a model, or the one in a file as `load_model` reads it.
 
         Raises:
             ValueError: if model or horizon is not well posed, or a batch.
@@ -116,6 +116,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             raise ValueError(f"action = {action!r}: must be in {self.action_space}")
         if self._stage >= self.horizon:
             raise RuntimeError("the episode is over: call reset() first")
+        action = int(action)
         paid = float(self._reward[self._state, action])
         self._state = self._draw(self._transition[self._state, action])
         self._stage += 1

@@ -36,27 +36,43 @@ def from_gymnasium(
             makes no MDP.
 
     """
-    table = source
+    table: Any = source
     if isinstance(source, gymnasium.Env):
         inner = source.unwrapped
-        table = getattr(inner, "P", None)  # type: ignore[assignment]
+        table = getattr(inner, "P", None)
         if table is None:
             raise ValueError(f"{type(inner).__name__} has no table `P` of transitions")
         if initial is None:
             initial = getattr(inner, "initial_state_distrib", None)
     if initial is None:
         raise ValueError("there is no distribution of the first state: pass `initial`")
-    states, actions = len(table), len(table[0])  # type: ignore[arg-type,index]
+    if not table or 0 not in table:
+        raise ValueError("P must be a table with the states 0, 1, …")
+    states, actions = len(table), len(table[0])
+    if np.shape(initial) != (states,):
+        raise ValueError(f"initial has shape {np.shape(initial)}: must be ({states},)")
     transition = np.zeros((states + 1, actions, states + 1))
     reward = np.zeros((states + 1, actions))
     endings = []
     for s in range(states):
         for a in range(actions):
             try:
-                rows = table[s][a]  # type: ignore[index]
+                rows = [(c, n, r, over) for c, n, r, over in table[s][a]]
+                extra = len(table[s]) > actions
             except (KeyError, IndexError) as error:
                 raise ValueError(f"P[{s}][{a}] is missing") from error
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"P[{s}][{a}] must list (probability, next state, reward, "
+                    "terminated)"
+                ) from error
+            if extra:
+                raise ValueError(f"P[{s}] has more actions than P[0]: {len(table[s])}")
             for chance, following, paid, over in rows:
+                if not 0 <= chance <= 1:
+                    raise ValueError(
+                        f"P[{s}][{a}] has the probability {chance:g}: must be 0 to 1"
+                    )
                 if not 0 <= following < states:
                     raise ValueError(
                         f"P[{s}][{a}] leads to state {following}: must be 0 to "

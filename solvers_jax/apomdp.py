@@ -15,7 +15,6 @@ Which answers are certified depends on α and K (spelled out in `docs/apomdp.md`
 
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -25,9 +24,12 @@ from sdm.solvers_jax.belief_model import (
     distinct_actions,
     restrict,
     rounding,
+    standardise,
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
+    flattened,
+    in_rewards,
     plans_and_rounds,
     shaped,
 )
@@ -84,30 +86,33 @@ def solve_apomdp(
     if points < 4:
         raise ValueError(f"points = {points}: must be 4 or more")
     batch, actions = batch_shape(model), distinct_actions(model)
-    task = restrict(belief_model(model), actions)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+    task, units = standardise(restrict(belief_model(model), actions))
+    flat, own = flattened((task, units), len(batch))
     convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
     found = refine(
         flat,
         horizon=horizon,
         points=resolutions(points, coarsest=points // 4),
         convex=convex,
-        enough=lambda lower, upper: np.zeros(len(lower), bool),
+        enough=lambda tasks, lower, upper: np.zeros(len(tasks), bool),
     )
-    value, slack = found.lower[-1], rounding(flat, horizon)
+    found = in_rewards(found, flat, own, horizon)
+    value, slack = found.lower[-1], rounding(flat, own, horizon)
     lower = upper = None
     if convex:
         lower, upper = value - slack, found.upper[-1] + slack
         value, error = lower, upper - lower
     else:
         last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
-        error = last + before / 2 + LEAST_ERROR * returns_range(flat, horizon)
+        least = LEAST_ERROR * returns_range(flat, horizon) * np.asarray(own.scale)
+        error = last + before / 2 + least + slack
     plans, choice, rounds = plans_and_rounds(found, batch, actions)
     return APOMDPSolution(
         plans=plans,
         choice=choice,
         model=task,
         rounds=rounds,
+        units=units,
         actions=actions,
         value=shaped(value, batch),
         error=shaped(error, batch),

@@ -100,13 +100,49 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
     )
 
 
-def rounding(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:
+class Units(eqx.Module):
+    """What the kernels' rewards stand for: centre + scale × theirs.
+
+    Theirs lie between -1/2 and 1/2. What a solver chooses in single precision, and
+    every absolute tolerance, then fits any rewards: a common bonus, cents or millions.
+
+    Attributes:
+        centre: middle of the task's rewards.
+        scale: their range, or 1 where they are all equal.
+
+    """
+
+    centre: Float[Array, "*B"]
+    scale: Float[Array, "*B"]
+
+
+def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
+    """The same task in units of its own, with its leading axes."""
+    low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
+    centre, span = low / 2 + high / 2, high - low
+    scale = jnp.where(span > 0, span, 1)
+    reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
+    return eqx.tree_at(lambda m: m.reward, model, reward), Units(centre, scale)
+
+
+def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"]:
+    """1 + γ + … of 0, 1, …, T stages: what a reward of 1 in each is worth."""
+    stage = jnp.arange(horizon, dtype=discount.dtype)
+    factors = discount[..., None] ** stage.reshape(*[1] * discount.ndim, -1)
+    return jnp.concatenate(
+        [jnp.zeros_like(factors[..., :1]), jnp.cumsum(factors, axis=-1)], axis=-1
+    )
+
+
+def rounding(model: BeliefModel, units: Units, horizon: int) -> Float[np.ndarray, " B"]:
     """How far rounding can carry a bound: what certified bounds are widened by.
 
     T stages of sums over states and symbols, each off by less than one unit in the last
-    place a term, of values no larger than T times the largest reward.
+    place a term, of values no larger than T times the largest reward; and the same for
+    the centre of the rewards, which is taken away and added again.
     """
     terms = model.transition.shape[-1] + model.observation.shape[-1]
     largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))
     unit = np.finfo(model.reward.dtype).eps
-    return np.asarray(unit * horizon * terms * largest_value)
+    kernel = unit * horizon * terms * largest_value * np.asarray(units.scale)
+    return np.asarray(kernel + 4 * unit * horizon * np.abs(np.asarray(units.centre)))

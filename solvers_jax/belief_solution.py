@@ -1,14 +1,18 @@
 """What every solver over beliefs returns: plans, and a policy that looks ahead."""
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities
 from sdm.solvers_jax.point_based import Plans, action_values
 from sdm.solvers_jax.refinement import Refined
+
+T = TypeVar("T")
 
 
 class Rounds(eqx.Module):
@@ -29,6 +33,9 @@ class Rounds(eqx.Module):
 class BeliefSolution(eqx.Module):
     """Plans for every stage, and the policy of looking one step ahead with them.
 
+    Plans and model are in the units of `units`; `alpha_vectors` and `action_value` are
+    in those of the rewards.
+
     Attributes:
         plans: what follows a decision: entry t is about stage t + 1, and the last is
             worth nothing. Plan n is worth, at belief b, α times the smallest plus 1 - α
@@ -36,7 +43,8 @@ class BeliefSolution(eqx.Module):
             is the best plan's. Where V is convex there is one l.
         choice: the action that each plan takes first, for stages 1 to T - 1.
         model: the task, with actions that do the same merged.
-        rounds: values on the way.
+        rounds: values on the way, in units of the rewards.
+        units: what rewards of `model` and values of `plans` stand for.
         actions: the lowest index of each distinct action.
 
     """
@@ -45,6 +53,7 @@ class BeliefSolution(eqx.Module):
     choice: Int[Array, "*B U N"]
     model: BeliefModel
     rounds: Rounds
+    units: Units
     actions: tuple[int, ...] = eqx.field(static=True)
 
     @eqx.filter_jit
@@ -52,13 +61,32 @@ class BeliefSolution(eqx.Module):
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:
         """Actions at stage `t` in beliefs `x`, for N beliefs of every task."""
-        best = self.action_value(t, x).argmax(-1)
+        best = self._lookahead(t, x).argmax(-1)
         return jnp.asarray(self.actions, jnp.int32)[best]
 
     def action_value(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
         """Value of each distinct action, looking one step ahead."""
+        horizon = self.plans.point.shape[-3]
+        left = annuities(self.model.discount, horizon)[..., horizon - jnp.asarray(t)]
+        centre = self.units.centre * left
+        scale = self.units.scale[..., None, None]
+        return scale * self._lookahead(t, x) + centre[..., None, None]
+
+    @property
+    def alpha_vectors(self) -> Float[Array, "*B T N L S"]:
+        """The α-vectors of `plans`, in units of the rewards."""
+        horizon = self.plans.point.shape[-3]
+        left = annuities(self.model.discount, horizon)[..., horizon - 1 :: -1]
+        centre = self.units.centre[..., None] * left
+        scale = self.units.scale[..., None, None, None, None]
+        return scale * self.plans.vector + centre[..., None, None, None]
+
+    def _lookahead(
+        self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
+    ) -> Float[Array, "*B N C"]:
+        """Values of actions in the units of the plans."""
         batch, now = x.shape[:-2], jnp.asarray(t)
         after = jax.tree.map(lambda p: jnp.take(p, now, axis=len(batch)), self.plans)
         flat = jax.tree.map(
@@ -67,6 +95,17 @@ class BeliefSolution(eqx.Module):
         )
         value = jax.lax.map(lambda task: action_values(*task), flat)
         return value.reshape(*batch, *value.shape[1:])
+
+
+def in_rewards(
+    found: Refined, model: BeliefModel, units: Units, horizon: int
+) -> Refined:
+    """The same, with values of the roots in units of the rewards."""
+    scale = np.asarray(units.scale)
+    centre = np.asarray(units.centre * annuities(model.discount, horizon)[..., -1])
+    return found._replace(
+        lower=scale * found.lower + centre, upper=scale * found.upper + centre
+    )
 
 
 def plans_and_rounds(
@@ -85,6 +124,11 @@ def plans_and_rounds(
         shaped(choice[:, :, : found.tried[-1]], batch),
         Rounds(found.tried, shaped(found.lower.T, batch), shaped(found.upper.T, batch)),
     )
+
+
+def flattened(tree: T, axes: int) -> T:
+    """Arrays with their first `axes` axes, those of the batch, made one."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), tree)
 
 
 def shaped(x: np.ndarray, batch: tuple[int, ...]) -> Array:

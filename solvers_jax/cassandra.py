@@ -259,6 +259,9 @@ class _Model:
         if word == "uniform" and chances and shape:
             reader.take(what)
             value = np.full(shape, 1 / shape[-1])
+        elif word == "reset" and square and shape:  # back to where episodes start
+            reader.take(what)
+            value = np.broadcast_to(self.initial, shape)
         elif word == "identity" and square and len(shape) == 2:
             reader.take(what)
             value = np.eye(shape[0])
@@ -288,7 +291,7 @@ class _Model:
         if word == "uniform" and self.one_word():
             reader.take("uniform")
             self.initial = np.full(count, 1 / count)
-        elif count > 1 and self.one_word():  # a state, by name or number
+        elif self.one_word() and not self.a_certainty():  # a state, by name or number
             chosen = np.zeros(count)
             chosen[self.states.find(reader)] = 1
             self.initial = chosen
@@ -296,6 +299,13 @@ class _Model:
             self.initial = reader.numbers(count, "a probability of `start`")
             if abs(self.initial.sum() - 1) > ROW_SUM_TOLERANCE:
                 raise reader.error(f"`start` sums to {self.initial.sum():.6g}, not 1")
+
+    def a_certainty(self) -> bool:
+        """Whether the word is the probability of the only state, and not its number."""
+        return len(self.states) == 1 and self.reader.peek() not in (
+            "0",
+            *self.states.names,
+        )
 
     def one_word(self) -> bool:
         """Whether `start:` is followed by a single word."""

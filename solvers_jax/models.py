@@ -141,6 +141,15 @@ def check_model(model: Model) -> None:
             f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
         )
     *batch, states, actions = np.shape(model.reward)
+    if 0 in (*batch, states, actions):
+        raise ValueError(
+            f"reward has shape {np.shape(model.reward)}: there must be a task, a state "
+            "and an action"
+        )
+    for name in ("transition", "reward", "initial"):
+        kind = np.asarray(getattr(model, name)).dtype
+        if kind.kind != "f":
+            raise ValueError(f"{name} has dtype {kind}: must be floating-point")
     _check_shape("initial", model.initial, (*batch, states), "[*B, S]")
     models: list[int] = []
     if isinstance(model, APOMDP | RobustMDP):

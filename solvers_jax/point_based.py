@@ -234,8 +234,10 @@ def sawtooth(
     drop = jnp.minimum(upper - point @ corner, 0)
     possible = point > 0
     inverse = jnp.where(possible, 1 / jnp.where(possible, point, 1), 0)
-    small, beyond = inverse.astype(jnp.float32), jnp.where(possible, 0, FAR)
-    beyond = beyond.astype(jnp.float32)
+    # Which point is chosen in single precision, where smaller entries do not exist.
+    seen = point > TINY
+    small = jnp.where(seen, inverse, 0).astype(jnp.float32)
+    beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
     narrow = mass.astype(jnp.float32)
     share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
     for s in range(mass.shape[-1]):

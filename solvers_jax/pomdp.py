@@ -5,19 +5,22 @@ gives an upper bound from the same points. Points are added, where the gap is wi
 until the bounds are close enough. See `point_based` for the method and its sources.
 """
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from sdm.solvers_jax.belief_model import (
+    annuities,
     belief_model,
     distinct_actions,
     restrict,
     rounding,
+    standardise,
 )
 from sdm.solvers_jax.belief_solution import (
     BeliefSolution,
     Rounds,
+    flattened,
+    in_rewards,
     plans_and_rounds,
     relative_gap,
     shaped,
@@ -38,8 +41,8 @@ class POMDPSolution(BeliefSolution):
             one; expected discounted return from the initial distribution.
         lower: the same.
         upper: certified upper bound on the optimal value.
-        converged: whether `upper - lower` is as small as was asked; where not, the
-            budget of points was spent.
+        converged: whether `upper - lower`, rounding included, is as small as was asked;
+            where not, the budget of points was spent.
 
     """
 
@@ -63,7 +66,8 @@ def solve_pomdp(
         model: a task or a batch of tasks; not checked here, `solve` is the door that
             does.
         horizon: number of decisions T.
-        gap: stop where (upper - lower) / |value| is at most this.
+        gap: stop where upper - lower is at most this share of the larger of the two in
+            absolute value.
         points: budget, in beliefs per stage besides those a task starts with.
         method: `points`, or `exact` for incremental pruning, which takes neither `gap`
             nor `points` and is for small tasks.
@@ -80,15 +84,20 @@ def solve_pomdp(
     if not gap >= 0:
         raise ValueError(f"gap = {gap}: must be 0 or more")
     batch, actions = batch_shape(model), distinct_actions(model)
-    task = restrict(belief_model(model), actions)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+    task, units = standardise(restrict(belief_model(model), actions))
+    flat, own = flattened((task, units), len(batch))
+    slack = rounding(flat, own, horizon)
+    width = np.asarray(annuities(flat.discount, horizon)[:, -1])
+    centre, scale = np.asarray(own.centre) * width, np.asarray(own.scale)
 
-    def enough(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-        return relative_gap(lower, upper) <= gap
+    def enough(tasks: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        lower, upper = (scale[tasks] * x + centre[tasks] for x in (lower, upper))
+        return relative_gap(lower - slack[tasks], upper + slack[tasks]) <= gap
 
     sizes = resolutions(points, coarsest=COARSEST)
     found = refine(flat, horizon=horizon, points=sizes, convex=True, enough=enough)
-    tasks, slack = np.arange(len(found.used)), rounding(flat, horizon)
+    found = in_rewards(found, flat, own, horizon)
+    tasks = np.arange(len(found.used))
     lower = found.lower[found.used, tasks] - slack
     upper = found.upper[found.used, tasks] + slack
     plans, choice, rounds = plans_and_rounds(found, batch, actions)
@@ -97,19 +106,20 @@ def solve_pomdp(
         choice=choice,
         model=task,
         rounds=rounds,
+        units=units,
         actions=actions,
         value=shaped(lower, batch),
         lower=shaped(lower, batch),
         upper=shaped(upper, batch),
-        converged=shaped(enough(lower + slack, upper - slack), batch),
+        converged=shaped(relative_gap(lower, upper) <= gap, batch),
     )
 
 
 def _solve_exactly(model: POMDP, horizon: int) -> POMDPSolution:
     """Incremental pruning, task by task; sets of α-vectors are padded to one size."""
     batch, actions = batch_shape(model), distinct_actions(model)
-    task = restrict(belief_model(model), actions)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), task)
+    task, units = standardise(restrict(belief_model(model), actions))
+    flat, own = flattened((task, units), len(batch))
     transition, observation, reward = (
         np.asarray(x, np.float64)
         for x in (flat.transition[:, 0], flat.observation[:, 0], flat.reward)
@@ -138,8 +148,11 @@ def _solve_exactly(model: POMDP, horizon: int) -> POMDPSolution:
             for stages, beliefs, chance in zip(found, root, mass, strict=True)
         ]
     )
-    slack = rounding(flat, horizon)
-    lost = pruning_loss(observation.shape[-1], horizon)
+    slack = rounding(flat, own, horizon)
+    scale = np.asarray(own.scale, np.float64)
+    width = np.asarray(annuities(flat.discount, horizon)[:, -1], np.float64)
+    value = scale * value + np.asarray(own.centre, np.float64) * width
+    lost = scale * pruning_loss(observation.shape[-1], horizon)
     kind = flat.reward.dtype
     lower, upper = (
         shaped(x.astype(kind), batch) for x in (value - slack, value + slack + lost)
@@ -152,6 +165,7 @@ def _solve_exactly(model: POMDP, horizon: int) -> POMDPSolution:
         choice=shaped(np.asarray(actions, np.int32)[choice], batch),
         model=task,
         rounds=Rounds((widest,), lower[..., None], upper[..., None]),
+        units=units,
         actions=actions,
         value=lower,
         lower=lower,

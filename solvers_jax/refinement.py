@@ -72,16 +72,17 @@ def refine(
     horizon: int,
     points: Sequence[int],
     convex: bool,
-    enough: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    enough: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Refined:
-    """Give tasks more and more points until `enough(lower, upper)` says to stop.
+    """Give tasks more and more points until `enough(task, lower, upper)` says to stop.
 
     Args:
         model: a batch of B tasks.
         horizon: number of decisions T.
         points: growing numbers of points per stage, to be tried in this order.
         convex: whether upper bounds exist.
-        enough: from lower and upper values [b] to which tasks are done.
+        enough: from indices of tasks [b] and their lower and upper values to which of
+            them are done.
 
     """
     tasks, models, symbols = model.root_mass.shape
@@ -125,7 +126,7 @@ def refine(
                 x[: len(chosen)] for x in (low, high)
             )
         used[left] = number
-        left = left[~enough(lower[number, left], upper[number, left])]
+        left = left[~enough(left, lower[number, left], upper[number, left])]
         if not len(left):
             break
     tried = tuple(symbols + count for count in points[: int(used.max()) + 1])

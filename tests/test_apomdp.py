@@ -1,10 +1,11 @@
 """α-MEU over K models: against the exact tree, and where it must be simpler."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import random_apomdp, random_pomdp
+from random_models import random_apomdp, random_pomdp, tasks_of
 
 from sdm.solvers_jax import APOMDP, EnergyFamily, RobustMDP, solve
 from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
@@ -13,14 +14,6 @@ from sdm.solvers_jax.rollout import task_keys
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 # One shape for most tests: one compilation.
 SHAPE = {"models": 3, "states": 4, "actions": 3, "symbols": 3, "batch": (16,)}
-
-
-def tasks_of(model):
-    count = len(model.reward)
-    return [
-        jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
-        for i in range(count)
-    ]
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -126,6 +119,40 @@ def test_actions_are_the_best_by_exact_lookahead():
     loss = value.max(-1) - value[np.arange(25), taken]
     # Beliefs that the task does not reach: interpolated, so not exact.
     assert loss.max() <= 0.01 * np.ptp(np.asarray(model.reward[0])) * 4
+
+
+def test_the_error_is_what_three_resolutions_and_rounding_say():
+    model = random_apomdp(11, 0.5, **SHAPE)
+    found = solve(model, horizon=4)
+    first, second, third = np.moveaxis(np.asarray(found.rounds.value), -1, 0)
+    span = np.ptp(np.asarray(model.reward), axis=(1, 2)) * (1 - 0.9**4) / 0.1
+    wanted = abs(third - second) + abs(second - first) / 2 + 1e-3 * span
+    np.testing.assert_allclose(found.error, wanted, rtol=1e-9)
+    np.testing.assert_array_equal(found.value, third)
+
+
+@pytest.mark.parametrize(("offset", "factor"), [(1e6, 1.0), (-1e8, 1.0), (0.0, 1e-40)])
+def test_a_common_bonus_and_another_currency_change_nothing_else(offset, factor):
+    model = random_apomdp(11, 0.5, **SHAPE)
+    other = eqx.tree_at(lambda m: m.reward, model, factor * model.reward + offset)
+    ours, theirs = solve(model, horizon=4), solve(other, horizon=4)
+    wanted = factor * ours.value + offset * (1 - 0.9**4) / 0.1
+    # Rewards of size 1e8 are given to 1e-8: so much is lost before we see them.
+    np.testing.assert_allclose(theirs.value, wanted, rtol=1e-12, atol=1e-6 * factor)
+    np.testing.assert_allclose(theirs.error, factor * ours.error, rtol=1e-2)
+    belief = np.random.default_rng(1).dirichlet(np.ones(4), (16, 9))
+    for t in (0, 3):
+        one, two = (x.action_value(t, jnp.asarray(belief)) for x in (ours, theirs))
+        left = offset * (1 - 0.9 ** (4 - t)) / 0.1
+        np.testing.assert_allclose(two, factor * one + left, rtol=1e-6, atol=0)
+
+
+def test_rewards_that_are_all_equal_have_one_value():
+    model = random_apomdp(0, 0.5)
+    equal = eqx.tree_at(lambda m: m.reward, model, jnp.full_like(model.reward, 0.3))
+    found = solve(equal, horizon=4)
+    assert float(found.value) == pytest.approx(0.3 * (1 - 0.9**4) / 0.1, rel=1e-12)
+    assert 0 < float(found.error) < 1e-12  # what rounding may do
 
 
 @pytest.mark.parametrize("points", [3, 0])

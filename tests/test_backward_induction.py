@@ -10,7 +10,7 @@ import pytest
 from enumeration import best_value_of_all_plans, value_of_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_models import random_mdp
+from random_models import random_mdp, tasks_of
 from scipy.optimize import linprog
 
 from sdm.solvers_jax import MDP, EnergyFamily, backward_induction, solve
@@ -72,12 +72,6 @@ def test_the_horizon_convention():
     assert_equal_up_to_rounding(solution.state_value[:-1], solution.q.max(-1))
 
 
-def test_bounds_equal_the_value():
-    solution = solve(random_mdp(0, 5), horizon=4)
-    np.testing.assert_array_equal(solution.lower, solution.value)
-    np.testing.assert_array_equal(solution.upper, solution.value)
-
-
 def test_constant_reward_gives_a_geometric_sum():
     one = jnp.ones((1, 1, 1))
     mdp = MDP(one, jnp.full((1, 1), 2.0), jnp.ones(1), 0.5)
@@ -127,18 +121,34 @@ def test_scaling_rewards_scales_values():
     )
 
 
-@pytest.mark.parametrize("tasks", [1, 7, 8, 9, 23])
-def test_a_batch_is_the_stack_of_its_tasks_however_it_is_cut(tasks, monkeypatch):
+@pytest.mark.parametrize(("tasks", "fit"), [(1, 8), (7, 1), (9, 3), (8, 8), (23, 8)])
+def test_a_batch_is_the_stack_of_its_tasks_however_it_is_cut(tasks, fit, monkeypatch):
+    # Below CPU_LANES tasks to a chunk, their axis comes first, otherwise last.
     mdps = random_mdp(0, tasks)
-    monkeypatch.setattr(module, "CPU_CHUNK_BYTES", 8 * mdps.transition[0].nbytes)
+    monkeypatch.setattr(module, "CPU_CHUNK_BYTES", fit * mdps.transition[0].nbytes)
     together = backward_induction(mdps, horizon=6)
-    for i in range(tasks):
-        one = jax.tree.map(lambda x: x[i] if np.ndim(x) else x, mdps)  # noqa: B023
-        alone = backward_induction(one, horizon=6)
-        for name in ("q", "policy", "state_value", "value"):
-            assert_equal_up_to_rounding(
-                getattr(together, name)[i], getattr(alone, name)
-            )
+    for i, one in enumerate(tasks_of(mdps)):
+        best = best_value_of_all_plans(*arrays(one), 3)
+        assert_equal_up_to_rounding(together.state_value[i, 3], best)
+        for t in range(6):
+            q, value = together.q[i, t], together.state_value[i, t]
+            after = one.transition @ together.state_value[i, t + 1]
+            assert_equal_up_to_rounding(q, one.reward + one.discount * after)
+            assert_equal_up_to_rounding(value, q.max(-1))
+            np.testing.assert_array_equal(together.policy[i, t], q.argmax(-1))
+
+
+@pytest.mark.parametrize("fit", [1, 8])
+def test_ties_go_to_the_lowest_action_however_tasks_are_cut(fit, monkeypatch):
+    mdps = EnergyFamily().sample(jax.random.key(0), 16)
+    monkeypatch.setattr(module, "CPU_CHUNK_BYTES", fit * mdps.transition[0].nbytes)
+    policy = backward_induction(mdps, horizon=9).policy
+    assert set(np.unique(policy)) == {0, 2}
+
+
+def test_chunks_leave_no_rest_where_they_need_not():
+    assert module._chunk(64, 10) == 8 and module._chunk(5, 8) == 5
+    assert module._chunk(11, 8) == 8  # a prime number: no chunk of 5 to 8 divides it
 
 
 def test_several_batch_axes_are_kept():

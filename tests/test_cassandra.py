@@ -195,3 +195,18 @@ def test_what_the_format_cannot_say_is_refused(tmp_path, model, message):
     with pytest.raises(ValueError, match=message):
         save_pomdp(model, tmp_path / "model.POMDP")
     assert not list(tmp_path.iterdir()) and jnp.isfinite(model.reward).all()
+
+
+@pytest.mark.parametrize("start", ["only", "0", "1.0", "uniform"])
+def test_one_state_is_a_state_too(start, read):
+    head = "discount: 0.9\nvalues: reward\nstates: only\nactions: 1\nobservations: 1\n"
+    model = read(head + f"start: {start}\n" + ROWS)
+    np.testing.assert_array_equal(model.initial, [1.0])
+
+
+def test_reset_goes_back_to_where_episodes_start(read):
+    moves = "T: go identity\nT: stay : a reset\nT: stay : b\n0.5 0.5\n"
+    model = read(HEAD + "start: 0.25 0.75\n" + moves + "O: * uniform\n")
+    np.testing.assert_array_equal(model.transition[0, 1], [0.25, 0.75])
+    every = read(HEAD + "start: b\nT: go reset\nT: stay identity\nO: * uniform\n")
+    np.testing.assert_array_equal(every.transition[:, 0], [[0, 1], [0, 1]])

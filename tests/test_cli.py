@@ -225,23 +225,32 @@ def test_a_traceback_is_shown_to_those_who_ask(tmp_path, monkeypatch):
     assert "Traceback" in result.stderr and result.returncode == 1
 
 
-COMMANDS = vars(typer.main.get_command(app))["commands"]
+GROUPS = vars(typer.main.get_command(app))["commands"]
+COMMANDS = {
+    (name, *rest): command
+    for name, group in GROUPS.items()
+    for rest, command in (
+        [((inner,), x) for inner, x in vars(group)["commands"].items()]
+        if "commands" in vars(group)
+        else [((), group)]
+    )
+}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_help_names_every_option_and_what_every_command_has(name):
-    result = run(app, [name, "--help"], env={"COLUMNS": "200"})
+    result = run(app, [*name, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     options = {o for p in COMMANDS[name].params for o in p.opts if o.startswith("--")}
     assert {"--seed", "--json"} <= options
     assert not [option for option in options if option not in result.stdout]
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("name", [(), *COMMANDS], ids=" ".join)
 def test_help_imports_nothing_heavy(name):
     check = (
         "import sys; from typer.testing import CliRunner; from sdm.cli import app\n"
-        f"result = CliRunner().invoke(app, {[name] if name else []} + ['--help'])\n"
+        f"result = CliRunner().invoke(app, {[*name]} + ['--help'])\n"
         "assert result.exit_code == 0 and 'Usage' in result.stdout\n"
         "heavy = {'jax', 'torch', 'transformers', 'numpy', 'pyarrow', 'scipy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"

@@ -4,6 +4,7 @@ import warnings
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -11,7 +12,7 @@ from random_models import random_apomdp, tiger
 
 import sdm.environments  # noqa: F401
 from sdm.environments import from_gymnasium
-from sdm.solvers_jax import MDP, EnergyFamily, save_npz, solve
+from sdm.solvers_jax import APOMDP, EnergyFamily, RobustMDP, save_npz, solve
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp"])
@@ -137,6 +138,40 @@ def test_what_makes_no_environment_is_refused(options, message):
 
 def test_one_task_is_played_not_a_batch():
     batch = EnergyFamily().sample(jax.random.key(0), 2)
-    assert isinstance(batch, MDP)
     with pytest.raises(ValueError, match="one task is played"):
         gymnasium.make("sdm/Model-v0", model=batch)
+
+
+def test_of_several_models_the_first_runs():
+    forward = np.array([[[0.0, 1.0]], [[0.0, 1.0]]])
+    moves = jnp.asarray(np.stack([forward, forward[..., ::-1]]))
+    reward, start = jnp.zeros((2, 1)), jnp.array([1.0, 0.0])
+    shown = jnp.broadcast_to(jnp.eye(2), (2, 1, 2, 2))
+    for model in (
+        APOMDP(moves, shown, reward, start, 0.5, 0.9),
+        RobustMDP(moves, reward, start, 0.5, 0.9),
+    ):
+        env = gymnasium.make("sdm/Model-v0", model=model, horizon=2)
+        env.reset(seed=0)
+        assert env.step(0)[4]["state"] == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "initial", "message"),
+    [
+        ({}, [], "states 0, 1"),
+        ({1: {}}, [1.0], "states 0, 1"),
+        ({0: {0: [(1.0, 0, 0.0, False)]}}, [0.5, 0.5], r"must be \(1,\)"),
+        ({0: {0: [(-0.5, 0, 0.0, False)]}}, [1.0], "probability -0.5"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(table, initial, message):
+    with pytest.raises(ValueError, match=message):
+        from_gymnasium(table, discount=0.9, initial=initial)
+
+
+def test_an_action_that_only_some_states_have_is_refused():
+    row = [(1.0, 0, 0.0, False)]
+    table = {0: {0: row}, 1: {0: row, 1: row}}
+    with pytest.raises(ValueError, match=r"P\[1\] has more actions"):
+        from_gymnasium(table, discount=0.9, initial=[1.0, 0.0])

@@ -163,3 +163,23 @@ def test_solve_checks_before_it_compiles():
         solve(mdp(discount=2.0), horizon=3)
     with pytest.raises(ValueError, match="horizon = 0"):
         solve(mdp(), horizon=0)
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (jnp.ones((1, 1), int), "reward has dtype int64: must be floating-point"),
+        (jnp.ones((0, 1, 1)), "there must be a task"),
+    ],
+)
+def test_whole_numbers_and_empty_batches_are_refused(reward, message):
+    batch = reward.shape[:-2]
+    model = MDP(
+        jnp.ones((*batch, 1, 1, 1)),
+        jnp.zeros((*batch, 1, 1)),
+        jnp.ones((*batch, 1)),
+        1.0,
+    )
+    object.__setattr__(model, "reward", reward)
+    with pytest.raises(ValueError, match=message):
+        check_model(model)

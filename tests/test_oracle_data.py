@@ -1,12 +1,14 @@
 """Oracle datasets: what they contain, and that a killed run loses nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from sdm.solvers_jax.oracle_data import (
     solve_tasks,
     write_oracle_dataset,
 )
+from sdm.solvers_jax.oracle_tasks import columns, sample_tasks
 from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
 from sdm.solvers_jax.streams import Stream, stream_key
 
@@ -163,3 +166,53 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path):
     with pytest.raises(DatasetError, match="exists already"):
         write_oracle_dataset(config(), tmp_path / "data")
     assert not (tmp_path / "data.partial").exists()
+
+
+def test_ambiguous_episodes_are_played_in_the_first_model():
+    family = EnergyFamily(models=2, q=0.7)
+    chosen = OracleConfig(family, 3, 2, 20, seed=1, batch=2, setting="apomdp")
+    tasks = sample_tasks(0, config=chosen, size=2)
+    np.testing.assert_array_equal(tasks.world.transition, tasks.model.transition[:, 0])
+    found = columns(jnp.int32(0), config=chosen, size=2)
+    weight = 0.95 ** np.arange(3)
+    earned = (np.asarray(found["reward"]) * weight).sum(-1).mean(-1)
+    np.testing.assert_allclose(found["oracle_value"], earned, rtol=1e-12)
+    assert not np.allclose(found["oracle_value"], found["value"], rtol=1e-3)
+
+
+def test_each_of_several_processes_does_its_share(tmp_path, monkeypatch):
+    write_oracle_dataset(config(), tmp_path / "all")
+    done, made = [], OracleBatches.__getitem__
+
+    def record(self, index):
+        done.append(index)
+        return made(self, index)
+
+    monkeypatch.setattr(OracleBatches, "__getitem__", record)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    where = "sdm.solvers_jax.oracle_data."
+    monkeypatch.setattr(where + "first_succeeded", lambda done: True)
+
+    def the_first_does_its_share(step):
+        for index in (0, 2):
+            name = f"shard-{index:05d}.parquet"
+            shutil.copy(tmp_path / "all" / name, tmp_path / "two.partial" / name)
+
+    monkeypatch.setattr(where + "wait_for_all", the_first_does_its_share)
+    (tmp_path / "two.partial").mkdir()
+    write_oracle_dataset(config(), tmp_path / "two")
+    assert done == [1]  # of batches 0, 1 and 2
+
+
+def test_the_filter_of_an_ambiguous_oracle_can_be_chosen():
+    family, found = EnergyFamily(models=2, q=0.6, radius=0.2, concentration=5.0), []
+    for believe in (0, 1, "mixture"):
+        chosen = OracleConfig(
+            family, 4, 2, 30, seed=1, batch=2, setting="apomdp", believe=believe
+        )
+        made = columns(jnp.int32(0), config=chosen, size=2)
+        found.append(np.asarray(made["action"]))
+    assert (found[0] != found[1]).any() and (found[0] != found[2]).any()
+    with pytest.raises(ValueError, match="believe = 2: must be `mixture`"):
+        OracleConfig(family, 4, 2, 30, setting="apomdp", believe=2)

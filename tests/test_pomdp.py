@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from random_models import random_pomdp, tiger
 
 from sdm.solvers_jax import POMDP, EnergyFamily, solve
+from sdm.solvers_jax.belief_model import distinct_actions
 from sdm.solvers_jax.belief_tree import belief_tree_value
-from sdm.solvers_jax.point_based import sawtooth
+from sdm.solvers_jax.point_based import _add_points, sawtooth
 
 SHAPES = [(2, 3, 2, 1), (3, 2, 1, 3), (4, 3, 3, 4)]
 # One shape for most tests: one compilation.
@@ -239,3 +241,88 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="colour"):
         solve(random_pomdp(0), horizon=2, colour="red")
+
+
+def test_a_common_bonus_leaves_bounds_tight_and_the_policy_good():
+    model = random_pomdp(0, states=4, actions=3, symbols=3, batch=(16,))
+    bonus = eqx.tree_at(lambda m: m.reward, model, model.reward + 1e7)
+    found, plain = solve(bonus, horizon=4, gap=1e-9), solve(model, horizon=4, gap=1e-3)
+    moved = 1e7 * (1 - 0.9**4) / 0.1
+    # The bonus is rounded to 1e-9; widths are relative to values of 3e7.
+    assert (found.lower - moved <= plain.upper + 1e-6).all()
+    assert (plain.lower <= found.upper - moved + 1e-6).all()
+    belief = np.random.default_rng(1).dirichlet(np.ones(4), (16, 9))
+    value = np.asarray(solve(model, horizon=4, gap=1e-6).action_value(0, belief))
+    taken = np.asarray(found.action(0, jnp.asarray(belief)))
+    lost = value.max(-1) - np.take_along_axis(value, taken[..., None], -1)[..., 0]
+    assert lost.max() <= 0.01 * np.ptp(np.asarray(model.reward)) * 4
+
+
+def test_alpha_vectors_are_in_units_of_the_rewards():
+    model = random_pomdp(5, states=3, actions=2, symbols=2)
+    found = solve(model, horizon=3, gap=1e-6)
+    # After the last decision nothing is paid; before it, an action's rewards.
+    assert (found.alpha_vectors[-1] == 0).all()
+    last = np.asarray(found.alpha_vectors[-2, :, 0])
+    paid = np.asarray(model.reward).T
+    assert all(np.isclose(paid, row, rtol=1e-12).all(-1).any() for row in last)
+    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(3), 5))
+    best = (belief @ found.alpha_vectors[0, :, 0].T).max(-1)
+    ahead = found.action_value(1, belief).max(-1)
+    assert (best <= ahead + 1e-6).all() and (best >= ahead - 0.1).all()
+
+
+def test_tiny_probabilities_do_not_blind_the_upper_bound():
+    random = np.random.default_rng(0)
+    model = random_pomdp(0, states=4, actions=3, symbols=3, batch=(30,))
+
+    def thinned(x):
+        x = np.where(random.random(x.shape) < 0.4, 1e-20, 1.0) * np.asarray(x)
+        return jnp.asarray(x / x.sum(-1, keepdims=True))
+
+    model = eqx.tree_at(
+        lambda m: (m.transition, m.observation),
+        model,
+        (thinned(model.transition), thinned(model.observation)),
+    )
+    found = solve(model, horizon=4, gap=1e-3)
+    assert found.converged.all()
+
+
+def test_converged_means_the_interval_that_is_reported():
+    model = random_pomdp(0, states=3, batch=(8,))
+    narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model)
+    for gap in (1e-3, 1e-6):
+        found = solve(narrow, horizon=4, gap=gap, points=64)
+        lower, upper = np.asarray(found.lower), np.asarray(found.upper)
+        width = (upper - lower) / np.maximum(abs(lower), abs(upper))
+        np.testing.assert_array_equal(found.converged, width <= gap)
+    exact = solve(model, horizon=4, gap=1e-9)
+    # Single precision is widened by what it can do, and so holds all the same.
+    assert (lower <= exact.upper).all() and (exact.lower <= upper).all()
+
+
+def test_new_points_are_those_wanted_most_with_their_chances():
+    point = jnp.eye(3)[:1]
+    belief = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]])
+    reach, want = jnp.array([0.1, 0.2, 0.3, 0.4]), jnp.array([9.0, 1, 1, 1])
+    found, weight = _add_points(point, jnp.zeros(1), belief, reach, want, 2)
+    # The first is there already; the next two are one, and their chances add up.
+    np.testing.assert_allclose(found, [[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1]])
+    np.testing.assert_allclose(weight, [0.1, 0.5, 0.4], rtol=1e-6)
+
+
+def test_actions_are_one_only_if_they_do_the_same_in_every_task():
+    model = random_pomdp(0, actions=3, batch=(2,))
+    reward = jnp.repeat(model.reward[..., :1], 3, axis=-1)
+    model = eqx.tree_at(lambda m: m.reward, model, reward)
+    assert distinct_actions(model) == (0, 1, 2)
+    p = model.transition.at[:, :, 1].set(model.transition[:, :, 0])
+    z = model.observation.at[:, 1].set(model.observation[:, 0])
+    moved = eqx.tree_at(lambda m: m.transition, model, p)
+    shown = eqx.tree_at(lambda m: m.observation, model, z)
+    assert distinct_actions(moved) == distinct_actions(shown) == (0, 1, 2)
+    both = eqx.tree_at(lambda m: m.observation, moved, z)
+    assert distinct_actions(both) == (0, 2)
+    other = eqx.tree_at(lambda m: m.reward, both, reward.at[1, 0, 1].add(1.0))
+    assert distinct_actions(other) == (0, 1, 2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdm.solvers_jax import EnergyFamily, evaluate_policy, rollout, solve
+from sdm.solvers_jax import POMDP, EnergyFamily, evaluate_policy, rollout, solve
 from sdm.solvers_jax.policies import (
     constant_action,
     deterministic,
@@ -16,6 +16,7 @@ from sdm.solvers_jax.policies import (
 )
 from sdm.solvers_jax.rollout import (
     discounted_return,
+    draw_luck,
     optimal_action,
     rollout_on_host,
     task_keys,
@@ -118,3 +119,33 @@ def test_optimal_actions_are_looked_up_at_their_stage_and_state():
 def test_returns_are_discounted_from_the_first_stage():
     returns = discounted_return(jnp.array([[1.0, 10.0, 100.0]]), 0.5)
     assert returns[0] == pytest.approx(1 + 5 + 25)
+
+
+def test_no_two_uniform_numbers_of_an_episode_are_one():
+    luck = draw_luck(task_keys(jax.random.key(0), 1), episodes=20_000, horizon=3)
+    drawn = np.stack([luck.initial[0], *luck.transition[:, 0], *luck.observation[:, 0]])
+    # 21 correlations of 20,000 pairs: five standard errors.
+    assert abs(np.corrcoef(drawn) - np.eye(7)).max() < 5 / np.sqrt(20_000)
+
+
+def test_symbols_of_an_episode_are_independent():
+    half = jnp.full((1, 1, 1, 2), 0.5)
+    coin = POMDP(
+        jnp.ones((1, 1, 1, 1)),
+        half,
+        jnp.zeros((1, 1, 1)),
+        jnp.ones((1, 1)),
+        1.0,
+        half[:, 0],
+    )
+    played = rollout(
+        task_keys(jax.random.key(1), 1),
+        coin,
+        deterministic(jnp.zeros((1, 3, 2), jnp.int32), 1),
+        horizon=3,
+        episodes=20_000,
+    )
+    seen = np.asarray(played.observation[0])
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        same = (seen[:, a] == seen[:, b]).mean()
+        assert abs(same - 0.5) < 4 * 0.5 / np.sqrt(20_000)

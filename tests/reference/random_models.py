@@ -1,5 +1,6 @@
 """Random small tasks, and files' worth of well-known ones, for the tests of solvers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +10,14 @@ from sdm.solvers_jax import APOMDP, MDP, POMDP
 def rows(random, *shape):
     """Random probability distributions along the last axis."""
     return random.dirichlet(np.full(shape[-1], 0.6), shape[:-1])
+
+
+def tasks_of(model):
+    """The tasks of a batch, one by one."""
+    return [
+        jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
+        for i in range(len(model.reward))
+    ]
 
 
 def random_mdp(seed, *batch, states=3, actions=2, discount=0.9):
