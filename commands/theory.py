@@ -63,15 +63,17 @@ def _run(
 
     made = {"command": sys.argv[1:], "versions": _versions()}
     with folder_in_progress(out, made, overwrite=overwrite) as folder:
+        # Nothing is written before everything is known: there is no run to go on with.
         report = work() | {"out": str(out), "made": made}
+        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+        figures = draw(report)
         for name, rows in tables(report).items():
             with (folder / f"{name}.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-        for name, figure in draw(report).items():
+        for name, figure in figures.items():
             save(figure, folder / name)
-        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         write_atomically(folder / "results.json", text)
     return report
 
@@ -160,7 +162,7 @@ def _claims_table(made: "Sequence[Claim]") -> "Table":
             claim.name,
             claim.where,
             f"{claim.holds} of {claim.cells}",
-            *(f"{ratio:.3g}" for ratio in claim.looseness),
+            *(f"{ratio:.3g}" for ratio in claim.looseness or ()),
         )
     return table
 

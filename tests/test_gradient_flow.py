@@ -7,13 +7,19 @@ import pytest
 
 from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.finite_training import (
+    _largest_curvature,
     least_squares,
     population_risks,
     train_on_tasks,
 )
 from sdm.theory.gamma_estimator import estimate_gamma
 from sdm.theory.gradient_flow import gradient_flow, initialise, largest_scale
-from sdm.theory.linear_attention import Attention, global_minimum, population_loss
+from sdm.theory.linear_attention import (
+    Attention,
+    global_minimum,
+    population_loss,
+    sample_prompts,
+)
 from sdm.theory.risk import estimator, exact_risk, gamma_matrix
 
 
@@ -126,3 +132,28 @@ def test_more_tasks_leave_less_excess_risk_and_gamma_is_found_from_sgd():
     last = jax.tree.map(lambda x: x[2], layers)
     truth = gamma_matrix(covariance, 10)
     assert estimate_gamma(last).relative_error(truth) < 0.1
+
+
+def test_least_squares_finds_the_estimator_and_not_its_transpose():
+    wanted = np.array([[0.5, 0.3], [-0.4, 0.2]])
+    prompts = sample_prompts(jax.random.key(0), jnp.eye(2), tasks=50, examples=4)
+    h = jnp.einsum("bdn,bn->bd", prompts.prompt[:, :-1], prompts.prompt[:, -1]) / 4
+    label = jnp.einsum("bi,ij,bj->b", prompts.prompt[:, :-1, -1], wanted, h)
+    found = least_squares(prompts._replace(label=label), 50)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_the_step_size_knows_the_largest_curvature():
+    lam = jnp.diag(jnp.asarray(log_spaced_eigenvalues(3, 5.0)))
+    best = global_minimum(lam, 10)
+
+    def loss(flat):
+        blocks = jnp.zeros((4, 4))
+        value = blocks.at[-1, -1].set(flat[0])
+        inner = blocks.at[:-1, :-1].set(flat[1:].reshape(3, 3))
+        return population_loss(Attention(value, inner), lam, 10)
+
+    at = jnp.concatenate([best.value[-1:, -1], best.key_query[:-1, :-1].reshape(-1)])
+    largest = jnp.linalg.eigvalsh(jax.hessian(loss)(at))[-1]
+    found = _largest_curvature(lam, 10)
+    assert largest <= found * (1 + 1e-12) and found < 2 * largest

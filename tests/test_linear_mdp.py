@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from sdm.solvers_jax import MDP, evaluate_policy, solve
-from sdm.theory.linear_mdp import play, sample_linear_mdps, train_estimator
+from sdm.theory.linear_mdp import (
+    contexts,
+    play,
+    sample_linear_mdps,
+    train_estimator,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +43,6 @@ def test_new_rewards_keep_features_and_dynamics(tasks):
 def test_the_gap_is_the_difference_of_returns_and_below_the_bound(tasks):
     b = 0.7 * np.eye(3)
     played = play(np.random.default_rng(5), tasks, b, 6)
-    from sdm.theory.linear_mdp import contexts
-
     h, _ = contexts(np.random.default_rng(5), tasks, 6)
     guess = np.einsum("sad,de,be->bsa", tasks.feature, b, h)
     policy = jnp.asarray(np.eye(3)[guess.argmax(-1)])
@@ -50,6 +53,15 @@ def test_the_gap_is_the_difference_of_returns_and_below_the_bound(tasks):
     assert 0 < played.gap <= played.bound
     error = (guess - tasks.q) ** 2
     assert played.risk == pytest.approx(error.mean(), rel=1e-12)
+    reached, now = np.zeros((3, 8)), np.full((3, 8), 0.2 / 8)
+    moves = (tasks.feature @ tasks.mode)[np.arange(8), guess.argmax(-1)]
+    for _ in range(200):  # the states it meets, step by step
+        reached, now = reached + now, 0.8 * np.einsum("bs,bsn->bn", now, moves)
+    chosen = max(
+        (reached * np.take_along_axis(error, a[..., None], -1)[..., 0]).sum(-1).mean()
+        for a in (tasks.q.argmax(-1), guess.argmax(-1))
+    )
+    assert played.calibration * played.risk == pytest.approx(chosen, rel=1e-9)
     assert played.bound_uncalibrated * np.sqrt(played.calibration) == pytest.approx(
         played.bound
     )

@@ -8,7 +8,7 @@ import pytest
 
 from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.proposition_1 import Grid, claims, least_over_scale, validate
-from sdm.theory.risk import estimator
+from sdm.theory.risk import estimator, exact_risk
 from sdm.theory.sample_size import achieved, sample_sizes
 from sdm.theory.simulation import simulate
 
@@ -76,10 +76,15 @@ def test_the_scaled_bound_is_least_over_all_multiples():
 def test_the_claims_count_what_does_not_hold(cells):
     made = {claim.name: claim for claim in claims(cells)}
     assert len(made) == 8 and all(c.holds == c.cells == 8 for c in made.values())
-    broken = [dataclasses.replace(cells[0], bound=0.0, risk_bound=0.0), *cells[1:]]
-    made = {claim.where: claim for claim in claims(broken)}
-    assert made["E.2, (12)"].holds == made["Lemma 1"].holds == 7
+    wrong = cells[0].risk_exact + 3.5 * cells[0].risk_se
+    changes = {"bound": 0.0, "risk_bound": 0.0, "risk_empirical": wrong}
+    broken = dataclasses.replace(cells[0], holds_pathwise=False, **changes)
+    made = {claim.where: claim for claim in claims([broken, *cells[1:]])}
+    for where in ("E.2, (12)", "Lemma 1", "risk", "proof of Prop. 1"):
+        assert made[where].holds == 7, where
     assert made["E.2, (12)"].looseness[0] == 0
+    nothing = [dataclasses.replace(cell, gap=0.0) for cell in cells]
+    assert {c.where: c for c in claims(nothing)}["Prop. 1"].looseness is None
 
 
 def test_a_task_is_simulated_as_it_is_defined():
@@ -87,23 +92,65 @@ def test_a_task_is_simulated_as_it_is_defined():
     covariance = np.diag([2.0, 0.5])
     b, key = estimator(covariance, 10), jax.random.key(3)
     found = simulate(
-        key, covariance, b[None, None], (4,), tasks=1, horizon=3, actions=2
+        key, covariance, b[None, None], (4,), tasks=1, horizon=9, actions=4
     )
     task = jax.random.split(key, 1)[0]
     for_w, for_x, _, for_phi = jax.random.split(task, 4)
     root = np.sqrt(covariance)
     w = np.asarray(jax.random.normal(for_w, (2,)))
     x = np.asarray(jax.random.normal(for_x, (4, 2))) @ root
-    phi = np.asarray(jax.random.normal(for_phi, (3, 2, 2))) @ root
+    phi = np.asarray(jax.random.normal(for_phi, (9, 4, 2))) @ root
     theta = b @ (x.T @ (x @ w)) / 4
-    gap = square = 0.0
-    for t in range(3):
-        truth, guess = phi[t] @ w, phi[t] @ theta
-        gap += 0.95**t * (truth.max() - truth[guess.argmax()])
-        square += ((guess - truth) ** 2).mean() / 3
-    assert found.gap.shape == (1, 1, 1)
-    assert found.gap[0, 0, 0] == pytest.approx(gap, rel=1e-12)
-    assert found.square[0, 0, 0] == pytest.approx(square, rel=1e-12)
+    truth, guess = phi @ w, phi @ theta
+    error, step, weight = guess - truth, np.arange(9), 0.95 ** np.arange(9)
+    best, taken = truth.argmax(-1), guess.argmax(-1)
+    assert (best != taken).any() and (best == taken).any()  # a telling task
+
+    def moments(action):
+        q, value = guess[step, action], truth[step, action]
+        return np.array([(q**2).mean(), (q * value).mean(), (value**2).mean()])
+
+    at_best, at_taken = error[step, best], error[step, taken]
+    wanted = {
+        "gap": weight @ (truth.max(-1) - truth[step, taken]),
+        "square": (error**2).mean(),
+        "absolute": abs(error).mean(),
+        "square_best": (at_best**2).mean(),
+        "square_taken": (at_taken**2).mean(),
+        "moments_best": moments(best),
+        "moments_taken": moments(taken),
+        "absolute_best": abs(at_best).mean(),
+        "absolute_taken": abs(at_taken).mean(),
+        "discounted": weight @ (abs(at_best) + abs(at_taken)),
+    }
+    assert wanted.keys() == set(found._fields)
+    for name, value in wanted.items():
+        ours = getattr(found, name)[0, 0, ..., 0]
+        np.testing.assert_allclose(ours, value, rtol=1e-12, err_msg=name)
+
+
+def test_a_cell_is_made_of_what_its_tasks_did():
+    (cell,) = validate(Grid(conditions=(3.0,), supports=(6,), trains=(9,), tasks=40))
+    covariance = np.diag(log_spaced_eigenvalues(5, 3.0))
+    b, key = estimator(covariance, 9), jax.random.fold_in(jax.random.key(0), 0)
+    tasks = simulate(key, covariance, b[None, None], (6,), tasks=40)
+    best, taken = tasks.square_best.mean(), tasks.square_taken.mean()
+    assert best != taken
+    chosen = max(best, taken)
+    assert cell.calibration * cell.risk_exact == pytest.approx(chosen, rel=1e-12)
+    assert cell.eps_hat_chosen**2 == pytest.approx((best + taken) / 2, rel=1e-12)
+    assert cell.gap_se == pytest.approx(tasks.gap.std(ddof=1) / np.sqrt(40), rel=1e-12)
+    error = tasks.square.std(ddof=1) / np.sqrt(40)
+    assert cell.risk_se == pytest.approx(error, rel=1e-12)
+    sizes = sample_sizes(20.0, covariance, horizon=4)
+    found = achieved(sizes, covariance, horizon=4, tasks=30)
+    b = estimator(covariance, sizes.train)[None, None]
+    again = simulate(
+        jax.random.key(0), covariance, b, (sizes.support,), tasks=30, horizon=4
+    )
+    risk = exact_risk(b[0, 0], covariance, sizes.support)
+    larger = max(again.square_best.mean(), again.square_taken.mean())
+    assert found.calibration == pytest.approx(larger / risk, rel=1e-12)
 
 
 def test_a_task_does_not_depend_on_how_many_there_are():

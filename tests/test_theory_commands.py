@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from sdm.cli import app
 from sdm.theory.beyond import STUDIES
+from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.plots import DRAWINGS
+from sdm.theory.risk import lemma_1
 
 run = CliRunner().invoke
 SMALL = ["--kappa", "1", "--kappa", "10", "--support", "20", "--support", "5"]
@@ -97,12 +99,20 @@ def test_every_study_has_rows_and_a_picture(name, tmp_path):
         assert fails == {"scale", "κ", "rotation, degrees"}  # each far enough
         matched = [r for r in rows if (r["shift"], r["amount"]) == ("scale", "1.0")]
         assert all(r["risk"] == r["risk_matched"] for r in matched)
+        for row in rows:  # 2 ε (1 - γ^T)/(1 - γ), but for the noise of 1,000 tasks
+            wanted = 2 * np.sqrt(float(row["risk_matched"])) * (1 - 0.95**20) / 0.05
+            assert float(row["bound_matched"]) == pytest.approx(wanted, rel=0.15)
     if name == "noisy-labels":
         off = [
             abs(float(r["risk_simulated"]) - float(r["risk"])) / float(r["risk_se"])
             for r in rows
         ]
         assert max(off) < 4  # standard errors, 16 of them
+        assert all(float(r["risk_se"]) < 0.1 * float(r["risk"]) for r in rows)
+        covariance = np.diag(log_spaced_eigenvalues(5, 10.0))
+        for row in rows:
+            bound = lemma_1(covariance, int(row["support"]), 20)
+            assert float(row["lemma_1"]) == pytest.approx(bound)
     if name == "linear-mdp":
         assert all(float(r["gap"]) <= float(r["bound"]) for r in rows)
         assert np.mean([float(r["calibration"]) for r in rows]) > 1
@@ -123,6 +133,10 @@ def test_every_study_is_drawn():
         ("flow --scale 5", "σ² ‖Γ‖ √d < 2"),
         ("flow --train 0", "N = 0"),
         ("sample-size --delta 0", "δ = 0"),
+        ("sample-size --delta 1e-200", "δ = 1e-200"),
+        ("sample-size --delta 9 --tasks 1", "number of tasks = 1"),
+        ("validate --support 3000000000", "M = 3000000000"),
+        ("validate --dim 1", "κ = 10: one dimension"),
         ("beyond gravity", "unknown study `gravity`"),
     ],
 )

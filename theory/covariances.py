@@ -42,7 +42,7 @@ def check_covariance(covariance: Float[np.ndarray, "d d"]) -> None:
 def check_at_least(name: str, value: Number, least: Number) -> None:
     """Raise `ValueError` unless `value` is finite and at least `least`."""
     if not least <= value < np.inf:
-        raise ValueError(f"{name} = {value:g}: must be {least:g} or more")
+        raise ValueError(f"{name} = {value:g}: must be {least:g} or more, and finite")
 
 
 def check_discount(discount: Number) -> None:

@@ -127,11 +127,14 @@ def _train(
 
 
 def least_squares(prompts: Prompts, count: int) -> Float[np.ndarray, "d d"]:
-    """The B that fits the first `count` prompts best; the smallest if several do."""
+    """The B of ŷ = xᵀ B h that fits the first `count` prompts best.
+
+    The smallest one, if several do.
+    """
     prompt = np.asarray(prompts.prompt[:count])
     examples = prompt.shape[-1] - 1
     query, h = prompt[:, :-1, -1], prompt[:, :-1, :] @ prompt[:, -1, :, None] / examples
-    features = np.einsum("bi,bj->bij", h[..., 0], query).reshape(len(prompt), -1)
+    features = np.einsum("bi,bj->bij", query, h[..., 0]).reshape(len(prompt), -1)
     label = np.asarray(prompts.label[:count])
     flat, *_ = np.linalg.lstsq(features, label, rcond=None)
     return flat.reshape(query.shape[-1], -1)

@@ -12,7 +12,7 @@ u² = ‖U‖²_F, with u the last entry of W_PV and U the upper left block of W
 From there the loss has no slope in any other entry: each enters it only in products
 with others of them. So the flow is that of (u, U) alone, and the rest stays zero.
 
-The flow is stiff: its rates are as far apart as the cubes of the eigenvalues of Λ. It
+The flow is stiff: its rates are up to as far apart as the cubes of Λ's eigenvalues. It
 is integrated by an implicit method of diffrax (Kvaerno, order 5) with an error
 tolerance, until its speed is a tolerance too. Near the end the loss decays like exp(-2
 μ t), where μ is the smallest positive eigenvalue of the loss's Hessian at the minimum.
@@ -42,7 +42,7 @@ STEP_TOLERANCE = 1e-9
 # The flow has stopped where its speed is this small, relative to the parameters.
 STOPPED = 1e-12
 LONGEST = 1e15  # time units; a flow that has not stopped by then never does
-MOST_STEPS = 4096
+MOST_STEPS = 1 << 15
 
 
 class Flow(NamedTuple):
@@ -135,8 +135,8 @@ def gradient_flow(
     solution = _integrate(begin, lam, jnp.asarray(float(examples)))
     if solution.result != diffrax.RESULTS.event_occurred:
         raise RuntimeError(
-            f"the flow did not come to rest within {MOST_STEPS} steps: "
-            "start from smaller parameters"
+            f"the flow did not come to rest within {MOST_STEPS} steps: the condition "
+            f"number of Λ, {np.linalg.cond(covariance):.3g}, may be too large"
         )
     steps = int(solution.stats["num_accepted_steps"])
     time = np.asarray(solution.ts)[:steps]

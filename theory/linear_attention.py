@@ -12,6 +12,9 @@ W_KQ matter to it. With S = Σ x_i x_iᵀ / N and noiseless labels y_i = ⟨w, x
     ŷ = wᵀ S B x + a,       B = p₁ v₂ᵀ + p₂ V₁,
     a = p₁ᵀ (S + x xᵀ/N) V₁ x + p₂ (wᵀ S w) v₂ᵀ x.
 
+With h = S w this is hᵀ B x; `risk` and what follows from it write xᵀ B h, with the
+transpose. At the minimum B is symmetric.
+
 For x, x_i ~ N(0, Λ) and w ~ N(0, I) the two parts are uncorrelated (one is odd in w,
 the other even), and every moment is known from Isserlis' theorem.
 """

@@ -13,8 +13,8 @@ own, not the examples'. By the performance difference lemma
 
 with d^π̂ the discounted occupancy of the policy, ε² the risk on the examples'
 distribution and C the larger mean square of Q̂ - Q*, at the best action and the one
-taken, under d^π̂, in units of ε². All of it is computed exactly from P, but for the
-choice of the tasks.
+taken, under d^π̂, in units of ε². Tasks, examples and training prompts are drawn; what
+follows from them is computed exactly from P.
 """
 
 from dataclasses import dataclass

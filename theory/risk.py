@@ -18,9 +18,10 @@ alone. Lemma 1 of Zhang, Aghaei, Saghafian (2026) bounds it:
 
     ε*² = tr Λ - tr(B Λ²)² / tr(B Λ Γ_M Bᵀ Λ),
 
-therefore bounds the policy's loss as well as ε² does, and is never larger (ours; proof
-in docs/theory.md). For Λ ∝ I it does not depend on N, as the policy does not: ε*² =
-tr(Λ) (d+1)/(M+d+1).
+is never larger (ours). A bound on the policy's loss follows from it as from ε², with
+the calibration of c ŷ in place of that of ŷ; the bound that is never larger, without
+such an assumption, is in docs/theory.md. For Λ ∝ I it does not depend on N, as the
+policy does not: ε*² = tr(Λ) (d+1)/(M+d+1).
 """
 
 import numpy as np

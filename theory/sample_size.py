@@ -91,8 +91,8 @@ def sample_sizes(
     check_discount(discount)
     check_at_least("T", horizon, 1)
     for name, value in (("δ", delta), ("C", calibration)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} = {value:g}: must be above 0")
+        if not 1e-100 < value < 1e100:  # their squares are numbers
+            raise ValueError(f"{name} = {value:g}: must be above 0, and not extreme")
     eigenvalues = np.linalg.eigvalsh(covariance)
     dim, trace = len(eigenvalues), float(eigenvalues.sum())
     condition = float(eigenvalues[-1] / eigenvalues[0])
@@ -126,9 +126,11 @@ def achieved(
     """Simulate the policy with M and N.
 
     Raises:
-        ValueError: if M is beyond what is simulated in seconds.
+        ValueError: if M is beyond what is simulated in seconds, or for fewer than two
+            tasks, which have no standard error.
 
     """
+    check_at_least("number of tasks", tasks, 2)
     if sizes.support > MOST_SIMULATED:
         raise ValueError(
             f"M = {sizes.support} examples are too many to simulate: "

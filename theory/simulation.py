@@ -22,6 +22,7 @@ from sdm.theory.covariances import (
 )
 from sdm.theory.precision import in_double_precision
 
+MOST_EXAMPLES = 1_000_000  # M that a simulation of one task has memory for
 EXAMPLES_TOGETHER = 1 << 19  # of all tasks that are worked on at once
 
 
@@ -96,6 +97,8 @@ def simulate(
         *(("M", m) for m in supports),
     ):
         check_at_least(name, count, 1)
+    if max(supports) > MOST_EXAMPLES:
+        raise ValueError(f"M = {max(supports)}: must be {MOST_EXAMPLES} or fewer")
     together = max(1, min(tasks, EXAMPLES_TOGETHER // max(supports)))
     found = _simulate(
         jax.random.split(key, tasks),
