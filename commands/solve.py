@@ -41,7 +41,7 @@ def solve(
         int | None,
         typer.Option(
             help="Decisions per episode, T: 10, or for a discounted `--model` so many "
-            "that the rest counts for 0.1 %."
+            "that γ^T ≤ 0.001."
         ),
     ] = None,
     discount: Discount = 0.95,

@@ -34,7 +34,10 @@ def solve_model(
     model = load_model(path)
     if np.ndim(model.reward) != 2:
         raise ValueError(f"`{path}` holds a batch of models: one is solved at a time")
-    stages = horizon or long_horizon(model)
+    if method == "exact" and not isinstance(model, POMDP):
+        kind = type(model).__name__
+        raise ValueError(f"`--method exact` is for a POMDP: `{path}` holds a {kind}")
+    stages = long_horizon(model) if horizon is None else horizon
     start = time.perf_counter()
     report: dict[str, Any] = {
         "model": str(path),

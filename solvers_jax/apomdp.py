@@ -2,7 +2,7 @@
 
     V_t(b) = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
 
-Which answers are certified depends on α and K (spelled out in `docs/apomdp.md`):
+Which answers are certified depends on α and K (see `docs/solvers/apomdp.md`):
 
 - K = 1 is a POMDP, and α = 0 keeps V convex: α-vectors bound it from below and the
   sawtooth from above, as for POMDPs.

@@ -83,16 +83,23 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         if entries:
             raise ValueError(f"`{path}`: the entry `{min(entries)}` {what}")
     scalars = {"alpha", "discount"}
-    fields: dict[str, Any] = {
-        name: float(x) if name in scalars and x.ndim == 0 else jnp.asarray(x)
-        for name, x in arrays.items()
-    }
     try:
+        fields: dict[str, Any] = {
+            name: float(x) if name in scalars and x.ndim == 0 else _real(x)
+            for name, x in arrays.items()
+        }
         model = kind(**fields)
         check_model(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
     return model
+
+
+def _real(x: np.ndarray) -> Any:
+    """Numbers in the precision of the package; whole ones, too."""
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"an entry has dtype {x.dtype}: must be numbers")
+    return jnp.asarray(x, jnp.result_type(float))
 
 
 def long_horizon(model: Model, *, share: float = 0.001) -> int:

@@ -146,10 +146,13 @@ def check_model(model: Model) -> None:
             f"reward has shape {np.shape(model.reward)}: there must be a task, a state "
             "and an action"
         )
-    for name in ("transition", "reward", "initial"):
-        kind = np.asarray(getattr(model, name)).dtype
+    wanted = np.asarray(model.reward).dtype
+    for name in ("reward", "transition", "initial", "observation"):
+        kind = np.asarray(getattr(model, name, model.reward)).dtype
         if kind.kind != "f":
             raise ValueError(f"{name} has dtype {kind}: must be floating-point")
+        if kind != wanted:
+            raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward is")
     _check_shape("initial", model.initial, (*batch, states), "[*B, S]")
     models: list[int] = []
     if isinstance(model, APOMDP | RobustMDP):

@@ -469,9 +469,15 @@ def root_values(
         expected = (value.reshape(model.root_mass.shape) * model.root_mass).sum(-1)
         return mix(model.alpha, expected.min(), expected.max())
 
+    nothing = jnp.asarray(jnp.nan, model.reward.dtype)
+    if not len(bounds.point):
+        # One decision: nothing follows. Products with the constant zeros that stand for
+        # nothing come out wrong from XLA on a CPU (jax 0.10.2), so there are none.
+        exact = before_seeing((model.root @ model.reward).max(-1))
+        return exact, exact if convex else nothing
     if not convex:
         value = action_values(model, model.root, after.plans)
-        return before_seeing(value.max(-1)), jnp.full_like(after.upper[0], jnp.nan)
+        return before_seeing(value.max(-1)), nothing
     reached = all_successors(model, model.root)
     score = (reached @ after.plans.vector[:, 0].T).max(-1).sum(-1).max(1)
     lower = before_seeing((model.root @ model.reward + model.discount * score).max(-1))

@@ -159,3 +159,14 @@ def test_rewards_that_are_all_equal_have_one_value():
 def test_too_few_points_to_estimate_an_error_are_refused(points):
     with pytest.raises(ValueError, match=f"points = {points}: must be 4"):
         solve(random_apomdp(0, 0.5), horizon=2, points=points)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("points", [16, 512])
+def test_one_decision_is_the_best_expected_reward(alpha, points):
+    # Many points of nothing: XLA once made 1e253 of a product with constant zeros.
+    model = random_apomdp(2, alpha, **SHAPE)
+    found = solve(model, horizon=1, points=points)
+    exact = [belief_tree_value(task, horizon=1) for task in tasks_of(model)]
+    np.testing.assert_allclose(found.value, exact, rtol=1e-6)
+    assert np.isfinite(found.rounds.value).all()

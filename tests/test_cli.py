@@ -6,11 +6,11 @@ import sys
 
 import pytest
 import typer
-from random_models import tiger
+from random_models import random_apomdp, tiger
 from typer.testing import CliRunner
 
 from sdm.cli import app
-from sdm.solvers_jax import save_pomdp
+from sdm.solvers_jax import save_npz, save_pomdp
 from sdm.solvers_jax.shards import read_shards
 
 run = CliRunner().invoke
@@ -87,6 +87,19 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     assert exact["value"] == pytest.approx(2.3098, abs=1e-7)
     shown = run(app, ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--horizon=2"])
     assert shown.exit_code == 0 and "converged" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--horizon", "0"], "horizon = 0"),
+        (["--method", "exact"], "`--method exact` is for a POMDP"),
+    ],
+)
+def test_what_a_model_cannot_be_asked_is_refused(options, message, tmp_path):
+    save_npz(random_apomdp(0, 0.5), tmp_path / "own.npz")
+    result = run(app, ["solve", "--model", str(tmp_path / "own.npz"), *options])
+    assert result.exit_code == 2 and message in result.stderr
 
 
 def test_the_same_seed_gives_the_same_values_and_another_does_not(data, tmp_path):

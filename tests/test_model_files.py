@@ -90,3 +90,19 @@ def test_an_endless_model_is_followed_until_the_rest_hardly_counts():
         long_horizon(tiger(discount=1.0))
     assert truncation_error(tiger(discount=1.0), 10) == np.inf
     assert long_horizon(tiger(discount=0.0)) == 1
+
+
+def test_whole_numbers_of_other_programs_are_read_as_numbers(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(
+        path,
+        kind="MDP",
+        transition=np.ones((1, 2, 1), np.float32),
+        reward=np.array([[1, 3]]),
+        initial=np.ones(1, np.int64),
+        discount=1,
+    )
+    assert float(solve(load_model(path), horizon=4).value) == 12
+    np.savez(path, kind="MDP", transition="a", reward="b", initial="c", discount=1)
+    with pytest.raises(ValueError, match=r"mine.npz`: an entry has dtype <U1"):
+        load_model(path)
