@@ -69,8 +69,8 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`{path}` is no .npz file of arrays: {error}") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`{path}` is no .npz file of arrays") from error
     found = str(arrays.pop("kind", "missing"))
     if found not in KINDS:
         raise ValueError(

@@ -117,7 +117,7 @@ def batch_shape(model: Model) -> tuple[int, ...]:
 
 def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
     """Raise `ValueError` unless `value` is a whole number from `least` to `most`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not least <= value <= most:  # type: ignore[operator]
         raise ValueError(
             f"{name} = {value!r}: must be a whole number from {least} to {most}"

@@ -106,3 +106,14 @@ def test_whole_numbers_of_other_programs_are_read_as_numbers(tmp_path):
     np.savez(path, kind="MDP", transition="a", reward="b", initial="c", discount=1)
     with pytest.raises(ValueError, match=r"mine.npz`: an entry has dtype <U1"):
         load_model(path)
+
+
+def test_an_array_alone_and_a_text_are_no_model(tmp_path):
+    path = tmp_path / "mine.npz"
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ValueError, match=r"mine\.npz` is no \.npz file of arrays$"):
+        load_model(path)
+    path.write_text("discount: 0.9")
+    with pytest.raises(ValueError, match=r"mine\.npz` is no \.npz file of arrays$"):
+        load_model(path)

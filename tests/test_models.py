@@ -183,3 +183,9 @@ def test_whole_numbers_and_empty_batches_are_refused(reward, message):
     object.__setattr__(model, "reward", reward)
     with pytest.raises(ValueError, match=message):
         check_model(model)
+
+
+def test_numpy_counts_are_counts():
+    check_horizon(np.int64(3))
+    with pytest.raises(ValueError, match="horizon"):
+        check_horizon(np.int64(0))
