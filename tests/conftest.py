@@ -1,15 +1,8 @@
 """Numerics are tested in double precision, with every silent promotion forbidden."""
 
 import os
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-# What is compiled once in these tests, here or in a process of theirs, is not again.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
-    Path(__file__).parents[1] / ".pytest_cache" / "xla"
-)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 
