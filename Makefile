@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or later and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that share the tests, a file at a time; each wants a core and 3 GB.
+WORKERS ?= 2
 
 .PHONY: demo test check bench clean
 
@@ -8,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/sdm demo --out demo --overwrite
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
