@@ -17,6 +17,8 @@ from sdm.commands.finetune import finetune
 from sdm.commands.solve import solve
 from sdm.commands.theory import theory
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
 )
@@ -40,8 +42,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        say("interrupted", "red")
-        code = 130
+        code = INTERRUPTED
     except Exception as error:
         # Usage errors, by their one public trait: typer has moved their classes.
         describe = getattr(error, "format_message", None)
@@ -52,6 +53,8 @@ def main() -> None:
             path = getattr(getattr(error, "ctx", None), "command_path", "sdm")
             say(f"\nhint: {path} --help", "cyan")
         code = 2
+    if code == INTERRUPTED:  # typer turns the key into this code
+        say("interrupted", "red")
     sys.exit(code)
 
 

@@ -8,7 +8,12 @@ import typer
 from sdm.commands.console import fail
 
 if TYPE_CHECKING:
+    from typer import Context as Context
+
     from sdm.solvers_jax.families import EnergyFamily
+
+else:
+    Context = typer.Context.__base__  # typer hands out no more than its base class
 
 SETTINGS = ("mdp", "pomdp", "apomdp")
 
@@ -51,6 +56,17 @@ Horizon = Annotated[int, typer.Option(help="Decisions per episode, T.")]
 Discount = Annotated[float, typer.Option(help="Factor per stage, in [0, 1].")]
 PMin = Annotated[float, typer.Option(help="Smallest success probability of a move.")]
 PMax = Annotated[float, typer.Option(help="Largest success probability of a move.")]
+
+
+def given_options(context: Context) -> dict[str, str]:
+    """What the command line names: each parameter, and its option."""
+    return {
+        option.name: option.opts[0]
+        for option in context.command.params
+        if option.name is not None
+        and (source := context.get_parameter_source(option.name)) is not None
+        and source.name == "COMMANDLINE"
+    }
 
 
 def energy_family(

@@ -11,11 +11,14 @@ from sdm.commands.console import (
     fail,
     pairs_table,
     progress_bars,
+    say,
     start_jax,
     start_plotting,
     user_faults,
 )
 from sdm.commands.options import (
+    SETTINGS,
+    Context,
     Discount,
     Json,
     Method,
@@ -26,11 +29,25 @@ from sdm.commands.options import (
     Seed,
     Setting,
     energy_family,
+    given_options,
 )
 from sdm.commands.solve_model import solve_model
 
+# Options that speak of a model in a file, too; the others are of sampled tasks.
+OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
+OF_A_MODEL |= {"seed", "as_json"}
+OF_SETTINGS = {
+    "q": ("pomdp", "apomdp"),
+    "models": ("apomdp",),
+    "alpha": ("apomdp",),
+    "believe": ("apomdp",),
+    "gap": ("pomdp",),
+    "points": ("pomdp", "apomdp"),
+}
+
 
 def solve(
+    context: Context,
     setting: Setting = "mdp",
     model: Annotated[
         Path | None,
@@ -73,7 +90,11 @@ def solve(
         int | None, typer.Option(help="Beliefs per stage (pomdp: 512, apomdp: 64).")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Tasks solved together; by memory if not given.")
+        int | None,
+        typer.Option(
+            help="Tasks solved together, and the share that one of several processes "
+            "takes at a time; by memory if not given."
+        ),
     ] = None,
     trajectories: Annotated[
         int, typer.Option(help="Optimal episodes per task, where `--out` is given.")
@@ -105,21 +126,29 @@ def solve(
     """
     if plot is not None:
         start_plotting()
+    given = given_options(context)
     if model is not None:
-        for given, name in ((out, "--out"), (distributed, "--distributed")):
-            if given:
-                fail(f"`{name}` is for sampled tasks: a `--model` is only solved")
-        with user_faults():
+        for name in given.keys() - OF_A_MODEL:
+            fail(f"`{given[name]}` is for sampled tasks: a `--model` is only solved")
+        with user_faults(), progress_bars() as bar:
             _check_plot(plot, overwrite=overwrite)
+            bar(f"solving {model.name}", 0, 1)
             own = solve_model(
                 model, horizon, gap=gap, points=points, method=method.value, plot=plot
             )
+            bar(f"solving {model.name}", 1, 1)
         emit(own, as_json, lambda: pairs_table(own))
         return
     if method is not Method.points:
         fail("`--method exact` is for a `--model`: sampled tasks are too large")
-    if distributed and out is None:
-        fail("`--distributed` needs `--out`: processes meet in what they write")
+    if out is None:
+        if distributed:
+            fail("`--distributed` needs `--out`: processes meet in what they write")
+        if resume:
+            fail("`--resume` needs `--out`: nothing else is left to go on with")
+    for name, settings in OF_SETTINGS.items():
+        if name in given and setting in SETTINGS and setting not in settings:
+            say(f"warning: `{given[name]}` does nothing for {setting} tasks", "yellow")
     stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
         family = energy_family(

@@ -26,18 +26,21 @@ def solve_model(
     from sdm.solvers_jax import MDP, POMDP, RobustMDP, solve
     from sdm.solvers_jax.belief_model import belief_model
     from sdm.solvers_jax.model_files import (
-        load_model,
+        load_with_names,
         long_horizon,
         truncation_error,
     )
 
-    model = load_model(path)
+    model, states, actions = load_with_names(path)
     if np.ndim(model.reward) != 2:
         raise ValueError(f"`{path}` holds a batch of models: one is solved at a time")
     if method == "exact" and not isinstance(model, POMDP):
         kind = type(model).__name__
         raise ValueError(f"`--method exact` is for a POMDP: `{path}` holds a {kind}")
-    stages = long_horizon(model) if horizon is None else horizon
+    try:
+        stages = long_horizon(model) if horizon is None else horizon
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error}, with `--horizon`") from error
     start = time.perf_counter()
     report: dict[str, Any] = {
         "model": str(path),
@@ -62,18 +65,21 @@ def solve_model(
             found = robust = solve(model, horizon=stages, **budget)
             report["error"] = float(robust.error)
             action = robust.action(0, roots)
+    chosen = action.tolist()
     report |= {
         "value": float(found.value),
         "lower": None if found.lower is None else float(found.lower),
         "upper": None if found.upper is None else float(found.upper),
-        "action": int(action[0]) if len(action) == 1 else action.tolist(),
+        "action": chosen[0] if len(chosen) == 1 else chosen,
         "seconds": time.perf_counter() - start,
     }
+    if actions:
+        report["action_name"] = " or ".join(actions[a] for a in sorted(set(chosen)))
     if horizon is None:
         report["truncation_error"] = truncation_error(model, stages)
     if plot is not None:
         from sdm.solvers_jax.plot import save_picture
 
-        save_picture(found, plot, title=path.name)
+        save_picture(found, plot, title=path.name, states=states, actions=actions)
         report["plot"] = str(plot)
     return report

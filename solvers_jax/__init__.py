@@ -2,7 +2,15 @@
 
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.cassandra import load_pomdp, save_pomdp
+from sdm.solvers_jax.belief import (
+    BeliefFilter,
+    BeliefPolicy,
+    FilterState,
+    belief_filter,
+    true_model,
+)
+from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.cassandra import PomdpFile, load_pomdp, read_pomdp, save_pomdp
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.model_files import load_model, load_npz, save_npz
 from sdm.solvers_jax.models import APOMDP, MDP, POMDP, RobustMDP, check_model
@@ -18,25 +26,33 @@ __all__ = [
     "MDP",
     "POMDP",
     "APOMDPSolution",
+    "BeliefFilter",
+    "BeliefPolicy",
     "EnergyFamily",
+    "FilterState",
     "MDPSolution",
     "OptimalityGap",
     "POMDPSolution",
     "Policy",
+    "PomdpFile",
     "RobustMDP",
     "TabularPolicy",
     "Trajectory",
     "backward_induction",
+    "belief_filter",
+    "belief_tree_value",
     "check_model",
     "evaluate_policy",
     "load_model",
     "load_npz",
     "load_pomdp",
     "optimality_gap",
+    "read_pomdp",
     "rollout",
     "save_npz",
     "save_pomdp",
     "solve",
     "solve_apomdp",
     "solve_pomdp",
+    "true_model",
 ]

@@ -105,9 +105,14 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
             `"mixture"` for all of them, weighted by their posterior probabilities.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or this is a single task.
 
     """
+    if np.ndim(model.reward) != 3:
+        raise ValueError(
+            f"reward has shape {np.shape(model.reward)}: a filter is for a batch of "
+            "tasks, with one leading axis; of one task, too"
+        )
     if isinstance(model, POMDP):
         first = model.initial_observation
         return BeliefFilter(

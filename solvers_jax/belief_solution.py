@@ -56,11 +56,24 @@ class BeliefSolution(eqx.Module):
     units: Units
     actions: tuple[int, ...] = eqx.field(static=True)
 
-    @eqx.filter_jit
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:
-        """Actions at stage `t` in beliefs `x`, for N beliefs of every task."""
+        """Actions at stage `t` in beliefs `x`, for N beliefs of every task.
+
+        Raises:
+            ValueError: if there is no such stage.
+
+        """
+        horizon = self.plans.point.shape[-3]
+        if not isinstance(t, jax.Array) and not 0 <= t < horizon:
+            raise ValueError(f"t = {t}: the stages are 0 to {horizon - 1}")
+        return self._action(jnp.asarray(t), x)
+
+    @eqx.filter_jit
+    def _action(
+        self, t: Int[Array, ""], x: Float[Array, "*B N S"]
+    ) -> Int[Array, "*B N"]:
         best = self._lookahead(t, x).argmax(-1)
         return jnp.asarray(self.actions, jnp.int32)[best]
 

@@ -8,125 +8,38 @@ by line, and every error says in which.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.solvers_jax.models import POMDP, ROW_SUM_TOLERANCE, check_model
+from sdm.solvers_jax.cassandra_words import PREAMBLE, Names, PomdpFileError, Reader
+from sdm.solvers_jax.models import POMDP, ROW_SUM_TOLERANCE, Model, check_model
 
-LONGEST_LINE = 1 << 24  # characters
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
-PREAMBLE = ("discount", "values", "states", "actions", "observations")
-KEYWORDS = (*PREAMBLE, "start", "T", "O", "R")
+MOST_NAMES = 1_000_000
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+ENTRIES = ("start", "T", "O", "R")
 
 
-class PomdpFileError(ValueError):
-    """A file that is not in Cassandra's format."""
+class PomdpFile(NamedTuple):
+    """What a `.POMDP` file holds.
 
+    Attributes:
+        model: the task; nothing is observed before its first action.
+        states: the name of each state, its number as text where the file gives none.
+        actions: the name of each action.
+        observations: the name of each observation.
 
-class Token(NamedTuple):
-    """A word of the file and the line that it stands in."""
+    """
 
-    text: str
-    line: int
-
-
-class Reader:
-    """The words of a file, one after the other."""
-
-    def __init__(self, path: Path) -> None:
-        """Read and split the file."""
-        self.path = path
-        self.words = list(self._split())
-        self.at = 0
-
-    def _split(self) -> Iterator[Token]:
-        try:
-            with self.path.open(encoding="utf-8", errors="strict") as file:
-                number = 0
-                while line := file.readline(LONGEST_LINE):
-                    number += 1
-                    if len(line) == LONGEST_LINE:
-                        raise self.error(
-                            f"a line longer than {LONGEST_LINE} characters", number
-                        )
-                    text = line.partition("#")[0].replace(":", " : ")
-                    yield from (Token(word, number) for word in text.split())
-        except UnicodeDecodeError as error:
-            raise PomdpFileError(f"`{self.path}` is not text: {error}") from error
-
-    def error(self, message: str, line: int | None = None) -> PomdpFileError:
-        """An error at a line, the current one if none is given."""
-        if line is None:
-            past = min(self.at, len(self.words)) - 1
-            line = self.words[past].line if self.words else 1
-        return PomdpFileError(f"`{self.path}`, line {line}: {message}")
-
-    def peek(self, ahead: int = 0) -> str:
-        """A word to come; empty at the end."""
-        at = self.at + ahead
-        return self.words[at].text if at < len(self.words) else ""
-
-    def take(self, what: str) -> str:
-        """The next word."""
-        if self.at >= len(self.words):
-            raise self.error(f"the file ends where {what} should be")
-        self.at += 1
-        return self.words[self.at - 1].text
-
-    def colon(self) -> None:
-        """Step over a colon."""
-        if (found := self.take("`:`")) != ":":
-            raise self.error(f"`{found}` where `:` should be")
-
-    def number(self, what: str) -> float:
-        """The next word as a finite number."""
-        word = self.take(what)
-        try:
-            value = float(word)
-        except ValueError:
-            raise self.error(f"`{word}` where {what} should be") from None
-        if not np.isfinite(value):
-            raise self.error(f"{what} is `{word}`: must be finite")
-        return value
-
-    def numbers(self, count: int, what: str) -> np.ndarray:
-        """The next `count` numbers."""
-        return np.array([self.number(what) for _ in range(count)])
-
-    def begins_entry(self) -> bool:
-        """Whether a new entry begins here, or the file ends."""
-        word, after = self.peek(), self.peek(1)
-        if word == "start" and after in ("include", "exclude"):
-            return True
-        return not word or (word in KEYWORDS and after == ":")
-
-
-class Names:
-    """The states, actions or observations of a file."""
-
-    def __init__(self, kind: str, names: list[str]) -> None:
-        """Number the names."""
-        self.kind, self.names = kind, names
-        self.index = {name: i for i, name in enumerate(names)}
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self.names)
-
-    def find(self, reader: Reader) -> slice:
-        """The next word as an index, by name, number or `*`."""
-        word = reader.take(f"a {self.kind}")
-        if word == "*":
-            return slice(None)
-        if word in self.index:
-            return slice(self.index[word], self.index[word] + 1)
-        if word.isdecimal() and int(word) < len(self):
-            return slice(int(word), int(word) + 1)
-        raise reader.error(f"there is no {self.kind} `{word}`")
+    model: POMDP
+    states: tuple[str, ...]
+    actions: tuple[str, ...]
+    observations: tuple[str, ...]
 
 
 def load_pomdp(path: str | os.PathLike[str]) -> POMDP:
@@ -144,8 +57,18 @@ def load_pomdp(path: str | os.PathLike[str]) -> POMDP:
         OSError: if it cannot be read.
 
     """
-    reader = Reader(Path(path))
-    return _Model(reader).read()
+    return read_pomdp(path).model
+
+
+def read_pomdp(path: str | os.PathLike[str]) -> PomdpFile:
+    """Read a file in Cassandra's format, with its names.
+
+    Raises:
+        PomdpFileError: as `load_pomdp`.
+        OSError: if it cannot be read.
+
+    """
+    return _Model(Reader(Path(path))).read()
 
 
 class _Model:
@@ -157,10 +80,10 @@ class _Model:
         self.discount: float | None = None
         self.sizes: dict[str, Names] = {}
 
-    def read(self) -> POMDP:
+    def read(self) -> PomdpFile:
         """Everything, checked."""
         reader = self.reader
-        while reader.peek() in PREAMBLE:
+        while reader.peek() not in ("", *ENTRIES):
             self.preamble()
         missing = [k for k in PREAMBLE if k != "values" and k not in self.sizes]
         if self.discount is not None:
@@ -180,45 +103,59 @@ class _Model:
         self.transition = np.zeros((a, s, s))
         self.observation = np.zeros((a, s, o))
         self.reward = np.zeros((a, s, s, o))
+        # The line that gave each row last; 0 is none.
+        self.lines = {letter: np.zeros((a, s), int) for letter in "TO"}
         while reader.peek():
             self.entry()
-        return self.finish()
+        names = (tuple(x.names) for x in (self.states, self.actions, self.symbols))
+        return PomdpFile(self.finish(), *names)
 
     def preamble(self) -> None:
-        reader, keyword = self.reader, self.reader.take("a keyword")
+        reader = self.reader
+        if reader.peek() not in PREAMBLE:
+            raise reader.unknown_keyword()
+        keyword = reader.take("a keyword")
         reader.colon()
         if keyword == "discount":
-            self.discount = discount = reader.number("the discount")
-            if not 0 <= discount <= 1:
-                raise reader.error(f"discount {discount:g} is not in [0, 1]")
+            self.discount = reader.number("the discount", chance=True)
         elif keyword == "values":
             word = reader.take("`reward` or `cost`")
             if word not in ("reward", "cost"):
                 raise reader.error(f"`{word}` where `reward` or `cost` should be")
             self.sign = 1.0 if word == "reward" else -1.0
         else:
-            kind = keyword[:-1]
             names = []
             while not reader.begins_entry():
                 names.append(reader.take("a name"))
-            if len(names) == 1 and names[0].isdecimal():
-                if not 1 <= int(names[0]) <= 1_000_000:
-                    raise reader.error(f"{names[0]} {keyword}: must be 1 to 1000000")
-                names = [str(i) for i in range(int(names[0]))]
-            if not names:
-                raise reader.error(f"`{keyword}:` has neither a number nor names")
-            if len(set(names)) < len(names):
-                raise reader.error(f"`{keyword}:` has a name twice")
-            self.sizes[keyword] = Names(kind, names)
+            self.sizes[keyword] = Names(keyword[:-1], self.numbered(keyword, names))
+
+    def numbered(self, keyword: str, names: list[str]) -> list[str]:
+        """The names that a preamble gives, or the numbers that stand for them."""
+        reader = self.reader
+        if not names:
+            raise reader.error(f"`{keyword}:` has neither a number nor names")
+        if len(names) == 1 and names[0].isdecimal():
+            if not 1 <= int(names[0]) <= MOST_NAMES:
+                raise reader.error(f"{names[0]} {keyword}: must be 1 to {MOST_NAMES}")
+            return [str(i) for i in range(int(names[0]))]
+        for name in names:
+            if name[0] in "+-." or (name[0].isdecimal() and not name.isalnum()):
+                raise reader.error(
+                    f"`{keyword}:` has `{name}`: must be one whole number, or names"
+                )
+        if len(set(names)) < len(names):
+            raise reader.error(f"`{keyword}:` has a name twice")
+        return names
 
     def entry(self) -> None:
         """One `start`, `T:`, `O:` or `R:` entry."""
         reader = self.reader
+        if reader.peek() not in ENTRIES:
+            raise reader.unknown_keyword()
         word = reader.take("an entry")
+        line = reader.line
         if word == "start":
             return self.start()
-        if word not in ("T", "O", "R"):
-            raise reader.error(f"unknown keyword `{word}`")
         reader.colon()
         action = self.actions.find(reader)
         if word == "R":
@@ -232,6 +169,8 @@ class _Model:
         else:
             indices = self.indices(self.states, self.symbols)
             self.fill(self.observation, (action, *indices), square=False, chances=True)
+        if word != "R":
+            self.lines[word][(action, *indices[:1])] = line
         return None
 
     def indices(self, *kinds: Names) -> list[slice]:
@@ -266,9 +205,8 @@ class _Model:
             reader.take(what)
             value = np.eye(shape[0])
         else:
-            value = reader.numbers(int(np.prod(shape)), what).reshape(shape)
-        if chances and (value.min() < 0 or value.max() > 1):
-            raise reader.error("a probability is not in [0, 1]")
+            count = int(np.prod(shape))
+            value = reader.numbers(count, what, chances=chances).reshape(shape)
         array[where] = value
 
     def start(self) -> None:
@@ -296,7 +234,9 @@ class _Model:
             chosen[self.states.find(reader)] = 1
             self.initial = chosen
         else:
-            self.initial = reader.numbers(count, "a probability of `start`")
+            self.initial = reader.numbers(
+                count, "a probability of `start`", chances=True
+            )
             if abs(self.initial.sum() - 1) > ROW_SUM_TOLERANCE:
                 raise reader.error(f"`start` sums to {self.initial.sum():.6g}, not 1")
 
@@ -343,36 +283,59 @@ class _Model:
         wrong = np.argwhere(np.abs(sums - 1) > ROW_SUM_TOLERANCE)
         if len(wrong):
             a, s = wrong[0]
-            raise PomdpFileError(
-                f"`{self.reader.path}`: `{letter}:` of action "
-                f"`{self.actions.names[a]}`, {kind} `{self.states.names[s]}` sums to "
-                f"{sums[a, s]:.6g}, not 1 ({len(wrong)} of {sums.size} rows are wrong)"
+            row = (
+                f"`{letter}:` of action `{self.actions.names[a]}`, {kind} "
+                f"`{self.states.names[s]}`"
+            )
+            rest = f" ({len(wrong)} of {sums.size} rows are wrong)"
+            line = int(self.lines[letter][a, s])
+            if not line:
+                raise self.reader.error(f"{row} is not given before the end{rest}")
+            raise self.reader.error(
+                f"{row} sums to {sums[a, s]:.6g}, not 1{rest}", line
             )
 
 
-def save_pomdp(model: POMDP, path: str | os.PathLike[str]) -> None:
+def save_pomdp(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    states: Sequence[str] = (),
+    actions: Sequence[str] = (),
+    observations: Sequence[str] = (),
+) -> None:
     """Write one task in Cassandra's format, to be read back exactly.
 
+    Args:
+        model: the task.
+        path: the file.
+        states: a name for each state; they are numbered where none are given.
+        actions: a name for each action.
+        observations: a name for each observation.
+
     Raises:
-        ValueError: if the model is a batch, not well posed, or shows something before
-            the first action, which the format cannot say.
+        ValueError: if the model is no POMDP, a batch, not well posed, or shows
+            something before the first action, which the format cannot say; or if the
+            names are not those of the format.
 
     """
+    if not isinstance(model, POMDP):
+        raise ValueError(f"the format holds a POMDP: this is {type(model).__name__}")
     check_model(model)
     if np.ndim(model.reward) != 2:
         raise ValueError("the format holds one task: this is a batch")
     if model.initial_observation is not None:
         raise ValueError("the format has no observation before the first action")
-    states, actions = model.reward.shape
+    count_states, count_actions = model.reward.shape
     lines = [
         f"discount: {float(model.discount)!r}",
         "values: reward",
-        f"states: {states}",
-        f"actions: {actions}",
-        f"observations: {model.observation.shape[-1]}",
+        _names("states", states, count_states),
+        _names("actions", actions, count_actions),
+        _names("observations", observations, model.observation.shape[-1]),
         f"start: {_row(np.asarray(model.initial))}",
     ]
-    for a in range(actions):
+    for a in range(count_actions):
         for letter, rows in (
             ("T", np.asarray(model.transition)[:, a]),
             ("O", np.asarray(model.observation)[a]),
@@ -383,14 +346,31 @@ def save_pomdp(model: POMDP, path: str | os.PathLike[str]) -> None:
         "",
         *(
             f"R: {a} : {s} : * : * {float(rewards[s, a])!r}"
-            for a in range(actions)
-            for s in range(states)
+            for a in range(count_actions)
+            for s in range(count_states)
         ),
     ]
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     temporary.replace(target)
+
+
+def _names(keyword: str, names: Sequence[str], count: int) -> str:
+    """The line of the preamble that names, or numbers, the states, actions, ..."""
+    if not names:
+        return f"{keyword}: {count}"
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"`{keyword}` has {len(names)} names: must be {count} distinct"
+        )
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_` that "
+                "begin with a letter"
+            )
+    return f"{keyword}: {' '.join(names)}"
 
 
 def _row(row: np.ndarray) -> str:

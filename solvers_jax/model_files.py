@@ -4,12 +4,12 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.solvers_jax.cassandra import load_pomdp
+from sdm.solvers_jax.cassandra import read_pomdp
 from sdm.solvers_jax.models import (
     APOMDP,
     MDP,
@@ -21,6 +21,7 @@ from sdm.solvers_jax.models import (
 
 KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
 OPTIONAL = "initial_observation"
+LONGEST = 10_000  # decisions that are made without having been asked for
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -31,11 +32,25 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         OSError: if it cannot be read.
 
     """
+    return load_with_names(path).model
+
+
+class NamedModel(NamedTuple):
+    """A model, and what its states and actions are called where the file says so."""
+
+    model: Model
+    states: tuple[str, ...]
+    actions: tuple[str, ...]
+
+
+def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
+    """Read a model as `load_model` does, with the names that a `.POMDP` file gives."""
     if not Path(path).is_file():
         raise ValueError(f"there is no file `{path}`")
-    if Path(path).suffix == ".npz":
-        return load_npz(path)
-    return load_pomdp(path)
+    if Path(path).suffix.lower() == ".npz":
+        return NamedModel(load_npz(path), (), ())
+    found = read_pomdp(path)
+    return NamedModel(found.model, found.states, found.actions)
 
 
 def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
@@ -108,7 +123,8 @@ def long_horizon(model: Model, *, share: float = 0.001) -> int:
     The rest is at most γ^T R_max / (1 - γ), `truncation_error`.
 
     Raises:
-        ValueError: for a model without discount, where every decision counts.
+        ValueError: for a model with little or no discount, where too many decisions
+            count.
 
     """
     discount = float(model.discount)
@@ -118,7 +134,13 @@ def long_horizon(model: Model, *, share: float = 0.001) -> int:
         )
     if discount == 0:
         return 1
-    return max(1, math.ceil(math.log(share) / math.log(discount)))
+    stages = max(1, math.ceil(math.log(share) / math.log(discount)))
+    if stages > LONGEST:
+        raise ValueError(
+            f"with a discount of {discount:g}, {stages} decisions count: say how many "
+            "there are"
+        )
+    return stages
 
 
 def truncation_error(model: Model, horizon: int) -> float:

@@ -172,6 +172,15 @@ def check_model(model: Model) -> None:
     )
     _check_unit_interval("discount", model.discount)
     _check_finite("reward", model.reward)
+    rewards = np.asarray(model.reward)
+    most = float(np.sqrt(np.finfo(rewards.dtype).max))  # a square is finite still
+    if np.abs(rewards).max() > most:
+        _raise_first(
+            "reward",
+            np.abs(rewards) > most,
+            lambda i: f" = {rewards[i]:g}: must be {most:.3g} at most, in size",
+            "entries",
+        )
     _check_rows("transition", model.transition)
     _check_rows("initial", model.initial)
     if not isinstance(model, MDP | RobustMDP):

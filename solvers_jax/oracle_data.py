@@ -23,6 +23,7 @@ from jaxtyping import Array
 
 import sdm
 from sdm.solvers_jax.belief import check_believe
+from sdm.solvers_jax.belief_solution import relative_gap
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
@@ -112,7 +113,9 @@ class OracleSummary:
         value_mean: mean optimal value.
         lower_mean: mean certified lower bound; None where there is none.
         upper_mean: mean certified upper bound; None where there is none.
-        gap_max: largest `upper - lower` of a task, or largest estimated error.
+        gap_max: largest `upper - lower` of a task, or largest estimated error, in units
+            of the rewards.
+        missed_gap: of POMDPs, how many tasks did not reach the relative gap asked for.
         random_gap_percent: optimality gap of random actions to the oracle's return.
         compile_seconds: spent compiling.
         seconds: spent on everything else.
@@ -123,6 +126,7 @@ class OracleSummary:
     lower_mean: float | None
     upper_mean: float | None
     gap_max: float
+    missed_gap: int | None
     random_gap_percent: float
     compile_seconds: float
     seconds: float
@@ -188,7 +192,7 @@ def solve_tasks(
     for batch in batches:
         parts.append({name: batch[name] for name in TASK_COLUMNS})
         progress(sum(len(part["value"]) for part in parts))
-    return _summary(parts, batches.compile_seconds, time.perf_counter() - start)
+    return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
 
 
 def write_oracle_dataset(
@@ -233,7 +237,7 @@ def write_oracle_dataset(
             apomdp = config.setting == "apomdp"
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
-    return _summary(parts, batches.compile_seconds, time.perf_counter() - start)
+    return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
 
 
 @contextmanager
@@ -308,17 +312,22 @@ def _rows(batch: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
 
 
 def _summary(
-    parts: list[dict[str, np.ndarray]], compile_seconds: float, seconds: float
+    config: OracleConfig,
+    parts: list[dict[str, np.ndarray]],
+    compile_seconds: float,
+    seconds: float,
 ) -> OracleSummary:
     value, lower, upper, error, oracle, random = (
         np.concatenate([part[name] for part in parts]) for name in TASK_COLUMNS
     )
     bounded = bool(np.isfinite(lower).all())
+    missed = int((relative_gap(lower, upper) > config.gap).sum())
     return OracleSummary(
         value_mean=float(value.mean()),
         lower_mean=float(lower.mean()) if bounded else None,
         upper_mean=float(upper.mean()) if bounded else None,
         gap_max=float(error.max()),
+        missed_gap=missed if config.setting == "pomdp" else None,
         random_gap_percent=100 * optimality_gap(random, oracle).mean,
         compile_seconds=compile_seconds,
         seconds=max(0.0, seconds - compile_seconds),

@@ -1,5 +1,7 @@
 """Pictures of solutions: what is done where and when, what it is worth, how it came."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ LINE = 201  # beliefs along the line
 MOST_NAMED = 12  # actions that a legend has room for
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: str | os.PathLike[str]) -> None:
     """Raise `ValueError` unless a picture can be written in the format of this name.
 
     Call it before the work that the picture is to show.
@@ -32,22 +34,32 @@ def check_picture(path: Path) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.removeprefix(".").lower() not in known:
+    if Path(path).suffix.removeprefix(".").lower() not in known:
         raise ValueError(f"`{path}` names no picture: end it in .png, .pdf or .svg")
 
 
-def save_picture(solution: Solution, path: Path, *, title: str = "") -> None:
+def save_picture(
+    solution: Solution,
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
+    states: Sequence[str] = (),
+    actions: Sequence[str] = (),
+) -> None:
     """Draw the solution of a single task, without a display.
 
     An MDP: the optimal action and the value of every state at every stage. Otherwise,
-    the same along a line of beliefs, from certainty of the state that is worth least at
-    the first stage to certainty of the one worth most; and the value, with its upper
-    bound where there is one, against the number of beliefs per stage.
+    what the plans say along a line of beliefs, from certainty of the state that is
+    worth least at the first stage to certainty of the one worth most, which is near
+    the optimum only near beliefs that the task can bring about; and the value, with its
+    upper bound where there is one, against the number of beliefs per stage.
 
     Args:
         solution: of one task, without batch axes.
         path: the file to write; its name decides the format.
         title: what stands above it.
+        states: a name for each state; numbered where none are given.
+        actions: a name for each action.
 
     Raises:
         ValueError: if the solution is of a batch, or the format unknown.
@@ -56,6 +68,7 @@ def save_picture(solution: Solution, path: Path, *, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     check_picture(path)
+    path = Path(path)
     if np.ndim(solution.value):
         raise ValueError(
             f"a picture shows one task: this is a batch of {np.shape(solution.value)}"
@@ -63,18 +76,18 @@ def save_picture(solution: Solution, path: Path, *, title: str = "") -> None:
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)
     if isinstance(solution, MDPSolution):
-        _draw_states(figure, solution)
+        _draw_states(figure, solution, actions)
     else:
-        _draw_beliefs(figure, solution)
+        _draw_beliefs(figure, solution, states, actions)
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)
 
 
-def _draw_states(figure: "Figure", solution: MDPSolution) -> None:
+def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) -> None:
     actions, values = figure.subplots(1, 2)
     count = solution.q.shape[-1]
-    _draw_actions(figure, actions, np.asarray(solution.policy), count)
+    _draw_actions(figure, actions, np.asarray(solution.policy), count, names)
     actions.set_ylabel("state")
     shown = np.asarray(solution.state_value[:-1]).T
     picture = values.imshow(shown, origin="lower", aspect="auto", cmap="cividis")
@@ -82,10 +95,16 @@ def _draw_states(figure: "Figure", solution: MDPSolution) -> None:
     values.set(title="value to go", xlabel="stage t", ylabel="state")
 
 
-def _draw_beliefs(figure: "Figure", solution: POMDPSolution | APOMDPSolution) -> None:
+def _draw_beliefs(
+    figure: "Figure",
+    solution: POMDPSolution | APOMDPSolution,
+    state_names: Sequence[str],
+    names: Sequence[str],
+) -> None:
     actions, values, rounds = figure.subplots(1, 3)
     horizon, states = len(solution.plans.point), solution.model.reward.shape[0]
-    corners = np.array(solution.action_value(0, jnp.eye(states)).max(-1))
+    stages = [jnp.asarray(t) for t in range(horizon)]  # traced: compiled once
+    corners = np.array(solution.action_value(stages[0], jnp.eye(states)).max(-1))
     low = int(corners.argmin())
     corners[low] = -np.inf  # the other end of the line is another state
     high = int(corners.argmax())
@@ -94,13 +113,15 @@ def _draw_beliefs(figure: "Figure", solution: POMDPSolution | APOMDPSolution) ->
     line[:, low] += 1 - share
     line[:, high] += share
     beliefs = jnp.asarray(line, solution.model.reward.dtype)
-    done = np.array([solution.action(t, beliefs) for t in range(horizon)])
-    where = f"probability of state {high}, otherwise state {low}"
-    _draw_actions(figure, actions, done, int(done.max()) + 1, top=1.0)
+    done = np.array([solution.action(t, beliefs) for t in stages])
+    known = state_names or [f"state {i}" for i in range(states)]
+    where = f"probability of {known[high]}, otherwise {known[low]}"
+    _draw_actions(figure, actions, done, int(done.max()) + 1, names, top=1.0)
     actions.set_ylabel(where)
     for t in sorted({0, horizon // 2, horizon - 1}):
-        values.plot(share, solution.action_value(t, beliefs).max(-1), label=f"t = {t}")
-    values.set(title="value to go", xlabel=where)
+        value = solution.action_value(stages[t], beliefs).max(-1)
+        values.plot(share, value, label=f"t = {t}")
+    values.set(title="value to go, by the plans", xlabel=where)
     values.legend()
     _draw_rounds(rounds, solution)
 
@@ -123,10 +144,12 @@ def _draw_actions(
     axes: "Axes",
     action: Int[np.ndarray, "T X"],
     count: int,
+    names: Sequence[str],
     *,
     top: float | None = None,
 ) -> None:
     """Actions over stages; `top` ends the other axis where that is no index."""
+    names = names or [str(a) for a in range(count)]
     from matplotlib import colormaps
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
@@ -147,5 +170,5 @@ def _draw_actions(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     used = np.unique(action)
     if len(used) <= MOST_NAMED:
-        patches = [Patch(color=colours(int(a)), label=str(a)) for a in used]
+        patches = [Patch(color=colours(int(a)), label=names[a]) for a in used]
         axes.legend(handles=patches, loc="center left", bbox_to_anchor=(1, 0.5))

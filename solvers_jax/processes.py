@@ -5,6 +5,7 @@ together. Nothing here does anything where there is one process only.
 """
 
 import os
+import re
 
 import jax
 import numpy as np
@@ -28,6 +29,9 @@ def join_processes() -> None:
         ValueError: if they do not say so.
 
     """
+    address = os.environ.get(ADDRESS)
+    if address is not None and not re.fullmatch(r".+:\d+", address):
+        raise ValueError(f"{ADDRESS} = {address!r}: must be host:port")
     numbers = {}
     for name in (COUNT, INDEX):
         text = os.environ.get(name)

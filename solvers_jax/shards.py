@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,10 +87,17 @@ def check_output_file(path: Path, *, overwrite: bool) -> None:
         raise DatasetError(
             f"`{path}` exists already", "pass `--overwrite` to replace it"
         )
-    if not os.access(next(p for p in path.absolute().parents if p.exists()), os.W_OK):
-        raise DatasetError(f"`{path}` cannot be written", "choose another place")
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raise `DatasetError` where the system does not let `path` be written."""
+    try:
+        yield
     except OSError as error:
         raise DatasetError(
             f"`{path}` cannot be written: {error.strerror}", "choose another place"
@@ -174,8 +182,9 @@ def _begin(
                 "`--resume` to start again",
             )
     else:
-        partial.mkdir(parents=True, exist_ok=True)
-        write_atomically(partial / PLAN, text)
+        with _writing(out):
+            partial.mkdir(parents=True, exist_ok=True)
+            write_atomically(partial / PLAN, text)
     return partial
 
 

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads of two processes that wait for each other take ten times as long.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import jax
 import pytest

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import random_apomdp, random_pomdp
+from random_models import random_apomdp, random_pomdp, tiger
 
 from sdm.solvers_jax import EnergyFamily, rollout, solve
 from sdm.solvers_jax.belief import BeliefPolicy, belief_filter, true_model
@@ -77,6 +77,17 @@ def test_an_impossible_symbol_keeps_the_prediction_and_is_counted():
 def test_a_model_that_there_is_not_is_refused(believe):
     with pytest.raises(ValueError, match="must be `mixture`, or a model 0 to 2"):
         belief_filter(random_apomdp(0, 0.5, models=3, batch=(1,)), believe=believe)
+
+
+def test_a_filter_is_of_a_batch_and_a_policy_of_its_stages():
+    with pytest.raises(ValueError, match="a filter is for a batch"):
+        belief_filter(random_pomdp(0))
+    found = solve(tiger(), horizon=3)
+    belief = jnp.array([[0.5, 0.5]])
+    assert found.action(2, belief).tolist() == [0]
+    for t in (-1, 3):
+        with pytest.raises(ValueError, match="the stages are 0 to 2"):
+            found.action(t, belief)
 
 
 def test_the_oracle_earns_what_its_value_says():

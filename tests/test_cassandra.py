@@ -8,7 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_models import random_pomdp, tiger
 
-from sdm.solvers_jax.cassandra import PomdpFileError, load_pomdp, save_pomdp
+from sdm.solvers_jax.cassandra import load_pomdp, read_pomdp, save_pomdp
+from sdm.solvers_jax.cassandra_words import PomdpFileError
+from sdm.solvers_jax.models import MDP
 
 HEAD = "discount: 0.9\nvalues: reward\nstates: a b\nactions: go stay\nobservations: 2\n"
 ROWS = "T: * identity\nO: * uniform\n"
@@ -122,21 +124,28 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
     ("text", "message"),
     [
         ("", "line 1: `discount:` is not given"),
-        (HEAD, "`T:` of action `go`, state `a` sums to 0, not 1"),
+        (HEAD, "`T:` of action `go`, state `a` is not given"),
         (HEAD + ROWS + "Q: 1", "line 8: unknown keyword `Q`"),
+        ("discnt: 1\n" + HEAD, "line 1: unknown keyword `discnt`: must be discount"),
+        (HEAD.replace("actions", "actons"), "line 4: unknown keyword `actons`"),
+        (HEAD + "stat: a\n" + ROWS, "line 6: unknown keyword `stat`"),
+        (HEAD + "T: go\n1 0\n0.5 0.4\n" + ROWS[14:], "line 6: `T:` of action `go`, "),
+        (HEAD + ROWS + "O: go : b\n0.5 0.4", "line 8: `O:` of action `go`, next"),
         (HEAD + ROWS + "T: fly identity", "line 8: there is no action `fly`"),
         (HEAD + ROWS + "T: go : c\n1 0", "line 8: there is no state `c`"),
         (HEAD + ROWS + "T: go\n1 0\n0", "line 10: the file ends where a probability"),
-        (HEAD + ROWS + "T: go : a : a 1.5", "line 8: a probability is not in"),
+        (HEAD + ROWS + "T: go : a : a 1.5", "line 8: a probability is `1.5`: must be"),
+        (HEAD + ROWS + "T: go\n1 0\n-1 2", "line 10: a probability is `-1`"),
         (HEAD + ROWS + "T: go : a : a x", "line 8: `x` where a probability should be"),
         (HEAD + ROWS + "R: go : a : a : 0 nan", "line 8: a reward is `nan`"),
         (HEAD + ROWS + "R: 1", "line 8: `R:` needs an action and a state"),
-        (HEAD + "T: * identity\n", "`O:` of action `go`, next state `a` sums to 0"),
+        (HEAD + "T: * identity\n", "`O:` of action `go`, next state `a` is not given"),
         (HEAD + "start: 0.5 0.6\n" + ROWS, "line 6: `start` sums to 1.1"),
-        (HEAD.replace("0.9", "1.9"), "line 1: discount 1.9 is not in"),
+        (HEAD.replace("0.9", "1.9"), "line 1: the discount is `1.9`: must be in"),
         (HEAD.replace("reward", "gain"), "line 2: `gain` where `reward` or `cost`"),
         (HEAD.replace("a b", "a a"), "line 3: `states:` has a name twice"),
         (HEAD.replace("a b", "0"), "line 3: 0 states: must be"),
+        (HEAD.replace("a b", "-3"), "line 3: `states:` has `-3`: must be one whole"),
         (HEAD.replace("states: a b\n", ""), "`states:` is not given"),
         (HEAD.replace("a b", "20000"), "more than can be held: use arrays"),
     ],
@@ -148,7 +157,7 @@ def test_an_error_says_where_and_what(read, text, message):
 
 
 def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdm.solvers_jax.cassandra.LONGEST_LINE", 1000)
+    monkeypatch.setattr("sdm.solvers_jax.cassandra_words.LONGEST_LINE", 1000)
     path = tmp_path / "model.POMDP"
     path.write_text(HEAD + "T: " + "0 " * 5000)
     with pytest.raises(PomdpFileError, match="line 6: a line longer than 1000"):
@@ -189,6 +198,7 @@ def test_whatever_is_in_a_file_it_is_a_model_or_an_error(tmp_path_factory, head,
     [
         (random_pomdp(0), "no observation before the first action"),
         (random_pomdp(0, batch=(2,), first=False), "this is a batch"),
+        (MDP(jnp.ones((1, 1, 1)), jnp.ones((1, 1)), jnp.ones(1), 0.9), "this is MDP"),
     ],
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path, model, message):
@@ -210,3 +220,26 @@ def test_reset_goes_back_to_where_episodes_start(read):
     np.testing.assert_array_equal(model.transition[0, 1], [0.25, 0.75])
     every = read(HEAD + "start: b\nT: go reset\nT: stay identity\nO: * uniform\n")
     np.testing.assert_array_equal(every.transition[:, 0], [[0, 1], [0, 1]])
+
+
+def test_names_are_read_and_written(tmp_path):
+    path, names = tmp_path / "model.POMDP", {"states": ["a", "b"], "actions": ["go"]}
+    save_pomdp(random_pomdp(0, states=2, actions=1, first=False), path, **names)
+    found = read_pomdp(path)
+    assert (found.states, found.actions) == (("a", "b"), ("go",))
+    assert found.observations == tuple(map(str, range(len(found.observations))))
+    assert eqx.tree_equal(found.model, load_pomdp(path))
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b c"], ["a", "2"]])
+def test_names_that_could_not_be_read_back_are_refused(tmp_path, names):
+    model = random_pomdp(0, states=2, actions=1, first=False)
+    with pytest.raises(ValueError, match="`states` has"):
+        save_pomdp(model, tmp_path / "model.POMDP", states=names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_order_mark_is_no_word(tmp_path):
+    path = tmp_path / "model.POMDP"
+    path.write_text(HEAD + ROWS, encoding="utf-8-sig")
+    assert load_pomdp(path).discount == 0.9

@@ -9,7 +9,7 @@ import typer
 from random_models import random_apomdp, tiger
 from typer.testing import CliRunner
 
-from sdm.cli import app
+from sdm.cli import app, main
 from sdm.solvers_jax import save_npz, save_pomdp
 from sdm.solvers_jax.shards import read_shards
 
@@ -62,7 +62,7 @@ def test_hidden_and_ambiguous_tasks_become_datasets_to_learn_from(setting, tmp_p
     assert report["setting"] == setting[0] and 0 < report["random_gap_percent"] < 100
     if setting[0] == "pomdp":
         assert report["lower_mean"] == report["value_mean"] < report["upper_mean"]
-        assert report["gap_max"] <= 0.0101 * 3
+        assert report["gap_max"] <= 0.0101 * 3 and report["missed_gap"] == 0
     else:
         assert report["lower_mean"] is report["upper_mean"] is None
     table = read_shards(data).to_pandas()
@@ -83,6 +83,7 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     assert {"value", "lower", "upper", "action", "seconds"} <= report.keys()
     # The value is known from pomdp-solve; the first thing to do is to listen.
     assert report["lower"] <= 2.3098 <= report["upper"] and report["action"] == 0
+    assert report["action_name"] == "0"  # the file gives numbers only
     exact = json.loads(run(app, [*ask, "--horizon", "3", "--method", "exact"]).stdout)
     assert exact["value"] == pytest.approx(2.3098, abs=1e-7)
     shown = run(app, ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--horizon=2"])
@@ -94,6 +95,8 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     [
         (["--horizon", "0"], "horizon = 0"),
         (["--method", "exact"], "`--method exact` is for a POMDP"),
+        (["--alpha", "0.3"], "`--alpha` is for sampled tasks"),
+        (["--setting", "mdp"], "`--setting` is for sampled tasks"),
     ],
 )
 def test_what_a_model_cannot_be_asked_is_refused(options, message, tmp_path):
@@ -167,6 +170,8 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         (["solve", "--tasks", "0"], "tasks = 0"),
         ([*SOLVE, "--trajectories", "0", "--out", "out"], "trajectories = 0"),
         ([*SOLVE, "--out", "taken"], "`taken` exists already"),
+        ([*SOLVE, "--out", "/proc/data"], "`/proc/data` cannot be written"),
+        ([*SOLVE, "--resume"], "`--resume` needs `--out`"),
         ([*TRAIN, "--data", "nowhere"], "there is no folder `nowhere`"),
         ([*TRAIN, "--data", "taken"], "`taken` is not a dataset"),
         ([*TRAIN, "--data", "DATA", "--support", "4"], "need 5 trajectories"),
@@ -230,6 +235,24 @@ def test_a_call_that_cannot_be_parsed_is_one_line_too(arguments, tmp_path):
     assert result.returncode == 2 and result.stdout == ""
     assert lines[0].startswith("error: ") and lines[1].startswith("hint: ")
     assert len(lines) == 2
+
+
+def test_an_option_that_does_nothing_is_pointed_out():
+    result = run(app, ["solve", "--tasks", "4", "--K", "3", "--q", "0.5", "--json"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["missed_gap"] is None
+    assert result.stderr.count("warning:") == 2
+    assert "`--K` does nothing for mdp tasks" in result.stderr
+
+
+def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdm.commands.solve.energy_family", stop)
+    monkeypatch.setattr(sys, "argv", ["sdm", "solve"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_traceback_is_shown_to_those_who_ask(tmp_path, monkeypatch):

@@ -112,6 +112,7 @@ def test_where_the_first_cannot_begin_nobody_does(tmp_path):
     [
         ({}, "set JAX_COORDINATOR_ADDRESS"),
         ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES = 'two'"),
+        ({"JAX_COORDINATOR_ADDRESS": "nonsense"}, "'nonsense': must be host:port"),
     ],
 )
 def test_who_takes_part_must_be_said(environment, message, tmp_path):

@@ -14,7 +14,7 @@ from sdm.solvers_jax import (
     save_pomdp,
     solve,
 )
-from sdm.solvers_jax.model_files import long_horizon, truncation_error
+from sdm.solvers_jax.model_files import load_with_names, long_horizon, truncation_error
 
 POMDP_ONE = random_pomdp(0)
 SET = random_apomdp(0, 0.5)
@@ -36,8 +36,12 @@ def test_arrays_are_read_back_exactly(tmp_path, model):
 
 
 def test_a_name_decides_how_a_file_is_read(tmp_path):
-    save_pomdp(tiger(), tmp_path / "tiger.POMDP")
-    assert eqx.tree_equal(load_model(tmp_path / "tiger.POMDP"), tiger())
+    actions = ["listen", "left", "right"]
+    save_pomdp(tiger(), tmp_path / "tiger.POMDP", actions=actions)
+    save_npz(tiger(), tmp_path / "tiger.NPZ")
+    for name, known in (("tiger.POMDP", tuple(actions)), ("tiger.NPZ", ())):
+        found = load_with_names(tmp_path / name)
+        assert eqx.tree_equal(found.model, tiger()) and found.actions == known
 
 
 def arrays(**changes):
@@ -90,6 +94,8 @@ def test_an_endless_model_is_followed_until_the_rest_hardly_counts():
         long_horizon(tiger(discount=1.0))
     assert truncation_error(tiger(discount=1.0), 10) == np.inf
     assert long_horizon(tiger(discount=0.0)) == 1
+    with pytest.raises(ValueError, match=r"a discount of 0\.9999, 69075 decisions"):
+        long_horizon(tiger(discount=0.9999))
 
 
 def test_whole_numbers_of_other_programs_are_read_as_numbers(tmp_path):

@@ -97,6 +97,10 @@ def test_rows_are_accepted_up_to_their_printed_digits_and_no_further():
             mdp(reward=jnp.zeros((2, 3, 2)).at[0, 1, 1].set(jnp.inf)),
             r"reward\[0, 1, 1\]",
         ),
+        (
+            mdp(reward=jnp.full((2, 3, 2), -1e200)),
+            r"reward\[0, 0, 0\] = -1e\+200: must be",
+        ),
         (mdp(discount=1.5), r"discount = 1.5: must lie between 0 and 1"),
         (mdp(discount=float("nan")), r"discount = nan"),
         (apomdp(alpha=-0.1), r"alpha = -0.1: must lie between 0 and 1"),

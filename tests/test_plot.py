@@ -24,7 +24,8 @@ def test_every_kind_of_solution_has_a_picture(kind, tmp_path):
         "apomdp": lambda: random_apomdp(1, 0.5),
     }[kind]()
     solution = solve(model, horizon=3, **options)
-    save_picture(solution, tmp_path / "a.png", title="title")
+    names = {"states": list("xyz"), "actions": ["up", "down", "stay"]}
+    save_picture(solution, str(tmp_path / "a.png"), title="title", **names)
     data = (tmp_path / "a.png").read_bytes()
     assert data.startswith(b"\x89PNG") and struct.unpack(">II", data[16:24])[0] > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

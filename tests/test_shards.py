@@ -1,6 +1,7 @@
 """Datasets on disk: anyone's reader opens them, and damage never passes for data."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,7 @@ def test_a_file_that_cannot_be_written_is_known_beforehand(tmp_path):
         (tmp_path, True, "is a folder"),
         (tmp_path / "taken", False, "exists already"),
         (tmp_path / "taken" / "scores.json", True, "cannot be written"),
+        (Path("/proc/scores.json"), False, "cannot be written"),
     ):
         with pytest.raises(DatasetError, match=words):
             shards.check_output_file(path, overwrite=overwrite)

@@ -1,0 +1,127 @@
+"""The words of a file in Cassandra's format, and what errors say of their place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+LONGEST_LINE = 1 << 24  # characters
+PREAMBLE = ("discount", "values", "states", "actions", "observations")
+KEYWORDS = (*PREAMBLE, "start", "T", "O", "R")
+
+
+class PomdpFileError(ValueError):
+    """A file that is not in Cassandra's format."""
+
+
+class Token(NamedTuple):
+    """A word of the file and the line that it stands in."""
+
+    text: str
+    line: int
+
+
+class Reader:
+    """The words of a file, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        """Read and split the file."""
+        self.path = path
+        self.words = list(self._split())
+        self.at = 0
+
+    def _split(self) -> Iterator[Token]:
+        try:
+            with self.path.open(encoding="utf-8-sig", errors="strict") as file:
+                number = 0
+                while line := file.readline(LONGEST_LINE):
+                    number += 1
+                    if len(line) == LONGEST_LINE:
+                        raise self.error(
+                            f"a line longer than {LONGEST_LINE} characters", number
+                        )
+                    text = line.partition("#")[0].replace(":", " : ")
+                    yield from (Token(word, number) for word in text.split())
+        except UnicodeDecodeError as error:
+            raise PomdpFileError(f"`{self.path}` is not text: {error}") from error
+
+    def error(self, message: str, line: int | None = None) -> PomdpFileError:
+        """An error at a line; the line of the last word taken if none is given."""
+        line = self.line if line is None else line
+        return PomdpFileError(f"`{self.path}`, line {line}: {message}")
+
+    @property
+    def line(self) -> int:
+        """The line of the last word taken."""
+        return self.words[max(0, self.at - 1)].line if self.words else 1
+
+    def peek(self, ahead: int = 0) -> str:
+        """A word to come; empty at the end."""
+        at = self.at + ahead
+        return self.words[at].text if at < len(self.words) else ""
+
+    def take(self, what: str) -> str:
+        """The next word."""
+        if self.at >= len(self.words):
+            raise self.error(f"the file ends where {what} should be")
+        self.at += 1
+        return self.words[self.at - 1].text
+
+    def colon(self) -> None:
+        """Step over a colon."""
+        if (found := self.take("`:`")) != ":":
+            raise self.error(f"`{found}` where `:` should be")
+
+    def number(self, what: str, *, chance: bool = False) -> float:
+        """The next word as a finite number, from 0 to 1 if it is a chance."""
+        word = self.take(what)
+        try:
+            value = float(word)
+        except ValueError:
+            raise self.error(f"`{word}` where {what} should be") from None
+        if not np.isfinite(value):
+            raise self.error(f"{what} is `{word}`: must be finite")
+        if chance and not 0 <= value <= 1:
+            raise self.error(f"{what} is `{word}`: must be in [0, 1]")
+        return value
+
+    def numbers(self, count: int, what: str, *, chances: bool) -> np.ndarray:
+        """The next `count` numbers."""
+        return np.array([self.number(what, chance=chances) for _ in range(count)])
+
+    def begins_entry(self) -> bool:
+        """Whether a new entry begins here, or the file ends."""
+        word, after = self.peek(), self.peek(1)
+        if word == "start" and after in ("include", "exclude"):
+            return True
+        return not word or after == ":"
+
+    def unknown_keyword(self) -> PomdpFileError:
+        """The error that the next word begins no entry."""
+        word = self.take("a keyword")
+        return self.error(f"unknown keyword `{word}`: must be {', '.join(KEYWORDS)}")
+
+
+class Names:
+    """The states, actions or observations of a file."""
+
+    def __init__(self, kind: str, names: list[str]) -> None:
+        """Number the names."""
+        self.kind, self.names = kind, names
+        self.index = {name: i for i, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+    def find(self, reader: Reader) -> slice:
+        """The next word as an index, by name, number or `*`."""
+        word = reader.take(f"a {self.kind}")
+        if word == "*":
+            return slice(None)
+        if word in self.index:
+            return slice(self.index[word], self.index[word] + 1)
+        if word.isdecimal() and int(word) < len(self):
+            return slice(int(word), int(word) + 1)
+        raise reader.error(f"there is no {self.kind} `{word}`")
