@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from sdm.commands.console import (
     emit,
+    fail,
     progress_bars,
     say,
     start_jax,
@@ -16,36 +18,60 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.options import (
+    Alpha,
+    Believe,
+    Context,
+    Demonstrations,
     Discount,
     Horizon,
     Json,
+    Models,
     Overwrite,
     PMax,
     PMin,
     Quantize,
+    Resume,
     Schema,
     Seed,
+    SeeingChance,
     Setting,
     energy_family,
+    warn_of_idle_options,
 )
 
 
 def evaluate(
+    context: Context,
     policy: Annotated[
         list[str],
         typer.Option(
-            help="`oracle`, `random`, `always-work`, `mean-plan`, `ce`, `icl:BASE`, or "
-            "a run folder. Repeat it for more."
+            help="`oracle`, `random`, `always-work`, `mean-plan`, `ce` (the last two: "
+            "mdp), `icl:BASE`, or a run folder. Repeat it for more."
         ),
     ],
     setting: Setting = "mdp",
     tasks: Annotated[int, typer.Option(help="Number of unseen tasks.")] = 100,
     trajectories: Annotated[int, typer.Option(help="Episodes per task.")] = 30,
     support: Annotated[int, typer.Option(help="Demonstrations shown.")] = 2,
+    demonstrations: Annotated[
+        Demonstrations, typer.Option(help="Whose episodes are shown.")
+    ] = Demonstrations.optimal,
     horizon: Horizon = 10,
     discount: Discount = 0.95,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
+    prior_p_min: Annotated[
+        float | None,
+        typer.Option(help="What `mean-plan` and `ce` take for the smallest p."),
+    ] = None,
+    prior_p_max: Annotated[
+        float | None,
+        typer.Option(help="What `mean-plan` and `ce` take for the largest p."),
+    ] = None,
+    q: SeeingChance = 0.8,
+    models: Models = 5,
+    alpha: Alpha = 0.5,
+    believe: Believe = "0",
     schema: Annotated[
         Schema | None, typer.Option(help="Wording for `icl:` policies.")
     ] = None,
@@ -54,52 +80,76 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     seed: Seed = 0,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Let policies act in the same unseen tasks and measure their optimality gaps.
 
-    Example: `sdm eval --policy ce --policy runs/tiny --tasks 100`
+    Examples: `sdm eval --policy ce --policy runs/tiny --tasks 100`,
+    `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`
     """
+    if resume and out is None:
+        fail("`--resume` needs `--out`: nothing else is left to go on with")
+    warn_of_idle_options(context, setting)
     with user_faults(), progress_bars() as bar:
         family = energy_family(
-            setting, settings=("mdp",), p_min=p_min, p_max=p_max, discount=discount
+            setting,
+            p_min=p_min,
+            p_max=p_max,
+            discount=discount,
+            q=q,
+            models=models,
+            alpha=alpha,
         )
-        start_jax()
-        from sdm.llm.evaluate import (
-            BASELINES,
-            EvaluationConfig,
-            check_policy_name,
-            make_test_bed,
+        prior = dataclasses.replace(
+            family,
+            p_min=p_min if prior_p_min is None else prior_p_min,
+            p_max=p_max if prior_p_max is None else prior_p_max,
         )
+        start_jax(every_core=setting != "mdp")
+        from sdm.llm.evaluate import ALL_BASELINES, check_policy_name, plan_of
         from sdm.llm.evaluate import evaluate as run
         from sdm.llm.results import gap_table, result_row
-        from sdm.solvers_jax.shards import check_output_file, write_atomically
+        from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+        from sdm.solvers_jax.shards import file_in_progress, write_atomically
 
         for name in policy:
-            check_policy_name(name)
+            check_policy_name(name, setting)
         config = EvaluationConfig(
-            family, horizon, tasks, trajectories, support, seed=seed
+            family,
+            horizon,
+            tasks,
+            trajectories,
+            support,
+            seed,
+            training_family=prior,
+            setting=setting,
+            demonstrations=demonstrations.value,
+            believe=int(believe) if believe.isdecimal() else believe,
         )
-        if out is not None:
-            check_output_file(out, overwrite=overwrite)
-        if not set(policy) <= set(BASELINES):
-            start_torch()
-        results = run(
-            policy,
-            make_test_bed(config),
-            schema=schema and schema.value,
-            quantize=quantize and quantize.value,
-            progress=bar,
-        )
-        rows = {result.policy: result_row(result) for result in results}
-        report = {
-            "setting": setting,
-            "config": dataclasses.asdict(config),
-            "policies": rows,
+        wording: dict[str, str | None] = {
+            "schema": schema and schema.value,
+            "quantize": quantize and quantize.value,
         }
-        if out is not None:
-            write_atomically(out, json.dumps(report, indent=2) + "\n")
+        with ExitStack() as stack:
+            kept = None
+            if out is not None:
+                plan = plan_of(policy, config, **wording)
+                folder = file_in_progress(out, plan, resume=resume, overwrite=overwrite)
+                kept = stack.enter_context(folder)
+            if not set(policy) <= ALL_BASELINES:
+                start_torch()
+            bed = make_test_bed(config)
+            results = run(policy, bed, **wording, kept=kept, progress=bar)
+            rows = {result.policy: result_row(result) for result in results}
+            report = {
+                "setting": setting,
+                "config": dataclasses.asdict(config),
+                "policies": rows,
+            }
+            if out is not None:
+                write_atomically(out, json.dumps(report, indent=2) + "\n")
     for result in results:
         for indices, what in (
             (result.gap.undefined_tasks, "of 0 and so no gap: they are left out"),

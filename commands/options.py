@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdm.commands.console import fail
+from sdm.commands.console import fail, say
 
 if TYPE_CHECKING:
     from typer import Context as Context
@@ -38,6 +38,13 @@ class Method(enum.StrEnum):
     exact = "exact"
 
 
+class Demonstrations(enum.StrEnum):
+    """Whose episodes a policy is shown."""
+
+    optimal = "optimal"
+    random = "random"
+
+
 class Loss(enum.StrEnum):
     """Tokens that the training loss counts."""
 
@@ -56,6 +63,31 @@ Horizon = Annotated[int, typer.Option(help="Decisions per episode, T.")]
 Discount = Annotated[float, typer.Option(help="Factor per stage, in [0, 1].")]
 PMin = Annotated[float, typer.Option(help="Smallest success probability of a move.")]
 PMax = Annotated[float, typer.Option(help="Largest success probability of a move.")]
+SeeingChance = Annotated[
+    float, typer.Option("--q", help="Chance to see the true state (pomdp, apomdp).")
+]
+Models = Annotated[
+    int, typer.Option("--K", help="Models in an ambiguity set (apomdp).")
+]
+Alpha = Annotated[
+    float, typer.Option(help="Weight of the worst model, in [0, 1] (apomdp).")
+]
+Believe = Annotated[
+    str,
+    typer.Option(
+        help="What the oracle filters its belief with: a model, 0 (the one that runs) "
+        "to K - 1, or `mixture` (apomdp)."
+    ),
+]
+# Options that mean something in some settings only.
+OF_SETTINGS = {
+    "q": ("pomdp", "apomdp"),
+    "models": ("apomdp",),
+    "alpha": ("apomdp",),
+    "believe": ("apomdp",),
+    "gap": ("pomdp",),
+    "points": ("pomdp", "apomdp"),
+}
 
 
 def given_options(context: Context) -> dict[str, str]:
@@ -67,6 +99,14 @@ def given_options(context: Context) -> dict[str, str]:
         and (source := context.get_parameter_source(option.name)) is not None
         and source.name == "COMMANDLINE"
     }
+
+
+def warn_of_idle_options(context: Context, setting: str) -> None:
+    """Say which of the options given do nothing in this setting."""
+    given = given_options(context)
+    for name, settings in OF_SETTINGS.items():
+        if name in given and setting in SETTINGS and setting not in settings:
+            say(f"warning: `{given[name]}` does nothing for {setting} tasks", "yellow")
 
 
 def energy_family(

@@ -11,39 +11,34 @@ from sdm.commands.console import (
     fail,
     pairs_table,
     progress_bars,
-    say,
     start_jax,
     start_plotting,
     user_faults,
 )
 from sdm.commands.options import (
-    SETTINGS,
+    Alpha,
+    Believe,
     Context,
     Discount,
     Json,
     Method,
+    Models,
     Overwrite,
     PMax,
     PMin,
     Resume,
     Seed,
+    SeeingChance,
     Setting,
     energy_family,
     given_options,
+    warn_of_idle_options,
 )
 from sdm.commands.solve_model import solve_model
 
 # Options that speak of a model in a file, too; the others are of sampled tasks.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
 OF_A_MODEL |= {"seed", "as_json"}
-OF_SETTINGS = {
-    "q": ("pomdp", "apomdp"),
-    "models": ("apomdp",),
-    "alpha": ("apomdp",),
-    "believe": ("apomdp",),
-    "gap": ("pomdp",),
-    "points": ("pomdp", "apomdp"),
-}
 
 
 def solve(
@@ -64,22 +59,10 @@ def solve(
     discount: Discount = 0.95,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
-    q: Annotated[
-        float, typer.Option(help="Chance to see the true state (pomdp, apomdp).")
-    ] = 0.8,
-    models: Annotated[
-        int, typer.Option("--K", help="Models in an ambiguity set (apomdp).")
-    ] = 5,
-    alpha: Annotated[
-        float, typer.Option(help="Weight of the worst model, in [0, 1] (apomdp).")
-    ] = 0.5,
-    believe: Annotated[
-        str,
-        typer.Option(
-            help="What the oracle filters its belief with: a model, 0 (the one that "
-            "runs) to K - 1, or `mixture` (apomdp)."
-        ),
-    ] = "0",
+    q: SeeingChance = 0.8,
+    models: Models = 5,
+    alpha: Alpha = 0.5,
+    believe: Believe = "0",
     gap: Annotated[
         float, typer.Option(help="Certified relative gap to reach (pomdp).")
     ] = 0.01,
@@ -146,9 +129,7 @@ def solve(
             fail("`--distributed` needs `--out`: processes meet in what they write")
         if resume:
             fail("`--resume` needs `--out`: nothing else is left to go on with")
-    for name, settings in OF_SETTINGS.items():
-        if name in given and setting in SETTINGS and setting not in settings:
-            say(f"warning: `{given[name]}` does nothing for {setting} tasks", "yellow")
+    warn_of_idle_options(context, setting)
     stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
         family = energy_family(

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sdm.llm.bases import CausalModel, load_base
-from sdm.llm.evaluate import TestBed
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import load_run
 from sdm.llm.serialize import SCHEMAS
+from sdm.llm.test_bed import TestBed
 
 
 def default_schema(base: str) -> str:

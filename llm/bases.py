@@ -73,6 +73,20 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
+class ContextError(ValueError):
+    """A text that is longer than what a model can read."""
+
+
+def check_length(model: CausalModel, tokens: int) -> None:
+    """Raise `ContextError` for a text of more tokens than a model has positions for."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and tokens > most:
+        raise ContextError(
+            f"a text has {tokens} tokens, and the model reads {most}: shorten it by "
+            "`--schema compact`, a smaller `--support` or a shorter horizon"
+        )
+
+
 def load_base(
     name: str, *, quantize: str | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

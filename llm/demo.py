@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdm.llm.evaluate import EvaluationConfig, evaluate, make_test_bed
+from sdm.llm.evaluate import evaluate
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import recipe
 from sdm.llm.results import Row, result_row, save_gap_figure
 from sdm.llm.runs import environment
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.shards import folder_in_progress, write_atomically

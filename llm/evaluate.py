@@ -1,105 +1,56 @@
 """Optimality gaps of any mix of policies on the same unseen tasks and the same luck.
 
-Test tasks, their demonstrations and their episodes come from random streams of their
-own, so no training task is ever met; all policies share them (common random numbers).
 PyTorch is imported only where a language model takes part.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from sdm.baselines.certainty_equivalence import certainty_equivalence, mean_plan
 from sdm.llm.base_names import check_base_name
-from sdm.solvers_jax.backward_induction import MDPSolution
-from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.models import MDP, check_count, check_horizon
+from sdm.llm.test_bed import TestBed, oracle_actions, task_returns
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import (
     Policy,
     TabularPolicy,
     constant_action,
-    deterministic,
     uniform_random,
 )
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.rollout import (
-    Trajectory,
-    discounted_return,
-    optimal_action,
-    rollout,
-    rollout_on_host,
-    task_keys,
-)
-from sdm.solvers_jax.solve import solve
+from sdm.solvers_jax.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
 
-BASELINES = ("oracle", "random", "always-work", "mean-plan", "ce")
+BLIND = ("oracle", "random", "always-work")  # these fit every setting
+BASELINES = {
+    "mdp": (*BLIND, "mean-plan", "ce"),
+    "pomdp": BLIND,
+    "apomdp": BLIND,
+}
 # Tasks whose episodes a language model plays together: bounds the key-value cache.
 ROWS_TOGETHER = 1024
 Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """The test: tasks, episodes and demonstrations.
+@runtime_checkable
+class StepwisePolicy(Policy, Protocol):
+    """A policy that is stepped from the host and knows how sure it was.
 
     Attributes:
-        family: where test tasks come from.
-        horizon: decisions per episode.
-        tasks: number of test tasks.
-        trajectories: episodes of each task.
-        support: optimal demonstrations a policy is shown.
-        seed: of all of these.
-        training_family: what policies that know a prior take it to be; `family` unless
-            the test is out of distribution.
+        invalid: probability of anything but an action, of every decision so far.
 
     """
 
-    family: EnergyFamily
-    horizon: int
-    tasks: int = 100
-    trajectories: int = 30
-    support: int = 2
-    seed: int = 0
-    training_family: EnergyFamily | None = None
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for counts that make no test."""
-        check_horizon(self.horizon)
-        check_count("tasks", self.tasks, 1)
-        check_count("trajectories", self.trajectories, 1)
-        check_count("support", self.support, 0)
-        check_count("seed", self.seed, 0, 2**32 - 1)
-
-
-@dataclass(frozen=True)
-class TestBed:
-    """Everything that the policies of one test share.
-
-    Attributes:
-        config: what was asked for.
-        mdp: the tasks.
-        solution: their oracle.
-        support: demonstrations of each task.
-        optimal_returns: the oracle's mean return in each task, in the test's episodes.
-
-    """
-
-    __test__ = False  # not a test class, whatever pytest makes of its name
-
-    config: EvaluationConfig
-    mdp: MDP
-    solution: MDPSolution
-    support: Trajectory
-    optimal_returns: Float[np.ndarray, " B"]
+    invalid: list[float]
 
 
 @dataclass(frozen=True)
@@ -109,11 +60,14 @@ class PolicyResult:
     Attributes:
         policy: its name.
         gap: optimality gap estimated from the episodes played.
-        exact_gap: the same from exact values; None for a policy that is not a table.
+        exact_gap: the same from exact values; None where a value is not known exactly.
         return_mean: mean discounted return.
+        exact_return_mean: its expectation; None for a policy that is not a table.
         optimal_return_mean: that of the oracle, under the same luck.
         agreement: share of decisions that equal the oracle's.
         work_agreement: the same when the two ways to charge count as one.
+        invalid_mass: mean probability that a language model gave to anything but an
+            action; None for other policies.
         seconds: spent acting.
         returns: mean return of each task.
         optimal_returns: the oracle's.
@@ -124,72 +78,57 @@ class PolicyResult:
     gap: OptimalityGap
     exact_gap: OptimalityGap | None
     return_mean: float
+    exact_return_mean: float | None
     optimal_return_mean: float
     agreement: float
     work_agreement: float
+    invalid_mass: float | None
     seconds: float
     returns: Float[np.ndarray, " B"]
     optimal_returns: Float[np.ndarray, " B"]
 
 
-def make_test_bed(config: EvaluationConfig) -> TestBed:
-    """Draw the test tasks, solve them, and roll the oracle out in both streams."""
-    mdp = config.family.sample(stream_key(config.seed, Stream.TEST_TASKS), config.tasks)
-    solution = solve(mdp, horizon=config.horizon)
-    oracle = deterministic(solution.policy, config.family.actions)
-
-    def play(stream: Stream, episodes: int) -> Trajectory:
-        keys = task_keys(stream_key(config.seed, stream), config.tasks)
-        return rollout(keys, mdp, oracle, horizon=config.horizon, episodes=episodes)
-
-    best = play(Stream.TEST_EPISODES, config.trajectories)
-    return TestBed(
-        config=config,
-        mdp=mdp,
-        solution=solution,
-        support=play(Stream.TEST_SUPPORT, config.support),
-        optimal_returns=task_returns(mdp, best),
-    )
-
-
-def task_returns(mdp: MDP, played: Trajectory) -> Float[np.ndarray, " B"]:
-    """Mean discounted return of each task's episodes."""
-    returns = discounted_return(played.reward, mdp.discount)
-    return np.asarray(returns, np.float64).mean(-1)
-
-
-def baseline(name: str, bed: TestBed) -> TabularPolicy:
-    """One of `BASELINES` for the tasks of a test."""
+def baseline(name: str, bed: TestBed) -> Policy:
+    """One of the setting's `BASELINES` for the tasks of a test."""
     config, family = bed.config, bed.config.family
     prior = config.training_family or family
+    check_baseline(name, config.setting)
     if name == "oracle":
-        return deterministic(bed.solution.policy, family.actions)
+        return bed.oracle
     if name == "random":
-        return uniform_random(bed.mdp, config.horizon)
+        return uniform_random(bed.states, config.horizon)
     if name == "always-work":
-        return constant_action(bed.mdp, config.horizon, family.work)
+        return constant_action(bed.states, config.horizon, family.work)
     if name == "mean-plan":
         return mean_plan(prior, config.tasks, horizon=config.horizon)
-    if name == "ce":
-        return certainty_equivalence(prior, bed.support, horizon=config.horizon)
-    raise ValueError(f"there is no policy `{name}`: there are {', '.join(BASELINES)}")
+    return certainty_equivalence(prior, bed.support, horizon=config.horizon)
+
+
+def check_baseline(name: str, setting: str) -> None:
+    """Raise `ValueError` unless this policy without learning fits the setting."""
+    if name not in BASELINES[setting]:
+        raise ValueError(
+            f"`{name}` does not fit {setting} tasks: those that do are "
+            f"{', '.join(BASELINES[setting])}"
+        )
 
 
 def evaluate_baseline(name: str, bed: TestBed) -> PolicyResult:
-    """Play and value a policy that is a table."""
+    """Play a policy that needs no learning; value it exactly if it is a table."""
     start = time.perf_counter()
     policy = baseline(name, bed)
     played = rollout(
         _episode_keys(bed),
-        bed.mdp,
+        bed.tasks.world,
         policy,
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,
     )
-    value = evaluate_policy(bed.mdp, policy.probabilities)
-    exact = optimality_gap(np.asarray(value), np.asarray(bed.solution.value))
+    value: np.ndarray | None = None
+    if isinstance(policy, TabularPolicy):
+        value = np.asarray(evaluate_policy(bed.states, policy.probabilities))
     jax.block_until_ready(played)
-    return _result(name, bed, played, exact, time.perf_counter() - start)
+    return _result(name, bed, played, time.perf_counter() - start, value=value)
 
 
 def evaluate_stepwise(
@@ -197,6 +136,7 @@ def evaluate_stepwise(
     bed: TestBed,
     make_policy: Callable[[slice], Policy],
     *,
+    kept: Path | None = None,
     progress: Progress = lambda done, tasks: None,
 ) -> PolicyResult:
     """Play a policy that is stepped from the host, a group of tasks at a time.
@@ -205,29 +145,66 @@ def evaluate_stepwise(
         name: what to call it in the result.
         bed: the test.
         make_policy: makes the policy for a group of tasks.
+        kept: beginning of the names of the files where played groups are kept, and
+            found by a run that goes on; None to keep nothing.
         progress: called with the number of tasks done and of all tasks.
 
     """
-    config, start = bed.config, time.perf_counter()
-    keys = _episode_keys(bed)
+    config = bed.config
     together = max(1, ROWS_TOGETHER // config.trajectories)
-    groups = [
-        slice(first, min(first + together, config.tasks))
-        for first in range(0, config.tasks, together)
-    ]
     parts = []
-    for group in groups:
-        part = rollout_on_host(
-            keys[group],
-            jax.tree.map(lambda x: x[group] if np.ndim(x) else x, bed.mdp),  # noqa: B023
-            make_policy(group),
-            horizon=config.horizon,
-            episodes=config.trajectories,
-        )
+    for first in range(0, config.tasks, together):
+        group = slice(first, min(first + together, config.tasks))
+        file = None if kept is None else kept.with_name(f"{kept.name}-{first}.npz")
+        if file is None or not file.is_file():
+            part = _play_group(bed, group, make_policy)
+            if file is not None:
+                _keep(file, part)
+        else:
+            with np.load(file) as arrays:
+                part = dict(arrays)
         parts.append(part)
         progress(group.stop, config.tasks)
-    played = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-    return _result(name, bed, played, None, time.perf_counter() - start)
+    whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    played = Trajectory(
+        *(jnp.asarray(whole[f]) for f in Trajectory.__dataclass_fields__)
+    )
+    invalid = whole["invalid"]
+    return _result(
+        name,
+        bed,
+        played,
+        float(whole["seconds"].sum()),
+        invalid=float(invalid.mean()) if invalid.size else None,
+    )
+
+
+def _play_group(
+    bed: TestBed, group: slice, make_policy: Callable[[slice], Policy]
+) -> dict[str, np.ndarray]:
+    """Episodes of a group of tasks, and what is to be known of how they were played."""
+    start, policy = time.perf_counter(), make_policy(group)
+    played = rollout_on_host(
+        _episode_keys(bed)[group],
+        jax.tree.map(lambda x: x[group] if np.ndim(x) else x, bed.tasks.world),
+        policy,
+        horizon=bed.config.horizon,
+        episodes=bed.config.trajectories,
+    )
+    invalid = policy.invalid if isinstance(policy, StepwisePolicy) else []
+    return {
+        **{f: np.asarray(getattr(played, f)) for f in played.__dataclass_fields__},
+        "invalid": np.asarray(invalid, np.float64),
+        "seconds": np.array([time.perf_counter() - start]),
+    }
+
+
+def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
+    """Write a group's episodes, or nothing."""
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("wb") as out:
+        np.savez_compressed(out, allow_pickle=False, **part)
+    temporary.replace(file)
 
 
 def _episode_keys(bed: TestBed) -> jax.Array:
@@ -240,21 +217,28 @@ def _result(
     name: str,
     bed: TestBed,
     played: Trajectory,
-    exact: OptimalityGap | None,
     seconds: float,
+    *,
+    value: np.ndarray | None = None,
+    invalid: float | None = None,
 ) -> PolicyResult:
-    returns, best = task_returns(bed.mdp, played), bed.optimal_returns
-    wanted = np.asarray(optimal_action(bed.solution, played.observation))
-    action: Int[np.ndarray, "B N T"] = np.asarray(played.action)
+    returns, best = task_returns(bed.tasks, played), bed.optimal_returns
+    wanted, action = oracle_actions(bed, played), np.asarray(played.action)
     work = bed.config.family.work
+    optimum_is_exact = bed.config.setting == "mdp"
+    exact = None
+    if value is not None and optimum_is_exact:
+        exact = optimality_gap(value, np.asarray(bed.solution.value))
     return PolicyResult(
         policy=name,
         gap=optimality_gap(returns, best),
         exact_gap=exact,
         return_mean=float(returns.mean()),
+        exact_return_mean=None if value is None else float(value.mean()),
         optimal_return_mean=float(best.mean()),
         agreement=float((action == wanted).mean()),
         work_agreement=float(((action == work) == (wanted == work)).mean()),
+        invalid_mass=invalid,
         seconds=seconds,
         returns=returns,
         optimal_returns=best,
@@ -267,6 +251,7 @@ def evaluate(
     *,
     schema: str | None = None,
     quantize: str | None = None,
+    kept: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, tasks: None,
 ) -> list[PolicyResult]:
     """Evaluate policies by name: a baseline, `icl:BASE`, or a run folder.
@@ -277,38 +262,68 @@ def evaluate(
         schema: wording for `icl:` policies; None for the base's default. A run folder
             is always read in the schema that it was trained in.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
+        kept: a folder where played groups of tasks are kept, and found again by a run
+            that goes on; None to keep nothing.
         progress: called with what is being played, the tasks done and all tasks.
 
     Raises:
-        ValueError: if a name is none of these.
+        ValueError: if a name is none of these, or does not fit the setting.
 
     """
     results = []
-    for name in names:
-        if name in BASELINES:
+    for i, name in enumerate(names):
+        if name in ALL_BASELINES:
             results.append(evaluate_baseline(name, bed))
             continue
         from sdm.llm.acting import language_model_policy
 
         make = language_model_policy(name, bed, schema=schema, quantize=quantize)
-        results.append(
-            evaluate_stepwise(
-                name,
-                bed,
-                make,
-                progress=partial(progress, f"playing {name}"),
-            )
+        result = evaluate_stepwise(
+            name,
+            bed,
+            make,
+            kept=None if kept is None else kept / str(i),
+            progress=partial(progress, f"playing {name}"),
         )
+        results.append(result)
     return results
 
 
-def check_policy_name(name: str) -> None:
-    """Raise `ValueError` unless `name` can be a policy; loads nothing."""
-    if name in BASELINES or (Path(name) / "config.yaml").is_file():
+ALL_BASELINES = {name for names in BASELINES.values() for name in names}
+
+
+def check_policy_name(name: str, setting: str) -> None:
+    """Raise `ValueError` unless `name` can be a policy there; loads nothing."""
+    if name in ALL_BASELINES:
+        return check_baseline(name, setting)
+    if (Path(name) / "config.yaml").is_file():
         return
     if name.startswith("icl:"):
         return check_base_name(name.removeprefix("icl:"))
     raise ValueError(
-        f"there is no policy `{name}`: it is none of {', '.join(BASELINES)}, does not "
-        "begin with `icl:`, and is not a run folder"
+        f"there is no policy `{name}`: it is none of {', '.join(BASELINES[setting])}, "
+        "does not begin with `icl:`, and is not a run folder"
     )
+
+
+def plan_of(
+    names: Sequence[str], bed_config: object, **options: str | None
+) -> dict[str, object]:
+    """Everything that decides the episodes of an evaluation, to be resumed with it.
+
+    Of run folders, what their metrics say, which no two runs have in common.
+    """
+    import hashlib
+
+    runs = {
+        name: hashlib.sha256((Path(name) / "metrics.jsonl").read_bytes()).hexdigest()
+        for name in names
+        if (Path(name) / "metrics.jsonl").is_file()
+    }
+    assert dataclasses.is_dataclass(bed_config) and not isinstance(bed_config, type)
+    return {
+        "evaluate": dataclasses.asdict(bed_config),
+        "policies": list(names),
+        "runs": runs,
+        **options,
+    }

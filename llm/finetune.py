@@ -26,7 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sdm.llm.bases import CausalModel, load_base
+from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.runs import RunRecord, save_run, write_metrics
@@ -164,6 +164,7 @@ def finetune(
     train, validation = (
         tokenise(tokenizer, schema, part, loss=config.loss) for part in texts
     )
+    check_length(model, max(*train["length"], *validation["length"]))
     plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
     inputs = (Path(config.data), Path(config.base))
     with folder_in_progress(

@@ -6,11 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import torch
 from jaxtyping import Array, Float, Int, Key
 from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel
+from sdm.llm.bases import CausalModel, check_length
 from sdm.llm.scoring import (
     CachedRows,
     encode,
@@ -42,6 +41,7 @@ class LanguageModelPolicy:
         schema: how episodes are written.
         support: the demonstrations of each task, one list a task, perhaps empty.
         actions: number of actions to choose from.
+        invalid: probability of anything but an action, of every decision so far.
 
     """
 
@@ -50,6 +50,7 @@ class LanguageModelPolicy:
     schema: Schema
     support: Sequence[Sequence[Episode]]
     actions: int
+    invalid: list[float] = field(default_factory=list)
 
     def init(self, model: Model) -> EpisodeTexts:
         """Start with empty episodes."""
@@ -92,8 +93,17 @@ class LanguageModelPolicy:
                 memory.rewards[row].append(float(earned))
             memory.observations[row].append(int(seen))
         targets, suffixes = self._candidates(memory, episodes)
-        scores: torch.Tensor = memory.rows.score(targets, suffixes)
-        return scores.cpu().numpy()
+        check_length(
+            self.model,
+            max(
+                len(target) + max(map(len, rows))
+                for target, rows in zip(targets, suffixes, strict=True)
+            ),
+        )
+        scores = memory.rows.score(targets, suffixes).cpu().numpy()
+        mass = np.exp(scores.astype(np.float64)).sum(-1)
+        self.invalid.extend(np.maximum(0.0, 1 - mass).tolist())
+        return scores
 
     def _prefix(self, support: Sequence[Episode]) -> str:
         return "".join(self.schema.render(episode) + "\n" for episode in support)

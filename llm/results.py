@@ -21,9 +21,11 @@ def result_row(result: PolicyResult) -> Row:
         "ci_high": None if math.isnan(gap.high) else 100 * gap.high,
         "exact_gap_percent": None if exact is None else 100 * exact.mean,
         "return_mean": result.return_mean,
+        "exact_return_mean": result.exact_return_mean,
         "optimal_return_mean": result.optimal_return_mean,
         "agreement": result.agreement,
         "work_agreement": result.work_agreement,
+        "invalid_mass": result.invalid_mass,
         "undefined_tasks": list(gap.undefined_tasks),
         "tiny_tasks": list(gap.tiny_tasks),
         "seconds": result.seconds,
@@ -38,10 +40,11 @@ def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -
         table.add_column(title, justify="right")
     if paper is not None:
         table.add_column("paper", justify="right")
-    for title in ("return", "agreement", "work/charge", "seconds"):
+    for title in ("return", "agreement", "work/charge", "invalid", "seconds"):
         table.add_column(title, justify="right")
     for name, row in rows.items():
         low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
+        invalid = row["invalid_mass"]
         cells = [
             name,
             f"{row['gap_percent']:.2f}",
@@ -54,6 +57,7 @@ def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
             f"{100 * row['work_agreement']:.1f} %",
+            "" if invalid is None else f"{100 * invalid:.2g} %",
             f"{row['seconds']:.1f}",
         ]
         table.add_row(*cells)

@@ -48,16 +48,26 @@ class Tasks(NamedTuple):
 
 
 def sample_tasks(
-    first: int | Int[Array, ""], *, config: "OracleConfig", size: int
+    first: int | Int[Array, ""],
+    *,
+    config: "OracleConfig",
+    size: int,
+    streams: tuple[Stream, Stream] = (Stream.TRAIN_TASKS, Stream.TRAIN_SETS),
 ) -> Tasks:
     """Tasks `first`, ..., `first + size - 1` of the configuration.
+
+    Args:
+        first: index of the first task.
+        config: which says where tasks come from, and the seed.
+        size: how many.
+        streams: the random streams of the tasks and of their ambiguity sets.
 
     Raises:
         AmbiguityError: if the radius of the ambiguity sets cannot be met.
 
     """
     family, seed = config.family, config.seed
-    p = family.sample_p(stream_key(seed, Stream.TRAIN_TASKS), size, first=first)
+    p = family.sample_p(stream_key(seed, streams[0]), size, first=first)
     nothing = jnp.zeros((size, 0), p.dtype)
     if config.setting == "mdp":
         mdp = family.mdp(p)
@@ -65,7 +75,7 @@ def sample_tasks(
     if config.setting == "pomdp":
         pomdp = family.pomdp(p)
         return Tasks(p, pomdp, pomdp, nothing)
-    sets = task_keys(stream_key(seed, Stream.TRAIN_SETS), size, first=first)
+    sets = task_keys(stream_key(seed, streams[1]), size, first=first)
     model, divergence = family.apomdp(sets, p)
     family.check_divergence(divergence)
     return Tasks(p, model, true_model(model), divergence)

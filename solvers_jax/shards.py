@@ -153,10 +153,33 @@ def folder_in_progress(
     _finish(partial, out)
 
 
+@contextmanager
+def file_in_progress(
+    out: Path,
+    plan: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Iterator[Path]:
+    """A folder for what is done on the way to the file `out`; it goes with success.
+
+    Where the block raises, it stays, to be resumed.
+
+    Raises:
+        DatasetError: if `out` cannot be written, or exists and `overwrite` is not
+            given; for the folder, as `folder_in_progress`.
+
+    """
+    check_output_file(out, overwrite=overwrite)
+    partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
+    yield partial
+    shutil.rmtree(partial)
+
+
 def _begin(
     out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Path:
-    """Make or reopen the partial folder of `out`, and return it."""
+    """Make or reopen the partial folder of the folder `out`, and return it."""
     if out.exists() and not overwrite:
         raise DatasetError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
@@ -164,8 +187,15 @@ def _begin(
     here = Path.cwd()
     if out.resolve() in (here, *here.parents):
         raise DatasetError(f"`{out}` holds the working folder", "choose another name")
-    for folder in (out, partial_folder(out)):
-        _check_replaceable(folder)
+    _check_replaceable(out)
+    return _begin_partial(out, plan, resume=resume, overwrite=overwrite)
+
+
+def _begin_partial(
+    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Path:
+    """Make or reopen the partial folder of `out`, whatever that is."""
+    _check_replaceable(partial_folder(out))
     partial, text = partial_folder(out), json.dumps(plan, indent=2) + "\n"
     if partial.exists() and not resume:
         if not overwrite:

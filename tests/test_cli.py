@@ -134,6 +134,47 @@ def test_finetune_and_eval_work_together(data, tmp_path):
     assert printed["policies"]["oracle"]["gap_percent"] == 0
 
 
+def test_eval_plays_hidden_tasks_and_keeps_nothing_but_its_file(tmp_path):
+    options = ["--setting", "pomdp", "--q", "0.7", "--tasks", "4", "--horizon", "3"]
+    out = ["--trajectories", "2", "--out", str(tmp_path / "gaps.json"), "--json"]
+    policies = ["--policy", "always-work", "--policy", "icl:tiny"]
+    result = run(app, ["eval", *policies, *options, *out])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((tmp_path / "gaps.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["gaps.json"]
+    assert report["policies"]["always-work"]["invalid_mass"] is None
+    assert 0 < report["policies"]["icl:tiny"]["invalid_mass"] < 1
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
+    """Killed after its first group, it plays only the others."""
+    import sdm.llm.evaluate as module
+
+    monkeypatch.setattr(module, "ROWS_TOGETHER", 4)  # 2 tasks a group
+    options = ["--tasks", "6", "--trajectories", "2", "--horizon", "3", "--json"]
+    ask = ["eval", "--policy", "icl:tiny", *options, "--out"]
+    wanted = json.loads(run(app, [*ask, str(tmp_path / "whole.json")]).stdout)
+    play, groups = module._play_group, []
+
+    def fail_later(bed, group, make):
+        groups.append(group.start)
+        if groups == [0, 2]:
+            raise RuntimeError("out of luck")
+        return play(bed, group, make)
+
+    monkeypatch.setattr(module, "_play_group", fail_later)
+    out = str(tmp_path / "gaps.json")
+    assert run(app, [*ask, out]).exit_code == 1
+    assert run(app, [*ask, out]).exit_code == 2  # an unfinished run is in the way
+    result = run(app, [*ask, out, "--resume"])
+    assert result.exit_code == 0 and groups == [0, 2, 2, 4]
+    found = json.loads(result.stdout)
+    for report in (wanted, found):
+        del report["policies"]["icl:tiny"]["seconds"]
+    assert found == wanted and len(list(tmp_path.iterdir())) == 2
+
+
 def test_eval_prints_a_table_for_people():
     options = ["--policy", "random", "--tasks", "4", "--trajectories", "2"]
     result = run(app, ["eval", *options])
@@ -192,7 +233,10 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
         (["solve", "--model", "nowhere.POMDP"], "there is no file `nowhere.POMDP`"),
         (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
-        (["eval", "--policy", "random", "--setting", "pomdp"], "unknown setting"),
+        (["eval", "--policy", "random", "--setting", "bandit"], "unknown setting"),
+        (["eval", "--policy", "ce", "--setting", "pomdp"], "does not fit pomdp"),
+        (["eval", "--policy", "random", "--resume"], "`--resume` needs `--out`"),
+        (["eval", "--policy", "ce", "--prior-p-min", "0.95"], "p_min = 0.95 is larger"),
         (["demo", "--out", "taken"], "`taken` exists already"),
     ],
 )

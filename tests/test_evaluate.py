@@ -2,23 +2,24 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
 from sdm.llm.evaluate import (
+    ALL_BASELINES,
     BASELINES,
-    EvaluationConfig,
     baseline,
     check_policy_name,
     evaluate,
     evaluate_baseline,
     evaluate_stepwise,
-    make_test_bed,
 )
 from sdm.llm.results import gap_table, result_row, save_gap_figure
 from sdm.llm.runs import LoadedRun
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed, oracle_actions
 from sdm.solvers_jax import EnergyFamily, TabularPolicy
 
 CONFIG = EvaluationConfig(EnergyFamily(), horizon=6, tasks=12, trajectories=4, seed=3)
@@ -35,10 +36,11 @@ def test_the_oracle_has_no_gap(bed):
     assert result.exact_gap.mean == pytest.approx(0, abs=1e-12)  # rounding
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", BASELINES["mdp"])
 def test_every_baseline_is_played_and_valued(bed, name):
     result = evaluate_baseline(name, bed)
     assert -0.5 < result.gap.mean < 1 and -1e-12 <= result.exact_gap.mean < 1
+    assert result.exact_return_mean > 0 and result.invalid_mass is None
     assert 0 <= result.agreement <= result.work_agreement <= 1
 
 
@@ -79,7 +81,7 @@ def test_what_a_prior_is_can_differ_from_what_is_tested():
 
 def test_tasks_are_the_same_whatever_their_number(bed):
     fewer = make_test_bed(dataclasses.replace(CONFIG, tasks=5))
-    np.testing.assert_array_equal(fewer.mdp.transition, bed.mdp.transition[:5])
+    np.testing.assert_array_equal(fewer.tasks.p, bed.tasks.p[:5])
     np.testing.assert_array_equal(fewer.support.action, bed.support.action[:5])
     np.testing.assert_array_equal(fewer.optimal_returns, bed.optimal_returns[:5])
 
@@ -87,6 +89,8 @@ def test_tasks_are_the_same_whatever_their_number(bed):
 def test_a_base_that_has_learned_nothing_plays(bed):
     (result,) = evaluate(["icl:tiny"], bed)
     assert result.gap.mean > 0.1 and result.agreement < 0.9
+    # Random weights give each of some sixty tokens its share, and three are actions.
+    assert 0.8 < result.invalid_mass < 1
 
 
 def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypatch):
@@ -99,21 +103,90 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
 
 
 def test_names_that_are_no_policy_are_refused(tmp_path):
-    for name in (*BASELINES, "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
-        check_policy_name(name)
+    for name in (*ALL_BASELINES, "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
+        check_policy_name(name, "mdp")
     for name in ("optimal", str(tmp_path)):
         with pytest.raises(ValueError, match="there is no policy"):
-            check_policy_name(name)
+            check_policy_name(name, "mdp")
     with pytest.raises(ValueError, match="unknown base `foo`"):
-        check_policy_name("icl:foo")
+        check_policy_name("icl:foo", "mdp")
+    with pytest.raises(ValueError, match="`ce` does not fit pomdp tasks: those that"):
+        check_policy_name("ce", "pomdp")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tasks": 0}, {"trajectories": 0}, {"support": -1}]
+    "changes",
+    [
+        {"tasks": 0},
+        {"trajectories": 0},
+        {"support": -1},
+        {"setting": "bandit"},
+        {"demonstrations": "good"},
+    ],
 )
 def test_counts_that_make_no_test_are_refused(changes):
     with pytest.raises(ValueError, match="must be"):
         dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.fixture(scope="module", params=["pomdp", "apomdp"])
+def hidden(request):
+    family = EnergyFamily(q=0.7, models=2)
+    options = {"horizon": 3, "tasks": 6, "trajectories": 40, "setting": request.param}
+    return make_test_bed(EvaluationConfig(family, **options))
+
+
+def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
+    results = {name: evaluate_baseline(name, hidden) for name in BASELINES["pomdp"]}
+    assert results["oracle"].gap.mean == 0 and results["oracle"].agreement == 1
+    random = results["random"]
+    assert 0.2 < random.gap.mean < 0.9 and random.exact_gap is None
+    # A mean of 240 returns of standard deviation 0.6: four standard errors.
+    exact = random.exact_return_mean
+    assert random.return_mean == pytest.approx(exact, abs=4 * 0.6 / 240**0.5)
+
+
+def test_the_oracle_is_asked_in_the_belief_that_was_come_to(hidden):
+    from sdm.solvers_jax.rollout import rollout, task_keys
+
+    keys = task_keys(jax.random.key(5), 6)
+    options = {"horizon": 3, "episodes": 4}
+    own = rollout(keys, hidden.tasks.world, hidden.oracle, **options)
+    np.testing.assert_array_equal(oracle_actions(hidden, own), own.action)
+    other = baseline("random", hidden)
+    played = rollout(keys, hidden.tasks.world, other, **options)
+    wanted = oracle_actions(hidden, played)
+    assert (wanted[..., 0] == own.action[..., 0]).all()  # nothing has been done yet
+    assert (wanted != np.asarray(played.action)).mean() > 0.3
+
+
+def test_demonstrations_can_be_random_ones(bed):
+    shown = make_test_bed(dataclasses.replace(CONFIG, demonstrations="random"))
+    assert np.isin([0, 1, 2], shown.support.action).all()
+    # The oracle never takes the second name of charging.
+    assert not (np.asarray(bed.support.action) == 1).any()
+    np.testing.assert_array_equal(shown.optimal_returns, bed.optimal_returns)
+
+
+def test_played_groups_are_not_played_again(bed, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.llm.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
+    table, played = baseline("random", bed).probabilities, []
+
+    def policy(group):
+        if len(played) == 2 and group.start == 10:
+            raise KeyboardInterrupt
+        played.append(group.start)
+        return TabularPolicy(table[group])
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_stepwise("stepped", bed, policy, kept=tmp_path / "0")
+    assert {path.name for path in tmp_path.iterdir()} == {"0-0.npz", "0-5.npz"}
+    played.append(None)
+    result = evaluate_stepwise("stepped", bed, policy, kept=tmp_path / "0")
+    assert played == [0, 5, None, 10]
+    whole = evaluate_baseline("random", bed)
+    np.testing.assert_array_equal(result.returns, whole.returns)
+    assert result.agreement == whole.agreement
 
 
 def test_results_become_a_table_and_a_figure(bed, tmp_path):

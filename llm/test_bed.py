@@ -1,0 +1,184 @@
+"""The test that all policies share: same tasks, same demonstrations, same luck.
+
+Test tasks, their demonstrations and their episodes come from random streams of their
+own, so no training task is ever met.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.belief import BeliefPolicy
+from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.models import MDP, check_count
+from sdm.solvers_jax.oracle_data import OracleConfig
+from sdm.solvers_jax.oracle_tasks import (
+    Solution,
+    Tasks,
+    sample_tasks,
+    solve_sampled,
+)
+from sdm.solvers_jax.policies import Policy, uniform_random
+from sdm.solvers_jax.rollout import (
+    Trajectory,
+    discounted_return,
+    optimal_action,
+    rollout,
+    task_keys,
+)
+from sdm.solvers_jax.streams import Stream, stream_key
+
+DEMONSTRATIONS = ("optimal", "random")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The test: tasks, episodes and demonstrations.
+
+    Attributes:
+        family: where test tasks come from.
+        horizon: decisions per episode.
+        tasks: number of test tasks.
+        trajectories: episodes of each task.
+        support: demonstrations a policy is shown.
+        seed: of all of these.
+        training_family: what policies that know a prior take it to be; `family` unless
+            the test is out of distribution.
+        setting: mdp, pomdp or apomdp.
+        demonstrations: whose episodes are shown: the oracle's (`optimal`), or those of
+            uniformly `random` actions.
+        believe: what the oracle of an APOMDP filters with; see `OracleConfig`.
+
+    """
+
+    family: EnergyFamily
+    horizon: int
+    tasks: int = 100
+    trajectories: int = 30
+    support: int = 2
+    seed: int = 0
+    training_family: EnergyFamily | None = None
+    setting: str = "mdp"
+    demonstrations: str = "optimal"
+    believe: int | str = 0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what makes no test."""
+        check_count("trajectories", self.trajectories, 1)
+        check_count("support", self.support, 0)
+        if self.demonstrations not in DEMONSTRATIONS:
+            raise ValueError(
+                f"demonstrations = {self.demonstrations!r}: must be one of "
+                f"{', '.join(DEMONSTRATIONS)}"
+            )
+        _ = self.oracle  # checks the rest
+
+    @property
+    def oracle(self) -> OracleConfig:
+        """How the tasks are drawn and solved."""
+        return OracleConfig(
+            self.family,
+            self.horizon,
+            self.tasks,
+            self.trajectories,
+            self.seed,
+            setting=self.setting,
+            believe=self.believe,
+        )
+
+
+@dataclass(frozen=True)
+class TestBed:
+    """Everything that the policies of one test share.
+
+    Attributes:
+        config: what was asked for.
+        tasks: what is known of them, and the models that run.
+        solution: their oracle's.
+        oracle: the policy that acts by it.
+        support: demonstrations of each task.
+        optimal_returns: the oracle's mean return in each task, in the test's episodes.
+
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    config: EvaluationConfig
+    tasks: Tasks
+    solution: Solution
+    oracle: Policy
+    support: Trajectory
+    optimal_returns: Float[np.ndarray, " B"]
+
+    @property
+    def states(self) -> MDP:
+        """The models that run, with their states in sight."""
+        world = self.tasks.world
+        return MDP(world.transition, world.reward, world.initial, world.discount)
+
+
+def make_test_bed(config: EvaluationConfig) -> TestBed:
+    """Draw the test tasks, solve them, and play the demonstrations and the oracle.
+
+    Raises:
+        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+
+    """
+    streams = (Stream.TEST_TASKS, Stream.TEST_SETS)
+    tasks = sample_tasks(0, config=config.oracle, size=config.tasks, streams=streams)
+    solution, oracle = solve_sampled(tasks.model, config.oracle)
+    shown = oracle
+    if config.demonstrations == "random":
+        shown = uniform_random(
+            MDP(*(getattr(tasks.world, f) for f in MDP.__dataclass_fields__)),
+            config.horizon,
+        )
+
+    def play(policy: Policy, stream: Stream, episodes: int) -> Trajectory:
+        keys = task_keys(stream_key(config.seed, stream), config.tasks)
+        return rollout(
+            keys, tasks.world, policy, horizon=config.horizon, episodes=episodes
+        )
+
+    best = play(oracle, Stream.TEST_EPISODES, config.trajectories)
+    return TestBed(
+        config=config,
+        tasks=tasks,
+        solution=solution,
+        oracle=oracle,
+        support=play(shown, Stream.TEST_SUPPORT, config.support),
+        optimal_returns=task_returns(tasks, best),
+    )
+
+
+def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, " B"]:
+    """Mean discounted return of each task's episodes."""
+    returns = discounted_return(played.reward, tasks.world.discount)
+    return np.asarray(returns, np.float64).mean(-1)
+
+
+def oracle_actions(bed: TestBed, played: Trajectory) -> Int[np.ndarray, "B N T"]:
+    """What the oracle would have done at every decision of these episodes.
+
+    Where states are hidden, in the belief that what was seen and done leads to.
+    """
+    if isinstance(bed.solution, MDPSolution):
+        return np.asarray(optimal_action(bed.solution, played.observation))
+    policy, memory, chosen = bed.oracle, None, []
+    assert isinstance(policy, BeliefPolicy)
+    nothing = jnp.zeros(played.reward.shape[:2], played.reward.dtype)
+    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), nothing.size)
+    for t in range(played.action.shape[-1]):
+        action, (state, _) = policy.act(
+            memory,
+            jnp.asarray(t),
+            played.observation[..., t],
+            nothing,
+            keys.reshape(nothing.shape),
+        )
+        memory = (state, played.action[..., t])
+        chosen.append(np.asarray(action))
+    return np.stack(chosen, axis=-1)
