@@ -14,6 +14,7 @@ from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
 from sdm.commands.evaluate import evaluate
 from sdm.commands.finetune import finetune
+from sdm.commands.merge import merge
 from sdm.commands.solve import solve
 from sdm.commands.theory import theory
 
@@ -31,6 +32,7 @@ def sdm() -> None:
 
 app.command()(solve)
 app.command()(finetune)
+app.command()(merge)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.command()(doctor)

@@ -30,7 +30,12 @@ def finetune(
     texts_per_task: Annotated[int | None, typer.Option(help="Texts per task.")] = None,
     tasks: Annotated[int | None, typer.Option(help="Use the first so many.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the texts.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts per step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Texts per step, over all processes.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Pieces of a batch: more take less memory.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
     loss: Annotated[Loss | None, typer.Option(help="Tokens that count.")] = None,
     quantize: Annotated[
@@ -39,6 +44,18 @@ def finetune(
     lora_rank: Annotated[
         int | None, typer.Option(help="Rank of the adapter; 0 trains all weights.")
     ] = None,
+    lora_alpha: Annotated[
+        int | None, typer.Option(help="Scale of the adapter, over its rank.")
+    ] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option(help="Dropout before the adapter.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Less memory, a third more time.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run code that comes with the base.")
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -48,7 +65,8 @@ def finetune(
 
     What is not given comes from the base's recipe.
 
-    Example: `sdm finetune --data data --base tiny --out runs/tiny`
+    Examples: `sdm finetune --data data --base tiny --out runs/tiny`, and on four GPUs
+    `torchrun --nproc-per-node 4 -m sdm.cli finetune --data data --base …`
     """
     given = {
         "schema": schema and schema.value,
@@ -61,20 +79,29 @@ def finetune(
         "loss": loss and loss.value,
         "quantize": quantize and quantize.value,
         "lora_rank": lora_rank,
+        "accumulate": accumulate,
+        "lora_alpha": lora_alpha,
+        "lora_dropout": lora_dropout,
+        "gradient_checkpointing": gradient_checkpointing or None,
+        "trust_remote_code": trust_remote_code or None,
     }
     with user_faults():
         start_torch()
         from sdm.llm.finetune import finetune as run
+        from sdm.llm.processes import is_first
         from sdm.llm.recipes import recipe
 
         config = recipe(str(data), base, seed=seed, **given)
         with progress_bars() as bar:
+
+            def progress(step: int, steps: int) -> None:
+                if is_first():
+                    bar(f"fine-tuning {base}", step, steps)
+
             done = run(
-                config,
-                out,
-                resume=resume,
-                overwrite=overwrite,
-                progress=lambda step, steps: bar(f"fine-tuning {base}", step, steps),
+                config, out, resume=resume, overwrite=overwrite, progress=progress
             )
+    if not is_first():  # one of several processes reports
+        return
     report = {"out": str(out), "base": base, **dataclasses.asdict(done)}
     emit(report, as_json, lambda: pairs_table(report))

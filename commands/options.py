@@ -29,6 +29,7 @@ class Quantize(enum.StrEnum):
     """Ways to shrink a base model."""
 
     nf4 = "nf4"
+    none = "none"
 
 
 class Method(enum.StrEnum):

@@ -1,5 +1,6 @@
 """From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
-from sdm.llm.runs import load_run
+from sdm.llm.runs import MERGED, load_run
 from sdm.llm.serialize import SCHEMAS
 from sdm.llm.test_bed import TestBed
 
 
 def default_schema(base: str) -> str:
-    """The schema a base is fine-tuned in unless told otherwise."""
+    """The schema a base was, or is, fine-tuned in unless told otherwise."""
+    if (Path(base) / MERGED).is_file():
+        return str(json.loads((Path(base) / MERGED).read_text("utf-8"))["schema"])
     return str(RECIPES.get(base, {}).get("schema", "paper"))
 
 

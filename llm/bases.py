@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from sdm.llm.base_names import check_base_name
 from sdm.llm.serialize import LETTERS
@@ -59,8 +60,10 @@ def cache_folder() -> Path:
 
 
 def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator of this process if there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def move(model: torch.nn.Module) -> None:
@@ -88,7 +91,11 @@ def check_length(model: CausalModel, tokens: int) -> None:
 
 
 def load_base(
-    name: str, *, quantize: str | None = None, seed: int = 0
+    name: str,
+    *,
+    quantize: str | None = None,
+    seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model and its tokenizer.
 
@@ -96,6 +103,7 @@ def load_base(
         name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
         quantize: `nf4` for 4-bit weights with double quantisation, None for full ones.
         seed: of the random weights of `tiny`.
+        trust_remote_code: run the code that comes with a model from elsewhere.
 
     Raises:
         UnknownBaseError: if there cannot be a base of this name.
@@ -108,7 +116,10 @@ def load_base(
             raise ValueError("`tiny` is trained from scratch: it is not quantised")
         return tiny_model(seed), tiny_tokenizer()
     source = smollm2_folder() if name == "smollm2" else name
-    options: dict[str, Any] = {"dtype": compute_dtype()}
+    trust = {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"dtype": compute_dtype(), **trust}
+    if torch.cuda.is_available() and is_flash_attn_2_available():
+        options["attn_implementation"] = "flash_attention_2"  # otherwise PyTorch's own
     if quantize == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -117,7 +128,7 @@ def load_base(
             bnb_4bit_compute_dtype=compute_dtype(),
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, **trust)
         model = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

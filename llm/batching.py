@@ -40,11 +40,18 @@ class LengthGroupedByEpoch(Sampler[int]):
 
 
 class ResumableTrainer(Trainer):
-    """A trainer whose order of texts a resumed run repeats exactly."""
+    """A trainer whose order of texts a resumed run repeats exactly.
+
+    The order depends neither on how many processes share a batch nor on the pieces in
+    which it is taken.
+    """
+
+    def __init__(self, *, together: int, **options: Any) -> None:
+        """Group `together` texts, a batch of all processes and pieces, by length."""
+        self.together = together
+        super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # The argument has lost the columns that the model does not take.
         data: Any = self.train_dataset
-        return LengthGroupedByEpoch(
-            data["length"], self.args.train_batch_size, self.args.seed
-        )
+        return LengthGroupedByEpoch(data["length"], self.together, self.args.seed)

@@ -8,7 +8,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +30,13 @@ from transformers import (
 
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.processes import first_decides, folder_of_all, join_processes
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.runs import RunRecord, save_run, write_metrics
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
 from sdm.llm.tokens import tokenise
-from sdm.solvers_jax.shards import (
-    folder_in_progress,
-    read_manifest,
-    read_shards,
-)
+from sdm.solvers_jax.shards import read_manifest, read_shards
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill
@@ -91,7 +90,8 @@ class Reporter(TrainerCallback):
     ) -> None:
         """Report the step, and ask for a checkpoint when one is due."""
         self.progress(state.global_step, state.max_steps)
-        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        if first_decides(due):
             control.should_save = True
 
     def on_log(
@@ -116,7 +116,8 @@ class Reporter(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write everything logged so far, and wait for the next checkpoint."""
-        write_metrics(self.folder, state.log_history)
+        if state.is_world_process_zero:
+            write_metrics(self.folder, state.log_history)
         self.saved = time.monotonic()
 
 
@@ -137,13 +138,19 @@ def finetune(
         overwrite: replace `out`.
         progress: called with the steps done and the steps there will be.
 
+    Where `torchrun` or `accelerate launch` began several processes, they share each
+    batch, and the first one writes.
+
     Raises:
         DatasetError: if the data cannot be read or `out` cannot be begun.
         BaseModelError: if the base cannot be had.
-        ValueError: if the dataset is too small for what is asked.
+        ValueError: if the dataset is too small for what is asked, its texts are longer
+            than what the base reads, or a batch cannot be shared out evenly.
         FloatingPointError: if the training diverges.
+        OutOfMemoryError: if a step does not fit the accelerator.
 
     """
+    processes = join_processes()
     manifest = read_manifest(Path(config.data))
     schema = SCHEMAS[config.schema]
     tasks = _choose_tasks(config, episodes_by_task(read_shards(Path(config.data))))
@@ -167,21 +174,26 @@ def finetune(
     check_length(model, max(*train["length"], *validation["length"]))
     plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
     inputs = (Path(config.data), Path(config.base))
-    with folder_in_progress(
+    with folder_of_all(
         out, plan, inputs=inputs, resume=resume, overwrite=overwrite
     ) as folder:
         # Nothing is logged to the console: `Reporter` says what there is to say.
         trainer = ResumableTrainer(
+            together=config.batch_size,
             model=model,
-            args=_training_arguments(config, folder),
+            args=_training_arguments(config, folder, processes.num_processes),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
             callbacks=[Reporter(folder, progress)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        with _memory_explained():
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        processes.wait_for_everyone()  # all have read the best checkpoint
         report = _report(trainer)
+        if not processes.is_main_process:
+            return report
         record = RunRecord(
             config=dataclasses.asdict(config),
             report=dataclasses.asdict(report),
@@ -212,7 +224,10 @@ def prepare_model(
 ) -> tuple[CausalModel, PreTrainedTokenizerBase]:
     """The base with a fresh adapter on every linear layer, or with all weights free."""
     model, tokenizer = load_base(
-        config.base, quantize=config.quantize, seed=config.seed
+        config.base,
+        quantize=config.quantize,
+        seed=config.seed,
+        trust_remote_code=config.trust_remote_code,
     )
     if config.lora_rank == 0:
         if config.quantize:
@@ -232,13 +247,46 @@ def prepare_model(
         return get_peft_model(model, lora), tokenizer
 
 
-def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArguments:
+class OutOfMemoryError(RuntimeError):
+    """A step that does not fit the accelerator's memory."""
+
+    hint = (
+        "raise `--accumulate`, which takes a batch in so many pieces, pass "
+        "`--gradient-checkpointing`, or `--quantize nf4`"
+    )
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Say what to lower where memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"out of memory: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _training_arguments(
+    config: FinetuneConfig, folder: Path, processes: int
+) -> TrainingArguments:
     gpu = torch.cuda.is_available()
+    if config.quantize and not gpu:
+        warnings.warn("no GPU: the optimiser, AdamW, is not paged", stacklevel=3)
+    share, rest = divmod(config.batch_size, processes * config.accumulate)
+    if rest:
+        raise ValueError(
+            f"batch_size = {config.batch_size} cannot be shared out evenly to "
+            f"{processes} processes in {config.accumulate} pieces"
+        )
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=4 * config.batch_size,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=4 * share,
+        gradient_accumulation_steps=config.accumulate,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,
@@ -254,6 +302,7 @@ def _training_arguments(config: FinetuneConfig, folder: Path) -> TrainingArgumen
         logging_steps=1,  # so that a resumed run knows the loss of every step
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,
+        ddp_find_unused_parameters=False,
         seed=config.seed,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
         report_to="none",

@@ -25,7 +25,9 @@ class FinetuneConfig:
         tasks: training and validation tasks used; None for all in the dataset.
         held_out: share of the tasks that is the validation set.
         epochs: passes over the texts.
-        batch_size: texts per step.
+        batch_size: texts per step, over all processes.
+        accumulate: pieces in which each process takes its share of a batch; the more,
+            the less memory.
         learning_rate: its peak, after the warm-up.
         warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
@@ -34,6 +36,8 @@ class FinetuneConfig:
         lora_rank: rank of the adapter; 0 trains all weights.
         lora_alpha: scale of the adapter, over its rank.
         lora_dropout: dropout before the adapter.
+        gradient_checkpointing: compute activations twice instead of keeping them.
+        trust_remote_code: run the code that comes with a base from elsewhere.
         seed: of texts, order, weights and dropout.
 
     """
@@ -47,6 +51,7 @@ class FinetuneConfig:
     held_out: float = 0.1
     epochs: int = 3
     batch_size: int = 16
+    accumulate: int = 1
     learning_rate: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
@@ -55,6 +60,8 @@ class FinetuneConfig:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.1
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
     seed: int = 0
 
 
@@ -76,6 +83,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "actions",
         "lora_dropout": 0.0,
     },
+    "meta-llama/Llama-2-7b-hf": {"quantize": "nf4"},  # the paper's
 }
 
 
@@ -88,12 +96,20 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = RECIPES.get(base, {}) | chosen
+    if options.get("quantize") == "none":
+        options["quantize"] = None
     config = FinetuneConfig(data=data, base=base, seed=seed, **options)
     check_count("support", config.support, 0)
     check_count("texts_per_task", config.texts_per_task, 1)
     check_count("epochs", config.epochs, 1)
     check_count("batch_size", config.batch_size, 1)
+    check_count("accumulate", config.accumulate, 1)
     check_count("lora_rank", config.lora_rank, 0)
+    check_count("lora_alpha", config.lora_alpha, 1)
+    if not 0 <= config.lora_dropout < 1:
+        raise ValueError(
+            f"lora_dropout = {config.lora_dropout}: must be 0 or more, and less than 1"
+        )
     if config.tasks is not None:
         check_count("tasks", config.tasks, 2)  # one of them to validate
     if not 0 < config.learning_rate < 1:

@@ -32,7 +32,8 @@ from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
 from sdm.solvers_jax.shards import DatasetError, write_atomically
 
-RUN_VERSION = 1
+RUN_VERSION = 2
+MERGED = "merged.json"  # what is known of a merged model
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -140,8 +141,29 @@ trained on, in the same wording, and nothing else.
 """
 
 
-def load_run(folder: Path) -> LoadedRun:
+def _with_adapter(base: CausalModel, weights: Path) -> PeftModel:
+    """The base with the adapter that was trained on it.
+
+    Raises:
+        DatasetError: if it was trained on another base.
+
+    """
+    try:
+        return PeftModel.from_pretrained(base, str(weights))
+    except (RuntimeError, ValueError) as error:
+        raise DatasetError(
+            f"the adapter `{weights}` does not fit its base: "
+            f"{str(error).strip().splitlines()[0]}",
+            "it was trained on another model of the same name",
+        ) from error
+
+
+def load_run(folder: Path, **options: str | None) -> LoadedRun:
     """Load what `finetune` wrote.
+
+    Args:
+        folder: the run folder.
+        options: `quantize`, where the base is to be loaded otherwise than trained.
 
     Raises:
         DatasetError: if `folder` is not a run folder, or of another version.
@@ -173,8 +195,12 @@ def load_run(folder: Path) -> LoadedRun:
     model: CausalModel
     try:
         if config["lora_rank"]:
-            base, _ = load_base(config["base"], quantize=config["quantize"])
-            model = PeftModel.from_pretrained(base, str(weights))
+            base, _ = load_base(
+                config["base"],
+                quantize=options.get("quantize", config["quantize"]),
+                trust_remote_code=config["trust_remote_code"],
+            )
+            model = _with_adapter(base, weights)
         else:
             model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
             move(model)

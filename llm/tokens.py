@@ -1,7 +1,7 @@
 """Texts as token ids with labels; a label of -100 is not trained on."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -29,8 +29,12 @@ def tokenise(
         loss: `all` labels every token but the first, which nothing precedes; `actions`
             those that share a character with an action.
 
+    Raises:
+        ValueError: if the tokeniser does not know a character.
+
     """
     encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
+    _check_known(tokenizer, texts, encoded)
     labels = []
     for text, ids, offsets in zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
@@ -44,6 +48,25 @@ def tokenise(
             "length": [len(ids) for ids in encoded["input_ids"]],
         }
     )
+
+
+def _check_known(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[TrainingText],
+    encoded: Mapping[str, Any],
+) -> None:
+    """Raise `ValueError` where a piece of a text is the unknown token."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return
+    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for text, ids, offsets in rows:
+        if unknown in ids:
+            start, end = offsets[ids.index(unknown)]
+            raise ValueError(
+                f"the base's tokeniser has no token for {text.text[start:end]!r} in "
+                "the texts: choose another `--schema`, or another base"
+            )
 
 
 def _labels(

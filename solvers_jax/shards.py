@@ -27,7 +27,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 # A folder is only ever replaced if it holds one of these: it is then one of ours.
-MARKS = (MANIFEST, PLAN, PLAN + ".tmp", "config.yaml", "results.json")
+MARKS = (MANIFEST, PLAN, PLAN + ".tmp", "config.yaml", "results.json", "merged.json")
 
 # Column -> (type, its axes, what it is). Lists have one entry a stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {

@@ -2,21 +2,35 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTModel,
+)
 
-from sdm.llm.bases import load_base, tiny_tokenizer
+from sdm.llm.acting import default_schema
+from sdm.llm.bases import BaseModelError, ContextError, load_base, tiny_tokenizer
 from sdm.llm.finetune import (
+    OutOfMemoryError,
     finetune,
     last_checkpoint,
     prepare_model,
 )
+from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, save_run
 from sdm.llm.serialize import SCHEMAS
@@ -34,6 +48,17 @@ pytestmark = [
 ]
 
 
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "pad_token_id": 0,
+}
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("oracle") / "data"
@@ -46,15 +71,7 @@ def base(tmp_path_factory):
     """A folder with a small random Llama, as a user's own base would be."""
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
 
@@ -239,7 +256,8 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
     model, _ = prepare_model(config)
     kinds = {type(m).__name__ for m in model.modules()}
     assert "Linear4bit" in kinds
-    report = finetune(config, tmp_path / "run")
+    with pytest.warns(UserWarning, match="no GPU: the optimiser, AdamW, is not paged"):
+        report = finetune(config, tmp_path / "run")
     assert report.eval_loss[-1] < report.eval_loss[0]
     assert isinstance(load_run(tmp_path / "run").model, PeftModel)
 
@@ -263,3 +281,174 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
     with pytest.raises(ValueError, match=message):
         finetune(quick(data, "tiny", **changes), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_in_pieces_or_with_checkpointing_learns_the_same(data, base, tmp_path):
+    config = quick(data, base, lora_dropout=0.0, epochs=1)
+    whole = finetune(config, tmp_path / "whole")
+    for name, changes in (
+        ("pieces", {"accumulate": 4}),
+        ("checkpointing", {"gradient_checkpointing": True}),
+    ):
+        found = finetune(dataclasses.replace(config, **changes), tmp_path / name)
+        # The same sums in another order, in single precision.
+        assert found.train_loss == pytest.approx(whole.train_loss, rel=1e-5)
+        assert found.steps == whole.steps
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(data, base, tmp_path):
+    with pytest.raises(ValueError, match="batch_size = 8 cannot be shared out evenly"):
+        finetune(quick(data, base, accumulate=3), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_learn_what_one_learns(data, base, tmp_path):
+    """With half of each batch each, and dropout off: their luck would differ.
+
+    The 44 texts make whole batches; of a broken one, some would be learned twice.
+    """
+    config = quick(data, base, lora_dropout=0.0, batch_size=4)
+    alone = finetune(config, tmp_path / "alone")
+    options = ["--schema=compact", "--texts-per-task=2", "--epochs=2", "--batch-size=4"]
+    options += ["--learning-rate=1e-3", "--lora-dropout=0", f"--data={data}", "--json"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node=2", "-m", "sdm.cli", "finetune", *options),
+            *(f"--base={base}", f"--out={tmp_path / 'both'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert report["steps"] == alone.steps
+    # The same sums in another order, in single precision.
+    assert report["train_loss"] == pytest.approx(alone.train_loss, rel=1e-4)
+    assert report["eval_loss"] == pytest.approx(alone.eval_loss, rel=1e-3)
+    kept = [load_run(tmp_path / name).model.state_dict() for name in ("alone", "both")]
+    for name, weight in kept[0].items():
+        torch.testing.assert_close(kept[1][name], weight, rtol=0, atol=2e-4)
+
+
+def test_a_run_that_is_killed_resumes(data, tmp_path):
+    """SIGKILL, whatever it is at, twice; the third time it is let be."""
+    options = [f"--data={data}", "--base=tiny", "--texts-per-task=2", "--json"]
+    options += ["--batch-size=4", "--epochs=3"]
+    code = "import sdm.llm.finetune as f; f.CHECKPOINT_SECONDS = 0.0; "
+    code += "from sdm.cli import main; main()"
+
+    def command(out, *more):
+        start = [sys.executable, "-c", code, "finetune", f"--out={tmp_path / out}"]
+        return subprocess.Popen([*start, *options, *more], **PIPES)
+
+    whole = json.loads(command("whole").communicate(timeout=120)[0])
+    for least in (3, 15):
+        run = command("cut", *(["--resume"] if least > 3 else []))
+        folder = tmp_path / "cut.partial" / "checkpoints"
+        while run.poll() is None and not [
+            p for p in folder.glob("*") if int(p.name.split("-")[1]) >= least
+        ]:
+            time.sleep(0.02)
+        assert run.poll() is None, run.communicate()
+        run.kill()
+        run.communicate()
+    found = json.loads(command("cut", "--resume").communicate(timeout=120)[0])
+    assert found["train_loss"] == whole["train_loss"]
+    assert found["eval_loss"] == whole["eval_loss"]
+
+
+def test_memory_that_runs_out_says_what_to_lower(data, tmp_path, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr("sdm.llm.finetune.ResumableTrainer.train", full)
+    with pytest.raises(OutOfMemoryError, match="Tried to allocate 9 GiB") as error:
+        finetune(quick(data, "tiny"), tmp_path / "run")
+    assert "--accumulate" in error.value.hint
+
+
+def test_a_text_that_is_too_long_says_how_long_it_is(data, base, tmp_path):
+    short = tmp_path / "short"
+    shutil.copytree(base, short)
+    config = json.loads((short / "config.json").read_text())
+    config["max_position_embeddings"] = 20
+    (short / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ContextError, match="has 26 tokens, and the model reads 20"):
+        finetune(quick(data, str(short)), tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["short"]
+
+
+def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
+    base = tmp_path / "base"
+    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(base)
+    vocabulary = {c: i for i, c in enumerate(["<pad>", "<unk>", *"0123456789ab"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(base)
+    with pytest.raises(ValueError, match=r"has no token for '(\\n|c)' in"):
+        finetune(quick(data, str(base)), tmp_path / "run")
+
+
+def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
+    other = tmp_path / "base"
+    shutil.copytree(base, other)
+    finetune(quick(data, str(other), epochs=1), tmp_path / "run")
+    LlamaForCausalLM(LlamaConfig(**SMALL | {"hidden_size": 32})).save_pretrained(other)
+    with pytest.raises(DatasetError, match="does not fit its base"):
+        load_run(tmp_path / "run")
+
+
+def test_a_base_that_is_no_language_model_is_refused(data, tmp_path):
+    (tmp_path / "empty").mkdir()
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ViTConfig(image_size=8, patch_size=4, intermediate_size=32, **small)
+    ViTModel(config).save_pretrained(tmp_path / "vit")
+    for name in ("empty", "vit"):
+        with pytest.raises(BaseModelError, match="cannot load the base"):
+            finetune(quick(data, str(tmp_path / name)), tmp_path / "run")
+    assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_merged_model_is_the_run(data, base, tmp_path):
+    config = quick(data, base, learning_rate=1e-2)
+    finetune(config, tmp_path / "run")
+    merge(tmp_path / "run", tmp_path / "merged")
+    run = load_run(tmp_path / "run")
+    model, tokenizer = load_base(str(tmp_path / "merged"))
+    ids = torch.tensor([tokenizer("3a4c")["input_ids"]])
+    with torch.no_grad():
+        scores, merged = run.model(ids).logits, model(ids).logits
+        plain = load_base(base)[0](ids).logits
+    # The adapter's product is added before instead of after: single precision.
+    torch.testing.assert_close(merged, scores, rtol=0, atol=1e-4)
+    assert (plain - merged).abs().max() > 0.05
+    assert default_schema(str(tmp_path / "merged")) == "compact"
+    with pytest.raises(DatasetError, match="exists already"):
+        merge(tmp_path / "run", tmp_path / "merged")
+    merge(tmp_path / "run", tmp_path / "merged", overwrite=True)
+
+
+def test_all_weights_need_no_merging_and_are_copied(data, tmp_path):
+    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
+    merge(tmp_path / "run", tmp_path / "merged")
+    found, wanted = load_base(str(tmp_path / "merged"))[0], load_run(tmp_path / "run")
+    for name, weight in wanted.model.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_the_papers_recipe_is_the_papers():
+    config = recipe("data", "meta-llama/Llama-2-7b-hf")
+    assert (config.quantize, config.schema, config.loss) == ("nf4", "paper", "all")
+    assert (config.epochs, config.lora_dropout, config.warmup) == (3, 0.1, 0.05)
+    assert recipe("data", "meta-llama/Llama-2-7b-hf", quantize="none").quantize is None
+
+
+@pytest.mark.parametrize("changes", [{"lora_dropout": 1.0}, {"lora_alpha": 0}])
+def test_an_adapter_that_cannot_be_is_refused(data, changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        quick(data, "smollm2", **changes)

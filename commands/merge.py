@@ -1,0 +1,30 @@
+"""`sdm merge`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdm.commands.console import emit, pairs_table, start_torch, user_faults
+from sdm.commands.options import Json, Overwrite, Seed
+
+
+def merge(
+    run: Annotated[Path, typer.Argument(help="Run folder, from `sdm finetune`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Merge a run's adapter into its base, for vLLM and other programs.
+
+    Example: `sdm merge runs/smollm2 --out merged`, then
+    `sdm eval --policy icl:./merged`
+    """
+    with user_faults():
+        start_torch()
+        from sdm.llm.merge import merge as merge_run
+
+        merge_run(run, out, overwrite=overwrite)
+    report = {"run": str(run), "out": str(out)}
+    emit(report, as_json, lambda: pairs_table(report))

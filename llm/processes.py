@@ -1,0 +1,61 @@
+"""One fine-tuning run by several processes: `torchrun` or `accelerate launch`.
+
+Each process holds the model, or a share of it, and learns from its share of every
+batch; where the last batch of an epoch cannot be shared out evenly, some of its texts
+are learned twice. The first process writes. Nothing here does anything where there is one process only.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
+from sdm.solvers_jax.shards import folder_in_progress, partial_folder
+
+
+def join_processes() -> PartialState:
+    """Meet the other processes, if there are any; each takes its own accelerator."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_first() -> bool:
+    """Whether this process reports and writes; known before the others are met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def first_decides(decision: bool) -> bool:
+    """What the first process says; all must ask."""
+    decisions = [decision]
+    broadcast_object_list(decisions)
+    return decisions[0]
+
+
+@contextmanager
+def folder_of_all(out: Path, plan: Mapping[str, Any], **options: Any) -> Iterator[Path]:
+    """The folder in progress of `out`, which the first process makes and renames.
+
+    Args:
+        out: the folder to make.
+        plan: everything that decides its content.
+        options: those of `shards.folder_in_progress`.
+
+    Raises:
+        DatasetError: in the first process, if the folder cannot be begun; the launcher
+            then stops the others.
+
+    """
+    processes = join_processes()
+    if not processes.is_main_process:
+        processes.wait_for_everyone()
+        yield partial_folder(out)
+        processes.wait_for_everyone()
+        return
+    with folder_in_progress(out, plan, **options) as folder:
+        processes.wait_for_everyone()
+        yield folder
+        processes.wait_for_everyone()
