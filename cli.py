@@ -5,6 +5,7 @@ done, 2 called wrongly or bad input. A failure is one line, and a hint where one
 `SDM_DEBUG=1` shows the traceback instead.
 """
 
+import signal
 import sys
 
 import typer
@@ -41,6 +42,9 @@ app.add_typer(theory, name="theory")
 
 def main() -> None:
     """Run the command line; a wrong call is one line too."""
+    # While libraries written in C++ load, Ctrl-C ends the process at once: an exception
+    # in the middle of that may be lost, or crash it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

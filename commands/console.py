@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,6 +75,13 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
         _keep_stdout_for_ourselves()
         join_processes()
+    hear_interrupts()
+
+
+def hear_interrupts() -> None:
+    """Raise `KeyboardInterrupt` on Ctrl-C: what was loaded can now be left in order."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _keep_stdout_for_ourselves() -> None:
@@ -113,6 +122,7 @@ def start_torch() -> None:
         _fail_without(error.name, "llm")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    hear_interrupts()
 
 
 @contextmanager

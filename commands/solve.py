@@ -64,13 +64,17 @@ def solve(
     alpha: Alpha = 0.5,
     believe: Believe = "0",
     gap: Annotated[
-        float, typer.Option(help="Certified relative gap to reach (pomdp).")
+        float,
+        typer.Option(help="Certified gap to reach, relative to the value (pomdp)."),
     ] = 0.01,
     method: Annotated[
         Method, typer.Option(help="`exact` is for a small `--model` (pomdp).")
     ] = Method.points,
     points: Annotated[
-        int | None, typer.Option(help="Beliefs per stage (pomdp: 512, apomdp: 64).")
+        int | None,
+        typer.Option(
+            help="Beliefs per stage (pomdp: 512, apomdp: 64, a small `--model`: 256)."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -117,7 +121,13 @@ def solve(
             _check_plot(plot, overwrite=overwrite)
             bar(f"solving {model.name}", 0, 1)
             own = solve_model(
-                model, horizon, gap=gap, points=points, method=method.value, plot=plot
+                model,
+                horizon,
+                gap=gap,
+                points=points,
+                method=method.value,
+                plot=plot,
+                given=given,
             )
             bar(f"solving {model.name}", 1, 1)
         emit(own, as_json, lambda: pairs_table(own))

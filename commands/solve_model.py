@@ -1,10 +1,11 @@
 """`sdm solve --model FILE`: a user's own model."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdm.commands.console import start_jax
+from sdm.commands.console import say, start_jax
 
 if TYPE_CHECKING:
     from sdm.solvers_jax.oracle_tasks import Solution
@@ -18,8 +19,12 @@ def solve_model(
     points: int | None,
     method: str,
     plot: Path | None,
+    given: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Solve one model from a file, report it, and draw it where `plot` says."""
+    """Solve one model from a file, report it, and draw it where `plot` says.
+
+    Of the options `given`, those that do nothing for this kind of model are named.
+    """
     start_jax()
     import numpy as np
 
@@ -37,6 +42,11 @@ def solve_model(
     if method == "exact" and not isinstance(model, POMDP):
         kind = type(model).__name__
         raise ValueError(f"`--method exact` is for a POMDP: `{path}` holds a {kind}")
+    used = {"POMDP": ("gap", "points"), "APOMDP": ("points",)}
+    for name in ("gap", "points"):
+        if name in given and name not in used.get(type(model).__name__, ()):
+            kind = type(model).__name__
+            say(f"warning: `{given[name]}` does nothing for {kind} models", "yellow")
     try:
         stages = long_horizon(model) if horizon is None else horizon
     except ValueError as error:
@@ -53,8 +63,10 @@ def solve_model(
         found = exact = solve(model, horizon=stages)
         action = exact.policy[0]  # of each state
     else:
-        # The first action, for each symbol that may be seen before it.
+        # The first action, for each symbol that may be seen before it in model 0.
         roots = belief_model(model).root
+        first = model.initial_observation
+        roots = roots[: 1 if first is None else first.shape[-1]]
         if isinstance(model, POMDP):
             found = hidden = solve(
                 model, horizon=stages, gap=gap, method=method, **budget

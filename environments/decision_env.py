@@ -183,8 +183,7 @@ class EnergyEnv(DecisionEnv):
         drawn = self.family.sample_p(key, 1)
         self._p = float(drawn[0])
         if self.setting == "apomdp":
-            batch, divergence = self.family.apomdp(task_keys(key, 1), drawn)
-            self.family.check_divergence(divergence)
+            batch, _ = self.family.apomdp(task_keys(key, 1), drawn)
             return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batch)
         make = self.family.mdp if self.setting == "mdp" else self.family.pomdp
         return make(drawn[0])

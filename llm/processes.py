@@ -2,7 +2,8 @@
 
 Each process holds the model, or a share of it, and learns from its share of every
 batch; where the last batch of an epoch cannot be shared out evenly, some of its texts
-are learned twice. The first process writes. Nothing here does anything where there is one process only.
+are learned twice. The first process writes. Nothing here does anything where there is
+one process only.
 """
 
 import os

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from sdm.solvers_jax.models import check_count
+
 MAX_TRIES = 1000
 
 
@@ -107,8 +109,7 @@ def check_ambiguity(
     models: int, radius: float, concentration: float, alpha: float
 ) -> None:
     """Raise `ValueError` for numbers that make no ambiguity set."""
-    if models < 1:
-        raise ValueError(f"K = {models}: must be 1 or more")
+    check_count("K", models, 1)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha = {alpha:g}: must lie between 0 and 1")
     for name, value in (("radius", radius), ("concentration", concentration)):

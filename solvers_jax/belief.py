@@ -133,7 +133,11 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
 
 def check_believe(believe: int | str, models: int) -> None:
     """Raise `ValueError` unless one of `models` models, or their mixture, is meant."""
-    known = believe == "mixture" if isinstance(believe, str) else 0 <= believe < models
+    if isinstance(believe, str):
+        known = believe == "mixture"
+    else:
+        whole = isinstance(believe, int | np.integer) and not isinstance(believe, bool)
+        known = whole and 0 <= believe < models
     if not known:
         raise ValueError(
             f"believe = {believe!r}: must be `mixture`, or a model 0 to {models - 1}"

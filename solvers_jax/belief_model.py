@@ -103,12 +103,14 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
 class Units(eqx.Module):
     """What the kernels' rewards stand for: centre + scale × theirs.
 
-    Theirs lie between -1/2 and 1/2. What a solver chooses in single precision, and
+    Theirs lie between -1 and 1. What a solver chooses in single precision, and
     every absolute tolerance, then fits any rewards: a common bonus, cents or millions.
 
     Attributes:
-        centre: middle of the task's rewards.
-        scale: their range, or 1 where they are all equal.
+        centre: middle of the task's rewards; 0 where some rows do not sum to 1 up to
+            rounding, as a bonus in every stage is then no constant.
+        scale: range of the rewards, or the largest where the centre is 0; 1 where that
+            is 0.
 
     """
 
@@ -119,10 +121,32 @@ class Units(eqx.Module):
 def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
     """The same task in units of its own, with its leading axes."""
     low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
-    centre, span = low / 2 + high / 2, high - low
+    keeps = jnp.asarray(lost_mass(model) <= _sum_rounding(model))
+    centre = jnp.where(keeps, low / 2 + high / 2, 0)
+    span = jnp.where(keeps, high - low, jnp.maximum(abs(low), abs(high)))
     scale = jnp.where(span > 0, span, 1)
     reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
     return eqx.tree_at(lambda m: m.reward, model, reward), Units(centre, scale)
+
+
+def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
+    """How far a row of probabilities is from summing to 1, at most."""
+    batch = model.reward.ndim - 2
+    worst = [
+        jnp.abs(rows.sum(-1) - 1).max(tuple(range(batch, rows.ndim - 1)))
+        for rows in (model.transition, model.observation, model.root_mass)
+    ]
+    return jnp.stack(worst).max(0)
+
+
+def _sum_rounding(model: BeliefModel) -> float:
+    """How far that is where each probability is the nearest number to its own."""
+    return float(_terms(model) * np.finfo(model.reward.dtype).eps)
+
+
+def _terms(model: BeliefModel) -> int:
+    """Terms of the longest sums: states, and symbols."""
+    return model.transition.shape[-1] + model.observation.shape[-1]
 
 
 def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"]:
@@ -139,10 +163,12 @@ def rounding(model: BeliefModel, units: Units, horizon: int) -> Float[np.ndarray
 
     T stages of sums over states and symbols, each off by less than one unit in the last
     place a term, of values no larger than T times the largest reward; and the same for
-    the centre of the rewards, which is taken away and added again.
+    the centre of the rewards, which is taken away and added again, and which the rows
+    of a stage may lose as much of as `standardise` lets pass.
     """
-    terms = model.transition.shape[-1] + model.observation.shape[-1]
+    terms = _terms(model)
     largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))
     unit = np.finfo(model.reward.dtype).eps
     kernel = unit * horizon * terms * largest_value * np.asarray(units.scale)
-    return np.asarray(kernel + 4 * unit * horizon * np.abs(np.asarray(units.centre)))
+    centre = np.abs(np.asarray(units.centre))
+    return np.asarray(kernel + unit * horizon * (4 + terms * horizon) * centre)

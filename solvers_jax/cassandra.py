@@ -16,8 +16,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.solvers_jax.cassandra_words import PREAMBLE, Names, PomdpFileError, Reader
+from sdm.solvers_jax.cassandra_words import (
+    PREAMBLE,
+    RESERVED,
+    Names,
+    PomdpFileError,
+    Reader,
+)
 from sdm.solvers_jax.models import POMDP, ROW_SUM_TOLERANCE, Model, check_model
+from sdm.solvers_jax.shards import write_atomically
 
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
 MOST_NAMES = 1_000_000
@@ -127,6 +134,11 @@ class _Model:
             names = []
             while not reader.begins_entry():
                 names.append(reader.take("a name"))
+                if names[-1] in RESERVED:
+                    raise reader.error(
+                        f"`{names[-1]}` stands among the names of `{keyword}:`: it is "
+                        "a word of the format (is a `:` missing?)"
+                    )
             self.sizes[keyword] = Names(keyword[:-1], self.numbered(keyword, names))
 
     def numbered(self, keyword: str, names: list[str]) -> list[str]:
@@ -135,8 +147,10 @@ class _Model:
         if not names:
             raise reader.error(f"`{keyword}:` has neither a number nor names")
         if len(names) == 1 and names[0].isdecimal():
-            if not 1 <= int(names[0]) <= MOST_NAMES:
-                raise reader.error(f"{names[0]} {keyword}: must be 1 to {MOST_NAMES}")
+            if len(names[0]) > 7 or not 1 <= int(names[0]) <= MOST_NAMES:
+                raise reader.error(
+                    f"{names[0][:20]} {keyword}: must be 1 to {MOST_NAMES}"
+                )
             return [str(i) for i in range(int(names[0]))]
         for name in names:
             if name[0] in "+-." or (name[0].isdecimal() and not name.isalnum()):
@@ -153,7 +167,6 @@ class _Model:
         if reader.peek() not in ENTRIES:
             raise reader.unknown_keyword()
         word = reader.take("an entry")
-        line = reader.line
         if word == "start":
             return self.start()
         reader.colon()
@@ -165,12 +178,16 @@ class _Model:
             self.fill(self.reward, (action, *indices), square=False, chances=False)
         elif word == "T":
             indices = self.indices(self.states, self.states)
-            self.fill(self.transition, (action, *indices), square=True, chances=True)
+            lines = self.fill(
+                self.transition, (action, *indices), square=True, chances=True
+            )
+            self.lines[word][(action, *indices[:1])] = lines
         else:
             indices = self.indices(self.states, self.symbols)
-            self.fill(self.observation, (action, *indices), square=False, chances=True)
-        if word != "R":
-            self.lines[word][(action, *indices[:1])] = line
+            lines = self.fill(
+                self.observation, (action, *indices), square=False, chances=True
+            )
+            self.lines[word][(action, *indices[:1])] = lines
         return None
 
     def indices(self, *kinds: Names) -> list[slice]:
@@ -190,9 +207,15 @@ class _Model:
         *,
         square: bool,
         chances: bool,
-    ) -> None:
-        """Set what an entry speaks of to the numbers that follow."""
+    ) -> np.ndarray:
+        """Set what an entry speaks of to the numbers that follow.
+
+        Returns:
+            The line in which each row of a matrix ends, or that of all numbers.
+
+        """
         reader, shape = self.reader, array.shape[len(where) :]
+        first = reader.at
         word, what = reader.peek(), "a probability" if chances else "a reward"
         value: np.ndarray
         if word == "uniform" and chances and shape:
@@ -207,7 +230,12 @@ class _Model:
         else:
             count = int(np.prod(shape))
             value = reader.numbers(count, what, chances=chances).reshape(shape)
+            if len(shape) == 2:
+                array[where] = value
+                ends = range(first + shape[1] - 1, reader.at, shape[1])
+                return np.array([reader.words[i].line for i in ends])
         array[where] = value
+        return np.array(reader.line)
 
     def start(self) -> None:
         reader, count = self.reader, len(self.states)
@@ -317,6 +345,7 @@ def save_pomdp(
         ValueError: if the model is no POMDP, a batch, not well posed, or shows
             something before the first action, which the format cannot say; or if the
             names are not those of the format.
+        OSError: if the file cannot be written.
 
     """
     if not isinstance(model, POMDP):
@@ -350,10 +379,7 @@ def save_pomdp(
             for s in range(count_states)
         ),
     ]
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(Path(path), "\n".join(lines) + "\n")
 
 
 def _names(keyword: str, names: Sequence[str], count: int) -> str:
@@ -365,10 +391,10 @@ def _names(keyword: str, names: Sequence[str], count: int) -> str:
             f"`{keyword}` has {len(names)} names: must be {count} distinct"
         )
     for name in names:
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or name in RESERVED:
             raise ValueError(
                 f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_` that "
-                "begin with a letter"
+                "begin with a letter, and no word of the format"
             )
     return f"{keyword}: {' '.join(names)}"
 

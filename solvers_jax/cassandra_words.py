@@ -9,6 +9,9 @@ import numpy as np
 LONGEST_LINE = 1 << 24  # characters
 PREAMBLE = ("discount", "values", "states", "actions", "observations")
 KEYWORDS = (*PREAMBLE, "start", "T", "O", "R")
+RESERVED = {*KEYWORDS, "include", "exclude", "uniform", "identity", "reset"}
+RESERVED |= {"reward", "cost"}
+LARGEST = 1e150  # of a number: its square is finite
 
 
 class PomdpFileError(ValueError):
@@ -32,19 +35,20 @@ class Reader:
         self.at = 0
 
     def _split(self) -> Iterator[Token]:
-        try:
-            with self.path.open(encoding="utf-8-sig", errors="strict") as file:
-                number = 0
-                while line := file.readline(LONGEST_LINE):
-                    number += 1
-                    if len(line) == LONGEST_LINE:
-                        raise self.error(
-                            f"a line longer than {LONGEST_LINE} characters", number
-                        )
-                    text = line.partition("#")[0].replace(":", " : ")
-                    yield from (Token(word, number) for word in text.split())
-        except UnicodeDecodeError as error:
-            raise PomdpFileError(f"`{self.path}` is not text: {error}") from error
+        with self.path.open("rb") as file:
+            number = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                if len(line) == LONGEST_LINE:
+                    raise self.error(
+                        f"a line longer than {LONGEST_LINE} characters", number
+                    )
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise self.error(f"no text in UTF-8: {error}", number) from error
+                text = text.partition("#")[0].replace(":", " : ")
+                yield from (Token(word, number) for word in text.split())
 
     def error(self, message: str, line: int | None = None) -> PomdpFileError:
         """An error at a line; the line of the last word taken if none is given."""
@@ -80,8 +84,8 @@ class Reader:
             value = float(word)
         except ValueError:
             raise self.error(f"`{word}` where {what} should be") from None
-        if not np.isfinite(value):
-            raise self.error(f"{what} is `{word}`: must be finite")
+        if not abs(value) <= LARGEST:
+            raise self.error(f"{what} is `{word}`: must be finite, and not so large")
         if chance and not 0 <= value <= 1:
             raise self.error(f"{what} is `{word}`: must be in [0, 1]")
         return value
@@ -100,6 +104,10 @@ class Reader:
     def unknown_keyword(self) -> PomdpFileError:
         """The error that the next word begins no entry."""
         word = self.take("a keyword")
+        if word in PREAMBLE:
+            return self.error(f"`{word}:` must stand before the first entry")
+        if word[0] in "+-.0123456789":
+            return self.error(f"`{word}` where an entry should begin: one number more")
         return self.error(f"unknown keyword `{word}`: must be {', '.join(KEYWORDS)}")
 
 

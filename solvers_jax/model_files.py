@@ -18,6 +18,7 @@ from sdm.solvers_jax.models import (
     RobustMDP,
     check_model,
 )
+from sdm.solvers_jax.shards import temporary_name
 
 KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
 OPTIONAL = "initial_observation"
@@ -46,7 +47,8 @@ class NamedModel(NamedTuple):
 def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
     """Read a model as `load_model` does, with the names that a `.POMDP` file gives."""
     if not Path(path).is_file():
-        raise ValueError(f"there is no file `{path}`")
+        what = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise ValueError(f"the model file `{path}` {what}")
     if Path(path).suffix.lower() == ".npz":
         return NamedModel(load_npz(path), (), ())
     found = read_pomdp(path)
@@ -58,17 +60,15 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: if the model is not well posed.
+        OSError: if the file cannot be written.
 
     """
     check_model(model)
     names = model.__dataclass_fields__
     arrays = {name: getattr(model, name) for name in names}
     arrays = {name: x for name, x in arrays.items() if x is not None}
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("wb") as file:
+    with temporary_name(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, kind=type(model).__name__, **arrays)
-    temporary.replace(target)
 
 
 def load_npz(path: str | os.PathLike[str]) -> Model:
@@ -99,9 +99,10 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
             raise ValueError(f"`{path}`: the entry `{min(entries)}` {what}")
     scalars = {"alpha", "discount"}
     try:
+        numbers = {name: _real(name, x) for name, x in arrays.items()}
         fields: dict[str, Any] = {
-            name: float(x) if name in scalars and x.ndim == 0 else _real(x)
-            for name, x in arrays.items()
+            name: float(x) if name in scalars and x.ndim == 0 else x
+            for name, x in numbers.items()
         }
         model = kind(**fields)
         check_model(model)
@@ -110,10 +111,10 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     return model
 
 
-def _real(x: np.ndarray) -> Any:
+def _real(name: str, x: np.ndarray) -> Any:
     """Numbers in the precision of the package; whole ones, too."""
     if x.dtype.kind not in "biuf":
-        raise ValueError(f"an entry has dtype {x.dtype}: must be numbers")
+        raise ValueError(f"the entry `{name}` has dtype {x.dtype}: must be numbers")
     return jnp.asarray(x, jnp.result_type(float))
 
 

@@ -67,11 +67,27 @@ class DatasetError(ValueError):
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it."""
+    with temporary_name(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def temporary_name(path: Path) -> Iterator[Path]:
+    """A name to write under, which becomes `path` when the block is left.
+
+    Raises:
+        OSError: if `path` cannot be written; nothing is left of it then.
+
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"`{path}` is a folder: name a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder `{path.parent}`")
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
@@ -243,9 +259,8 @@ def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
         pa.array(list(columns[name]) if axes else columns[name], type=kind)
         for name, (kind, axes, _) in COLUMNS.items()
     ]
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(pa.table(arrays, names=list(COLUMNS)), temporary)
-    temporary.replace(path)
+    with temporary_name(path) as temporary:
+        pq.write_table(pa.table(arrays, names=list(COLUMNS)), temporary)
 
 
 def shard_path(folder: Path, index: int) -> Path:

@@ -73,7 +73,7 @@ def test_an_impossible_symbol_keeps_the_prediction_and_is_counted():
     np.testing.assert_array_equal(state.belief[0, 0], jnp.eye(10)[4])
 
 
-@pytest.mark.parametrize("believe", [3, -1, "guess"])
+@pytest.mark.parametrize("believe", [3, -1, "guess", True])
 def test_a_model_that_there_is_not_is_refused(believe):
     with pytest.raises(ValueError, match="must be `mixture`, or a model 0 to 2"):
         belief_filter(random_apomdp(0, 0.5, models=3, batch=(1,)), believe=believe)

@@ -129,8 +129,17 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
         ("discnt: 1\n" + HEAD, "line 1: unknown keyword `discnt`: must be discount"),
         (HEAD.replace("actions", "actons"), "line 4: unknown keyword `actons`"),
         (HEAD + "stat: a\n" + ROWS, "line 6: unknown keyword `stat`"),
-        (HEAD + "T: go\n1 0\n0.5 0.4\n" + ROWS[14:], "line 6: `T:` of action `go`, "),
-        (HEAD + ROWS + "O: go : b\n0.5 0.4", "line 8: `O:` of action `go`, next"),
+        (HEAD + "T: go\n1 0\n0.5 0.4\n" + ROWS[14:], "line 8: `T:` of action `go`, "),
+        (HEAD + ROWS + "O: go : b\n0.5 0.4", "line 9: `O:` of action `go`, next"),
+        (
+            HEAD + ROWS + "T: go\n1 0\n0.5 0.4",
+            "line 10: `T:` of action `go`",
+        ),
+        (HEAD + ROWS + "T: go\n1 0\n0 1 1", "line 10: `1` where an entry should begin"),
+        (HEAD + "start uniform\n" + ROWS, "line 6: `start` stands among the names"),
+        (HEAD + ROWS + "discount: 1", "line 8: `discount:` must stand before the"),
+        (HEAD + ROWS + "R: go : a : a : 0 1e200", "line 8: a reward is `1e200`"),
+        (HEAD.replace("a b", "9" * 5000), "line 3: 99999999999999999999 states"),
         (HEAD + ROWS + "T: fly identity", "line 8: there is no action `fly`"),
         (HEAD + ROWS + "T: go : c\n1 0", "line 8: there is no state `c`"),
         (HEAD + ROWS + "T: go\n1 0\n0", "line 10: the file ends where a probability"),
@@ -166,8 +175,8 @@ def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "model.POMDP"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PomdpFileError, match="is not text"):
+    path.write_bytes(b"\n\n\xff\xfe\x00")
+    with pytest.raises(PomdpFileError, match=r"line 3: no text in UTF-8"):
         load_pomdp(path)
 
 
@@ -231,11 +240,24 @@ def test_names_are_read_and_written(tmp_path):
     assert eqx.tree_equal(found.model, load_pomdp(path))
 
 
-@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", "b c"], ["a", "2"]])
+@pytest.mark.parametrize(
+    "names", [["a"], ["a", "a"], ["a", "b c"], ["a", "2"], ["a", "start"]]
+)
 def test_names_that_could_not_be_read_back_are_refused(tmp_path, names):
     model = random_pomdp(0, states=2, actions=1, first=False)
     with pytest.raises(ValueError, match="`states` has"):
         save_pomdp(model, tmp_path / "model.POMDP", states=names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    model = random_pomdp(0, first=False)
+    for place, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "a" / "b", "no f"),
+    ):
+        with pytest.raises(OSError, match=message):
+            save_pomdp(model, place)
     assert not list(tmp_path.iterdir())
 
 

@@ -231,7 +231,7 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*SOLVE, "--setting", "pomdp", "--q", "1.5"], "q = 1.5"),
         ([*SOLVE, "--setting", "apomdp", "--alpha", "2"], "alpha = 2"),
         ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
-        (["solve", "--model", "nowhere.POMDP"], "there is no file `nowhere.POMDP`"),
+        (["solve", "--model", "nowhere.POMDP"], "`nowhere.POMDP` does not exist"),
         (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
         (["eval", "--policy", "random", "--setting", "bandit"], "unknown setting"),
         (["eval", "--policy", "ce", "--setting", "pomdp"], "does not fit pomdp"),
@@ -286,6 +286,17 @@ def test_an_option_that_does_nothing_is_pointed_out():
     assert result.exit_code == 0 and json.loads(result.stdout)["missed_gap"] is None
     assert result.stderr.count("warning:") == 2
     assert "`--K` does nothing for mdp tasks" in result.stderr
+
+
+def test_an_option_that_does_nothing_for_a_model_is_pointed_out(tmp_path):
+    save_npz(random_apomdp(0, 0.5), tmp_path / "own.npz")
+    ask = ["solve", "--model", str(tmp_path / "own.npz"), "--horizon", "2"]
+    result = run(app, [*ask, "--gap", "0.1", "--points", "8", "--json"])
+    assert result.exit_code == 0
+    assert result.stderr.count("warning") == 1
+    assert "`--gap` does nothing for APOMDP models" in result.stderr
+    # One action for each symbol that may be seen first.
+    assert len(json.loads(result.stdout)["action"]) == 2
 
 
 def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):

@@ -79,8 +79,10 @@ def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "model.npz").write_text("not one")
     with pytest.raises(ValueError, match="file of arrays"):
         load_npz(tmp_path / "model.npz")
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match=r"nowhere.npz` does not exist"):
         load_model(tmp_path / "nowhere.npz")
+    with pytest.raises(ValueError, match="is a folder"):
+        load_model(tmp_path)
 
 
 def test_an_endless_model_is_followed_until_the_rest_hardly_counts():
@@ -110,7 +112,7 @@ def test_whole_numbers_of_other_programs_are_read_as_numbers(tmp_path):
     )
     assert float(solve(load_model(path), horizon=4).value) == 12
     np.savez(path, kind="MDP", transition="a", reward="b", initial="c", discount=1)
-    with pytest.raises(ValueError, match=r"mine.npz`: an entry has dtype <U1"):
+    with pytest.raises(ValueError, match=r"mine.npz`: the entry `\w+` has dtype <U1"):
         load_model(path)
 
 

@@ -37,6 +37,32 @@ def test_bounds_contain_the_exact_value_and_are_tight(
         assert found.upper[i] - found.lower[i] <= 1e-3 * spread[i]
 
 
+@pytest.mark.parametrize("digits", ["six", "single"])
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_are_of_the_model_as_given_where_rows_miss_one(seed, digits):
+    """Printed digits and single precision lose mass, and a large bonus with it."""
+
+    def spoilt(rows):
+        rows = np.asarray(rows)
+        rough = rows.round(6) if digits == "six" else rows.astype(np.float32)
+        return jnp.asarray(rough, rows.dtype)
+
+    model = random_pomdp(seed, states=4, actions=3, symbols=3, first=False)
+    model = POMDP(
+        spoilt(model.transition),
+        spoilt(model.observation),
+        model.reward + 100,
+        spoilt(model.initial),
+        discount=1.0,
+    )
+    exact = belief_tree_value(model, horizon=4)
+    found = solve(model, horizon=4)
+    # The tree's own rounding, of values near 400.
+    assert found.lower - 1e-11 <= exact <= found.upper + 1e-11
+    pruned = solve(model, horizon=4, method="exact")
+    assert pruned.lower - 1e-6 <= exact <= pruned.upper + 1e-6
+
+
 def test_the_tiger_lies_within_its_bounds():
     horizon = 10
     exact = belief_tree_value(tiger(), horizon=horizon)

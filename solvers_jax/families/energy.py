@@ -24,7 +24,6 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.solvers_jax.ambiguity import (
@@ -32,7 +31,7 @@ from sdm.solvers_jax.ambiguity import (
     check_ambiguity,
     perturbed_models,
 )
-from sdm.solvers_jax.models import APOMDP, MDP, POMDP
+from sdm.solvers_jax.models import APOMDP, MDP, POMDP, check_count
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,7 @@ class EnergyFamily:
             raise ValueError(
                 f"p_min = {self.p_min:g} is larger than p_max = {self.p_max:g}"
             )
-        if self.max_energy < 1:
-            raise ValueError(f"max_energy = {self.max_energy}: must be 1 or more")
+        check_count("max_energy", self.max_energy, 1)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
         check_ambiguity(self.models, self.radius, self.concentration, self.alpha)
@@ -156,7 +154,6 @@ class EnergyFamily:
         """Z(o | s', a), which does not depend on the action."""
         return jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
 
-    @partial(jax.jit, static_argnums=0)
     def apomdp(
         self, keys: Key[Array, " B"], p: Float[Array, " B"]
     ) -> tuple[APOMDP, Float[Array, "B K"]]:
@@ -167,10 +164,23 @@ class EnergyFamily:
             p: success probabilities of the nominal models.
 
         Returns:
-            The tasks, and the divergence of each model to its nominal one; NaN where
-            no draw met the radius, which `check_divergence` turns into an error.
+            The tasks, and the divergence of each model to its nominal one.
+
+        Raises:
+            AmbiguityError: if the radius cannot be met; not while JAX traces.
 
         """
+        tasks, divergence = self._apomdp(keys, p)
+        traced = isinstance(divergence, jax.core.Tracer)
+        if not traced and np.isnan(divergence).any():
+            raise AmbiguityError(self.radius, self.concentration)
+        return tasks, divergence
+
+    @partial(jax.jit, static_argnums=0)
+    def _apomdp(
+        self, keys: Key[Array, " B"], p: Float[Array, " B"]
+    ) -> tuple[APOMDP, Float[Array, "B K"]]:
+        """The tasks; a divergence is NaN where no draw met the radius."""
         nominal = self.pomdp(p)
         seen = self._seen(p)
         distinct = np.asarray([self.charge[0], self.work])
@@ -199,8 +209,3 @@ class EnergyFamily:
             initial_observation=shown,
         )
         return tasks, jnp.pad(far, ((0, 0), (1, 0)))
-
-    def check_divergence(self, divergence: ArrayLike) -> None:
-        """Raise `AmbiguityError` where a model of an ambiguity set is missing."""
-        if np.isnan(divergence).any():
-            raise AmbiguityError(self.radius, self.concentration)
