@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
-from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from sdm.solvers_jax.shards import folder_in_progress, partial_folder
 

@@ -1,0 +1,185 @@
+"""Language models: training against TRL, and acting with a cache against without.
+
+Prints two Markdown tables. Training: tokens a second, padding not counted, of
+`sdm finetune`'s trainer and of TRL's `SFTTrainer` with packing, on the same base,
+texts and machine, where TRL is installed (`pip install 'sdm-llm[bench]'`); the first
+steps are not counted. Acting: decisions a second of the policy as it is, and of the
+same policy scoring every whole text anew at every stage.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from sdm.llm.acting import language_model_policy
+from sdm.llm.finetune import finetune, prepare_model
+from sdm.llm.policy import EpisodeTexts, LanguageModelPolicy
+from sdm.llm.recipes import FinetuneConfig, recipe
+from sdm.llm.runs import environment
+from sdm.llm.scoring import CachedRows
+from sdm.llm.serialize import SCHEMAS
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.llm.texts import episodes_by_task, training_texts
+from sdm.solvers_jax import EnergyFamily
+from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
+from sdm.solvers_jax.rollout import rollout_on_host, task_keys
+from sdm.solvers_jax.shards import read_shards
+
+UNCOUNTED = 2  # steps of warming up
+
+
+class Clock:
+    """When each step of a training ended."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.ends: list[float] = []
+
+    def __call__(self, step: int, steps: int) -> None:
+        """Note a step."""
+        self.ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Of the steps that count."""
+        return self.ends[-1] - self.ends[UNCOUNTED - 1]
+
+
+def texts_of(config: FinetuneConfig) -> list[str]:
+    """The training texts, all tasks."""
+    tasks = episodes_by_task(read_shards(Path(config.data)))
+    made = training_texts(
+        tasks,
+        SCHEMAS[config.schema],
+        support=config.support,
+        per_task=config.texts_per_task,
+        seed=config.seed,
+    )
+    return [text.text for text in made]
+
+
+def ours(config: FinetuneConfig, folder: Path) -> float:
+    """Tokens a second of our trainer, all steps but the first."""
+    clock = Clock()
+    report = finetune(config, folder / "ours", progress=clock)
+    tokens = report.tokens_per_second * report.seconds  # of all steps
+    return tokens * (report.steps - UNCOUNTED) / report.steps / clock.seconds
+
+
+def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
+    """Tokens a second of TRL's trainer with packing into rows of `length` tokens."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    clock = Clock()
+
+    class Timer(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            clock(state.global_step, state.max_steps)
+
+    model, tokenizer = prepare_model(config)
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"text": texts_of(config)}),
+        args=SFTConfig(
+            output_dir=str(folder / "trl"),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            packing=True,
+            max_length=length,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            include_num_input_tokens_seen="non_padding",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        callbacks=[Timer()],
+    )
+    trainer.train()
+    steps = trainer.state.global_step
+    tokens = trainer.state.num_input_tokens_seen
+    return float(tokens) * (steps - UNCOUNTED) / steps / clock.seconds
+
+
+class FromScratch(LanguageModelPolicy):
+    """The same policy without a memory for what it has read."""
+
+    def action_scores(
+        self, memory: EpisodeTexts, observation: Any, reward: Any
+    ) -> np.ndarray:
+        """Score with an empty cache."""
+        if memory.rows is not None:
+            memory.rows = CachedRows(self.model, [[] for _ in memory.actions], 1)
+        return super().action_scores(memory, observation, reward)
+
+
+def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> None:
+    """Print a row each with and without the cache."""
+    config = EvaluationConfig(EnergyFamily(), horizon, tasks, episodes)
+    bed = make_test_bed(config)
+    with_cache = language_model_policy(f"icl:{base}", bed, schema=schema)(slice(None))
+    fields = (with_cache.model, with_cache.tokenizer, with_cache.schema)
+    without = FromScratch(*fields, with_cache.support, with_cache.actions)
+    keys = task_keys(jax.random.key(0), tasks)
+    rates, played = [], []
+    for policy in (with_cache, without):
+        start = time.perf_counter()
+        done = rollout_on_host(
+            keys, bed.tasks.world, policy, horizon=horizon, episodes=episodes
+        )
+        rates.append(tasks * episodes * horizon / (time.perf_counter() - start))
+        played.append(np.asarray(done.action))
+    same = float((played[0] == played[1]).mean())
+    print(
+        f"| {base}, {schema}, {tasks} × {episodes} × {horizon} | {rates[0]:.1f} | "
+        f"{rates[1]:.1f} | {rates[0] / rates[1]:.1f} | {100 * same:.1f} % |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="smollm2")
+    parser.add_argument("--tasks", type=int, default=10, help="To train on.")
+    parser.add_argument("--length", type=int, default=512, help="Of TRL's rows.")
+    options = parser.parse_args()
+    print(f"On {environment()['device']}, torch {torch.__version__}\n")
+    print("| training | tokens a second | × TRL |")
+    print("|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        made = OracleConfig(EnergyFamily(), 20, options.tasks, 15)
+        write_oracle_dataset(made, folder / "data")
+        for schema in ("compact", "paper"):
+            config = recipe(
+                str(folder / "data"), options.base, schema=schema, texts_per_task=8
+            )
+            own = ours(config, folder / schema)
+            try:
+                theirs = trl(config, folder / schema, options.length)
+            except ImportError:
+                print(f"| ours, {schema} | {own:.0f} | TRL is not installed |")
+                continue
+            print(f"| ours, {schema} | {own:.0f} | {own / theirs:.2f} |")
+            print(f"| TRL, packed, {schema} | {theirs:.0f} | 1 |", flush=True)
+    print("\n| acting: tasks × episodes × T | decisions a second | anew | × | same |")
+    print("|---|---|---|---|---|")
+    acting(options.base, "compact", 4, 16, 20)
+    acting(options.base, "paper", 4, 16, 20)
+
+
+if __name__ == "__main__":
+    main()

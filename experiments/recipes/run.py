@@ -1,0 +1,137 @@
+"""Which recipe learns most in a given time? One option is changed at a time.
+
+Every cell trains one base on the same oracle dataset and measures its optimality gap in
+the same unseen tasks. Cells are rows of `rows.jsonl`, with everything that it takes to
+run them again; those that are there are not run again. `python run.py --report` prints
+the rows as a Markdown table.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sdm.llm.evaluate import evaluate
+from sdm.llm.finetune import finetune
+from sdm.llm.recipes import recipe
+from sdm.llm.results import result_row
+from sdm.llm.runs import environment
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.solvers_jax import EnergyFamily
+from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
+
+HERE = Path(__file__).parent
+ROWS = HERE / "rows.jsonl"
+# What differs from the recipe of the base; the number of texts is the same in all.
+CELLS: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": {
+        "recipe": {},
+        "learning rate / 2": {"learning_rate": 1e-3},
+        "learning rate × 2": {"learning_rate": 4e-3},
+        "loss on actions only": {"loss": "actions"},
+        "batch / 2": {"batch_size": 32},
+        "batch × 2": {"batch_size": 128},
+        "5 texts of three times the tasks": {"texts_per_task": 5},
+        "paper's schema": {"schema": "paper"},
+    },
+    "smollm2": {
+        "recipe": {},
+        "learning rate / 2": {"learning_rate": 5e-4},
+        "learning rate × 2": {"learning_rate": 2e-3},
+        "loss on all tokens": {"loss": "all"},
+        "rank 4": {"lora_rank": 4, "lora_alpha": 8},
+        "rank 64": {"lora_rank": 64, "lora_alpha": 128},
+        "5 texts of a fifth of the tasks": {"texts_per_task": 5},
+        "paper's schema": {"schema": "paper"},
+    },
+}
+
+
+def main() -> None:
+    """Run what is missing, or print what there is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", choices=sorted(CELLS), default="tiny")
+    parser.add_argument("--cell", action="append", help="Only these.")
+    parser.add_argument("--horizon", type=int, default=10)
+    parser.add_argument("--texts", type=int, default=24_000, help="To train on.")
+    parser.add_argument("--per-task", type=int, default=15)
+    parser.add_argument("--work", type=Path, default=Path("recipes"))
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.report:
+        print(report())
+        return
+    jax.config.update("jax_enable_x64", True)
+    for name in options.cell or CELLS[options.base]:
+        run(options, name)
+
+
+def run(options: argparse.Namespace, name: str) -> None:
+    """Train and measure one cell, unless its row is there."""
+    changes = CELLS[options.base][name]
+    per_task = changes.get("texts_per_task", options.per_task)
+    cell = {
+        "base": options.base,
+        "cell": name,
+        "horizon": options.horizon,
+        "texts": options.texts,
+        "texts_per_task": per_task,
+    }
+    rows = read()
+    if any(cell.items() <= row.items() for row in rows):
+        return
+    tasks = options.texts // per_task
+    data = options.work / f"data-{options.horizon}-{tasks}"
+    if not data.is_dir():
+        made = OracleConfig(EnergyFamily(), options.horizon, tasks, 15)
+        write_oracle_dataset(made, data, overwrite=True)
+    config = recipe(str(data), options.base, **{"texts_per_task": per_task, **changes})
+    out = options.work / f"{options.base}-{len(rows)}"
+    trained = finetune(config, out, overwrite=True)
+    bed = make_test_bed(EvaluationConfig(EnergyFamily(), options.horizon, seed=1))
+    (result,) = evaluate([str(out)], bed)
+    row = {
+        **cell,
+        "seconds": trained.seconds,
+        "tokens_per_second": trained.tokens_per_second,
+        "eval_loss": trained.eval_loss,
+        **result_row(result),
+        "finetune": {**dataclasses.asdict(config), "data": "the dataset above"},
+        "environment": environment(),
+    }
+    with ROWS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{options.base}, {name}: {row['gap_percent']:.2f} %", flush=True)
+
+
+def read() -> list[dict[str, Any]]:
+    """The rows that there are."""
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text("utf-8").splitlines()]
+
+
+def report() -> str:
+    """A table, best first within a base, horizon and number of texts."""
+    lines = [
+        "| base | T | texts | changed | gap, % | 95 % interval | seconds | tokens/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(
+        read(),
+        key=lambda r: (r["base"], r["horizon"], r["texts"], r["gap_percent"]),
+    ):
+        interval = f"{row['ci_low']:.2f} … {row['ci_high']:.2f}"
+        lines.append(
+            f"| {row['base']} | {row['horizon']} | {row['texts']} | {row['cell']} | "
+            f"{row['gap_percent']:.2f} | {interval} | {row['seconds']:.0f} | "
+            f"{row['tokens_per_second']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
