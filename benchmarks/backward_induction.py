@@ -136,10 +136,10 @@ def storm_model(p: np.ndarray, r: np.ndarray) -> Any:
     Storm knows no discount: a share 1 - γ of every move ends in a sink instead. Rewards
     are raised by the largest cost, as a cost is refused; `storm` takes that off again.
     """
-    import stormpy
+    from stormpy import datastructures, models
 
     tasks, states, actions = r.shape
-    matrix = stormpy.SparseMatrixBuilder(0, 0, 0, False, True, 0)
+    matrix = datastructures.SparseMatrixBuilder[float](0, 0, 0, False, True, 0)
     sink, row = tasks * states, 0
     for n in range(tasks):
         for s in range(states):
@@ -152,17 +152,17 @@ def storm_model(p: np.ndarray, r: np.ndarray) -> Any:
                 row += 1
     matrix.new_row_group(row)
     matrix.add_next_value(row, sink, 1.0)
-    labels = stormpy.storage.StateLabeling(sink + 1)
+    labels = models.StateLabeling(sink + 1)
     labels.add_label("init")
     labels.add_label_to_state("init", 0)
     paid = [*(r + RAISED).reshape(-1).tolist(), 0.0]
-    rewards = stormpy.SparseRewardModel(optional_state_action_reward_vector=paid)
-    parts = stormpy.SparseModelComponents(
+    rewards = models.SparseRewardModel[float](optional_state_action_reward_vector=paid)
+    parts = models.SparseModelComponents[float](
         transition_matrix=matrix.build(),
         state_labeling=labels,
         reward_models={"r": rewards},
     )
-    return stormpy.storage.SparseMdp(parts), states
+    return models.SparseMdp[float](parts), states
 
 
 def storm(models: list[Any]) -> np.ndarray:
@@ -174,7 +174,7 @@ def storm(models: list[Any]) -> np.ndarray:
     values = []
     for model, states in models:
         found = stormpy.model_checking(model, asked, only_initial_states=False)
-        values.append(np.array(found.get_values())[:-1].reshape(-1, states))
+        values.append(np.array(found.get_value_vector())[:-1].reshape(-1, states))
     return np.concatenate(values) - RAISED * annuity
 
 
