@@ -85,6 +85,8 @@ def save_picture(
 
 
 def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     actions, values = figure.subplots(1, 2)
     count = solution.q.shape[-1]
     _draw_actions(figure, actions, np.asarray(solution.policy), count, names)
@@ -93,6 +95,8 @@ def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) 
     picture = values.imshow(shown, origin="lower", aspect="auto", cmap="cividis")
     figure.colorbar(picture, ax=values)
     values.set(title="value to go", xlabel="stage t", ylabel="state")
+    for axis in (actions.yaxis, values.yaxis, values.xaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_beliefs(
