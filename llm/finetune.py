@@ -32,7 +32,7 @@ from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.processes import first_decides, folder_of_all, join_processes
 from sdm.llm.recipes import FinetuneConfig
-from sdm.llm.runs import RunRecord, save_run, write_metrics
+from sdm.llm.runs import RunRecord, save_run, weights_folder, write_metrics
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
 from sdm.llm.tokens import tokenise
@@ -190,7 +190,9 @@ def finetune(
         trainer.remove_callback(PrinterCallback)
         with _memory_explained():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        processes.wait_for_everyone()  # all have read the best checkpoint
+        weights = weights_folder(folder, config.lora_rank)
+        trainer.save_model(str(weights))  # each process may hold a part of them
+        processes.wait_for_everyone()
         report = _report(trainer)
         if not processes.is_main_process:
             return report
@@ -201,7 +203,7 @@ def finetune(
             horizon=manifest["horizon"],
             training_texts=len(train),
         )
-        save_run(folder, record, model, tokenizer)
+        save_run(folder, record, tokenizer)
         write_metrics(folder, trainer.state.log_history)
     return report
 

@@ -93,17 +93,20 @@ def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(folder / "metrics.jsonl", text)
 
 
+def weights_folder(folder: Path, lora_rank: int) -> Path:
+    """Where a run keeps its adapter, or all of its weights."""
+    return folder / ("adapter" if lora_rank else "model")
+
+
 def save_run(
-    folder: Path,
-    record: RunRecord,
-    model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
+    folder: Path, record: RunRecord, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Fill a run folder; checkpoints in it are deleted."""
-    weights = folder / ("adapter" if isinstance(model, PeftModel) else "model")
-    model.save_pretrained(str(weights))
+    """Fill a run folder that has its weights; checkpoints in it are deleted."""
+    weights = weights_folder(folder, record.config["lora_rank"])
     tokenizer.save_pretrained(weights)
-    (weights / "README.md").unlink(missing_ok=True)  # peft's; ours is one level up
+    # Not ours: the card is one level up, and how it was trained in no pickle.
+    for name in ("README.md", "training_args.bin"):
+        (weights / name).unlink(missing_ok=True)
     header = {
         "run_version": RUN_VERSION,
         "setting": record.setting,
@@ -186,7 +189,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
             f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
             "train it again with `sdm finetune`",
         )
-    weights = folder / ("adapter" if config["lora_rank"] else "model")
+    weights = weights_folder(folder, config["lora_rank"])
     if not any(weights.glob("*.safetensors")):
         raise DatasetError(
             f"`{folder}` has no weights: `{weights}` is missing or empty",

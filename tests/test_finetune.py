@@ -24,6 +24,7 @@ from transformers import (
 
 from sdm.llm.acting import default_schema
 from sdm.llm.bases import BaseModelError, ContextError, load_base, tiny_tokenizer
+from sdm.llm.batching import ResumableTrainer
 from sdm.llm.finetune import (
     OutOfMemoryError,
     finetune,
@@ -32,7 +33,7 @@ from sdm.llm.finetune import (
 )
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
-from sdm.llm.runs import load_run, save_run
+from sdm.llm.runs import load_run
 from sdm.llm.serialize import SCHEMAS
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
@@ -143,11 +144,13 @@ def test_the_run_folder_tells_everything_and_pickles_nothing(data, tmp_path):
 def test_the_saved_model_is_the_trained_one(data, tmp_path, monkeypatch):
     kept = {}
 
-    def keep(folder, record, model, tokenizer):
-        kept.update({name: p.clone() for name, p in model.state_dict().items()})
-        save_run(folder, record, model, tokenizer)
+    class Keeping(ResumableTrainer):
+        def train(self, **options):
+            super().train(**options)
+            state = self.model.state_dict()
+            kept.update({name: p.clone() for name, p in state.items()})
 
-    monkeypatch.setattr("sdm.llm.finetune.save_run", keep)
+    monkeypatch.setattr("sdm.llm.finetune.ResumableTrainer", Keeping)
     finetune(quick(data, "tiny"), tmp_path / "run")
     loaded = load_run(tmp_path / "run").model.state_dict()
     assert loaded.keys() == kept.keys()
