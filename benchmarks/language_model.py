@@ -86,14 +86,17 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
             clock(state.global_step, state.max_steps)
 
     model, tokenizer = prepare_model(config)
+    texts = texts_of(config)
+    tokens = sum(len(ids) for ids in tokenizer(texts)["input_ids"])
+    together = config.batch_size * tokens / len(texts)  # as many a step as ours
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_dict({"text": texts_of(config)}),
+        train_dataset=Dataset.from_dict({"text": texts}),
         args=SFTConfig(
             output_dir=str(folder / "trl"),
             num_train_epochs=config.epochs,
-            per_device_train_batch_size=config.batch_size,
+            per_device_train_batch_size=max(1, round(together / length)),
             learning_rate=config.learning_rate,
             packing=True,
             max_length=length,
@@ -109,8 +112,8 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
     )
     trainer.train()
     steps = trainer.state.global_step
-    tokens = trainer.state.num_input_tokens_seen
-    return float(tokens) * (steps - UNCOUNTED) / steps / clock.seconds
+    seen = trainer.state.num_input_tokens_seen
+    return float(seen) * (steps - UNCOUNTED) / steps / clock.seconds
 
 
 class FromScratch(LanguageModelPolicy):
@@ -154,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--tasks", type=int, default=10, help="To train on.")
+    parser.add_argument("--schema", default="compact")
     parser.add_argument("--length", type=int, default=512, help="Of TRL's rows.")
     options = parser.parse_args()
     print(f"On {environment()['device']}, torch {torch.__version__}\n")
@@ -163,22 +167,23 @@ def main() -> None:
         folder = Path(place)
         made = OracleConfig(EnergyFamily(), 20, options.tasks, 15)
         write_oracle_dataset(made, folder / "data")
-        for schema in ("compact", "paper"):
-            config = recipe(
-                str(folder / "data"), options.base, schema=schema, texts_per_task=8
-            )
-            own = ours(config, folder / schema)
-            try:
-                theirs = trl(config, folder / schema, options.length)
-            except ImportError:
-                print(f"| ours, {schema} | {own:.0f} | TRL is not installed |")
-                continue
-            print(f"| ours, {schema} | {own:.0f} | {own / theirs:.2f} |")
-            print(f"| TRL, packed, {schema} | {theirs:.0f} | 1 |", flush=True)
+        config = recipe(
+            str(folder / "data"),
+            options.base,
+            schema=options.schema,
+            texts_per_task=8,
+        )
+        own = ours(config, folder)
+        try:
+            theirs = trl(config, folder, options.length)
+        except ImportError:
+            print(f"| ours, {options.schema} | {own:.0f} | TRL is not installed |")
+        else:
+            print(f"| ours, {options.schema} | {own:.0f} | {own / theirs:.2f} |")
+            print(f"| TRL, packed, {options.schema} | {theirs:.0f} | 1 |", flush=True)
     print("\n| acting: tasks × episodes × T | decisions a second | anew | × | same |")
     print("|---|---|---|---|---|")
-    acting(options.base, "compact", 4, 16, 20)
-    acting(options.base, "paper", 4, 16, 20)
+    acting(options.base, options.schema, 2, 30, 20)
 
 
 if __name__ == "__main__":

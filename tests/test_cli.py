@@ -175,6 +175,28 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     assert found == wanted and len(list(tmp_path.iterdir())) == 2
 
 
+def test_an_evaluation_goes_on_only_with_the_run_that_it_began_with(
+    data, tmp_path, monkeypatch
+):
+    import sdm.llm.evaluate as module
+
+    train = ["finetune", "--data", str(data), "--base", "tiny", "--texts-per-task", "1"]
+    out = [*train, "--out", str(tmp_path / "run"), "--overwrite", "--seed"]
+    assert run(app, [*out, "1"]).exit_code == 0
+
+    def fail(*_):
+        raise RuntimeError("out of luck")
+
+    options = ["--policy", str(tmp_path / "run"), "--tasks", "2", "--horizon", "4"]
+    ask = ["eval", *options, "--out", str(tmp_path / "gaps.json"), "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_play_group", fail)
+        assert run(app, ask).exit_code == 1
+    assert run(app, [*out, "2"]).exit_code == 0
+    result = run(app, ask)
+    assert result.exit_code == 2 and "other options" in result.stderr
+
+
 def test_eval_prints_a_table_for_people():
     options = ["--policy", "random", "--tasks", "4", "--trajectories", "2"]
     result = run(app, ["eval", *options])
