@@ -4,6 +4,7 @@ PyTorch is imported only where a language model takes part.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from jaxtyping import Float
 
 from sdm.baselines.certainty_equivalence import certainty_equivalence, mean_plan
 from sdm.llm.base_names import check_base_name
-from sdm.llm.test_bed import TestBed, oracle_actions, task_returns
+from sdm.llm.test_bed import EvaluationConfig, TestBed, oracle_actions, task_returns
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import (
     Policy,
@@ -36,6 +37,7 @@ BASELINES = {
     "pomdp": BLIND,
     "apomdp": BLIND,
 }
+ALL_BASELINES = {name for names in BASELINES.values() for name in names}
 # Tasks whose episodes a language model plays together: bounds the key-value cache.
 ROWS_TOGETHER = 1024
 Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
@@ -289,9 +291,6 @@ def evaluate(
     return results
 
 
-ALL_BASELINES = {name for names in BASELINES.values() for name in names}
-
-
 def check_policy_name(name: str, setting: str) -> None:
     """Raise `ValueError` unless `name` can be a policy there; loads nothing."""
     if name in ALL_BASELINES:
@@ -307,22 +306,19 @@ def check_policy_name(name: str, setting: str) -> None:
 
 
 def plan_of(
-    names: Sequence[str], bed_config: object, **options: str | None
+    names: Sequence[str], config: EvaluationConfig, **options: str | None
 ) -> dict[str, object]:
     """Everything that decides the episodes of an evaluation, to be resumed with it.
 
     Of run folders, what their metrics say, which no two runs have in common.
     """
-    import hashlib
-
     runs = {
         name: hashlib.sha256((Path(name) / "metrics.jsonl").read_bytes()).hexdigest()
         for name in names
         if (Path(name) / "metrics.jsonl").is_file()
     }
-    assert dataclasses.is_dataclass(bed_config) and not isinstance(bed_config, type)
     return {
-        "evaluate": dataclasses.asdict(bed_config),
+        "evaluate": dataclasses.asdict(config),
         "policies": list(names),
         "runs": runs,
         **options,
