@@ -3,8 +3,8 @@
 Prints two Markdown tables. Training: tokens a second, padding not counted, of
 `sdm finetune`'s trainer and of TRL's `SFTTrainer` with packing, on the same base,
 texts and machine, where TRL is installed (`pip install 'sdm-llm[bench]'`); the first
-steps are not counted. Acting: decisions a second of the policy as it is, and of the
-same policy scoring every whole text anew at every stage.
+steps are not counted. Acting: decisions a second of the policy as it is, and scoring
+every episode's whole text anew at every stage.
 """
 
 import argparse
@@ -19,16 +19,16 @@ import torch
 
 from sdm.llm.acting import language_model_policy
 from sdm.llm.finetune import finetune, prepare_model
-from sdm.llm.policy import EpisodeTexts, LanguageModelPolicy
+from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import environment
-from sdm.llm.scoring import CachedRows
-from sdm.llm.serialize import SCHEMAS
+from sdm.llm.scoring import CachedRows, encode, split_candidates
+from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import episodes_by_task, training_texts
 from sdm.solvers_jax import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.rollout import rollout_on_host, task_keys
+from sdm.solvers_jax.rollout import Trajectory, rollout_on_host, task_keys
 from sdm.solvers_jax.shards import read_shards
 
 UNCOUNTED = 2  # steps of warming up
@@ -116,51 +116,67 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
     return float(seen) * (steps - UNCOUNTED) / steps / clock.seconds
 
 
-class FromScratch(LanguageModelPolicy):
-    """The same policy without a memory for what it has read."""
+def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
+    """Score every whole text of the episodes at every stage; check who played them.
 
-    def action_scores(
-        self, memory: EpisodeTexts, observation: Any, reward: Any
-    ) -> np.ndarray:
-        """Score with an empty cache."""
-        if memory.rows is not None:
-            memory.rows = CachedRows(self.model, [[] for _ in memory.actions], 1)
-        return super().action_scores(memory, observation, reward)
+    Returns:
+        The share of the actions that are the best scored.
+
+    """
+    model = policy.begin.args[0]
+    same = []
+    answers = [policy.schema.answer(action) for action in range(policy.actions)]
+    tasks = episodes_of(played)
+    for t in range(played.action.shape[-1]):
+        texts, taken = [], []
+        for support, episodes in zip(policy.support, tasks, strict=True):
+            for e in episodes:
+                rewards = None if e.rewards is None else e.rewards[:t]
+                so_far = Episode(e.observations[: t + 1], e.actions[:t], rewards)
+                texts.append(render_prompt(policy.schema, support, so_far))
+                taken.append(e.actions[t])
+        split = [
+            split_candidates(encode(policy.tokenizer, [text + x for x in answers]))
+            for text in texts
+        ]
+        scores = CachedRows(model, [[] for _ in texts]).score(
+            [shared for shared, _ in split],
+            [left for _, left in split],
+            range(len(texts)),
+        )
+        same.append(scores.argmax(-1) == np.array(taken))
+    return float(np.mean(same))
 
 
 def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> None:
-    """Print a row each with and without the cache."""
+    """Print decisions a second as we act, and scoring all texts anew."""
     config = EvaluationConfig(EnergyFamily(), horizon, tasks, episodes)
     bed = make_test_bed(config)
-    with_cache = language_model_policy(f"icl:{base}", bed, schema=schema)(slice(None))
-    fields = (with_cache.model, with_cache.tokenizer, with_cache.schema)
-    without = FromScratch(*fields, with_cache.support, with_cache.actions)
+    policy = language_model_policy(f"icl:{base}", bed, schema=schema)(slice(None))
     keys = task_keys(jax.random.key(0), tasks)
-    rates, played = [], []
-    for policy in (with_cache, without):
-        start = time.perf_counter()
-        done = rollout_on_host(
+
+    def play() -> Trajectory:
+        return rollout_on_host(
             keys, bed.tasks.world, policy, horizon=horizon, episodes=episodes
         )
-        rates.append(tasks * episodes * horizon / (time.perf_counter() - start))
-        played.append(np.asarray(done.action))
-    same = float((played[0] == played[1]).mean())
+
+    play()  # compiles what JAX does
+    start = time.perf_counter()
+    played = play()
+    middle = time.perf_counter()
+    same = anew(policy, played)
+    end = time.perf_counter()
+    decisions = tasks * episodes * horizon
     print(
-        f"| {base}, {schema}, {tasks} × {episodes} × {horizon} | {rates[0]:.1f} | "
-        f"{rates[1]:.1f} | {rates[0] / rates[1]:.1f} | {100 * same:.1f} % |",
+        f"| {base}, {schema}, {tasks} × {episodes} × {horizon} | "
+        f"{decisions / (middle - start):.1f} | {decisions / (end - middle):.1f} | "
+        f"{(end - middle) / (middle - start):.1f} | {100 * same:.1f} % |",
         flush=True,
     )
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default="smollm2")
-    parser.add_argument("--tasks", type=int, default=10, help="To train on.")
-    parser.add_argument("--schema", default="compact")
-    parser.add_argument("--length", type=int, default=512, help="Of TRL's rows.")
-    options = parser.parse_args()
-    print(f"On {environment()['device']}, torch {torch.__version__}\n")
+def training(options: argparse.Namespace) -> None:
+    """Print tokens a second of our trainer and of TRL's."""
     print("| training | tokens a second | × TRL |")
     print("|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
@@ -181,9 +197,27 @@ def main() -> None:
         else:
             print(f"| ours, {options.schema} | {own:.0f} | {own / theirs:.2f} |")
             print(f"| TRL, packed, {options.schema} | {theirs:.0f} | 1 |", flush=True)
-    print("\n| acting: tasks × episodes × T | decisions a second | anew | × | same |")
-    print("|---|---|---|---|---|")
-    acting(options.base, options.schema, 2, 30, 20)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="smollm2")
+    parser.add_argument("--tasks", type=int, default=10, help="To train on.")
+    parser.add_argument("--test-tasks", type=int, default=2, help="To act in.")
+    parser.add_argument("--only", choices=["training", "acting"])
+    parser.add_argument("--schema", default="compact")
+    parser.add_argument("--length", type=int, default=512, help="Of TRL's rows.")
+    options = parser.parse_args()
+    print(f"On {environment()['device']}, torch {torch.__version__}\n")
+    if options.only != "acting":
+        training(options)
+    if options.only != "training":
+        print(
+            "\n| acting: tasks × episodes × T | decisions a second | anew | × | same |"
+        )
+        print("|---|---|---|---|---|")
+        acting(options.base, options.schema, options.test_tasks, 30, 20)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every command shares: messages, exit codes, progress, output, heavy imports."""
 
+import importlib.util
 import json
 import logging
 import os
@@ -108,8 +109,8 @@ def _fail_without(package: str | None, extra: str) -> NoReturn:
     )
 
 
-def start_torch() -> None:
-    """Fail kindly where the `llm` extra is missing; keep its libraries quiet."""
+def start_torch(*, tensorboard: bool = False) -> None:
+    """Fail kindly where an extra is missing; keep its libraries quiet."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -120,6 +121,8 @@ def start_torch() -> None:
         import transformers
     except ImportError as error:
         _fail_without(error.name, "llm")
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        _fail_without("tensorboard", "tensorboard")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     hear_interrupts()

@@ -19,6 +19,7 @@ from sdm.commands.console import (
 )
 from sdm.commands.options import (
     Alpha,
+    Backend,
     Believe,
     Context,
     Demonstrations,
@@ -78,6 +79,9 @@ def evaluate(
     quantize: Annotated[
         Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
     ] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What computes; vllm takes `icl:` policies.")
+    ] = Backend.torch,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -131,6 +135,7 @@ def evaluate(
         wording: dict[str, str | None] = {
             "schema": schema and schema.value,
             "quantize": quantize and quantize.value,
+            "backend": backend.value,
         }
         with ExitStack() as stack:
             kept = None

@@ -56,6 +56,9 @@ def finetune(
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that comes with the base.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Metrics for TensorBoard, too, in the run folder.")
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -86,7 +89,7 @@ def finetune(
         "trust_remote_code": trust_remote_code or None,
     }
     with user_faults():
-        start_torch()
+        start_torch(tensorboard=tensorboard)
         from sdm.llm.finetune import finetune as run
         from sdm.llm.processes import is_first
         from sdm.llm.recipes import recipe
@@ -99,7 +102,12 @@ def finetune(
                     bar(f"fine-tuning {base}", step, steps)
 
             done = run(
-                config, out, resume=resume, overwrite=overwrite, progress=progress
+                config,
+                out,
+                resume=resume,
+                overwrite=overwrite,
+                tensorboard=tensorboard,
+                progress=progress,
             )
     if not is_first():  # one of several processes reports
         return

@@ -32,6 +32,13 @@ class Quantize(enum.StrEnum):
     none = "none"
 
 
+class Backend(enum.StrEnum):
+    """What computes a language model's probabilities."""
+
+    torch = "torch"
+    vllm = "vllm"
+
+
 class Method(enum.StrEnum):
     """Ways to solve a POMDP."""
 

@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,11 @@ class ContextError(ValueError):
 
 def check_length(model: CausalModel, tokens: int) -> None:
     """Raise `ContextError` for a text of more tokens than a model has positions for."""
-    most = getattr(model.config, "max_position_embeddings", None)
+    check_context(getattr(model.config, "max_position_embeddings", None), tokens)
+
+
+def check_context(most: int | None, tokens: int) -> None:
+    """Raise `ContextError` for a text of more than `most` tokens."""
     if most is not None and tokens > most:
         raise ContextError(
             f"a text has {tokens} tokens, and the model reads {most}: shorten it by "
@@ -115,7 +120,7 @@ def load_base(
         if quantize:
             raise ValueError("`tiny` is trained from scratch: it is not quantised")
         return tiny_model(seed), tiny_tokenizer()
-    source = smollm2_folder() if name == "smollm2" else name
+    source = base_source(name)
     trust = {"trust_remote_code": trust_remote_code}
     options: dict[str, Any] = {"dtype": compute_dtype(), **trust}
     if torch.cuda.is_available() and is_flash_attn_2_available():
@@ -127,17 +132,44 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype(),
         )
-    try:
+    with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **trust)
         model = AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"cannot load the base `{name}`: {first}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not quantize:
         move(model)
     return model, tokenizer
+
+
+def base_source(name: str) -> str:
+    """Folder or Hugging Face id of a base other than `tiny`.
+
+    Raises:
+        BaseModelError: if it is `smollm2`, and its package is not installed.
+
+    """
+    return str(smollm2_folder()) if name == "smollm2" else name
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base other than `tiny`.
+
+    Raises:
+        BaseModelError: if it is not there.
+
+    """
+    with _explained(name):
+        return AutoTokenizer.from_pretrained(base_source(name))
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"cannot load the base `{name}`: {first}") from error
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -253,6 +253,7 @@ def evaluate(
     *,
     schema: str | None = None,
     quantize: str | None = None,
+    backend: str | None = None,
     kept: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, tasks: None,
 ) -> list[PolicyResult]:
@@ -264,6 +265,7 @@ def evaluate(
         schema: wording for `icl:` policies; None for the base's default. A run folder
             is always read in the schema that it was trained in.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
+        backend: `vllm` to let vLLM score for `icl:` policies.
         kept: a folder where played groups of tasks are kept, and found again by a run
             that goes on; None to keep nothing.
         progress: called with what is being played, the tasks done and all tasks.
@@ -279,7 +281,9 @@ def evaluate(
             continue
         from sdm.llm.acting import language_model_policy
 
-        make = language_model_policy(name, bed, schema=schema, quantize=quantize)
+        make = language_model_policy(
+            name, bed, schema=schema, quantize=quantize, backend=backend
+        )
         result = evaluate_stepwise(
             name,
             bed,

@@ -27,6 +27,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
@@ -127,6 +128,7 @@ def finetune(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    tensorboard: bool = False,
     progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> FinetuneReport:
     """Fine-tune a base model on an oracle dataset and write the run folder `out`.
@@ -136,6 +138,7 @@ def finetune(
         out: the run folder; `out.partial` until training is done.
         resume: go on with an unfinished run of the same configuration.
         overwrite: replace `out`.
+        tensorboard: keep the metrics in TensorBoard's format, too.
         progress: called with the steps done and the steps there will be.
 
     Where `torchrun` or `accelerate launch` began several processes, they share each
@@ -188,6 +191,8 @@ def finetune(
             callbacks=[Reporter(folder, progress)],
         )
         trainer.remove_callback(PrinterCallback)
+        if tensorboard and processes.is_main_process:
+            trainer.add_callback(_tensorboard(folder))
         with _memory_explained():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         weights = weights_folder(folder, config.lora_rank)
@@ -247,6 +252,13 @@ def prepare_model(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return get_peft_model(model, lora), tokenizer
+
+
+def _tensorboard(folder: Path) -> TensorBoardCallback:
+    """Write the metrics of a run where TensorBoard finds them."""
+    from torch.utils.tensorboard import SummaryWriter  # needs an extra
+
+    return TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))
 
 
 class OutOfMemoryError(RuntimeError):

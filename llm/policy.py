@@ -1,17 +1,16 @@
 """A language model as a policy: it reads the demonstrations, then plays by argmax."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel, check_length
 from sdm.llm.scoring import (
-    CachedRows,
+    Rows,
+    Tokens,
     encode,
     needs_terminator,
     split_candidates,
@@ -28,7 +27,8 @@ class EpisodeTexts:
     observations: list[list[int]] = field(default_factory=list)
     actions: list[list[int]] = field(default_factory=list)
     rewards: list[list[float]] = field(default_factory=list)
-    rows: CachedRows | None = None
+    rows: Rows | None = None
+    row_of: list[int] = field(default_factory=list)  # of each episode, in `rows`
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class LanguageModelPolicy:
     """Takes the action whose text is the most probable next one.
 
     Attributes:
-        model: a causal language model, with or without an adapter.
-        tokenizer: its tokeniser.
+        begin: makes the rows in which a language model scores texts that go on from
+            the given ones.
+        tokenizer: the model's tokeniser.
         schema: how episodes are written.
         support: the demonstrations of each task, one list a task, perhaps empty.
         actions: number of actions to choose from.
@@ -45,7 +46,7 @@ class LanguageModelPolicy:
 
     """
 
-    model: CausalModel
+    begin: Callable[[Sequence[Tokens]], Rows]
     tokenizer: PreTrainedTokenizerBase
     schema: Schema
     support: Sequence[Sequence[Episode]]
@@ -85,22 +86,25 @@ class LanguageModelPolicy:
             memory.actions = [[] for _ in rows]
             memory.rewards = [[] for _ in rows]
             prefixes = encode(self.tokenizer, [self._prefix(s) for s in self.support])
-            memory.rows = CachedRows(self.model, prefixes, episodes)
+            memory.rows = self.begin(prefixes)
+            memory.row_of = [row // episodes for row in rows]
         for row, (seen, earned) in enumerate(
             zip(np.ravel(observation), np.ravel(reward), strict=True)
         ):
             if memory.actions[row]:
                 memory.rewards[row].append(float(earned))
             memory.observations[row].append(int(seen))
-        targets, suffixes = self._candidates(memory, episodes)
-        check_length(
-            self.model,
-            max(
-                len(target) + max(map(len, rows))
-                for target, rows in zip(targets, suffixes, strict=True)
-            ),
-        )
-        scores = memory.rows.score(targets, suffixes).cpu().numpy()
+        contexts = self._contexts(memory, episodes)
+        # Episodes of the same text are scored once, in a row that goes on from that of
+        # the first of them.
+        first: dict[str, int] = {}
+        for row, text in enumerate(contexts):
+            first.setdefault(text, row)
+        targets, suffixes = self._candidates(list(first))
+        parents = [memory.row_of[row] for row in first.values()]
+        place = {text: i for i, text in enumerate(first)}
+        memory.row_of = [place[text] for text in contexts]
+        scores = memory.rows.score(targets, suffixes, parents)[memory.row_of]
         mass = np.exp(scores.astype(np.float64)).sum(-1)
         self.invalid.extend(np.maximum(0.0, 1 - mass).tolist())
         return scores
@@ -108,9 +112,9 @@ class LanguageModelPolicy:
     def _prefix(self, support: Sequence[Episode]) -> str:
         return "".join(self.schema.render(episode) + "\n" for episode in support)
 
-    def _candidates(self, memory: EpisodeTexts, episodes: int) -> tuple[Any, Any]:
-        """Tokens of every row's text so far, and of each candidate after it."""
-        contexts = [
+    def _contexts(self, memory: EpisodeTexts, episodes: int) -> list[str]:
+        """Every episode's text so far, its demonstrations in front."""
+        return [
             render_prompt(
                 self.schema,
                 self.support[row // episodes],
@@ -120,20 +124,23 @@ class LanguageModelPolicy:
                 zip(memory.observations, memory.actions, memory.rewards, strict=True)
             )
         ]
+
+    def _candidates(
+        self, contexts: Sequence[str]
+    ) -> tuple[list[Tokens], list[list[Tokens]]]:
+        """Tokens of every text, and of each candidate after it."""
         answers = [self.schema.answer(action) for action in range(self.actions)]
         end = self.schema.terminator
         if needs_terminator(self.tokenizer, contexts[0], answers, end):
             answers = [answer + end for answer in answers]
-        distinct = {context: i for i, context in enumerate(dict.fromkeys(contexts))}
         encoded = encode(
-            self.tokenizer, [text + answer for text in distinct for answer in answers]
+            self.tokenizer, [text + answer for text in contexts for answer in answers]
         )
         split = [
             split_candidates(encoded[i : i + self.actions])
             for i in range(0, len(encoded), self.actions)
         ]
-        chosen = [split[distinct[context]] for context in contexts]
-        return [shared for shared, _ in chosen], [left for _, left in chosen]
+        return [shared for shared, _ in split], [left for _, left in split]
 
 
 def episodes_of(trajectory: Trajectory) -> list[list[Episode]]:

@@ -6,21 +6,49 @@ encoded alone would be other tokens. The candidates' token sequences must be pre
 (none may begin another), or a short one would be favoured; where they are not, each is
 scored together with the terminator that follows an action in the text.
 
-`CachedRows` keeps one row per episode. Rows of one task share the encoding of their
-demonstrations, and each later stage feeds only new tokens. Rows may differ in length:
-padding, and tokens that a later tokenisation replaced, stay in the cache as masked
-columns, and every token carries its own position.
+`CachedRows` keeps one row per distinct text: episodes whose texts are the same so far
+share a row, which is copied where they part, so demonstrations are read once a task.
+Each stage feeds only new tokens. Rows may differ in length: padding, and tokens that a
+later tokenisation replaced, stay in the cache as masked columns, and every token
+carries its own position.
 """
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel
+from sdm.llm.bases import CausalModel, check_length
 
 Tokens = list[int]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Texts that grow, and what a language model thinks may follow them."""
+
+    def score(
+        self,
+        targets: Sequence[Tokens],
+        suffixes: Sequence[Sequence[Tokens]],
+        parents: Sequence[int],
+    ) -> Float[np.ndarray, "rows A"]:
+        """Log-probability of each row's candidates.
+
+        Args:
+            targets: the texts so far, one a row.
+            suffixes: the tokens of each candidate, which continue the row's target.
+            parents: for each row, the row of the last call (at first: the prefix) that
+                its text goes on from.
+
+        Raises:
+            ContextError: if a text is longer than what the model reads.
+
+        """
+        ...
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
@@ -62,13 +90,8 @@ def shared_length(a: Tokens, b: Tokens) -> int:
 class CachedRows:
     """Rows of tokens fed to a causal language model, and its cache for them."""
 
-    def __init__(
-        self, model: CausalModel, prefixes: Sequence[Tokens], repeats: int
-    ) -> None:
-        """Encode each prefix once, and give it to `repeats` rows in a run.
-
-        All prefixes must be empty, or none.
-        """
+    def __init__(self, model: CausalModel, prefixes: Sequence[Tokens]) -> None:
+        """Encode each prefix; all must be empty, or none."""
         self.model = model
         self.cache = DynamicCache()
         self.ids: list[Tokens] = [[] for _ in prefixes]
@@ -77,23 +100,23 @@ class CachedRows:
             (len(prefixes), 0), dtype=torch.long, device=model.device
         )
         if any(prefixes):
+            check_length(model, max(map(len, prefixes)))
             self._feed(prefixes, [0] * len(prefixes))
-            self.cache.batch_repeat_interleave(repeats)
-        self.mask = self.mask.repeat_interleave(repeats, dim=0)
-        self.ids = [ids for ids in self.ids for _ in range(repeats)]
-        self.columns = [list(c) for c in self.columns for _ in range(repeats)]
 
     @torch.no_grad()
     def score(
-        self, targets: Sequence[Tokens], suffixes: Sequence[Sequence[Tokens]]
-    ) -> Float[torch.Tensor, "rows A"]:
-        """Log-probability of each row's candidates.
-
-        Args:
-            targets: the text so far, one per row; only what is new is fed.
-            suffixes: the tokens of each candidate, which continue the row's target.
-
-        """
+        self,
+        targets: Sequence[Tokens],
+        suffixes: Sequence[Sequence[Tokens]],
+        parents: Sequence[int],
+    ) -> Float[np.ndarray, "rows A"]:
+        """Log-probability of each row's candidates; only what is new is fed."""
+        longest = (
+            len(target) + max(map(len, row))
+            for target, row in zip(targets, suffixes, strict=True)
+        )
+        check_length(self.model, max(longest))
+        self._branch(parents)
         kept = [self._keep(row, target) for row, target in enumerate(targets)]
         new = [list(t[k:]) for t, k in zip(targets, kept, strict=True)]
         first = torch.tensor(
@@ -104,7 +127,17 @@ class CachedRows:
             tails = [list(row[candidate]) for row in suffixes]
             if any(len(tail) > 1 for tail in tails):
                 scores[:, candidate] += self._score_tails(tails)
-        return scores
+        return scores.cpu().numpy()
+
+    def _branch(self, parents: Sequence[int]) -> None:
+        """Make row i a copy of row `parents[i]`."""
+        if list(parents) == list(range(len(self.ids))):
+            return
+        chosen = torch.tensor(parents, device=self.model.device)
+        self.cache.batch_select_indices(chosen)
+        self.mask = self.mask[chosen]
+        self.ids = [self.ids[parent] for parent in parents]
+        self.columns = [list(self.columns[parent]) for parent in parents]
 
     def _keep(self, row: int, target: Tokens) -> int:
         """Hide cached tokens of a row that its new text does not begin with."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+REWARD_DECIMALS = 2  # in the paper's wording, as in its examples; all else is exact
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -102,9 +103,9 @@ class PaperSchema:
         parts: list[str] = []
         rows = zip(episode.observations, episode.actions, episode.rewards, strict=False)
         for t, (observation, action, reward) in enumerate(rows, 1):
-            cents = round(reward, 2) + 0.0  # no "-0.00"
+            rounded = round(reward, REWARD_DECIMALS) + 0.0  # no "-0.00"
             parts += [f"<O_{t}> {observation}", f"<A_{t}> {action}"]
-            parts.append(f"<R_{t}> {cents:.2f}")
+            parts.append(f"<R_{t}> {rounded:.{REWARD_DECIMALS}f}")
         if episode.is_open:
             t = len(episode.observations)
             parts += [f"<O_{t}> {episode.observations[-1]}", f"<A_{t}>"]
@@ -117,7 +118,8 @@ class PaperSchema:
         parts = text.split(", ")[: -1 if is_open else None] if text else []
         for i, part in enumerate(parts):
             letter, t = "OAR"[i % 3], i // 3 + 1
-            number = r"-?\d+\.\d\d" if letter == "R" else r"\d+"
+            reward = rf"-?\d+\.\d{{{REWARD_DECIMALS}}}"
+            number = reward if letter == "R" else r"\d+"
             if not (found := re.fullmatch(rf"<{letter}_{t}> ({number})", part)):
                 raise ValueError(
                     f"field {i + 1} should be `<{letter}_{t}> …`: `{part}`"

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
@@ -361,6 +362,18 @@ def test_a_run_that_is_killed_resumes(data, tmp_path):
     found = json.loads(command("cut", "--resume").communicate(timeout=120)[0])
     assert found["train_loss"] == whole["train_loss"]
     assert found["eval_loss"] == whole["eval_loss"]
+
+
+def test_metrics_are_kept_for_tensorboard_where_asked(data, base, tmp_path):
+    finetune(quick(data, base), tmp_path / "run", tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    logged = [json.loads(line) for line in text.splitlines()]
+    losses = [entry["loss"] for entry in logged if "loss" in entry]
+    # TensorBoard keeps single precision.
+    found = [event.value for event in events.Scalars("train/loss")]
+    assert found == pytest.approx(losses, rel=1e-6)
+    assert "eval/loss" in events.Tags()["scalars"]
 
 
 def test_memory_that_runs_out_says_what_to_lower(data, tmp_path, monkeypatch):

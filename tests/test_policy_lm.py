@@ -1,5 +1,7 @@
 """A language model plays what it scores highest, through the policy protocol."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from test_scoring import score_from_scratch
 
 from sdm.llm.bases import tiny_model, tiny_tokenizer
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
+from sdm.llm.scoring import CachedRows
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.solvers_jax import EnergyFamily, rollout, solve
 from sdm.solvers_jax.policies import deterministic
@@ -32,7 +35,8 @@ def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
     with torch.no_grad():  # large weights, so that the text decides the action
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.ndim > 1 else 1)
-    policy = LanguageModelPolicy(model, tokenizer, schema, support, 3)
+    begin = partial(CachedRows, model)
+    policy = LanguageModelPolicy(begin, tokenizer, schema, support, 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     answers = [schema.answer(a) for a in range(3)]
     chosen = set()
@@ -56,9 +60,8 @@ def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
         "sdm.llm.policy.render_prompt",
         lambda *args: seen.append(args[2]) or render_prompt(*args),
     )
-    policy = LanguageModelPolicy(
-        tiny_model(0).eval(), tiny_tokenizer(), schema, support, 3
-    )
+    begin = partial(CachedRows, tiny_model(0).eval())
+    policy = LanguageModelPolicy(begin, tiny_tokenizer(), schema, support, 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     last = seen[-TASKS * EPISODES :]
     for row, episode in enumerate(last):
@@ -67,10 +70,35 @@ def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
         assert episode.observations == tuple(played.observation[task, n].tolist())
 
 
+def test_episodes_of_the_same_text_are_scored_once(bed):
+    """At the first stage, those of a task that begin in the same state."""
+    mdp, keys, support = bed
+    fed = []
+
+    class Counted(CachedRows):
+        def score(self, targets, suffixes, parents):
+            fed.append(targets)
+            return super().score(targets, suffixes, parents)
+
+    policy = LanguageModelPolicy(
+        partial(Counted, tiny_model(0).eval()),
+        tiny_tokenizer(),
+        SCHEMAS["compact"],
+        support,
+        3,
+    )
+    played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=8)
+    starts = [set(row) for row in played.observation[:, :, 0].tolist()]
+    assert len(fed[0]) == sum(map(len, starts)) < TASKS * 8
+    assert all(len({tuple(ids) for ids in stage}) == len(stage) for stage in fed)
+    assert len(policy.invalid) == TASKS * 8 * HORIZON
+
+
 def test_no_demonstrations_is_possible(bed):
     mdp, keys, _ = bed
+    begin = partial(CachedRows, tiny_model(0).eval())
     policy = LanguageModelPolicy(
-        tiny_model(0).eval(), tiny_tokenizer(), SCHEMAS["compact"], [[], []], 3
+        begin, tiny_tokenizer(), SCHEMAS["compact"], [[], []], 3
     )
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     assert played.action.shape == (TASKS, EPISODES, HORIZON)

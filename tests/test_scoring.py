@@ -104,7 +104,8 @@ def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
     ]
     queries = [play(random, 4, actions) for _ in range(6)]
     prefixes = ["".join(PAPER.render(e) + "\n" for e in task) for task in shown]
-    rows = CachedRows(model, encode(tokenizer, prefixes), repeats=3)
+    rows = CachedRows(model, encode(tokenizer, prefixes))
+    parents = [0, 0, 0, 1, 1, 1]  # of the first stage; then each goes on from itself
     for t in range(4):
         contexts = [
             render_prompt(
@@ -119,7 +120,8 @@ def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
             answers = [a + PAPER.terminator for a in answers]
         encoded = [encode(tokenizer, [c + a for a in answers]) for c in contexts]
         split = [split_candidates(e) for e in encoded]
-        scores = rows.score([s for s, _ in split], [left for _, left in split])
+        scores = rows.score([s for s, _ in split], [left for _, left in split], parents)
+        parents = list(range(6))
         wanted = [score_from_scratch(model, tokenizer, c, answers) for c in contexts]
         # float32 through two layers, in another order of summation.
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
@@ -127,10 +129,10 @@ def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
 
 
 def test_a_later_tokenisation_may_replace_tokens_that_were_fed(model):
-    rows, fresh = CachedRows(model, [[5, 6, 7]], 1), CachedRows(model, [[5, 6, 7]], 1)
-    rows.score([[5, 6, 7, 8, 9]], [[[1], [2]]])
-    replaced = rows.score([[5, 6, 10, 11, 12]], [[[1], [2]]])
-    wanted = fresh.score([[5, 6, 10, 11, 12]], [[[1], [2]]])
+    rows, fresh = CachedRows(model, [[5, 6, 7]]), CachedRows(model, [[5, 6, 7]])
+    rows.score([[5, 6, 7, 8, 9]], [[[1], [2]]], [0])
+    replaced = rows.score([[5, 6, 10, 11, 12]], [[[1], [2]]], [0])
+    wanted = fresh.score([[5, 6, 10, 11, 12]], [[[1], [2]]], [0])
     alone = score_ids(model, [5, 6, 10, 11, 12])[[1, 2]]
     for scores in (replaced, wanted):  # float32, in another order of summation
         np.testing.assert_allclose(scores[0], alone, rtol=1e-4, atol=1e-4)
@@ -158,15 +160,32 @@ def test_terminators_are_needed_where_the_tokeniser_merges_them():
     assert not needs_terminator(tokenizer, "x", ["1", "2"], "x")
 
 
+def test_rows_part_where_their_texts_do(model):
+    """Also where one goes on from another's row, ragged, or ends."""
+    rows = CachedRows(model, [[5, 6, 7], [8, 9]])
+    answers = [[1], [2]]
+    stages = [
+        ([[5, 6, 7, 3], [8, 9, 3, 4]], [0, 1]),
+        ([[5, 6, 7, 3, 4], [5, 6, 7, 3, 10, 11], [8, 9, 3, 4, 12]], [0, 0, 1]),
+        ([[8, 9, 3, 4, 12, 5], [5, 6, 7, 3, 10, 13], [8, 9, 3, 4, 12, 6]], [2, 1, 2]),
+    ]
+    for targets, parents in stages:
+        scores = rows.score(targets, [answers] * len(targets), parents)
+        wanted = [score_ids(model, target)[[1, 2]] for target in targets]
+        # float32, in another order of summation.
+        np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_a_prefix_is_encoded_once_for_all_rows_of_its_task(model):
     fed = []
     handle = model.register_forward_pre_hook(
         lambda _, args, kwargs: fed.append(tuple(kwargs["input_ids"].shape)),
         with_kwargs=True,
     )
-    rows = CachedRows(model, [[5, 6, 7, 8], [9, 10, 11, 12]], repeats=10)
+    rows = CachedRows(model, [[5, 6, 7, 8], [9, 10, 11, 12]])
     prefix = [[5, 6, 7, 8]] * 10 + [[9, 10, 11, 12]] * 10
-    rows.score([[*ids, 3] for ids in prefix], [[[1], [2]]] * 20)
-    rows.score([[*ids, 3, 4] for ids in prefix], [[[1], [2]]] * 20)
+    parents = [0] * 10 + [1] * 10
+    rows.score([[*ids, 3] for ids in prefix], [[[1], [2]]] * 20, parents)
+    rows.score([[*ids, 3, 4] for ids in prefix], [[[1], [2]]] * 20, range(20))
     handle.remove()
     assert fed == [(2, 4), (20, 1), (20, 1)]

@@ -28,29 +28,35 @@ ROWS = HERE / "rows.jsonl"
 # What all cells of a base have, and what each has instead; the number of texts is the
 # same in all.
 COMMON: dict[str, dict[str, Any]] = {
-    "tiny": {"batch_size": 64, "learning_rate": 2e-3, "loss": "all"},
+    "tiny": {"batch_size": 16, "learning_rate": 2e-3, "loss": "all"},
     "smollm2": {"batch_size": 8, "learning_rate": 1e-3, "loss": "actions"},
 }
+FEW_TEXTS = "5 texts each of three times the tasks"
 CELLS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {
-        "batch 64, learning rate 2e-3, loss on all tokens": {},
-        "learning rate 1e-3": {"learning_rate": 1e-3},
-        "learning rate 4e-3": {"learning_rate": 4e-3},
-        "loss on actions only": {"loss": "actions"},
+        "batch 16, learning rate 2e-3, loss on all tokens": {},
+        "batch 16, learning rate 1e-3": {"learning_rate": 1e-3},
+        "batch 16, learning rate 4e-3": {"learning_rate": 4e-3},
+        "batch 16, loss on actions only": {"loss": "actions"},
+        "batch 8": {"batch_size": 8},
         "batch 32": {"batch_size": 32},
-        "batch 16": {"batch_size": 16},
-        "batch 128": {"batch_size": 128},
-        "5 texts each of three times the tasks": {"texts_per_task": 5},
+        "batch 64": {"batch_size": 64},
+        "batch 64, learning rate 1e-3": {"batch_size": 64, "learning_rate": 1e-3},
+        "batch 64, learning rate 4e-3": {"batch_size": 64, "learning_rate": 4e-3},
+        "batch 64, loss on actions only": {"batch_size": 64, "loss": "actions"},
+        f"batch 64, {FEW_TEXTS}": {"batch_size": 64, "texts_per_task": 5},
         "paper's schema": {"schema": "paper"},
     },
     "smollm2": {
         "batch 8, learning rate 1e-3, loss on actions, rank 16": {},
         "learning rate 5e-4": {"learning_rate": 5e-4},
         "learning rate 2e-3": {"learning_rate": 2e-3},
+        "batch 4": {"batch_size": 4},
+        "batch 16": {"batch_size": 16},
         "loss on all tokens": {"loss": "all"},
         "rank 4": {"lora_rank": 4, "lora_alpha": 8},
         "rank 64": {"lora_rank": 64, "lora_alpha": 128},
-        "5 texts each of three times the tasks": {"texts_per_task": 5},
+        FEW_TEXTS: {"texts_per_task": 5},
         "paper's schema": {"schema": "paper"},
     },
 }
@@ -64,6 +70,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=10)
     parser.add_argument("--texts", type=int, default=24_000, help="To train on.")
     parser.add_argument("--per-task", type=int, default=15)
+    parser.add_argument("--test-tasks", type=int, default=100, help="To act in.")
     parser.add_argument("--work", type=Path, default=Path("recipes"))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -85,6 +92,7 @@ def run(options: argparse.Namespace, name: str) -> None:
         "horizon": options.horizon,
         "texts": options.texts,
         "texts_per_task": per_task,
+        "test_tasks": options.test_tasks,
     }
     rows = read()
     if any(cell.items() <= row.items() for row in rows):
@@ -101,7 +109,9 @@ def run(options: argparse.Namespace, name: str) -> None:
     )
     out = options.work / f"{options.base}-{len(rows)}"
     trained = finetune(config, out, overwrite=True)
-    bed = make_test_bed(EvaluationConfig(EnergyFamily(), options.horizon, seed=1))
+    bed = make_test_bed(
+        EvaluationConfig(EnergyFamily(), options.horizon, options.test_tasks, seed=1)
+    )
     (result,) = evaluate([str(out)], bed)
     row = {
         **cell,
