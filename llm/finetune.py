@@ -33,7 +33,13 @@ from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.processes import first_decides, folder_of_all, join_processes
 from sdm.llm.recipes import FinetuneConfig
-from sdm.llm.runs import RunRecord, save_run, weights_folder, write_metrics
+from sdm.llm.runs import (
+    RunRecord,
+    copy_weights,
+    save_run,
+    weights_folder,
+    write_metrics,
+)
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
 from sdm.llm.tokens import tokenise
@@ -151,6 +157,7 @@ def finetune(
             than what the base reads, or a batch cannot be shared out evenly.
         FloatingPointError: if the training diverges.
         OutOfMemoryError: if a step does not fit the accelerator.
+        UnresumableError: if a run to go on with is shared out by FSDP, in 4 bits.
 
     """
     processes = join_processes()
@@ -191,16 +198,20 @@ def finetune(
             callbacks=[Reporter(folder, progress)],
         )
         trainer.remove_callback(PrinterCallback)
+        checkpoint = last_checkpoint(folder)
+        if checkpoint and trainer.is_fsdp_enabled and config.quantize:
+            raise UnresumableError(
+                f"{checkpoint}: 4-bit weights shared out by FSDP cannot be loaded"
+            )
         if tensorboard and processes.is_main_process:
             trainer.add_callback(_tensorboard(folder))
         with _memory_explained():
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        weights = weights_folder(folder, config.lora_rank)
-        trainer.save_model(str(weights))  # each process may hold a part of them
-        processes.wait_for_everyone()
+            trainer.train(resume_from_checkpoint=checkpoint)
         report = _report(trainer)
         if not processes.is_main_process:
             return report
+        best = folder / CHECKPOINTS / f"checkpoint-{trainer.state.best_global_step}"
+        copy_weights(best, weights_folder(folder, config.lora_rank))
         record = RunRecord(
             config=dataclasses.asdict(config),
             report=dataclasses.asdict(report),
@@ -261,6 +272,15 @@ def _tensorboard(folder: Path) -> TensorBoardCallback:
     return TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))
 
 
+class UnresumableError(RuntimeError):
+    """A checkpoint that Accelerate cannot read back."""
+
+    hint = (
+        "begin again; runs that every process holds whole, or of `--quantize none`, "
+        "can be resumed"
+    )
+
+
 class OutOfMemoryError(RuntimeError):
     """A step that does not fit the accelerator's memory."""
 
@@ -311,8 +331,7 @@ def _training_arguments(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model="eval_loss",  # the best is kept whatever the limit
         logging_steps=1,  # so that a resumed run knows the loss of every step
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,

@@ -20,7 +20,12 @@ from sdm.solvers_jax.shards import folder_in_progress, partial_folder
 
 
 def join_processes() -> PartialState:
-    """Meet the other processes, if there are any; each takes its own accelerator."""
+    """Meet the other processes, if there are any; each takes its own accelerator.
+
+    Where FSDP shares out the model, checkpoints hold whole weights all the same: the
+    best of them are what a run keeps.
+    """
+    os.environ["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
     return PartialState(cpu=not torch.cuda.is_available())
 
 

@@ -98,15 +98,20 @@ def weights_folder(folder: Path, lora_rank: int) -> Path:
     return folder / ("adapter" if lora_rank else "model")
 
 
+def copy_weights(checkpoint: Path, weights: Path) -> None:
+    """Copy an adapter or a model out of a checkpoint, and nothing else of it."""
+    weights.mkdir()
+    for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
+        for file in checkpoint.glob(pattern):
+            shutil.copy(file, weights)
+
+
 def save_run(
     folder: Path, record: RunRecord, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Fill a run folder that has its weights; checkpoints in it are deleted."""
     weights = weights_folder(folder, record.config["lora_rank"])
     tokenizer.save_pretrained(weights)
-    # Not ours: the card is one level up, and how it was trained in no pickle.
-    for name in ("README.md", "training_args.bin"):
-        (weights / name).unlink(missing_ok=True)
     header = {
         "run_version": RUN_VERSION,
         "setting": record.setting,

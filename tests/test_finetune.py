@@ -306,6 +306,25 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(data, base, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def two_processes(program, options, out, environment):
+    """The report of a run that two processes share."""
+    options += ["--schema=compact", "--texts-per-task=2", "--epochs=2"]
+    options += ["--batch-size=4", "--learning-rate=1e-3", "--lora-dropout=0"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node=2", *program, "finetune", *options),
+            *(f"--out={out}", "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
 def test_two_processes_learn_what_one_learns(data, base, tmp_path):
     """With half of each batch each, and dropout off: their luck would differ.
 
@@ -313,22 +332,58 @@ def test_two_processes_learn_what_one_learns(data, base, tmp_path):
     """
     config = quick(data, base, lora_dropout=0.0, batch_size=4)
     alone = finetune(config, tmp_path / "alone")
-    options = ["--schema=compact", "--texts-per-task=2", "--epochs=2", "--batch-size=4"]
-    options += ["--learning-rate=1e-3", "--lora-dropout=0", f"--data={data}", "--json"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node=2", "-m", "sdm.cli", "finetune", *options),
-            *(f"--base={base}", f"--out={tmp_path / 'both'}"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    report = two_processes(
+        ["-m", "sdm.cli"],
+        [f"--data={data}", f"--base={base}"],
+        tmp_path / "both",
+        {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
     assert report["steps"] == alone.steps
+    # The same sums in another order, in single precision.
+    assert report["train_loss"] == pytest.approx(alone.train_loss, rel=1e-4)
+    assert report["eval_loss"] == pytest.approx(alone.eval_loss, rel=1e-3)
+    kept = [load_run(tmp_path / name).model.state_dict() for name in ("alone", "both")]
+    for name, weight in kept[0].items():
+        torch.testing.assert_close(kept[1][name], weight, rtol=0, atol=2e-4)
+
+
+# What lets Accelerate share out a model over processes without accelerators.
+SHARDED_ON_CPU = """
+import accelerate.state as state
+begin = state.AcceleratorState.__init__
+def shard(self, *args, fsdp_plugin=None, **options):
+    begin(self, *args, fsdp_plugin=fsdp_plugin, **options)
+    if fsdp_plugin is not None:
+        self.distributed_type = state.DistributedType.FSDP
+        self.fsdp_plugin = fsdp_plugin
+        state.PartialState._shared_state["distributed_type"] = self.distributed_type
+state.AcceleratorState.__init__ = shard
+from sdm.cli import main
+main()
+"""
+
+
+@pytest.mark.filterwarnings("ignore:no GPU:UserWarning")
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
+    data, base, tmp_path, quantize
+):
+    (tmp_path / "sharded.py").write_text(SHARDED_ON_CPU)
+    options = {"lora_dropout": 0.0, "batch_size": 4}
+    chosen = None if quantize == "none" else quantize
+    alone = finetune(quick(data, base, quantize=chosen, **options), tmp_path / "alone")
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    }
+    report = two_processes(
+        [str(tmp_path / "sharded.py")],
+        [f"--data={data}", f"--base={base}", f"--quantize={quantize}"],
+        tmp_path / "both",
+        environment,
+    )
     # The same sums in another order, in single precision.
     assert report["train_loss"] == pytest.approx(alone.train_loss, rel=1e-4)
     assert report["eval_loss"] == pytest.approx(alone.eval_loss, rel=1e-3)
@@ -362,6 +417,28 @@ def test_a_run_that_is_killed_resumes(data, tmp_path):
     found = json.loads(command("cut", "--resume").communicate(timeout=120)[0])
     assert found["train_loss"] == whole["train_loss"]
     assert found["eval_loss"] == whole["eval_loss"]
+
+
+def test_the_best_weights_are_kept_not_the_last(data, base, tmp_path, monkeypatch):
+    """As if each epoch after the second did worse; two checkpoints are kept."""
+    weights = []
+
+    def evaluate(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        weights.append({n: p.clone() for n, p in self.model.named_parameters()})
+        found["eval_loss"] = [2.0, 1.0, 3.0, 4.0][len(weights) - 1]
+        return found
+
+    original = ResumableTrainer.evaluate
+    monkeypatch.setattr(ResumableTrainer, "evaluate", evaluate)
+    for rank in (4, 0):
+        weights.clear()
+        config = quick(data, base, epochs=4, lora_rank=rank)
+        finetune(config, tmp_path / str(rank))
+        kept = dict(load_run(tmp_path / str(rank)).model.named_parameters())
+        for name, weight in kept.items():
+            torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=0)
+        assert any((weights[3][n] != w).any() for n, w in kept.items())
 
 
 def test_metrics_are_kept_for_tensorboard_where_asked(data, base, tmp_path):
