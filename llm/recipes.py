@@ -65,12 +65,12 @@ class FinetuneConfig:
     seed: int = 0
 
 
-# What differs from the defaults above, per base: what `sdm demo` was tried with.
+# What differs from the defaults above, per base: what experiments/recipes found.
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "schema": "compact",
         "epochs": 1,
-        "batch_size": 64,
+        "batch_size": 16,
         "learning_rate": 2e-3,
         "weight_decay": 0.1,
         "lora_rank": 0,
@@ -78,7 +78,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "schema": "compact",
         "epochs": 1,
-        "batch_size": 8,
+        "batch_size": 4,
         "learning_rate": 1e-3,
         "loss": "actions",
         "lora_dropout": 0.0,

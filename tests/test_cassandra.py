@@ -130,6 +130,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
         (HEAD.replace("actions", "actons"), "line 4: unknown keyword `actons`"),
         (HEAD + "stat: a\n" + ROWS, "line 6: unknown keyword `stat`"),
         (HEAD + "T: go\n1 0\n0.5 0.4\n" + ROWS[14:], "line 8: `T:` of action `go`, "),
+        (HEAD + "T: go\n1\n0\n0.5\n0.4\n" + ROWS[14:], "line 10: `T:` of action"),
         (HEAD + ROWS + "O: go : b\n0.5 0.4", "line 9: `O:` of action `go`, next"),
         (
             HEAD + ROWS + "T: go\n1 0\n0.5 0.4",

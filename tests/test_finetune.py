@@ -102,6 +102,30 @@ def test_the_masked_loss_is_the_one_computed_by_hand(base):
     assert float(output.loss) == pytest.approx(wanted, rel=1e-5)  # float32
 
 
+def test_texts_of_a_batch_do_not_see_each_other(data, base, tmp_path, monkeypatch):
+    """In the very batches of a training: each text as if it stood alone."""
+    batches = []
+
+    def compute_loss(self, model, inputs, *args, **options):
+        if model.training:
+            batches.append({k: x.clone() for k, x in inputs.items()})
+        return original(self, model, inputs, *args, **options)
+
+    original = ResumableTrainer.compute_loss
+    monkeypatch.setattr(ResumableTrainer, "compute_loss", compute_loss)
+    finetune(quick(data, base, schema="paper"), tmp_path / "run")
+    model = load_base(base)[0].eval()
+    masks = [batch["attention_mask"] for batch in batches]
+    ragged = batches[[bool((mask == 0).any()) for mask in masks].index(True)]
+    with torch.no_grad():
+        together = model(ragged["input_ids"], ragged["attention_mask"]).logits
+        for row, mask in enumerate(ragged["attention_mask"].bool()):
+            alone = model(ragged["input_ids"][row][mask][None]).logits[0]
+            # float32, in another order of summation.
+            torch.testing.assert_close(together[row][mask], alone, rtol=0, atol=1e-5)
+    assert (ragged["labels"][ragged["attention_mask"] == 0] == -100).all()
+
+
 def test_an_adapter_is_on_every_linear_layer_and_alone_is_trained(data, base):
     model, _ = prepare_model(quick(data, base))
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
