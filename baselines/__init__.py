@@ -1,1 +1,1 @@
-"""Comparison policies that learn nothing from training tasks."""
+"""Comparison policies that need no training."""

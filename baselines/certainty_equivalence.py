@@ -6,7 +6,6 @@ plan is optimal for its mean. This is what the demonstrations' *transitions* are
 the demonstrated *actions* carry more (they are optimal for the true p).
 """
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
@@ -36,7 +35,11 @@ def count_moves(
 def truncated_beta_mean(
     a: NDArray[np.float64], b: NDArray[np.float64], low: float, high: float
 ) -> NDArray[np.float64]:
-    """Mean of Beta(a, b) conditioned on [low, high], which may be a single point."""
+    """Mean of Beta(a, b) conditioned on [low, high], which may be a single point.
+
+    Where so little of the distribution lies there that nothing is left of it in double
+    precision, all that counts is the end that is nearer to its mode.
+    """
     if low == high:
         return np.full(np.shape(a), low)
 
@@ -47,7 +50,11 @@ def truncated_beta_mean(
         upper = special.betaincc(a, b, low) - special.betaincc(a, b, high)
         return np.where(special.betainc(a, b, low) > 0.5, upper, lower)
 
-    return np.clip(a / (a + b) * mass(a + 1) / mass(a), low, high)
+    there = mass(a)
+    left = there > np.finfo(float).tiny / np.finfo(float).eps
+    mean = a / (a + b) * mass(a + 1) / np.where(left, there, 1)
+    nearer = np.where(a / (a + b) > (low + high) / 2, high, low)
+    return np.where(left, np.clip(mean, low, high), nearer)
 
 
 def estimate_p(family: EnergyFamily, support: Trajectory) -> Float[np.ndarray, " B"]:
@@ -64,17 +71,3 @@ def plan_for(
     """The optimal policy of tasks whose success probability is `p`."""
     solution = backward_induction(family.mdp(p), horizon=horizon)
     return deterministic(solution.policy, family.actions)
-
-
-def certainty_equivalence(
-    family: EnergyFamily, support: Trajectory, *, horizon: int
-) -> TabularPolicy:
-    """Plan as if the posterior mean of p were the truth."""
-    p = jnp.asarray(estimate_p(family, support), jnp.result_type(float))
-    return plan_for(family, p, horizon=horizon)
-
-
-def mean_plan(family: EnergyFamily, tasks: int, *, horizon: int) -> TabularPolicy:
-    """Plan for the mean of the family's p; demonstrations are ignored."""
-    mean = (family.p_min + family.p_max) / 2
-    return plan_for(family, jnp.full(tasks, mean), horizon=horizon)

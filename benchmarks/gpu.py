@@ -1,19 +1,19 @@
 """Fine-tuning a model of Llama-2-7B's shape, and acting at the paper's size, on a GPU.
 
-Prints three Markdown tables. Training: tokens a second, model FLOP utilisation and peak
+Prints Markdown. Training: tokens a second, model FLOP utilisation and peak
 memory of `sdm finetune` on a base with random weights (`--shape llama-2-7b`), with LoRA
 on 4-bit (QLoRA) and on full weights, and where the time of a step goes. Acting: 100
 tasks × 30 episodes × T = 20 with SmolLM2. A random-weight base is trained and merged as
 any other, so everything but what it learns is as it will be.
 
-A token costs 4 floating-point operations a weight where adapters learn (forward, and
-backward through the base; the base's own gradients are not computed), 6 where all
-weights do; attention is counted in addition. Utilisation is that over `--peak`, the
-accelerator's dense bfloat16 rate, by default an H100's or H200's: 989e12. On a CPU,
-`--shape small` shows that the benchmark runs.
+A token costs 4 floating-point operations a weight (forward, and backward through the
+base, whose own gradients are not computed); attention is counted in addition.
+Utilisation is that over `--peak`, the accelerator's dense bfloat16 rate, by default an
+H100's or H200's: 989e12. On a CPU, `--shape small` shows that the benchmark runs.
 """
 
 import argparse
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -62,14 +62,14 @@ def random_base(shape: str, folder: Path) -> None:
     (tiny_tokenizer() if small else load_tokenizer("smollm2")).save_pretrained(folder)
 
 
-def flops_per_token(shape: dict[str, int], adapters: bool, length: float) -> float:
+def flops_per_token(shape: dict[str, int], length: float) -> float:
     """Floating-point operations that one token of a text of `length` takes."""
     width, layers = shape["hidden_size"], shape["num_hidden_layers"]
     weights = layers * (4 * width**2 + 3 * width * shape["intermediate_size"])
     weights += width * shape["vocab_size"]
     attention = layers * 2 * width * length / 2  # causal: half of the positions
     # Attention has no weights: both of its factors always want gradients.
-    return (4 if adapters else 6) * weights + 6 * attention
+    return 4 * weights + 6 * attention
 
 
 def train(
@@ -85,6 +85,7 @@ def train(
         batch_size=batch,
         quantize="nf4" if quantize else None,
     )
+    gc.collect()  # what the last run held in circles
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as place:
@@ -96,7 +97,7 @@ def train(
     half = len(ends) // 2  # the first half warms up
     tokens = report.tokens_per_second * report.seconds / report.steps
     rate = tokens * (len(ends) - 1 - half) / (ends[-1] - ends[half])
-    cost = flops_per_token(SHAPES[shape], True, tokens / batch)
+    cost = flops_per_token(SHAPES[shape], tokens / batch)
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     print(
         f"| {quantize or 'bf16'} | {batch} | {tokens / batch:.0f} | {rate:.0f} | "

@@ -46,10 +46,15 @@ def evaluate(
     policy: Annotated[
         list[str],
         typer.Option(
-            help="`oracle`, `random`, `always-work`, `mean-plan`, `ce` (the last two: "
-            "mdp), `icl:BASE`, or a run folder. Repeat it for more."
+            help="`oracle`, `random`, `always-work`, `mean-plan`, `bc`, `ce`, `psrl`, "
+            "`qmdp`, `bayes-adaptive` (mdp), `observation-as-state` (pomdp, apomdp), "
+            "`nominal`, `mixture` (apomdp), `icl:BASE`, or a run folder. Repeat it."
         ),
     ],
+    reference: Annotated[
+        str | None,
+        typer.Option(help="One of them; the others are compared to it task by task."),
+    ] = None,
     setting: Setting = "mdp",
     tasks: Annotated[int, typer.Option(help="Number of unseen tasks.")] = 100,
     trajectories: Annotated[int, typer.Option(help="Episodes per task.")] = 30,
@@ -63,11 +68,11 @@ def evaluate(
     p_max: PMax = 0.9,
     prior_p_min: Annotated[
         float | None,
-        typer.Option(help="What `mean-plan` and `ce` take for the smallest p."),
+        typer.Option(help="What policies with a prior take for the smallest p."),
     ] = None,
     prior_p_max: Annotated[
         float | None,
-        typer.Option(help="What `mean-plan` and `ce` take for the largest p."),
+        typer.Option(help="What policies with a prior take for the largest p."),
     ] = None,
     q: SeeingChance = 0.8,
     models: Models = 5,
@@ -95,6 +100,11 @@ def evaluate(
     """
     if resume and out is None:
         fail("`--resume` needs `--out`: nothing else is left to go on with")
+    if reference is not None and reference not in policy:
+        fail(
+            f"the reference `{reference}` does not play",
+            f"it must be one of the policies: {', '.join(policy)}",
+        )
     warn_of_idle_options(context, setting)
     with user_faults(), progress_bars() as bar:
         family = energy_family(
@@ -112,9 +122,10 @@ def evaluate(
             p_max=p_max if prior_p_max is None else prior_p_max,
         )
         start_jax(every_core=setting != "mdp")
-        from sdm.llm.evaluate import ALL_BASELINES, check_policy_name, plan_of
+        from sdm.baselines.by_name import MAKERS
+        from sdm.llm.evaluate import check_policy_name, plan_of
         from sdm.llm.evaluate import evaluate as run
-        from sdm.llm.results import gap_table, result_row
+        from sdm.llm.results import gap_table, result_rows
         from sdm.llm.test_bed import EvaluationConfig, make_test_bed
         from sdm.solvers_jax.shards import file_in_progress, write_atomically
 
@@ -134,7 +145,7 @@ def evaluate(
         )
         wording: dict[str, str | None] = {
             "schema": schema and schema.value,
-            "quantize": quantize and quantize.value,
+            "quantize": "nf4" if quantize is Quantize.nf4 else None,
             "backend": backend.value,
         }
         with ExitStack() as stack:
@@ -143,11 +154,11 @@ def evaluate(
                 plan = plan_of(policy, config, **wording)
                 folder = file_in_progress(out, plan, resume=resume, overwrite=overwrite)
                 kept = stack.enter_context(folder)
-            if not set(policy) <= ALL_BASELINES:
+            if not set(policy) <= set(MAKERS):
                 start_torch()
             bed = make_test_bed(config)
             results = run(policy, bed, **wording, kept=kept, progress=bar)
-            rows = {result.policy: result_row(result) for result in results}
+            rows = result_rows(results, reference)
             report = {
                 "setting": setting,
                 "config": dataclasses.asdict(config),
@@ -166,4 +177,4 @@ def evaluate(
                     f"optimal return {what}",
                     "yellow",
                 )
-    emit(report, as_json, lambda: gap_table(rows))
+    emit(report, as_json, lambda: gap_table(rows, reference=reference))

@@ -48,7 +48,7 @@ class DemoConfig:
     """
 
     tasks: int = 3200
-    tiny_texts_per_task: int = 30
+    tiny_texts_per_task: int = 15
     smollm2_tasks: int = 800
     test_tasks: int = 100
     test_trajectories: int = 10

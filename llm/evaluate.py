@@ -4,6 +4,7 @@ PyTorch is imported only where a language model takes part.
 """
 
 import dataclasses
+import gc
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -17,27 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from sdm.baselines.certainty_equivalence import certainty_equivalence, mean_plan
+from sdm.baselines import by_name
+from sdm.baselines.by_name import baseline, check_baseline
 from sdm.llm.base_names import check_base_name
 from sdm.llm.test_bed import EvaluationConfig, TestBed, oracle_actions, task_returns
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
-from sdm.solvers_jax.policies import (
-    Policy,
-    TabularPolicy,
-    constant_action,
-    uniform_random,
-)
-from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.policies import Policy
 from sdm.solvers_jax.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
 
-BLIND = ("oracle", "random", "always-work")  # these fit every setting
-BASELINES = {
-    "mdp": (*BLIND, "mean-plan", "ce"),
-    "pomdp": BLIND,
-    "apomdp": BLIND,
-}
-ALL_BASELINES = {name for names in BASELINES.values() for name in names}
 # Tasks whose episodes a language model plays together: bounds the key-value cache.
 ROWS_TOGETHER = 1024
 Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
@@ -64,7 +53,7 @@ class PolicyResult:
         gap: optimality gap estimated from the episodes played.
         exact_gap: the same from exact values; None where a value is not known exactly.
         return_mean: mean discounted return.
-        exact_return_mean: its expectation; None for a policy that is not a table.
+        exact_return_mean: its expectation; None where it is not known exactly.
         optimal_return_mean: that of the oracle, under the same luck.
         agreement: share of decisions that equal the oracle's.
         work_agreement: the same when the two ways to charge count as one.
@@ -90,45 +79,18 @@ class PolicyResult:
     optimal_returns: Float[np.ndarray, " B"]
 
 
-def baseline(name: str, bed: TestBed) -> Policy:
-    """One of the setting's `BASELINES` for the tasks of a test."""
-    config, family = bed.config, bed.config.family
-    prior = config.training_family or family
-    check_baseline(name, config.setting)
-    if name == "oracle":
-        return bed.oracle
-    if name == "random":
-        return uniform_random(bed.states, config.horizon)
-    if name == "always-work":
-        return constant_action(bed.states, config.horizon, family.work)
-    if name == "mean-plan":
-        return mean_plan(prior, config.tasks, horizon=config.horizon)
-    return certainty_equivalence(prior, bed.support, horizon=config.horizon)
-
-
-def check_baseline(name: str, setting: str) -> None:
-    """Raise `ValueError` unless this policy without learning fits the setting."""
-    if name not in BASELINES[setting]:
-        raise ValueError(
-            f"`{name}` does not fit {setting} tasks: those that do are "
-            f"{', '.join(BASELINES[setting])}"
-        )
-
-
 def evaluate_baseline(name: str, bed: TestBed) -> PolicyResult:
-    """Play a policy that needs no learning; value it exactly if it is a table."""
+    """Play a policy that needs no learning."""
+    made = baseline(name, bed)
     start = time.perf_counter()
-    policy = baseline(name, bed)
     played = rollout(
         _episode_keys(bed),
         bed.tasks.world,
-        policy,
+        made.policy,
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,
     )
-    value: np.ndarray | None = None
-    if isinstance(policy, TabularPolicy):
-        value = np.asarray(evaluate_policy(bed.states, policy.probabilities))
+    value = None if made.value is None else np.asarray(made.value)
     jax.block_until_ready(played)
     return _result(name, bed, played, time.perf_counter() - start, value=value)
 
@@ -276,7 +238,7 @@ def evaluate(
     """
     results = []
     for i, name in enumerate(names):
-        if name in ALL_BASELINES:
+        if name in by_name.MAKERS:
             results.append(evaluate_baseline(name, bed))
             continue
         from sdm.llm.acting import language_model_policy
@@ -292,19 +254,22 @@ def evaluate(
             progress=partial(progress, f"playing {name}"),
         )
         results.append(result)
+        del make  # before the next model is loaded: two may not fit
+        gc.collect()
     return results
 
 
 def check_policy_name(name: str, setting: str) -> None:
     """Raise `ValueError` unless `name` can be a policy there; loads nothing."""
-    if name in ALL_BASELINES:
+    if name in by_name.MAKERS:
         return check_baseline(name, setting)
     if (Path(name) / "config.yaml").is_file():
         return
     if name.startswith("icl:"):
         return check_base_name(name.removeprefix("icl:"))
+    known = ", ".join(by_name.names(setting))
     raise ValueError(
-        f"there is no policy `{name}`: it is none of {', '.join(BASELINES[setting])}, "
+        f"there is no policy `{name}`: it is none of {known}, "
         "does not begin with `icl:`, and is not a run folder"
     )
 
@@ -314,13 +279,16 @@ def plan_of(
 ) -> dict[str, object]:
     """Everything that decides the episodes of an evaluation, to be resumed with it.
 
-    Of run folders, what their metrics say, which no two runs have in common.
+    Of run folders, what their metrics say, which no two runs have in common; of merged
+    models, the name of the run and when it was written.
     """
-    runs = {
-        name: hashlib.sha256((Path(name) / "metrics.jsonl").read_bytes()).hexdigest()
-        for name in names
-        if (Path(name) / "metrics.jsonl").is_file()
-    }
+    runs = {}
+    for name in names:
+        run = Path(name.removeprefix("icl:"))
+        for file in (run / "metrics.jsonl", run / "merged.json"):
+            if file.is_file():
+                about = file.read_bytes() + str(file.stat().st_mtime_ns).encode()
+                runs[name] = hashlib.sha256(about).hexdigest()
     return {
         "evaluate": dataclasses.asdict(config),
         "policies": list(names),

@@ -7,6 +7,7 @@ the configuration stands in `recipes.py`.
 import dataclasses
 import json
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -219,8 +220,12 @@ def finetune(
             horizon=manifest["horizon"],
             training_texts=len(train),
         )
-        save_run(folder, record, tokenizer)
         write_metrics(folder, trainer.state.log_history)
+        save_run(folder, record, tokenizer)
+        # Last of all, under a name that no checkpoint has: a run that is killed here
+        # is not taken up again in the middle.
+        done = (folder / CHECKPOINTS).rename(folder / "done")
+        shutil.rmtree(done)
     return report
 
 

@@ -1,15 +1,44 @@
 """Evaluation results for people and programs: rows, a table, a figure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from sdm.llm.evaluate import PolicyResult
+from sdm.solvers_jax.optimality_gap import paired_difference
 
 Row = dict[str, Any]
+
+
+def result_rows(
+    results: Sequence[PolicyResult], reference: str | None = None
+) -> dict[str, Row]:
+    """What is reported of each policy, the smallest gap first.
+
+    Args:
+        results: of one test.
+        reference: a policy among them, to which the others are compared task by task;
+            None for no comparison.
+
+    """
+    rows = {}
+    for result in sorted(results, key=lambda result: result.gap.mean):
+        rows[result.policy] = result_row(result)
+        for other in results:
+            if other.policy == reference:
+                rows[result.policy] |= _difference(result, other)
+    return rows
+
+
+def _difference(result: PolicyResult, other: PolicyResult) -> Row:
+    found = paired_difference(result.returns, other.returns, result.optimal_returns)
+    ends = {"difference_low": found.low, "difference_high": found.high}
+    return {"difference_percent": 100 * found.mean} | {
+        name: None if math.isnan(end) else 100 * end for name, end in ends.items()
+    }
 
 
 def result_row(result: PolicyResult) -> Row:
@@ -32,14 +61,27 @@ def result_row(result: PolicyResult) -> Row:
     }
 
 
-def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -> Table:
-    """One line a policy; with `paper`, the paper's value for the policies it has."""
+def gap_table(
+    rows: Mapping[str, Row],
+    paper: Mapping[str, str] | None = None,
+    reference: str | None = None,
+) -> Table:
+    """One line a policy.
+
+    Args:
+        rows: as `result_rows` makes them.
+        paper: the paper's values, for the policies it has.
+        reference: the policy to which rows are compared, if they are.
+
+    """
     table = Table(title="Optimality gap in unseen tasks, % of the optimal return")
     table.add_column("policy")
     for title in ("gap", "95 % interval", "exact gap"):
         table.add_column(title, justify="right")
     if paper is not None:
         table.add_column("paper", justify="right")
+    if reference is not None:
+        table.add_column(f"gap over {reference}'s", justify="right")
     for title in ("return", "agreement", "work/charge", "invalid", "seconds"):
         table.add_column(title, justify="right")
     for name, row in rows.items():
@@ -53,6 +95,8 @@ def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -
         ]
         if paper is not None:
             cells.append(paper.get(name, ""))
+        if reference is not None:
+            cells.append(_interval(row, "difference"))
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
@@ -62,6 +106,13 @@ def gap_table(rows: Mapping[str, Row], paper: Mapping[str, str] | None = None) -
         ]
         table.add_row(*cells)
     return table
+
+
+def _interval(row: Row, name: str) -> str:
+    """A number and its interval, if it has one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    middle = f"{row[f'{name}_percent']:+.2f}"
+    return middle if low is None else f"{middle} ({low:.2f} … {high:.2f})"
 
 
 def save_gap_figure(rows: Mapping[str, Row], title: str, path: Path) -> None:

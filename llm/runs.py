@@ -100,6 +100,7 @@ def weights_folder(folder: Path, lora_rank: int) -> Path:
 
 def copy_weights(checkpoint: Path, weights: Path) -> None:
     """Copy an adapter or a model out of a checkpoint, and nothing else of it."""
+    shutil.rmtree(weights, ignore_errors=True)  # of an attempt that was cut short
     weights.mkdir()
     for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
         for file in checkpoint.glob(pattern):
@@ -109,7 +110,7 @@ def copy_weights(checkpoint: Path, weights: Path) -> None:
 def save_run(
     folder: Path, record: RunRecord, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Fill a run folder that has its weights; checkpoints in it are deleted."""
+    """Fill a run folder that has its weights."""
     weights = weights_folder(folder, record.config["lora_rank"])
     tokenizer.save_pretrained(weights)
     header = {
@@ -121,7 +122,6 @@ def save_run(
     write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
     write_atomically(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
     write_atomically(folder / "README.md", model_card(record))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def model_card(record: RunRecord) -> str:

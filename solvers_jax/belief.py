@@ -10,14 +10,13 @@ whose weights are the posterior probabilities of the models, equal at the start.
 symbol that no state explains leaves the prediction as it is, and is counted.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.solvers_jax.belief_solution import BeliefSolution
 from sdm.solvers_jax.models import APOMDP, POMDP, Model
 
 
@@ -163,16 +162,27 @@ def true_model(model: APOMDP, k: int = 0) -> POMDP:
     )
 
 
+@runtime_checkable
+class BeliefPlan(Protocol):
+    """What says how to act in a belief; a solution is one."""
+
+    def action(
+        self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
+    ) -> Int[Array, "*B N"]:
+        """Actions at stage `t` in beliefs `x`, for N beliefs of every task."""
+        ...
+
+
 class BeliefPolicy(eqx.Module):
-    """Filters its belief, and takes the solution's action in it.
+    """Filters its belief, and takes the plan's action in it.
 
     Attributes:
-        solution: what to do in a belief.
+        plan: what to do in a belief.
         filter: how to come by one.
 
     """
 
-    solution: BeliefSolution
+    plan: BeliefPlan
     filter: BeliefFilter
 
     def init(self, model: Model) -> None:
@@ -192,5 +202,5 @@ class BeliefPolicy(eqx.Module):
             state = self.filter.see_first(start, observation)
         else:
             state = self.filter.update(*memory, observation)
-        action = self.solution.action(t, state.belief)
+        action = self.plan.action(t, state.belief)
         return action, (state, action)

@@ -7,9 +7,9 @@ import pytest
 from scipy import integrate, stats
 
 from sdm.baselines.certainty_equivalence import (
-    certainty_equivalence,
     count_moves,
     estimate_p,
+    plan_for,
     truncated_beta_mean,
 )
 from sdm.solvers_jax import EnergyFamily, Trajectory, rollout, solve
@@ -52,7 +52,8 @@ def test_the_estimate_converges_to_the_truth_and_the_plan_to_the_optimum():
     support = rollout(keys, mdp, uniform_random(mdp, 20), horizon=20, episodes=400)
     p = np.asarray(mdp.transition)[:, 0, 0, 1]
     # About 6,000 moves each: a standard error under 0.0065; five of them.
-    np.testing.assert_allclose(estimate_p(family, support), p, atol=0.033)
-    planned = certainty_equivalence(family, support, horizon=10).probabilities
+    found = estimate_p(family, support)
+    np.testing.assert_allclose(found, p, atol=0.033)
+    planned = plan_for(family, jnp.asarray(found), horizon=10).probabilities
     optimal = deterministic(solve(mdp, horizon=10).policy, 3).probabilities
     assert (np.asarray(planned) == np.asarray(optimal)).mean() > 0.98

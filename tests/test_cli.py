@@ -121,13 +121,16 @@ def test_finetune_and_eval_work_together(data, tmp_path):
     report = json.loads(result.stdout)
     assert {"train_loss", "eval_loss", "tokens_per_second", "seconds"} <= report.keys()
     policies = ["--policy", "oracle", "--policy", str(out), "--policy", "ce"]
+    policies += ["--reference", "ce"]
     options = ["--tasks", "4", "--trajectories", "2", "--horizon", "4", "--json"]
     scores = tmp_path / "scores.json"
     result = run(app, ["eval", *policies, *options, "--out", str(scores)])
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert printed == json.loads(scores.read_text())
-    assert list(printed["policies"]) == ["oracle", str(out), "ce"]
+    assert set(printed["policies"]) == {"oracle", str(out), "ce"}
+    gaps = [row["gap_percent"] for row in printed["policies"].values()]
+    assert gaps == sorted(gaps)
     row = printed["policies"]["ce"]
     promised = {"gap_percent", "ci_low", "ci_high", "return_mean", "seconds"}
     assert promised <= row.keys()
@@ -256,7 +259,8 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         (["solve", "--model", "nowhere.POMDP"], "`nowhere.POMDP` does not exist"),
         (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
         (["eval", "--policy", "random", "--setting", "bandit"], "unknown setting"),
-        (["eval", "--policy", "ce", "--setting", "pomdp"], "does not fit pomdp"),
+        (["eval", "--policy", "nominal", "--setting", "pomdp"], "does not fit pomdp"),
+        (["eval", "--policy", "ce", "--reference", "qmdp"], "`qmdp` does not play"),
         (["eval", "--policy", "random", "--resume"], "`--resume` needs `--out`"),
         (["eval", "--policy", "ce", "--prior-p-min", "0.95"], "p_min = 0.95 is larger"),
         (["demo", "--out", "taken"], "`taken` exists already"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdm.baselines.certainty_equivalence import mean_plan
+from sdm.baselines.certainty_equivalence import plan_for
 from sdm.solvers_jax import (
     EnergyFamily,
     check_model,
@@ -86,7 +86,7 @@ def test_exact_expected_gaps_are_the_published_ones(span, horizon):
     policies = {
         "random": uniform_random(mdp, horizon),
         "always-work": constant_action(mdp, horizon, EnergyFamily.work),
-        "mean-plan": mean_plan(EnergyFamily(), points, horizon=horizon),
+        "mean-plan": plan_for(EnergyFamily(), jnp.full(points, 0.55), horizon=horizon),
     }
     column = (10, 20, 30).index(horizon)
     for name, policy in policies.items():

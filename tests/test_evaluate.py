@@ -6,12 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from sdm.baselines.by_name import baseline, names
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
 from sdm.llm.evaluate import (
-    ALL_BASELINES,
-    BASELINES,
-    baseline,
     check_policy_name,
     evaluate,
     evaluate_baseline,
@@ -36,7 +34,7 @@ def test_the_oracle_has_no_gap(bed):
     assert result.exact_gap.mean == pytest.approx(0, abs=1e-12)  # rounding
 
 
-@pytest.mark.parametrize("name", BASELINES["mdp"])
+@pytest.mark.parametrize("name", names("mdp"))
 def test_every_baseline_is_played_and_valued(bed, name):
     result = evaluate_baseline(name, bed)
     assert -0.5 < result.gap.mean < 1 and -1e-12 <= result.exact_gap.mean < 1
@@ -57,7 +55,7 @@ def test_stepping_in_groups_gives_what_the_compiled_loop_gives(bed, monkeypatch)
     done = []
 
     def policy(group):
-        return TabularPolicy(baseline("random", bed).probabilities[group])
+        return TabularPolicy(baseline("random", bed).policy.probabilities[group])
 
     stepped = evaluate_stepwise(
         "stepped", bed, policy, progress=lambda n, total: done.append((n, total))
@@ -103,15 +101,17 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
 
 
 def test_names_that_are_no_policy_are_refused(tmp_path):
-    for name in (*ALL_BASELINES, "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
+    for name in ("ce", "oracle", "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
         check_policy_name(name, "mdp")
     for name in ("optimal", str(tmp_path)):
         with pytest.raises(ValueError, match="there is no policy"):
             check_policy_name(name, "mdp")
     with pytest.raises(ValueError, match="unknown base `foo`"):
         check_policy_name("icl:foo", "mdp")
-    with pytest.raises(ValueError, match="`ce` does not fit pomdp tasks: those that"):
-        check_policy_name("ce", "pomdp")
+    with pytest.raises(
+        ValueError, match="`mixture` does not fit pomdp tasks: those that"
+    ):
+        check_policy_name("mixture", "pomdp")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def hidden(request):
 
 
 def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
-    results = {name: evaluate_baseline(name, hidden) for name in BASELINES["pomdp"]}
+    results = {name: evaluate_baseline(name, hidden) for name in names("pomdp")}
     assert results["oracle"].gap.mean == 0 and results["oracle"].agreement == 1
     random = results["random"]
     assert 0.2 < random.gap.mean < 0.9 and random.exact_gap is None
@@ -153,7 +153,7 @@ def test_the_oracle_is_asked_in_the_belief_that_was_come_to(hidden):
     options = {"horizon": 3, "episodes": 4}
     own = rollout(keys, hidden.tasks.world, hidden.oracle, **options)
     np.testing.assert_array_equal(oracle_actions(hidden, own), own.action)
-    other = baseline("random", hidden)
+    other = baseline("random", hidden).policy
     played = rollout(keys, hidden.tasks.world, other, **options)
     wanted = oracle_actions(hidden, played)
     assert (wanted[..., 0] == own.action[..., 0]).all()  # nothing has been done yet
@@ -174,7 +174,7 @@ def test_demonstrations_can_be_random_ones(bed):
 
 def test_played_groups_are_not_played_again(bed, tmp_path, monkeypatch):
     monkeypatch.setattr("sdm.llm.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
-    table, played = baseline("random", bed).probabilities, []
+    table, played = baseline("random", bed).policy.probabilities, []
 
     def policy(group):
         if len(played) == 2 and group.start == 10:

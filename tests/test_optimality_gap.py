@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from sdm.solvers_jax import optimality_gap
+from sdm.solvers_jax.optimality_gap import paired_difference
 
 
 def test_the_gap_is_the_mean_of_ratios_not_the_ratio_of_means():
@@ -44,3 +45,15 @@ def test_worse_is_more_where_returns_are_negative():
 def test_no_task_at_all_is_an_error():
     with pytest.raises(ValueError, match="no task has an optimal return"):
         optimality_gap([1.0], [0.0])
+
+
+def test_a_paired_difference_is_that_of_the_gaps_and_surer():
+    """By hand: gaps of 0.5 and 0.25 against 0.25 and 0.05."""
+    best = np.array([2.0, -4.0])
+    found = paired_difference([1.0, -5.0], [1.5, -4.2], best)
+    assert found.mean == pytest.approx((0.25 + 0.2) / 2)
+    half = stats.t.ppf(0.975, 1) * 0.025
+    assert found.low == pytest.approx(0.225 - half)
+    assert found.high == pytest.approx(0.225 + half)
+    same = paired_difference([1.0, 3.0], [1.0, 3.0], best)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
