@@ -222,10 +222,8 @@ def finetune(
         )
         write_metrics(folder, trainer.state.log_history)
         save_run(folder, record, tokenizer)
-        # Last of all, under a name that no checkpoint has: a run that is killed here
-        # is not taken up again in the middle.
-        done = (folder / CHECKPOINTS).rename(folder / "done")
-        shutil.rmtree(done)
+    # Until the folder has its name a killed run may need them.
+    shutil.rmtree(out / CHECKPOINTS)
     return report
 
 

@@ -135,6 +135,8 @@ def test_finetune_and_eval_work_together(data, tmp_path):
     promised = {"gap_percent", "ci_low", "ci_high", "return_mean", "seconds"}
     assert promised <= row.keys()
     assert printed["policies"]["oracle"]["gap_percent"] == 0
+    plain = ["eval", "--policy", "icl:tiny", "--quantize", "none", *options]
+    assert run(app, plain).exit_code == 0
 
 
 def test_eval_plays_hidden_tasks_and_keeps_nothing_but_its_file(tmp_path):

@@ -443,6 +443,27 @@ def test_a_run_that_is_killed_resumes(data, tmp_path):
     assert found["eval_loss"] == whole["eval_loss"]
 
 
+def test_a_run_cut_short_while_it_is_finished_resumes(
+    data, base, tmp_path, monkeypatch
+):
+    config = quick(data, base)
+    whole = finetune(config, tmp_path / "whole")
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdm.llm.finetune.save_run", full)
+        with pytest.raises(OSError, match="no space"):
+            finetune(config, tmp_path / "cut")
+    found = finetune(config, tmp_path / "cut", resume=True)
+    assert found.eval_loss == whole.eval_loss
+    weights = [load_run(tmp_path / x).model.state_dict() for x in ("cut", "whole")]
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[0][name], weight, rtol=0, atol=0)
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
 def test_the_best_weights_are_kept_not_the_last(data, base, tmp_path, monkeypatch):
     """As if each epoch after the second did worse; two checkpoints are kept."""
     weights = []
