@@ -72,29 +72,31 @@ class PosteriorSampling(eqx.Module):
         if isinstance(self.tasks, MDP):
             belief = jax.nn.one_hot(observation, self.q.shape[-2], dtype=self.q.dtype)
         else:
-            belief = self._condition(belief, place, memory, observation)
+            belief = _condition(self.tasks, belief, place, memory, observation)
         values = jnp.einsum("bns,bnsa->bna", belief, self.q[place, t])
         action = values.argmax(-1).astype(jnp.int32)
         return action, Drawn(place, belief, action)
 
-    def _condition(
-        self,
-        belief: Float[Array, "B N S"],
-        place: Int[Array, "B N"],
-        memory: Drawn | None,
-        observation: Int[Array, "B N"],
-    ) -> Float[Array, "B N S"]:
-        """Weigh the states by the symbol, unless it is impossible in all of them."""
-        if memory is None:
-            likelihood = self.tasks.initial_observation[place, :, observation]
-        else:
-            shown = self.tasks.observation[place, memory.action]
-            likelihood = jnp.take_along_axis(
-                shown, observation[..., None, None], axis=-1
-            )[..., 0]
-        joint = belief * likelihood
-        mass = joint.sum(-1, keepdims=True)
-        return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
+
+def _condition(
+    tasks: POMDP,
+    belief: Float[Array, "B N S"],
+    place: Int[Array, "B N"],
+    memory: Drawn | None,
+    observation: Int[Array, "B N"],
+) -> Float[Array, "B N S"]:
+    """Weigh the states by the symbol, unless it is impossible in all of them."""
+    if memory is None:
+        first = tasks.initial_observation
+        assert first is not None  # energy tasks show a symbol before the first action
+        likelihood = first[place, :, observation]
+    else:
+        shown = tasks.observation[place, memory.action]
+        likelihood = jnp.take_along_axis(shown, observation[..., None, None], axis=-1)
+        likelihood = likelihood[..., 0]
+    joint = belief * likelihood
+    mass = joint.sum(-1, keepdims=True)
+    return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
 
 
 def posterior_sampling(

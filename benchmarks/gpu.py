@@ -17,6 +17,7 @@ import gc
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -30,7 +31,7 @@ from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
         "vocab_size": 49_152,  # SmolLM2's tokeniser stands in for Llama-2's of 32,000
         "hidden_size": 4096,

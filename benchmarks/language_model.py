@@ -22,7 +22,7 @@ from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import environment
-from sdm.llm.scoring import CachedRows, encode, split_candidates
+from sdm.llm.scoring import encode, split_candidates
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import episodes_by_task, training_texts
@@ -117,13 +117,12 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
 
 
 def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
-    """Score every whole text of the episodes at every stage; check who played them.
+    """Score every whole text of the episodes at every stage.
 
     Returns:
-        The share of the actions that are the best scored.
+        The share of the actions played that are the best scored.
 
     """
-    model = policy.begin.args[0]
     same = []
     answers = [policy.schema.answer(action) for action in range(policy.actions)]
     tasks = episodes_of(played)
@@ -139,7 +138,7 @@ def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
             split_candidates(encode(policy.tokenizer, [text + x for x in answers]))
             for text in texts
         ]
-        scores = CachedRows(model, [[] for _ in texts]).score(
+        scores = policy.begin([[] for _ in texts]).score(
             [shared for shared, _ in split],
             [left for _, left in split],
             range(len(texts)),

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sdm.llm.bases import tiny_tokenizer
+from sdm.llm.bases import ContextError, tiny_tokenizer
 from sdm.llm.scoring import CachedRows, encode, needs_terminator, split_candidates
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 
@@ -189,3 +189,11 @@ def test_a_prefix_is_encoded_once_for_all_rows_of_its_task(model):
     rows.score([[*ids, 3, 4] for ids in prefix], [[[1], [2]]] * 20, range(20))
     handle.remove()
     assert fed == [(2, 4), (20, 1), (20, 1)]
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(model):
+    with pytest.raises(ContextError, match="has 2049 tokens, and the model reads 2048"):
+        CachedRows(model, [[1] * 2049])
+    rows = CachedRows(model, [[]])
+    with pytest.raises(ContextError, match="has 2049 tokens"):
+        rows.score([[1] * 2048], [[[1], [2]]], [0])
