@@ -8,13 +8,11 @@ import dataclasses
 import json
 import math
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -23,17 +21,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
-from sdm.llm.processes import first_decides, folder_of_all, join_processes
+from sdm.llm.processes import folder_of_all, join_processes
 from sdm.llm.recipes import FinetuneConfig
+from sdm.llm.reporter import Reporter
 from sdm.llm.runs import (
     RunRecord,
     copy_weights,
@@ -47,7 +43,6 @@ from sdm.llm.tokens import tokenise
 from sdm.solvers_jax.shards import read_manifest, read_shards
 
 CHECKPOINTS = "checkpoints"
-CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill
 
 
 @dataclass(frozen=True)
@@ -68,65 +63,6 @@ class FinetuneReport:
     tokens_per_second: float
     seconds: float
     steps: int
-
-
-class Reporter(TrainerCallback):
-    """Progress, metrics on disk, and a checkpoint every minute."""
-
-    def __init__(self, folder: Path, progress: Callable[[int, int], None]) -> None:
-        """Write metrics to `folder`; call `progress(step, steps)` after each step."""
-        self.folder, self.progress = folder, progress
-        self.start = self.saved = time.monotonic()
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Start the clock, at the time that earlier sessions of the run took."""
-        spent = state.log_history[-1]["seconds"] if state.log_history else 0.0
-        self.start = time.monotonic() - spent
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Report the step, and ask for a checkpoint when one is due."""
-        self.progress(state.global_step, state.max_steps)
-        due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
-        if first_decides(due):
-            control.should_save = True
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Add the seconds since training began; drop what knows this session only."""
-        entry = state.log_history.pop()
-        if "train_loss" not in entry:
-            kept = {k: x for k, x in entry.items() if not k.startswith("train_")}
-            seconds = time.monotonic() - self.start
-            state.log_history.append(kept | {"seconds": seconds})
-
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Write everything logged so far, and wait for the next checkpoint."""
-        if state.is_world_process_zero:
-            write_metrics(self.folder, state.log_history)
-        self.saved = time.monotonic()
 
 
 def finetune(

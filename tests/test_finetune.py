@@ -194,7 +194,7 @@ def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdm.llm.finetune.CHECKPOINT_SECONDS", 0.0)
+        patch.setattr("sdm.llm.reporter.CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             finetune(config, tmp_path / "cut", progress=kill)
     partial = tmp_path / "cut.partial"
@@ -250,7 +250,7 @@ def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdm.llm.finetune.CHECKPOINT_SECONDS", 0.0)
+        patch.setattr("sdm.llm.reporter.CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             finetune(config, tmp_path / "run", progress=kill)
     made = OracleConfig(EnergyFamily(), 4, 24, 4, seed=5)
@@ -420,7 +420,7 @@ def test_a_run_that_is_killed_resumes(data, tmp_path):
     """SIGKILL, whatever it is at, twice; the third time it is let be."""
     options = [f"--data={data}", "--base=tiny", "--texts-per-task=2", "--json"]
     options += ["--batch-size=4", "--epochs=3"]
-    code = "import sdm.llm.finetune as f; f.CHECKPOINT_SECONDS = 0.0; "
+    code = "import sdm.llm.reporter as r; r.CHECKPOINT_SECONDS = 0.0; "
     code += "from sdm.cli import main; main()"
 
     def command(out, *more):
