@@ -18,6 +18,7 @@ from sdm.commands.finetune import finetune
 from sdm.commands.merge import merge
 from sdm.commands.solve import solve
 from sdm.commands.theory import theory
+from sdm.commands.train import train
 
 INTERRUPTED = 130
 
@@ -37,6 +38,7 @@ app.command()(merge)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.command()(doctor)
+app.add_typer(train, name="train")
 app.add_typer(theory, name="theory")
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sdm.baselines import bayes_adaptive, posterior_sampling
+from sdm.baselines import bayes_adaptive, goals, posterior_sampling
 from sdm.baselines.behaviour_cloning import behaviour_cloning
 from sdm.baselines.certainty_equivalence import estimate_p, plan_for
 from sdm.baselines.posterior import posterior
 from sdm.baselines.qmdp import mixture, observation_as_state, qmdp
 from sdm.llm.test_bed import TestBed
 from sdm.solvers_jax.belief import BeliefPolicy, belief_filter
-from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.families import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.models import APOMDP, MDP, POMDP
 from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
 from sdm.solvers_jax.policies import (
@@ -32,9 +32,10 @@ from sdm.solvers_jax.pomdp import solve_pomdp
 from sdm.solvers_jax.rollout import rollout, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
 
-EVERYWHERE = ("mdp", "pomdp", "apomdp")
+ENERGY = ("mdp", "pomdp", "apomdp")
+EVERYWHERE = (*ENERGY, "darkroom")
 HIDDEN = ("pomdp", "apomdp")
-OTHER_TASKS = 100  # whose episodes behaviour cloning falls back on
+OTHER_TASKS = 20  # whose episodes behaviour cloning falls back on
 OTHER_EPISODES = 15
 
 
@@ -52,7 +53,7 @@ class Baseline:
     value: Float[Array, " B"] | None = None
 
 
-def _table(bed: TestBed, policy: TabularPolicy) -> Baseline:
+def table_baseline(bed: TestBed, policy: TabularPolicy) -> Baseline:
     """A policy that is a table over what is seen, and its exact value.
 
     Symbols of energy tasks depend on the state alone, so in sight of symbols a table
@@ -68,34 +69,47 @@ def _table(bed: TestBed, policy: TabularPolicy) -> Baseline:
 
 def _oracle(bed: TestBed) -> Baseline:
     if isinstance(bed.oracle, TabularPolicy):
-        return _table(bed, bed.oracle)
+        return table_baseline(bed, bed.oracle)
     return Baseline(bed.oracle)
 
 
 def _random(bed: TestBed) -> Baseline:
-    return _table(bed, uniform_random(bed.states, bed.config.horizon))
+    return table_baseline(bed, uniform_random(bed.states, bed.config.horizon))
 
 
 def _always_work(bed: TestBed) -> Baseline:
-    family, horizon = bed.config.family, bed.config.horizon
-    return _table(bed, constant_action(bed.states, horizon, family.work))
+    work = EnergyFamily.work
+    return table_baseline(bed, constant_action(bed.states, bed.config.horizon, work))
 
 
 def _plan(bed: TestBed, p: Float[Array, " B"]) -> Baseline:
     """Plan as if `p` were the truth; where states are hidden, by QMDP."""
     family, horizon = prior(bed), bed.config.horizon
     if bed.config.setting == "mdp":
-        return _table(bed, plan_for(family, p, horizon=horizon))
+        return table_baseline(bed, plan_for(family, p, horizon=horizon))
     return Baseline(qmdp(family.pomdp(p), horizon=horizon))
 
 
 def _mean_plan(bed: TestBed) -> Baseline:
+    if isinstance(bed.config.family, DarkroomFamily):
+        return _goal_plan(bed, goals.prior(bed.config.family, bed.config.tasks))
     family = prior(bed)
     mean = (family.p_min + family.p_max) / 2
     return _plan(bed, jnp.full(bed.config.tasks, mean, bed.tasks.p.dtype))
 
 
+def _goal_plan(bed: TestBed, chance: Float[Array, "B S"]) -> Baseline:
+    """Plan for what a Darkroom task pays on average."""
+    family = bed.config.family
+    assert isinstance(family, DarkroomFamily)
+    return table_baseline(
+        bed, goals.plan_for_mean(family, chance, horizon=bed.config.horizon)
+    )
+
+
 def _certainty_equivalence(bed: TestBed) -> Baseline:
+    if isinstance(bed.config.family, DarkroomFamily):
+        return _goal_plan(bed, goals.posterior(bed.config.family, bed.support))
     if bed.config.setting == "mdp":
         mean = jnp.asarray(estimate_p(prior(bed), bed.support), bed.tasks.p.dtype)
     else:
@@ -104,6 +118,12 @@ def _certainty_equivalence(bed: TestBed) -> Baseline:
 
 
 def _posterior_sampling(bed: TestBed) -> Baseline:
+    family = bed.config.family
+    if isinstance(family, DarkroomFamily):
+        drawn = goals.sample_goals(
+            family, goals.posterior(family, bed.support), horizon=bed.config.horizon
+        )
+        return Baseline(drawn, posterior_sampling.expected_return(drawn, bed.states))
     hidden = bed.config.setting != "mdp"
     found = posterior(prior(bed), bed.support, hidden=hidden)
     policy = posterior_sampling.posterior_sampling(
@@ -118,18 +138,23 @@ def _bayes_adaptive(bed: TestBed) -> Baseline:
     policy = bayes_adaptive.bayes_adaptive(
         prior(bed), bed.support, horizon=bed.config.horizon
     )
-    value = bayes_adaptive.expected_return(policy, bed.config.family, bed.tasks.p)
+    family = bed.config.family
+    assert isinstance(family, EnergyFamily)
+    value = bayes_adaptive.expected_return(policy, family, bed.tasks.p)
     return Baseline(policy, value)
 
 
 def _behaviour_cloning(bed: TestBed) -> Baseline:
     """Falls back on episodes of training tasks, which the test never meets."""
-    family = prior(bed)
+    family = bed.config.training_family or bed.config.family
     config = dataclasses.replace(bed.config.oracle, family=family)
-    others = sample_tasks(0, config=config, size=OTHER_TASKS)
+    number = OTHER_TASKS
+    if isinstance(family, DarkroomFamily):
+        number = len(family.goals(held_out=False))
+    others = sample_tasks(0, config=config, size=number)
     _, oracle = solve_sampled(others.model, config)
     shown = rollout(
-        task_keys(stream_key(config.seed, Stream.TRAIN_EPISODES), OTHER_TASKS),
+        task_keys(stream_key(config.seed, Stream.TRAIN_EPISODES), number),
         others.world,
         oracle,
         horizon=config.horizon,
@@ -138,7 +163,7 @@ def _behaviour_cloning(bed: TestBed) -> Baseline:
     cloned = behaviour_cloning(
         bed.support, shown, symbols=family.states, actions=family.actions
     )
-    return _table(bed, cloned)
+    return table_baseline(bed, cloned)
 
 
 def _qmdp(bed: TestBed) -> Baseline:
@@ -151,7 +176,7 @@ def _qmdp(bed: TestBed) -> Baseline:
 def _observation_as_state(bed: TestBed) -> Baseline:
     world = bed.tasks.world
     assert isinstance(world, POMDP)
-    return _table(bed, observation_as_state(world, horizon=bed.config.horizon))
+    return table_baseline(bed, observation_as_state(world, horizon=bed.config.horizon))
 
 
 def _nominal(bed: TestBed) -> Baseline:
@@ -170,7 +195,7 @@ def _mixture(bed: TestBed) -> Baseline:
 MAKERS: dict[str, tuple[Callable[[TestBed], Baseline], tuple[str, ...]]] = {
     "oracle": (_oracle, EVERYWHERE),
     "random": (_random, EVERYWHERE),
-    "always-work": (_always_work, EVERYWHERE),
+    "always-work": (_always_work, ENERGY),
     "mean-plan": (_mean_plan, EVERYWHERE),
     "bc": (_behaviour_cloning, EVERYWHERE),
     "ce": (_certainty_equivalence, EVERYWHERE),
@@ -209,5 +234,7 @@ def baseline(name: str, bed: TestBed) -> Baseline:
 
 
 def prior(bed: TestBed) -> EnergyFamily:
-    """Where the policies believe the tasks to come from."""
-    return bed.config.training_family or bed.config.family
+    """Where the policies believe energy tasks to come from."""
+    family = bed.config.training_family or bed.config.family
+    assert isinstance(family, EnergyFamily)
+    return family

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 
@@ -128,6 +129,12 @@ def start_torch(*, tensorboard: bool = False) -> None:
     hear_interrupts()
 
 
+def start_d3rlpy() -> None:
+    """Fail kindly where d3rlpy is missing; keep it and its libraries quiet."""
+    if importlib.util.find_spec("d3rlpy") is None:
+        _fail_without("d3rlpy", "cql")
+
+
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """Bars with the time left on a terminal; elsewhere a line as each step begins."""
@@ -151,7 +158,9 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
-def emit(report: dict[str, Any], as_json: bool, table: "Callable[[], Table]") -> None:
+def emit(
+    report: dict[str, Any], as_json: bool, table: "Callable[[], RenderableType]"
+) -> None:
     """Print one JSON object, or a table for people."""
     if as_json:
         with user_faults():  # JSON has no word for a number that is not finite

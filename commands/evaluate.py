@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 
 from sdm.commands.console import (
     emit,
@@ -18,16 +20,18 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.options import (
+    SETTINGS,
     Alpha,
     Backend,
     Believe,
     Context,
     Demonstrations,
     Discount,
-    Horizon,
+    GoalReward,
     Json,
     Models,
     Overwrite,
+    Pays,
     PMax,
     PMin,
     Quantize,
@@ -36,9 +40,16 @@ from sdm.commands.options import (
     Seed,
     SeeingChance,
     Setting,
-    energy_family,
+    Size,
+    Split,
+    of_setting,
+    task_family,
     warn_of_idle_options,
 )
+
+if TYPE_CHECKING:
+    from sdm.llm.evaluate import PolicyResult
+    from sdm.llm.test_bed import EvaluationConfig
 
 
 def evaluate(
@@ -46,9 +57,10 @@ def evaluate(
     policy: Annotated[
         list[str],
         typer.Option(
-            help="`oracle`, `random`, `always-work`, `mean-plan`, `bc`, `ce`, `psrl`, "
-            "`qmdp`, `bayes-adaptive` (mdp), `observation-as-state` (pomdp, apomdp), "
-            "`nominal`, `mixture` (apomdp), `icl:BASE`, or a run folder. Repeat it."
+            help="`oracle`, `random`, `always-work` (not darkroom), `mean-plan`, `bc`, "
+            "`ce`, `psrl`, `qmdp`, `bayes-adaptive` (mdp), `observation-as-state` "
+            "(pomdp, apomdp), `nominal`, `mixture` (apomdp), `dpt:RUN`, `cql:RUN`, "
+            "`icl:BASE`, or the run folder of a language model. Repeat it."
         ),
     ],
     reference: Annotated[
@@ -56,14 +68,21 @@ def evaluate(
         typer.Option(help="One of them; the others are compared to it task by task."),
     ] = None,
     setting: Setting = "mdp",
-    tasks: Annotated[int, typer.Option(help="Number of unseen tasks.")] = 100,
-    trajectories: Annotated[int, typer.Option(help="Episodes per task.")] = 30,
+    tasks: Annotated[
+        int | None,
+        typer.Option(help="Number of unseen tasks: 100 (darkroom: all held out, 20)."),
+    ] = None,
+    trajectories: Annotated[
+        int | None, typer.Option(help="Episodes per task: 30 (darkroom: 5).")
+    ] = None,
     support: Annotated[int, typer.Option(help="Demonstrations shown.")] = 2,
     demonstrations: Annotated[
         Demonstrations, typer.Option(help="Whose episodes are shown.")
     ] = Demonstrations.optimal,
-    horizon: Horizon = 10,
-    discount: Discount = 0.95,
+    horizon: Annotated[
+        int | None, typer.Option(help="Decisions per episode, T: 10 (darkroom: 100).")
+    ] = None,
+    discount: Discount = None,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
     prior_p_min: Annotated[
@@ -78,6 +97,9 @@ def evaluate(
     models: Models = 5,
     alpha: Alpha = 0.5,
     believe: Believe = "0",
+    size: Size = 10,
+    pays: Pays = GoalReward.stay,
+    split: Split = 0,
     schema: Annotated[
         Schema | None, typer.Option(help="Wording for `icl:` policies.")
     ] = None,
@@ -95,77 +117,146 @@ def evaluate(
 ) -> None:
     """Let policies act in the same unseen tasks and measure their optimality gaps.
 
+    `--policy all` stands for every policy without learning that fits; with `--setting
+    all`, one test after another, `{setting}` in a policy's name for the setting.
+
     Examples: `sdm eval --policy ce --policy runs/tiny --tasks 100`,
-    `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`
+    `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`,
+    `sdm eval --setting all --policy all --policy 'dpt:runs/dpt-{setting}'`
     """
     if resume and out is None:
         fail("`--resume` needs `--out`: nothing else is left to go on with")
-    if reference is not None and reference not in policy:
-        fail(
-            f"the reference `{reference}` does not play",
-            f"it must be one of the policies: {', '.join(policy)}",
-        )
-    warn_of_idle_options(context, setting)
+    several = setting == "all"
+    if not several:
+        warn_of_idle_options(context, setting)
     with user_faults(), progress_bars() as bar:
-        family = energy_family(
-            setting,
-            p_min=p_min,
-            p_max=p_max,
-            discount=discount,
-            q=q,
-            models=models,
-            alpha=alpha,
-        )
-        prior = dataclasses.replace(
-            family,
-            p_min=p_min if prior_p_min is None else prior_p_min,
-            p_max=p_max if prior_p_max is None else prior_p_max,
-        )
-        start_jax(every_core=setting != "mdp")
+        settings = SETTINGS if several else (setting,)
+        families = {
+            each: task_family(
+                each,
+                p_min=p_min,
+                p_max=p_max,
+                discount=discount,
+                q=q,
+                models=models,
+                alpha=alpha,
+                size=size,
+                pays=pays.value,
+                split=split,
+            )
+            for each in settings
+        }
+        start_jax(every_core=not {"pomdp", "apomdp"}.isdisjoint(settings))
         from sdm.baselines.by_name import MAKERS
-        from sdm.llm.evaluate import check_policy_name, plan_of
+        from sdm.baselines.learned import is_learned
+        from sdm.llm.evaluate import check_policy, choose_policies, plan_of
         from sdm.llm.evaluate import evaluate as run
+        from sdm.llm.paper import caption, paper_column, paper_rows
         from sdm.llm.results import gap_table, result_rows
         from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+        from sdm.solvers_jax.families import DarkroomFamily, Family
         from sdm.solvers_jax.shards import file_in_progress, write_atomically
 
-        for name in policy:
-            check_policy_name(name, setting)
-        config = EvaluationConfig(
-            family,
-            horizon,
-            tasks,
-            trajectories,
-            support,
-            seed,
-            training_family=prior,
-            setting=setting,
-            demonstrations=demonstrations.value,
-            believe=int(believe) if believe.isdecimal() else believe,
-        )
+        def test_of(setting: str, family: Family) -> EvaluationConfig:
+            prior, held_out = family, 0
+            if isinstance(family, DarkroomFamily):
+                held_out = len(family.goals(held_out=True))
+            else:
+                prior = dataclasses.replace(
+                    family,
+                    p_min=p_min if prior_p_min is None else prior_p_min,
+                    p_max=p_max if prior_p_max is None else prior_p_max,
+                )
+            return EvaluationConfig(
+                family,
+                of_setting(setting, horizon, 10, 100),
+                of_setting(setting, tasks, 100, held_out),
+                of_setting(setting, trajectories, 30, 5),
+                support,
+                seed,
+                training_family=prior,
+                setting=setting,
+                demonstrations=demonstrations.value,
+                believe=int(believe) if believe.isdecimal() else believe,
+            )
+
+        tests = {each: test_of(each, family) for each, family in families.items()}
+        players = {
+            each: choose_policies(policy, each, several=several) for each in settings
+        }
+        for each, names in players.items():
+            for name in names:
+                check_policy(name, tests[each])
+            if reference is not None and reference not in names:
+                fail(
+                    f"the reference `{reference}` does not play {each} tasks",
+                    f"it must be one of the policies: {', '.join(names)}",
+                )
         wording: dict[str, str | None] = {
             "schema": schema and schema.value,
             "quantize": "nf4" if quantize is Quantize.nf4 else None,
             "backend": backend.value,
         }
+        reports: dict[str, dict[str, Any]] = {}
         with ExitStack() as stack:
             kept = None
             if out is not None:
-                plan = plan_of(policy, config, **wording)
+                plan = {
+                    each: plan_of(players[each], test, **wording)
+                    for each, test in tests.items()
+                }
                 folder = file_in_progress(out, plan, resume=resume, overwrite=overwrite)
                 kept = stack.enter_context(folder)
-            if not set(policy) <= set(MAKERS):
+            everyone = {name for names in players.values() for name in names}
+            if not all(name in MAKERS or is_learned(name) for name in everyone):
                 start_torch()
-            bed = make_test_bed(config)
-            results = run(policy, bed, **wording, kept=kept, progress=bar)
-            rows = result_rows(results, reference)
-            report = {
-                "setting": setting,
-                "config": dataclasses.asdict(config),
-                "policies": rows,
-            }
+            for each, test in tests.items():
+                results = run(
+                    players[each],
+                    make_test_bed(test),
+                    **wording,
+                    kept=None if kept is None else kept / each,
+                    progress=bar,
+                )
+                _warn_of_odd_tasks(results)
+                reports[each] = {
+                    "setting": each,
+                    "config": dataclasses.asdict(test),
+                    "policies": result_rows(results, reference),
+                    "paper": dict(paper_rows(test)),
+                }
+            report = {"settings": reports} if several else reports[setting]
             if out is not None:
                 write_atomically(out, json.dumps(report, indent=2) + "\n")
+    emit(
+        report,
+        as_json,
+        lambda: Group(
+            *(
+                gap_table(
+                    done["policies"],
+                    paper_column(done["paper"], done["policies"]),
+                    reference=reference,
+                    test=_title(tests[each]),
+                    caption=caption(done["paper"]) if done["paper"] else None,
+                )
+                for each, done in reports.items()
+            )
+        ),
+    )
+
+
+def _title(test: "EvaluationConfig") -> str:
+    """The test in a few words."""
+    family, parts = test.family, [test.setting, f"T = {test.horizon}"]
+    shown = {"pomdp": ("q",), "apomdp": ("q", "models", "alpha")}
+    names = {"models": "K", "alpha": "α"}
+    for field in shown.get(test.setting, ()):
+        parts.append(f"{names.get(field, field)} = {getattr(family, field)}")
+    return ", ".join([*parts, f"{test.tasks} tasks x {test.trajectories} episodes"])
+
+
+def _warn_of_odd_tasks(results: "Sequence[PolicyResult]") -> None:
     for result in results:
         for indices, what in (
             (result.gap.undefined_tasks, "of 0 and so no gap: they are left out"),
@@ -177,4 +268,3 @@ def evaluate(
                     f"optimal return {what}",
                     "yellow",
                 )
-    emit(report, as_json, lambda: gap_table(rows, reference=reference))

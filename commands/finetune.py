@@ -13,7 +13,16 @@ from sdm.commands.console import (
     start_torch,
     user_faults,
 )
-from sdm.commands.options import Json, Loss, Overwrite, Quantize, Resume, Schema, Seed
+from sdm.commands.options import (
+    Json,
+    Loss,
+    Overwrite,
+    Quantize,
+    Resume,
+    Schema,
+    Seed,
+    Shown,
+)
 
 
 def finetune(
@@ -37,6 +46,10 @@ def finetune(
         int | None, typer.Option(help="Pieces of a batch: more take less memory.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
+    demonstrations: Annotated[
+        Shown | None,
+        typer.Option(help="Whose episodes are shown; `all`: random ones, too."),
+    ] = None,
     loss: Annotated[Loss | None, typer.Option(help="Tokens that count.")] = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="4-bit base weights (QLoRA).")
@@ -79,6 +92,7 @@ def finetune(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "demonstrations": demonstrations and demonstrations.value,
         "loss": loss and loss.value,
         "quantize": quantize and quantize.value,
         "lora_rank": lora_rank,

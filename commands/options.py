@@ -10,12 +10,13 @@ from sdm.commands.console import fail, say
 if TYPE_CHECKING:
     from typer import Context as Context
 
-    from sdm.solvers_jax.families import EnergyFamily
+    from sdm.solvers_jax.families import Family
 
 else:
     Context = typer.Context.__base__  # typer hands out no more than its base class
 
-SETTINGS = ("mdp", "pomdp", "apomdp")
+SETTINGS = ("mdp", "pomdp", "apomdp", "darkroom")
+ENERGY = SETTINGS[:3]
 
 
 class Schema(enum.StrEnum):
@@ -53,6 +54,20 @@ class Demonstrations(enum.StrEnum):
     random = "random"
 
 
+class GoalReward(enum.StrEnum):
+    """When a Darkroom task pays."""
+
+    stay = "stay"
+    arrival = "arrival"
+
+
+class Shown(enum.StrEnum):
+    """Whose episodes training texts show."""
+
+    optimal = "optimal"
+    all = "all"
+
+
 class Loss(enum.StrEnum):
     """Tokens that the training loss counts."""
 
@@ -67,8 +82,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run.")]
 Setting = Annotated[str, typer.Option(help=f"Task type: {', '.join(SETTINGS)}.")]
-Horizon = Annotated[int, typer.Option(help="Decisions per episode, T.")]
-Discount = Annotated[float, typer.Option(help="Factor per stage, in [0, 1].")]
+Discount = Annotated[
+    float | None,
+    typer.Option(help="Factor per stage, in [0, 1]: 0.95 (darkroom: 1)."),
+]
 PMin = Annotated[float, typer.Option(help="Smallest success probability of a move.")]
 PMax = Annotated[float, typer.Option(help="Largest success probability of a move.")]
 SeeingChance = Annotated[
@@ -87,8 +104,26 @@ Believe = Annotated[
         "to K - 1, or `mixture` (apomdp)."
     ),
 ]
+Size = Annotated[int, typer.Option(help="Rows and columns of the grid (darkroom).")]
+Pays = Annotated[
+    GoalReward,
+    typer.Option(
+        help="What the goal pays: staying there, or every arrival (darkroom)."
+    ),
+]
+Split = Annotated[
+    int, typer.Option(help="Seed that says which goals are held out (darkroom).")
+]
 # Options that mean something in some settings only.
 OF_SETTINGS = {
+    "p_min": ENERGY,
+    "p_max": ENERGY,
+    "prior_p_min": ENERGY,
+    "prior_p_max": ENERGY,
+    "size": ("darkroom",),
+    "pays": ("darkroom",),
+    "split": ("darkroom",),
+    "random_trajectories": ("mdp", "darkroom"),
     "q": ("pomdp", "apomdp"),
     "models": ("apomdp",),
     "alpha": ("apomdp",),
@@ -117,12 +152,18 @@ def warn_of_idle_options(context: Context, setting: str) -> None:
             say(f"warning: `{given[name]}` does nothing for {setting} tasks", "yellow")
 
 
-def energy_family(
-    setting: str, *, settings: tuple[str, ...] = SETTINGS, **options: Any
-) -> "EnergyFamily":
+def task_family(setting: str, *, discount: float | None, **options: Any) -> "Family":
     """The task family that the options describe."""
-    if setting not in settings:
-        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(settings)}")
-    from sdm.solvers_jax.families import EnergyFamily
+    if setting not in SETTINGS:
+        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(SETTINGS)}")
+    from sdm.solvers_jax.families import family_of
 
-    return EnergyFamily(**options)
+    given = {} if discount is None else {"discount": discount}
+    return family_of(setting, options | given)
+
+
+def of_setting(setting: str, given: int | None, energy: int, darkroom: int) -> int:
+    """What is given, or else the setting's default."""
+    if given is not None:
+        return given
+    return darkroom if setting == "darkroom" else energy

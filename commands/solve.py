@@ -20,18 +20,23 @@ from sdm.commands.options import (
     Believe,
     Context,
     Discount,
+    GoalReward,
     Json,
     Method,
     Models,
     Overwrite,
+    Pays,
     PMax,
     PMin,
     Resume,
     Seed,
     SeeingChance,
     Setting,
-    energy_family,
+    Size,
+    Split,
     given_options,
+    of_setting,
+    task_family,
     warn_of_idle_options,
 )
 from sdm.commands.solve_model import solve_model
@@ -48,15 +53,18 @@ def solve(
         Path | None,
         typer.Option(help="Solve this model instead: a `.POMDP` or `.npz` file."),
     ] = None,
-    tasks: Annotated[int, typer.Option(help="Number of tasks.")] = 3200,
+    tasks: Annotated[
+        int | None,
+        typer.Option(help="Number of tasks: 3200 (darkroom: every goal to train on)."),
+    ] = None,
     horizon: Annotated[
         int | None,
         typer.Option(
-            help="Decisions per episode, T: 10, or for a discounted `--model` so many "
-            "that γ^T ≤ 0.001."
+            help="Decisions per episode, T: 10 (darkroom: 100), or for a discounted "
+            "`--model` so many that γ^T ≤ 0.001."
         ),
     ] = None,
-    discount: Discount = 0.95,
+    discount: Discount = None,
     p_min: PMin = 0.2,
     p_max: PMax = 0.9,
     q: SeeingChance = 0.8,
@@ -84,8 +92,21 @@ def solve(
         ),
     ] = None,
     trajectories: Annotated[
-        int, typer.Option(help="Optimal episodes per task, where `--out` is given.")
-    ] = 15,
+        int | None,
+        typer.Option(
+            help="Optimal episodes per task, where `--out` is given: 15 (darkroom: 10)."
+        ),
+    ] = None,
+    random_trajectories: Annotated[
+        int | None,
+        typer.Option(
+            help="Episodes of random actions per task besides: 0 (darkroom: 100) "
+            "(mdp, darkroom)."
+        ),
+    ] = None,
+    size: Size = 10,
+    pays: Pays = GoalReward.stay,
+    split: Split = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the oracle dataset.")
     ] = None,
@@ -140,9 +161,8 @@ def solve(
         if resume:
             fail("`--resume` needs `--out`: nothing else is left to go on with")
     warn_of_idle_options(context, setting)
-    stages = 10 if horizon is None else horizon
     with user_faults(), progress_bars() as bar:
-        family = energy_family(
+        family = task_family(
             setting,
             p_min=p_min,
             p_max=p_max,
@@ -150,10 +170,14 @@ def solve(
             q=q,
             models=models,
             alpha=alpha,
+            size=size,
+            pays=pays.value,
+            split=split,
         )
-        start_jax(every_core=setting != "mdp", several=distributed)
+        start_jax(every_core=setting in ("pomdp", "apomdp"), several=distributed)
         import jax
 
+        from sdm.solvers_jax.families import DarkroomFamily
         from sdm.solvers_jax.oracle_data import (
             OracleConfig,
             solve_tasks,
@@ -161,22 +185,26 @@ def solve(
         )
         from sdm.solvers_jax.processes import is_first
 
+        goals = 0
+        if isinstance(family, DarkroomFamily):
+            goals = len(family.goals(held_out=False))
         config = OracleConfig(
             family,
-            stages,
-            tasks,
-            trajectories,
+            of_setting(setting, horizon, 10, 100),
+            of_setting(setting, tasks, 3200, goals),
+            of_setting(setting, trajectories, 15, 10),
             seed,
             batch=batch_size,
             setting=setting,
             gap=gap,
             points=points,
             believe=int(believe) if believe.isdecimal() else believe,
+            random_trajectories=of_setting(setting, random_trajectories, 0, 100),
         )
         _check_plot(plot, overwrite=overwrite)
 
         def progress(done: int) -> None:
-            bar("solving", done, tasks)
+            bar("solving", done, config.tasks)
 
         if out is None:
             summary = solve_tasks(config, progress=progress)
@@ -192,17 +220,20 @@ def solve(
 
             first = sample_tasks(0, config=config, size=1)
             found, _ = solve_sampled(first.model, config)
+            shown = f"p = {float(first.p[0]):.3f}"
+            if setting == "darkroom":
+                shown = f"goal {int(first.goal[0])}"
             save_picture(
                 jax.tree.map(lambda x: x[0], found),
                 plot,
-                title=f"{setting}, task 0 (p = {float(first.p[0]):.3f})",
+                title=f"{setting}, task 0 ({shown})",
             )
     report = {
         "setting": setting,
-        "tasks": tasks,
-        "horizon": stages,
+        "tasks": config.tasks,
+        "horizon": config.horizon,
         **dataclasses.asdict(summary),
-        "tasks_per_second": tasks / max(summary.seconds, 1e-9),
+        "tasks_per_second": config.tasks / max(summary.seconds, 1e-9),
         "device": str(jax.devices()[0].device_kind),
         "processes": jax.process_count(),
         "out": str(out) if out else None,

@@ -11,7 +11,7 @@ from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import MERGED, load_run
 from sdm.llm.scoring import CachedRows, Rows, Tokens
-from sdm.llm.serialize import SCHEMAS
+from sdm.llm.serialize import schema_for
 from sdm.llm.test_bed import TestBed
 from sdm.llm.vllm_rows import VllmRows, start_engine
 
@@ -81,12 +81,12 @@ def language_model_policy(
                 f"`{name}` was trained {trained}: this test plays {tested}",
                 stacklevel=2,
             )
-    support = episodes_of(bed.support)
-    actions = bed.config.family.actions
+    support, family = episodes_of(bed.support), bed.config.family
+    written = schema_for(wording, family.grid)
 
     def make(group: slice) -> LanguageModelPolicy:
         return LanguageModelPolicy(
-            begin, tokenizer, SCHEMAS[wording], support[group], actions
+            begin, tokenizer, written, support[group], family.actions
         )
 
     return make

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdm.llm import paper
 from sdm.llm.evaluate import evaluate
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import recipe
@@ -24,12 +25,12 @@ from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.shards import folder_in_progress, write_atomically
 
 HORIZON = 10
-# Fig. 2 left of the paper at its shortest horizon; its models are Llama-2-7B.
+# What the paper has the like of.
 PAPER = {
-    "random": "57.6",
-    "icl:smollm2": "15.9 (Llama-2-7B)",
-    "smollm2 fine-tuned": "3 (Llama-2-7B)",
-    "oracle": "0",
+    "random": paper.MDP[HORIZON]["random"],
+    "icl:smollm2": f"{paper.MDP[HORIZON]['icl']} (Llama-2-7B)",
+    "smollm2 fine-tuned": f"{paper.MDP[HORIZON]['sft']} (Llama-2-7B)",
+    "oracle": paper.MDP[HORIZON]["oracle"],
 }
 
 

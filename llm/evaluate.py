@@ -19,9 +19,11 @@ import numpy as np
 from jaxtyping import Float
 
 from sdm.baselines import by_name
-from sdm.baselines.by_name import baseline, check_baseline
+from sdm.baselines.by_name import Baseline, baseline, check_baseline
+from sdm.baselines.learned import check_learned, is_learned, learned, run_folder
+from sdm.baselines.policy_runs import ABOUT
 from sdm.llm.base_names import check_base_name
-from sdm.llm.test_bed import EvaluationConfig, TestBed, oracle_actions, task_returns
+from sdm.llm.test_bed import EvaluationConfig, TestBed, agreement, task_returns
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.policies import Policy
 from sdm.solvers_jax.rollout import Trajectory, rollout, rollout_on_host, task_keys
@@ -55,8 +57,10 @@ class PolicyResult:
         return_mean: mean discounted return.
         exact_return_mean: its expectation; None where it is not known exactly.
         optimal_return_mean: that of the oracle, under the same luck.
-        agreement: share of decisions that equal the oracle's.
-        work_agreement: the same when the two ways to charge count as one.
+        agreement: share of decisions that equal the oracle's; in Darkroom, where
+            several may be best, that are optimal.
+        work_agreement: the same when the two ways to charge count as one; None in
+            Darkroom.
         invalid_mass: mean probability that a language model gave to anything but an
             action; None for other policies.
         seconds: spent acting.
@@ -72,7 +76,7 @@ class PolicyResult:
     exact_return_mean: float | None
     optimal_return_mean: float
     agreement: float
-    work_agreement: float
+    work_agreement: float | None
     invalid_mass: float | None
     seconds: float
     returns: Float[np.ndarray, " B"]
@@ -81,7 +85,11 @@ class PolicyResult:
 
 def evaluate_baseline(name: str, bed: TestBed) -> PolicyResult:
     """Play a policy that needs no learning."""
-    made = baseline(name, bed)
+    return evaluate_traced(name, baseline(name, bed), bed)
+
+
+def evaluate_traced(name: str, made: Baseline, bed: TestBed) -> PolicyResult:
+    """Play a policy made of JAX operations."""
     start = time.perf_counter()
     played = rollout(
         _episode_keys(bed),
@@ -187,9 +195,8 @@ def _result(
     invalid: float | None = None,
 ) -> PolicyResult:
     returns, best = task_returns(bed.tasks, played), bed.optimal_returns
-    wanted, action = oracle_actions(bed, played), np.asarray(played.action)
-    work = bed.config.family.work
-    optimum_is_exact = bed.config.setting == "mdp"
+    same = agreement(bed, played)
+    optimum_is_exact = bed.config.setting in ("mdp", "darkroom")
     exact = None
     if value is not None and optimum_is_exact:
         exact = optimality_gap(value, np.asarray(bed.solution.value))
@@ -200,8 +207,8 @@ def _result(
         return_mean=float(returns.mean()),
         exact_return_mean=None if value is None else float(value.mean()),
         optimal_return_mean=float(best.mean()),
-        agreement=float((action == wanted).mean()),
-        work_agreement=float(((action == work) == (wanted == work)).mean()),
+        agreement=float(same.action.mean()),
+        work_agreement=None if same.work is None else float(same.work.mean()),
         invalid_mass=invalid,
         seconds=seconds,
         returns=returns,
@@ -219,7 +226,7 @@ def evaluate(
     kept: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, tasks: None,
 ) -> list[PolicyResult]:
-    """Evaluate policies by name: a baseline, `icl:BASE`, or a run folder.
+    """Evaluate policies by name: see `check_policy`.
 
     Args:
         names: policies, in the order wanted.
@@ -237,9 +244,14 @@ def evaluate(
 
     """
     results = []
+    if kept is not None:
+        kept.mkdir(exist_ok=True)
     for i, name in enumerate(names):
         if name in by_name.MAKERS:
             results.append(evaluate_baseline(name, bed))
+            continue
+        if is_learned(name):
+            results.append(evaluate_traced(name, learned(name, bed), bed))
             continue
         from sdm.llm.acting import language_model_policy
 
@@ -259,18 +271,50 @@ def evaluate(
     return results
 
 
-def check_policy_name(name: str, setting: str) -> None:
-    """Raise `ValueError` unless `name` can be a policy there; loads nothing."""
+def choose_policies(
+    given: Sequence[str], setting: str, *, several: bool = False
+) -> list[str]:
+    """The policies that names on the command line stand for in a setting.
+
+    Args:
+        given: names; `all` stands for every policy without learning that fits, and
+            `{setting}` in a name for the setting.
+        setting: of the test.
+        several: whether the names are meant for several settings: those of policies
+            without learning that do not fit this one are then left out.
+
+    """
+    fitting: tuple[str, ...] = by_name.names(setting)
+    chosen: list[str] = []
+    for name in given:
+        if name == "all":
+            chosen += fitting
+        elif not several or name in fitting or name not in by_name.MAKERS:
+            chosen.append(name.replace("{setting}", setting))
+    return list(dict.fromkeys(chosen))
+
+
+def check_policy(name: str, config: EvaluationConfig) -> None:
+    """Raise `ValueError` unless `name` can be a policy in a test; loads no model.
+
+    It is a policy without learning, `dpt:RUN` or `cql:RUN`, `icl:BASE`, or the run
+    folder of a language model.
+    """
     if name in by_name.MAKERS:
-        return check_baseline(name, setting)
+        check_baseline(name, config.setting)
+        return
+    if is_learned(name):
+        check_learned(name, config)
+        return
     if (Path(name) / "config.yaml").is_file():
         return
     if name.startswith("icl:"):
-        return check_base_name(name.removeprefix("icl:"))
-    known = ", ".join(by_name.names(setting))
+        check_base_name(name.removeprefix("icl:"))
+        return
+    known = ", ".join(by_name.names(config.setting))
     raise ValueError(
         f"there is no policy `{name}`: it is none of {known}, "
-        "does not begin with `icl:`, and is not a run folder"
+        "does not begin with `dpt:`, `cql:` or `icl:`, and is not a run folder"
     )
 
 
@@ -284,8 +328,8 @@ def plan_of(
     """
     runs = {}
     for name in names:
-        run = Path(name.removeprefix("icl:"))
-        for file in (run / "metrics.jsonl", run / "merged.json"):
+        run = run_folder(name) if is_learned(name) else Path(name.removeprefix("icl:"))
+        for file in (run / "metrics.jsonl", run / "merged.json", run / ABOUT):
             if file.is_file():
                 about = file.read_bytes() + str(file.stat().st_mtime_ns).encode()
                 runs[name] = hashlib.sha256(about).hexdigest()

@@ -37,9 +37,10 @@ from sdm.llm.runs import (
     weights_folder,
     write_metrics,
 )
-from sdm.llm.serialize import SCHEMAS, Episode
-from sdm.llm.texts import episodes_by_task, split_tasks, training_texts
+from sdm.llm.serialize import Episode, schema_for
+from sdm.llm.texts import episodes_by_task, merge, split_tasks, training_texts
 from sdm.llm.tokens import tokenise
+from sdm.solvers_jax.families import family_of
 from sdm.solvers_jax.shards import read_manifest, read_shards
 
 CHECKPOINTS = "checkpoints"
@@ -99,8 +100,13 @@ def finetune(
     """
     processes = join_processes()
     manifest = read_manifest(Path(config.data))
-    schema = SCHEMAS[config.schema]
-    tasks = _choose_tasks(config, episodes_by_task(read_shards(Path(config.data))))
+    family = family_of(manifest["setting"], manifest["family_config"])
+    schema = schema_for(config.schema, family.grid)
+    table = read_shards(Path(config.data))
+    tasks = _choose_tasks(config, episodes_by_task(table))
+    shown = tasks
+    if config.demonstrations == "all":
+        shown = merge(tasks, episodes_by_task(table, random=True))
     train_tasks, held_out = split_tasks(
         list(tasks), held_out=config.held_out, seed=config.seed
     )
@@ -108,6 +114,7 @@ def finetune(
         training_texts(
             {task: tasks[task] for task in chosen},
             schema,
+            shown=shown,
             support=config.support,
             per_task=config.texts_per_task,
             seed=config.seed,
@@ -154,6 +161,7 @@ def finetune(
             report=dataclasses.asdict(report),
             setting=manifest["setting"],
             horizon=manifest["horizon"],
+            family=manifest["family_config"],
             training_texts=len(train),
         )
         write_metrics(folder, trainer.state.log_history)

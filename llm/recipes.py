@@ -31,6 +31,8 @@ class FinetuneConfig:
         learning_rate: its peak, after the warm-up.
         warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
+        demonstrations: whose episodes are shown: the oracle's (`optimal`), or `all` of
+            a dataset that has random ones, too. What is asked for is always optimal.
         loss: next-token loss on `all` tokens or on the `actions` only.
         quantize: `nf4` for a 4-bit base, None for a full one.
         lora_rank: rank of the adapter; 0 trains all weights.
@@ -55,6 +57,7 @@ class FinetuneConfig:
     learning_rate: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
+    demonstrations: Literal["optimal", "all"] = "optimal"
     loss: Literal["all", "actions"] = "all"
     quantize: Literal["nf4"] | None = None
     lora_rank: int = 16

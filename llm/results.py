@@ -65,6 +65,8 @@ def gap_table(
     rows: Mapping[str, Row],
     paper: Mapping[str, str] | None = None,
     reference: str | None = None,
+    test: str = "",
+    caption: str | None = None,
 ) -> Table:
     """One line a policy.
 
@@ -72,13 +74,16 @@ def gap_table(
         rows: as `result_rows` makes them.
         paper: the paper's values, for the policies it has.
         reference: the policy to which rows are compared, if they are.
+        test: what was played, in a few words.
+        caption: what to write below.
 
     """
-    table = Table(title="Optimality gap in unseen tasks, % of the optimal return")
+    title = "Optimality gap in unseen tasks, % of the optimal return"
+    table = Table(title=f"{title}\n{test}".strip(), caption=caption)
     table.add_column("policy")
     for title in ("gap", "95 % interval", "exact gap"):
         table.add_column(title, justify="right")
-    if paper is not None:
+    if paper:
         table.add_column("paper", justify="right")
     if reference is not None:
         table.add_column(f"gap over {reference}'s", justify="right")
@@ -86,26 +91,30 @@ def gap_table(
         table.add_column(title, justify="right")
     for name, row in rows.items():
         low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
-        invalid = row["invalid_mass"]
         cells = [
             name,
             f"{row['gap_percent']:.2f}",
             "one task" if low is None else f"{low:.2f} … {high:.2f}",
             "" if exact is None else f"{exact:.2f}",
         ]
-        if paper is not None:
+        if paper:
             cells.append(paper.get(name, ""))
         if reference is not None:
             cells.append(_interval(row, "difference"))
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
-            f"{100 * row['work_agreement']:.1f} %",
-            "" if invalid is None else f"{100 * invalid:.2g} %",
+            _percent(row["work_agreement"], ".1f"),
+            _percent(row["invalid_mass"], ".2g"),
             f"{row['seconds']:.1f}",
         ]
         table.add_row(*cells)
     return table
+
+
+def _percent(share: float | None, digits: str) -> str:
+    """A share in per cent, or nothing where there is none."""
+    return "" if share is None else f"{100 * share:{digits}} %"
 
 
 def _interval(row: Row, name: str) -> str:

@@ -32,7 +32,7 @@ from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
 from sdm.solvers_jax.shards import DatasetError, write_atomically
 
-RUN_VERSION = 2
+RUN_VERSION = 3
 MERGED = "merged.json"  # what is known of a merged model
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -46,6 +46,7 @@ class RunRecord:
         report: losses, speed and time.
         setting: of the training data: mdp, pomdp or apomdp.
         horizon: of the training data.
+        family: where its tasks come from.
         training_texts: how many there were.
 
     """
@@ -54,6 +55,7 @@ class RunRecord:
     report: Mapping[str, Any]
     setting: str
     horizon: int
+    family: Mapping[str, Any]
     training_texts: int
 
 
@@ -65,14 +67,18 @@ class LoadedRun:
         model: base with adapter, or the whole model.
         tokenizer: its tokeniser.
         config: the fine-tuning configuration.
+        setting: of the training data.
         horizon: of the training data.
+        family: where its tasks come from.
 
     """
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     config: dict[str, Any]
+    setting: str
     horizon: int
+    family: dict[str, Any]
 
 
 def environment() -> dict[str, Any]:
@@ -117,6 +123,7 @@ def save_run(
         "run_version": RUN_VERSION,
         "setting": record.setting,
         "horizon": record.horizon,
+        "family": dict(record.family),
         "finetune": dict(record.config),
     }
     write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
@@ -182,7 +189,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
         version, config = header["run_version"], header["finetune"]
-        horizon = header["horizon"]
+        about = (header["setting"], header["horizon"], header["family"])
         FinetuneConfig(**config)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         raise DatasetError(
@@ -217,4 +224,4 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
         raise DatasetError(
             f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
         ) from error
-    return LoadedRun(model.eval(), tokenizer, config, horizon)
+    return LoadedRun(model.eval(), tokenizer, config, *about)

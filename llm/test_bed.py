@@ -5,14 +5,15 @@ own, so no training task is ever met.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.belief import BeliefPolicy
-from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.families import DarkroomFamily, Family
 from sdm.solvers_jax.models import MDP, check_count
 from sdm.solvers_jax.oracle_data import OracleConfig
 from sdm.solvers_jax.oracle_tasks import (
@@ -47,20 +48,20 @@ class EvaluationConfig:
         seed: of all of these.
         training_family: what policies that know a prior take it to be; `family` unless
             the test is out of distribution.
-        setting: mdp, pomdp or apomdp.
+        setting: mdp, pomdp, apomdp or darkroom.
         demonstrations: whose episodes are shown: the oracle's (`optimal`), or those of
             uniformly `random` actions.
         believe: what the oracle of an APOMDP filters with; see `OracleConfig`.
 
     """
 
-    family: EnergyFamily
+    family: Family
     horizon: int
     tasks: int = 100
     trajectories: int = 30
     support: int = 2
     seed: int = 0
-    training_family: EnergyFamily | None = None
+    training_family: Family | None = None
     setting: str = "mdp"
     demonstrations: str = "optimal"
     believe: int | str = 0
@@ -75,6 +76,10 @@ class EvaluationConfig:
                 f"{', '.join(DEMONSTRATIONS)}"
             )
         _ = self.oracle  # checks the rest
+        if isinstance(self.family, DarkroomFamily):
+            most = len(self.family.goals(held_out=True))
+            if self.tasks > most:
+                raise ValueError(f"tasks = {self.tasks}: {most} goals are held out")
 
     @property
     def oracle(self) -> OracleConfig:
@@ -158,6 +163,35 @@ def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, " B"]:
     """Mean discounted return of each task's episodes."""
     returns = discounted_return(played.reward, tasks.world.discount)
     return np.asarray(returns, np.float64).mean(-1)
+
+
+class Agreement(NamedTuple):
+    """Which decisions the oracle would have made too.
+
+    Attributes:
+        action: whether the action is the oracle's; in Darkroom, whether it is optimal.
+        work: whether both charge or both work; None in Darkroom.
+
+    """
+
+    action: Bool[np.ndarray, "B N T"]
+    work: Bool[np.ndarray, "B N T"] | None
+
+
+def agreement(bed: TestBed, played: Trajectory) -> Agreement:
+    """Compare every decision of these episodes to the oracle's."""
+    action, family = np.asarray(played.action), bed.config.family
+    if isinstance(family, DarkroomFamily):
+        assert isinstance(bed.solution, MDPSolution)
+        q, seen = np.asarray(bed.solution.q), np.asarray(played.observation)
+        task = np.arange(len(action))[:, None, None]
+        stage = np.arange(action.shape[-1])
+        best = q[task, stage, seen].max(-1)
+        return Agreement(q[task, stage, seen, action] == best, None)
+    wanted = oracle_actions(bed, played)
+    return Agreement(
+        action == wanted, (action == family.work) == (wanted == family.work)
+    )
 
 
 def oracle_actions(bed: TestBed, played: Trajectory) -> Int[np.ndarray, "B N T"]:

@@ -11,7 +11,7 @@ from sdm.solvers_jax.belief import (
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.cassandra import PomdpFile, load_pomdp, read_pomdp, save_pomdp
-from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.families import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.model_files import load_model, load_npz, save_npz
 from sdm.solvers_jax.models import APOMDP, MDP, POMDP, RobustMDP, check_model
 from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
@@ -28,6 +28,7 @@ __all__ = [
     "APOMDPSolution",
     "BeliefFilter",
     "BeliefPolicy",
+    "DarkroomFamily",
     "EnergyFamily",
     "FilterState",
     "MDPSolution",

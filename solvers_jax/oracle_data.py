@@ -24,7 +24,7 @@ from jaxtyping import Array
 import sdm
 from sdm.solvers_jax.belief import check_believe
 from sdm.solvers_jax.belief_solution import relative_gap
-from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.families import DarkroomFamily, Family
 from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
 from sdm.solvers_jax.oracle_tasks import SETTINGS, bytes_per_task, columns
@@ -40,7 +40,12 @@ from sdm.solvers_jax.shards import (
 TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
 BATCH_BYTES = 1 << 28  # what a batch may hold at once, roughly
 CHUNK = 64  # tasks; a batch of so many is shared evenly by 2 or 4 devices
-DEFAULT_POINTS = {"mdp": 0, "pomdp": 512, "apomdp": 64}  # those of the solvers
+DEFAULT_POINTS = {
+    "mdp": 0,
+    "pomdp": 512,
+    "apomdp": 64,
+    "darkroom": 0,
+}  # those of the solvers
 Progress = Callable[[int], None]  # told the number of tasks done so far
 
 
@@ -55,15 +60,17 @@ class OracleConfig:
         trajectories: optimal episodes of each task; 0 to solve only.
         seed: of tasks and episodes.
         batch: tasks solved together, and per shard; None for as many as memory likes.
-        setting: mdp, pomdp or apomdp.
+        setting: mdp, pomdp, apomdp, or darkroom with its own family.
         gap: relative certified gap at which a POMDP is solved.
         points: beliefs per stage, of POMDPs and APOMDPs; None for the solver's default.
         believe: of an APOMDP, the model that the oracle filters its belief with, or
             "mixture" for all of them.
+        random_trajectories: episodes of uniformly random actions besides, where states
+            are in sight.
 
     """
 
-    family: EnergyFamily
+    family: Family
     horizon: int
     tasks: int
     trajectories: int
@@ -73,6 +80,7 @@ class OracleConfig:
     gap: float = 0.01
     points: int | None = None
     believe: int | str = 0
+    random_trajectories: int = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for counts that make no dataset."""
@@ -86,11 +94,22 @@ class OracleConfig:
             raise ValueError(
                 f"setting = {self.setting!r}: must be one of {', '.join(SETTINGS)}"
             )
+        if isinstance(self.family, DarkroomFamily) != (self.setting == "darkroom"):
+            raise ValueError(
+                f"setting = {self.setting!r} does not fit {self.family.name} tasks"
+            )
+        check_count("random_trajectories", self.random_trajectories, 0)
+        if self.random_trajectories and self.setting in ("pomdp", "apomdp"):
+            raise ValueError(
+                f"random_trajectories = {self.random_trajectories}: what the oracle "
+                "would do in them is known only where states are in sight"
+            )
         if self.points is not None:
             check_count("points", self.points, 4)
         if not self.gap >= 0:
             raise ValueError(f"gap = {self.gap}: must be 0 or more")
         if self.setting == "apomdp":
+            assert not isinstance(self.family, DarkroomFamily)
             check_believe(self.believe, self.family.models)
 
     @property
@@ -152,7 +171,7 @@ class OracleBatches:
         self.compile_seconds = 0.0
         make = partial(columns, config=config, size=self.size)
         self._make: Callable[[Array], dict[str, Array]] = make
-        if config.setting == "mdp":
+        if config.setting in ("mdp", "darkroom"):
             with self._compiling():
                 self._make = jax.jit(make).lower(jnp.int32(0)).compile()
 
@@ -189,7 +208,8 @@ def solve_tasks(
     """Solve every task and keep only the summary."""
     # The return of an APOMDP's oracle is known from episodes only.
     episodes = max(1, config.trajectories) if config.setting == "apomdp" else 0
-    config = dataclasses.replace(config, trajectories=episodes)
+    _check_goals(config)
+    config = dataclasses.replace(config, trajectories=episodes, random_trajectories=0)
     start, parts = time.perf_counter(), []
     batches = OracleBatches(config)
     for batch in batches:
@@ -225,13 +245,15 @@ def write_oracle_dataset(
     """
     if config.trajectories < 1:
         raise ValueError("trajectories = 0: a dataset needs 1 or more")
+    _check_goals(config)
     about = describe(config)
     with _folder_of_all(out, about, resume=resume, overwrite=overwrite) as folder:
         start, batches = time.perf_counter(), OracleBatches(config)
         for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
             if not path.is_file():
-                write_shard(path, _rows(batches[index], index * batches.size))
+                first = index * batches.size
+                write_shard(path, _rows(batches[index], first, config.trajectories))
             progress(min(config.tasks, (index + 1) * batches.size))
         wait_for_all("every shard is written")
         parts = [_of_tasks(shard_path(folder, i)) for i in range(batches.count)]
@@ -241,6 +263,16 @@ def write_oracle_dataset(
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
     return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+def _check_goals(config: OracleConfig) -> None:
+    """Raise `ValueError` for more training tasks than there are goals to train on."""
+    if isinstance(config.family, DarkroomFamily):
+        most = len(config.family.goals(held_out=False))
+        if config.tasks > most:
+            raise ValueError(
+                f"tasks = {config.tasks}: there are {most} goals to train on"
+            )
 
 
 @contextmanager
@@ -289,6 +321,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "horizon": config.horizon,
         "tasks": config.tasks,
         "trajectories": config.trajectories,
+        "random_trajectories": config.random_trajectories,
         "seed": config.seed,
         "batch": config.together,
         "gap": config.gap if config.setting == "pomdp" else None,
@@ -299,12 +332,18 @@ def describe(config: OracleConfig) -> dict[str, Any]:
     }
 
 
-def _rows(batch: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
-    """Flatten [tasks, episodes, ...] columns into one row an episode."""
+def _rows(
+    batch: dict[str, np.ndarray], first: int, optimal: int
+) -> dict[str, np.ndarray]:
+    """Flatten [tasks, episodes, ...] columns into one row an episode.
+
+    The first `optimal` episodes of a task are the oracle's, the others random.
+    """
     tasks, episodes = batch["action"].shape[:2]
     rows = {
         "task": np.repeat(np.arange(first, first + tasks), episodes),
         "episode": np.tile(np.arange(episodes), tasks),
+        "random": np.tile(np.arange(episodes) >= optimal, tasks),
     }
     for name, array in batch.items():
         if array.ndim < 3:  # of the task, not of an episode

@@ -16,17 +16,29 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
 from sdm.solvers_jax.belief import BeliefPolicy, belief_filter, true_model
+from sdm.solvers_jax.families import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.models import APOMDP, MDP, POMDP
-from sdm.solvers_jax.policies import Policy, deterministic, uniform_random
+from sdm.solvers_jax.policies import (
+    Policy,
+    any_optimal,
+    deterministic,
+    uniform_random,
+)
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
-from sdm.solvers_jax.rollout import Trajectory, discounted_return, rollout, task_keys
+from sdm.solvers_jax.rollout import (
+    Trajectory,
+    discounted_return,
+    optimal_action,
+    rollout,
+    task_keys,
+)
 from sdm.solvers_jax.streams import Stream, stream_key
 
 if TYPE_CHECKING:
     from sdm.solvers_jax.oracle_data import OracleConfig
 
-SETTINGS = ("mdp", "pomdp", "apomdp")
+SETTINGS = ("mdp", "pomdp", "apomdp", "darkroom")
 Solution = MDPSolution | POMDPSolution | APOMDPSolution
 
 
@@ -34,7 +46,8 @@ class Tasks(NamedTuple):
     """A batch of sampled tasks.
 
     Attributes:
-        p: success probabilities.
+        p: success probabilities of energy tasks; NaN elsewhere.
+        goal: the cells to be found of Darkroom tasks; -1 elsewhere.
         model: what the agent knows.
         world: the model that runs; of an APOMDP its first.
         divergence: of each model of an ambiguity set to the first, in nats.
@@ -42,6 +55,7 @@ class Tasks(NamedTuple):
     """
 
     p: Float[Array, " B"]
+    goal: Int[Array, " B"]
     model: MDP | POMDP | APOMDP
     world: MDP | POMDP
     divergence: Float[Array, "B K"]
@@ -67,17 +81,25 @@ def sample_tasks(
 
     """
     family, seed = config.family, config.seed
+    if isinstance(family, DarkroomFamily):
+        goals = family.goals(held_out=streams[0] is Stream.TEST_TASKS)
+        # The last batch is as long as the others: what is over repeats the last goal.
+        goal = jnp.take(goals, first + jnp.arange(size, dtype=jnp.int32), mode="clip")
+        rooms = family.mdp(goal)
+        unknown = jnp.full(size, jnp.nan)
+        return Tasks(unknown, goal, rooms, rooms, unknown[:, None][:, :0])
+    goal = jnp.full(size, -1, jnp.int32)
     p = family.sample_p(stream_key(seed, streams[0]), size, first=first)
     nothing = jnp.zeros((size, 0), p.dtype)
     if config.setting == "mdp":
         mdp = family.mdp(p)
-        return Tasks(p, mdp, mdp, nothing)
+        return Tasks(p, goal, mdp, mdp, nothing)
     if config.setting == "pomdp":
         pomdp = family.pomdp(p)
-        return Tasks(p, pomdp, pomdp, nothing)
+        return Tasks(p, goal, pomdp, pomdp, nothing)
     sets = task_keys(stream_key(seed, streams[1]), size, first=first)
     model, divergence = family.apomdp(sets, p)
-    return Tasks(p, model, true_model(model), divergence)
+    return Tasks(p, goal, model, true_model(model), divergence)
 
 
 def solve_sampled(
@@ -87,6 +109,8 @@ def solve_sampled(
     horizon, points = config.horizon, config.points_per_stage
     if isinstance(model, MDP):
         exact = backward_induction(model, horizon=horizon)
+        if config.setting == "darkroom":  # many shortest ways: any of them
+            return exact, any_optimal(exact.q)
         return exact, deterministic(exact.policy, config.family.actions)
     found: POMDPSolution | APOMDPSolution
     if isinstance(model, POMDP):
@@ -112,6 +136,7 @@ def columns(
     upper = nothing if found.upper is None else found.upper
     result = {
         "p": tasks.p,
+        "goal": tasks.goal,
         "value": found.value,
         "lower": lower,
         "upper": upper,
@@ -127,11 +152,27 @@ def columns(
     if isinstance(tasks.model, APOMDP):
         earned = discounted_return(played.reward, tasks.model.discount)
         result["oracle_value"] = earned.mean(-1)
+    optimal = played.action  # the oracle is what played
+    if config.random_trajectories:
+        assert isinstance(found, MDPSolution)  # as `OracleConfig` sees to
+        assert isinstance(tasks.world, MDP)
+        wandered = rollout(
+            task_keys(stream_key(config.seed, Stream.TRAIN_RANDOM), size, first=first),
+            tasks.world,
+            uniform_random(tasks.world, config.horizon),
+            horizon=config.horizon,
+            episodes=config.random_trajectories,
+        )
+        better = optimal_action(found, wandered.observation)
+        optimal = jnp.concatenate([optimal, better], axis=1)
+        played = jax.tree.map(
+            lambda *parts: jnp.concatenate(parts, axis=1), played, wandered
+        )
     return result | {
         "observation": played.observation,
         "action": played.action,
         "reward": played.reward,
-        "optimal_action": played.action,  # the oracle is what played
+        "optimal_action": optimal,
     }
 
 
@@ -158,8 +199,9 @@ def bytes_per_task(config: "OracleConfig") -> int:
     """What solving one task holds at once, roughly."""
     family = config.family
     states, eight = family.states, np.dtype(float).itemsize
-    episodes = max(1, config.trajectories) * config.horizon * 4 * eight
-    if config.setting == "mdp":
+    played = max(1, config.trajectories) + config.random_trajectories
+    episodes = played * config.horizon * 4 * eight
+    if not isinstance(family, EnergyFamily) or config.setting == "mdp":
         return episodes + eight * family.actions * states * (states + config.horizon)
     models = family.models if config.setting == "apomdp" else 1
     points = config.points_per_stage + states

@@ -98,6 +98,12 @@ def uniform_random(mdp: MDP, horizon: int) -> TabularPolicy:
     return TabularPolicy(jnp.full(shape, 1 / actions, mdp.reward.dtype))
 
 
+def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:
+    """Every action of the highest value equally likely."""
+    best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
+    return TabularPolicy(best / best.sum(-1, keepdims=True))
+
+
 def constant_action(mdp: MDP, horizon: int, action: int) -> TabularPolicy:
     """Always the same action."""
     tasks, states, actions = mdp.reward.shape

@@ -23,17 +23,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMAT = "sdm trajectories"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 # A folder is only ever replaced if it holds one of these: it is then one of ours.
-MARKS = (MANIFEST, PLAN, PLAN + ".tmp", "config.yaml", "results.json", "merged.json")
+MARKS = (
+    MANIFEST,
+    PLAN,
+    PLAN + ".tmp",
+    "config.yaml",
+    "policy.json",
+    "results.json",
+    "merged.json",
+)
 
 # Column -> (type, its axes, what it is). Lists have one entry a stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
     "task": (pa.int32(), "", "index of the task"),
     "episode": (pa.int32(), "", "index of the episode within its task"),
-    "p": (pa.float64(), "", "success probability of the task's moves"),
+    "random": (pa.bool_(), "", "whether its actions are random, not the oracle's"),
+    "p": (pa.float64(), "", "success probability of an energy task's moves"),
+    "goal": (pa.int32(), "", "cell to be found in Darkroom; -1 elsewhere"),
     "value": (
         pa.float64(),
         "",

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     TEST_EPISODES = 4
     TRAIN_SETS = 5  # ambiguity sets
     TEST_SETS = 6
+    TRAIN_RANDOM = 7  # episodes of random actions
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:

@@ -331,7 +331,7 @@ def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sdm.commands.solve.energy_family", stop)
+    monkeypatch.setattr("sdm.commands.solve.task_family", stop)
     monkeypatch.setattr(sys, "argv", ["sdm", "solve"])
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -10,7 +10,7 @@ from sdm.baselines.by_name import baseline, names
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
 from sdm.llm.evaluate import (
-    check_policy_name,
+    check_policy,
     evaluate,
     evaluate_baseline,
     evaluate_stepwise,
@@ -94,7 +94,7 @@ def test_a_base_that_has_learned_nothing_plays(bed):
 def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypatch):
     base, tokenizer = load_base("tiny")
     options = {"schema": "compact", "support": 7}
-    run = LoadedRun(base, tokenizer, options, horizon=3)
+    run = LoadedRun(base, tokenizer, options, "mdp", horizon=3, family={})
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
     with pytest.warns(UserWarning, match="trained over 3 stages after 7 demonstr"):
         language_model_policy("some-run", bed)
@@ -102,16 +102,16 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
 
 def test_names_that_are_no_policy_are_refused(tmp_path):
     for name in ("ce", "oracle", "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
-        check_policy_name(name, "mdp")
+        check_policy(name, CONFIG)
     for name in ("optimal", str(tmp_path)):
         with pytest.raises(ValueError, match="there is no policy"):
-            check_policy_name(name, "mdp")
+            check_policy(name, CONFIG)
     with pytest.raises(ValueError, match="unknown base `foo`"):
-        check_policy_name("icl:foo", "mdp")
+        check_policy("icl:foo", CONFIG)
     with pytest.raises(
         ValueError, match="`mixture` does not fit pomdp tasks: those that"
     ):
-        check_policy_name("mixture", "pomdp")
+        check_policy("mixture", dataclasses.replace(CONFIG, setting="pomdp"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
+from sdm.llm.serialize import SCHEMAS, Episode, render_prompt, schema_for
 
 PAPER, COMPACT = SCHEMAS["paper"], SCHEMAS["compact"]
 
@@ -37,6 +37,58 @@ def test_the_papers_schema_is_read_back(episode):
 def test_the_compact_schema_is_read_back_without_rewards(episode):
     text = COMPACT.render(episode)
     assert COMPACT.parse(text) == Episode(episode.observations, episode.actions)
+
+
+@st.composite
+def darkroom_episodes(draw, size):
+    length = draw(st.integers(0, 12))
+    extra = draw(st.integers(0, 1))
+
+    def several(numbers, more=0):
+        return tuple(
+            draw(st.lists(numbers, min_size=length + more, max_size=length + more))
+        )
+
+    return Episode(
+        several(st.integers(0, size**2 - 1), extra),
+        several(st.integers(0, 4)),
+        several(st.sampled_from([0.0, 1.0])),
+    )
+
+
+@given(
+    st.sampled_from([2, 10, 12]).flatmap(
+        lambda n: st.tuples(st.just(n), darkroom_episodes(n))
+    )
+)
+def test_episodes_on_a_grid_are_read_back_with_their_rewards(sized):
+    size, episode = sized
+    for name in SCHEMAS:
+        schema = schema_for(name, size)
+        text = schema.render(episode)
+        assert schema.parse(text) == episode
+        spans = schema.action_spans(text)
+        assert len(spans) == len(episode.actions)
+        wanted = [schema.answer(action).strip() for action in episode.actions]
+        assert [text[a:b] for a, b in spans] == wanted
+
+
+def test_cells_of_a_grid_are_written_as_coordinates():
+    episode = Episode((34, 34, 7), (0, 2), (1.0, 0.0))
+    compact = schema_for("compact", 10)
+    assert compact.render(episode) == "34a.34c07"
+    assert schema_for("compact", 12).render(episode) == "0210a.0210c0007"
+    assert schema_for("paper", 10).render(episode) == (
+        "<O_1> 3 4, <A_1> 0, <R_1> 1.00, "
+        "<O_2> 3 4, <A_2> 2, <R_2> 0.00, <O_3> 0 7, <A_3>"
+    )
+    for wrong in ("3a", "34a..", "34a,34a"):
+        with pytest.raises(ValueError, match="two coordinates of 1 digits"):
+            compact.parse(wrong)
+    with pytest.raises(ValueError, match=r"the reward of stage 0 is 0\.5"):
+        compact.render(Episode((1,), (0,), (0.5,)))
+    with pytest.raises(ValueError, match="the episode has none"):
+        compact.render(Episode((1,), (0,)))
 
 
 @given(episodes(actions=26, rewards=st.floats(-99, 99)))

@@ -22,6 +22,8 @@ def rows(first=0):
     for name, (kind, axes, _) in shards.COLUMNS.items():
         if kind == "double" and not axes:
             table[name] = random.uniform(size=n)
+    table["random"] = random.integers(0, 2, n).astype(bool)
+    table["goal"] = random.integers(-1, 100, n)
     table["divergence"] = random.uniform(size=(n, 2))
     for name in ("observation", "action", "optimal_action"):
         table[name] = random.integers(0, 3, (n, HORIZON))

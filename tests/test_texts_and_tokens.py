@@ -9,6 +9,7 @@ from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import (
     TrainingText,
     episodes_by_task,
+    merge,
     split_tasks,
     training_texts,
 )
@@ -74,11 +75,16 @@ def test_a_datasets_rows_are_grouped_by_task():
             "observation": [[1, 2], [3, 4], [5, 6]],
             "action": [[0, 1], [2, 0], [1, 1]],
             "reward": [[0.5, 0.0], [0.0, 1.0], [0.25, 0.0]],
+            "random": [False, False, True],
         }
     )
     grouped = episodes_by_task(table)
     assert grouped[0][1] == Episode((3, 4), (2, 0), (0.0, 1.0))
-    assert list(grouped) == [0, 1] and len(grouped[0]) == 2
+    assert list(grouped) == [0] and len(grouped[0]) == 2
+    wandered = episodes_by_task(table, random=True)
+    assert wandered == {1: [Episode((5, 6), (1, 1), (0.25, 0.0))]}
+    assert merge(grouped, wandered) == grouped
+    assert merge(grouped, {0: wandered[1]})[0] == [*grouped[0], *wandered[1]]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values())

@@ -67,6 +67,7 @@ class EnergyFamily:
     charge: ClassVar[tuple[int, ...]] = (0, 1)
     work: ClassVar[int] = 2
     actions: ClassVar[int] = 3
+    grid: ClassVar[None] = None  # states are numbers, not coordinates
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a range, a size or a discount that makes no task."""

@@ -1,0 +1,83 @@
+"""What Zhang, Aghaei, Saghafian (2026) report, for tests like theirs.
+
+Gaps in per cent of the optimal return, read from their text and figures. Their task
+parameters are not public: these stand beside ours for orientation.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sdm.llm.test_bed import EvaluationConfig
+from sdm.solvers_jax.families import DarkroomFamily, EnergyFamily
+
+# Fig. 2 left and Fig. 5: by horizon.
+MDP = {
+    10: {"random": "57.6", "icl": "15.9", "sft": "3", "dpt": "7", "oracle": "0"},
+    20: {"random": "49.6", "icl": "31.1", "sft": "15", "dpt": "26", "oracle": "0"},
+    30: {"random": "46.4", "icl": "43.2", "sft": "15", "dpt": "43", "oracle": "0"},
+}
+# Fig. 2 right and Fig. 6: by the chance to see the true state, hardest first.
+POMDP = {
+    0.6: {"sft": "16", "dpt": "22", "oracle": "0"},
+    0.8: {"sft": "10", "dpt": "25", "oracle": "0"},
+    1.0: {"sft": "9", "dpt": "26", "oracle": "0"},
+}
+# Fig. 3 and Fig. 6: pessimistic, by the size of the ambiguity set.
+APOMDP = {
+    2: {"sft": "15", "dpt": "26", "oracle": "0"},
+    10: {"sft": "22", "dpt": "37", "oracle": "0"},
+}
+# Fig. 9: returns of 0, 87 and 92.
+DARKROOM = {"random": "100", "sft": "5", "oracle": "0"}
+
+WORDS = {
+    "random": "random actions",
+    "icl": "Llama-2-7B in context only",
+    "sft": "Llama-2-7B fine-tuned",
+    "dpt": "DPT",
+    "oracle": "oracle",
+}
+
+
+def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
+    """The paper's gaps for a test like this one, by the keys of `WORDS`; perhaps none.
+
+    A test is like theirs if it shows two optimal demonstrations and its tasks are the
+    defaults, which were chosen to fit; or, of APOMDPs, the pessimistic ones.
+    """
+    family = config.family
+    if config.support != 2 or config.demonstrations != "optimal":
+        return {}
+    if isinstance(family, DarkroomFamily):
+        alike = family.size == 10 and family.pays == "stay"
+        return DARKROOM if alike and config.horizon == 100 else {}
+    plain = EnergyFamily()
+    for name in ("p_min", "p_max", "max_energy", "charge_cost", "discount"):
+        if getattr(family, name) != getattr(plain, name):
+            return {}
+    if config.setting == "mdp":
+        return MDP.get(config.horizon, {})
+    if config.horizon != 10:
+        return {}
+    if config.setting == "pomdp":
+        return POMDP.get(family.q, {})
+    return APOMDP.get(family.models, {}) if family.alpha == 1 else {}
+
+
+def paper_column(rows: Mapping[str, str], policies: Iterable[str]) -> dict[str, str]:
+    """The paper's gap beside each policy that it has the like of."""
+    return {name: rows[kind] for name in policies if (kind := _kind(name)) in rows}
+
+
+def _kind(policy: str) -> str:
+    """Which of the paper's rows a policy of this name is to be compared with."""
+    prefix = policy.partition(":")[0]
+    if policy in ("random", "oracle") or prefix in ("icl", "dpt"):
+        return prefix
+    return "sft" if (Path(policy) / "config.yaml").is_file() else ""
+
+
+def caption(rows: Mapping[str, str]) -> str:
+    """The paper's rows in one line."""
+    told = ", ".join(f"{WORDS[kind]} {gap}" for kind, gap in rows.items())
+    return f"The paper, for orientation: {told}"

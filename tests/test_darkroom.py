@@ -1,0 +1,242 @@
+"""Darkroom: the rules, its oracle, its data, and what demonstrations tell."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdm.baselines import goals
+from sdm.baselines.by_name import baseline, names
+from sdm.llm.evaluate import choose_policies, evaluate_baseline
+from sdm.llm.paper import paper_column, paper_rows
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.solvers_jax import DarkroomFamily, solve
+from sdm.solvers_jax.models import check_model
+from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
+from sdm.solvers_jax.oracle_tasks import sample_tasks
+from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.rollout import Trajectory
+from sdm.solvers_jax.shards import read_manifest, read_shards
+
+SMALL = DarkroomFamily(size=3)
+STAY, UP, DOWN, LEFT, RIGHT = range(5)
+
+
+def distance(goal, size):
+    return goal // size + goal % size  # from (0, 0)
+
+
+def every_goal(family):
+    return family.mdp(jnp.arange(family.states, dtype=jnp.int32))
+
+
+def test_moves_and_walls():
+    room = every_goal(SMALL)
+    check_model(room)
+
+    def after(state, action):
+        return int(room.transition[0, state, action].argmax())
+
+    middle = 4
+    assert [after(middle, a) for a in range(5)] == [4, 1, 7, 3, 5]
+    assert [after(0, a) for a in (UP, LEFT)] == [0, 0]
+    assert [after(8, a) for a in (DOWN, RIGHT)] == [8, 8]
+    assert (np.asarray(room.initial) == np.eye(9)[0]).all()
+
+
+@pytest.mark.parametrize("pays", ["stay", "arrival"])
+def test_what_the_goal_pays(pays):
+    room = DarkroomFamily(size=3, pays=pays).mdp(jnp.int32(4))
+    paid = {tuple(map(int, x)) for x in np.argwhere(np.asarray(room.reward))}
+    if pays == "stay":
+        assert paid == {(4, STAY)}
+    else:
+        assert paid == {(4, STAY), (1, DOWN), (7, UP), (3, RIGHT), (5, LEFT)}
+
+
+@pytest.mark.parametrize(("pays", "mean"), [("stay", 91.0), ("arrival", 91.99)])
+def test_the_oracles_mean_over_all_goals_is_known_exactly(pays, mean):
+    family = DarkroomFamily(pays=pays)
+    value = np.asarray(solve(every_goal(family), horizon=100).value)
+    # As many stages as are left after the way there; on arrival it pays one earlier,
+    # but for the goal in which the episode starts.
+    way = np.array([distance(g, 10) for g in range(100)])
+    wanted = 100 - way if pays == "stay" else np.minimum(101 - way, 100)
+    np.testing.assert_array_equal(value, wanted)
+    assert value.mean() == pytest.approx(mean, abs=1e-12)  # sums of whole numbers
+
+
+def test_goals_to_train_on_and_held_out_are_all_of_them_once():
+    train, held_out = (DarkroomFamily().goals(held_out=x) for x in (False, True))
+    assert len(train) == 80 and len(held_out) == 20
+    assert sorted(np.concatenate([train, held_out]).tolist()) == list(range(100))
+    other = DarkroomFamily(split=1).goals(held_out=True)
+    assert set(other.tolist()) != set(held_out.tolist())
+
+
+def test_tests_never_meet_a_goal_that_was_trained_on_whatever_their_seeds():
+    family = DarkroomFamily()
+    config = OracleConfig(family, 5, 80, 1, seed=3, setting="darkroom")
+    trained = sample_tasks(0, config=config, size=80).goal
+    bed = make_test_bed(EvaluationConfig(family, 5, 20, 1, seed=4, setting="darkroom"))
+    assert not set(trained.tolist()) & set(bed.tasks.goal.tolist())
+
+
+def test_a_dataset_has_the_oracles_and_random_episodes(tmp_path):
+    config = OracleConfig(
+        SMALL, 6, 5, 3, batch=2, setting="darkroom", random_trajectories=4
+    )
+    write_oracle_dataset(config, tmp_path / "data")
+    table = read_shards(tmp_path / "data").to_pandas()
+    assert len(table) == 5 * 7
+    assert table["random"].tolist() == 5 * (3 * [False] + 4 * [True])
+    wanted = SMALL.goals(held_out=False)[:5].tolist()
+    assert table["goal"].to_numpy().reshape(5, 7)[:, 0].tolist() == wanted
+    returns = table["reward"].map(sum)
+    assert (returns[~table["random"]] == table["value"][~table["random"]]).all()
+    assert (returns <= table["value"]).all()
+    q = solve(SMALL.mdp(jnp.asarray(table["goal"])), horizon=6).q
+    for row, values in zip(table.itertuples(), np.asarray(q), strict=True):
+        for t, (s, best) in enumerate(
+            zip(row.observation, row.optimal_action, strict=True)
+        ):
+            assert values[t, s, best] == values[t, s].max()
+    manifest = read_manifest(tmp_path / "data")
+    assert manifest["family_config"] == dataclasses.asdict(SMALL)
+    # Ways to the goal differ where there are several shortest ones.
+    oracle = table[~table["random"]]
+    ways = oracle.groupby("goal")["action"].agg(lambda x: len({tuple(a) for a in x}))
+    assert ways.max() > 1
+
+
+def test_random_episodes_are_for_tasks_in_sight():
+    from sdm.solvers_jax import EnergyFamily
+
+    with pytest.raises(ValueError, match="random_trajectories = 2"):
+        OracleConfig(EnergyFamily(), 3, 2, 1, setting="pomdp", random_trajectories=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 1}, "size = 1"),
+        ({"pays": "often"}, "pays = 'often': must be one of stay, arrival"),
+        ({"discount": 1.5}, "discount = 1.5"),
+        ({"training_share": 1.0}, "training_share = 1"),
+        ({"split": -1}, "split = -1"),
+    ],
+)
+def test_families_that_make_no_task_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        DarkroomFamily(**changes)
+
+
+def test_a_family_and_a_setting_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="setting = 'mdp' does not fit darkroom"):
+        OracleConfig(SMALL, 3, 2, 1, setting="mdp")
+    with pytest.raises(ValueError, match="there are 7 goals to train on"):
+        too_many = OracleConfig(SMALL, 3, 8, 1, setting="darkroom")
+        write_oracle_dataset(too_many, tmp_path / "data")
+    with pytest.raises(ValueError, match="tasks = 3: 2 goals are held out"):
+        EvaluationConfig(SMALL, 3, 3, 1, setting="darkroom")
+
+
+def brute_force_posterior(family, observation, action, reward):
+    """Goals whose rules explain every reward of the episodes."""
+    rooms = np.asarray(every_goal(family).reward)
+    fits = np.array([(r[observation, action] == reward).all() for r in rooms])
+    return fits / fits.sum()
+
+
+@pytest.mark.parametrize("pays", ["stay", "arrival"])
+@pytest.mark.parametrize("demonstrations", ["optimal", "random"])
+def test_demonstrations_leave_the_goals_that_explain_them(pays, demonstrations):
+    family = DarkroomFamily(size=4, pays=pays)
+    config = EvaluationConfig(
+        family, 7, 3, 1, setting="darkroom", demonstrations=demonstrations
+    )
+    bed = make_test_bed(config)
+    found = np.asarray(goals.posterior(family, bed.support))
+    for task in range(3):
+        shown = jax.tree.map(lambda x, task=task: np.asarray(x[task]), bed.support)
+        wanted = brute_force_posterior(
+            family, shown.observation, shown.action, shown.reward
+        )
+        np.testing.assert_allclose(found[task], wanted, atol=1e-12)  # shares
+
+
+def test_policies_without_learning_against_the_oracle():
+    config = EvaluationConfig(DarkroomFamily(size=5), 20, 4, 5, setting="darkroom")
+    bed = make_test_bed(config)
+    results = {name: evaluate_baseline(name, bed) for name in names("darkroom")}
+    assert set(results) == {"oracle", "random", "mean-plan", "bc", "ce", "psrl", "qmdp"}
+    # The goal is in the demonstrations, and copying them is optimal: the start is one.
+    for name in ("oracle", "bc", "ce", "psrl", "qmdp"):
+        assert results[name].exact_gap.mean == 0 and results[name].agreement == 1
+    # Staying anywhere pays as much as anywhere else: nothing is known.
+    assert results["mean-plan"].exact_gap.mean > 0.5
+    assert 0.5 < results["random"].exact_gap.mean < 1
+    assert all(result.work_agreement is None for result in results.values())
+
+
+def test_posterior_sampling_is_worth_what_its_plans_are():
+    config = EvaluationConfig(
+        DarkroomFamily(size=3), 4, 2, 400, setting="darkroom", demonstrations="random"
+    )
+    bed = make_test_bed(config)
+    made = baseline("psrl", bed)
+    chance = np.asarray(made.policy.posterior.weight)
+    assert chance.max(-1).min() < 1  # something is left to draw
+    plans = solve(every_goal(bed.config.family), horizon=4)
+    own = np.zeros((2, 9))
+    for goal in range(9):
+        table = jax.nn.one_hot(plans.policy[goal], 5, dtype=float)
+        tables = jnp.broadcast_to(table, (2, *table.shape))
+        own[:, goal] = evaluate_policy(bed.states, tables)
+    np.testing.assert_allclose(made.value, (chance * own).sum(-1), atol=1e-12)
+    played = evaluate_baseline("psrl", bed)
+    # 400 returns between 0 and 4 in each task: four standard errors of at most 2 / 20.
+    np.testing.assert_allclose(played.returns, made.value, atol=0.4)
+
+
+def test_a_goal_that_was_not_found_is_planned_for_on_average():
+    family = DarkroomFamily(size=2)
+    seen = jnp.zeros((1, 1, 2), jnp.int32)
+    stayed = Trajectory(seen, seen, jnp.zeros((1, 1, 2)))
+    chance = goals.posterior(family, stayed)
+    np.testing.assert_allclose(chance[0], [0, 1 / 3, 1 / 3, 1 / 3])
+    plan = goals.plan_for_mean(family, chance, horizon=3).probabilities.argmax(-1)
+    assert plan[0, 0, 0] != STAY and plan[0, 1, 1] == STAY
+
+
+def test_the_papers_rows_stand_beside_tests_like_theirs():
+    from sdm.solvers_jax import EnergyFamily
+
+    def rows(family=None, horizon=10, setting="mdp", **more):
+        options = {"tasks": 2, "trajectories": 1, **more}
+        family = family or EnergyFamily()
+        return paper_rows(EvaluationConfig(family, horizon, setting=setting, **options))
+
+    assert rows()["random"] == "57.6" and rows(horizon=30)["dpt"] == "43"
+    assert rows(EnergyFamily(p_min=0.05, p_max=0.2)) == {} == rows(horizon=7)
+    assert rows(demonstrations="random") == {} == rows(support=1)
+    assert rows(EnergyFamily(q=0.6), setting="pomdp")["sft"] == "16"
+    robust = EnergyFamily(models=10, alpha=1.0)
+    assert rows(robust, setting="apomdp")["dpt"] == "37"
+    assert rows(dataclasses.replace(robust, alpha=0.5), setting="apomdp") == {}
+    room = rows(DarkroomFamily(), 100, "darkroom")
+    assert paper_column(room, ["random", "ce", "dpt:x"]) == {"random": "100"}
+    assert paper_column(rows(), ["icl:tiny", "dpt:x"]) == {
+        "icl:tiny": "15.9",
+        "dpt:x": "7",
+    }
+
+
+def test_names_stand_for_the_policies_of_each_setting():
+    given = ["all", "dpt:runs/{setting}", "always-work"]
+    chosen = choose_policies(given, "darkroom", several=True)
+    assert chosen == [*names("darkroom"), "dpt:runs/darkroom"]
+    assert "always-work" in choose_policies(["always-work"], "darkroom")
+    assert choose_policies(["ce", "ce"], "mdp") == ["ce"]

@@ -1,0 +1,381 @@
+"""Decision-pretrained transformers: what they read, what they learn, what they are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdm.baselines.by_name import baseline
+from sdm.baselines.dpt import (
+    DPT,
+    DPTShape,
+    HistoryPolicy,
+    Transitions,
+    one_after_another,
+    table_policy,
+    tokens_of,
+    transitions_of,
+)
+from sdm.baselines.dpt_training import (
+    DPTConfig,
+    loss_of,
+    make_pool,
+    random_transitions,
+    sample,
+    shape_for,
+    train_dpt,
+)
+from sdm.baselines.learned import learned
+from sdm.llm.evaluate import check_policy, evaluate, evaluate_baseline
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.solvers_jax import DarkroomFamily, EnergyFamily
+from sdm.solvers_jax.belief import BeliefPolicy
+from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
+from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
+from sdm.solvers_jax.rollout import rollout, rollout_on_host, task_keys
+from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+
+SHAPE = DPTShape(symbols=3, actions=2, stages=4, length=6, layers=2, width=8, heads=2)
+FAMILY = EnergyFamily(max_energy=3)
+
+
+def write(folder, family=FAMILY, horizon=4, setting="mdp", tasks=6, episodes=4):
+    config = OracleConfig(family, horizon, tasks, episodes, setting=setting)
+    write_oracle_dataset(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["mdp", "pomdp"])
+def data(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / request.param
+    return write(folder, setting=request.param)
+
+
+def pool_of(data):
+    return make_pool(read_manifest(data), read_shards(data))
+
+
+def test_tokens_are_the_query_then_one_hot_transitions():
+    context = Transitions(
+        jnp.array([2]), jnp.array([1]), jnp.array([-1]), jnp.array([0.5])
+    )
+    tokens = tokens_of(SHAPE, jnp.int32(0), jnp.int32(3), context)
+    # s (3), a (2), s' (3), r, stage of the query (4)
+    query = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    shown = [0, 0, 1, 0, 1, 0, 0, 0, 0.5, 0, 0, 0, 0]
+    np.testing.assert_array_equal(tokens, [query, shown])
+
+
+def test_a_transition_ends_in_what_was_seen_next(data):
+    pool, _ = pool_of(data)
+    played = jax.tree.map(lambda x: x[:2], pool.played)
+    joined = one_after_another(transitions_of(played))
+    first = np.asarray(played.observation[0])
+    np.testing.assert_array_equal(joined.seen[0], first.ravel())
+    ends = np.concatenate([first[:, 1:], np.full((len(first), 1), -1)], axis=1)
+    np.testing.assert_array_equal(joined.following[0], ends.ravel())
+    np.testing.assert_array_equal(joined.reward[0], np.ravel(played.reward[0]))
+
+
+def test_what_comes_later_changes_no_earlier_answer():
+    features = jax.random.normal(jax.random.key(0), (2, 7, 13), jnp.float32)
+    params = DPT(SHAPE).init(jax.random.key(1), features)
+    whole = DPT(SHAPE).apply(params, features)
+    for length in (2, 5):
+        begun = DPT(SHAPE).apply(params, features[:, :length])
+        # Rounding of single precision in another order of summation.
+        np.testing.assert_allclose(begun, whole[:, :length], atol=1e-5)
+    moved = DPT(SHAPE).apply(params, features.at[:, 4].add(1))
+    assert (jnp.abs(moved - whole)[:, 4:] > 1e-6).all()
+
+
+def test_the_network_is_the_originals():
+    params = DPT(DPTShape(10, 3, 0, 40)).init(
+        jax.random.key(0), jnp.zeros((1, 2, 24), jnp.float32)
+    )["params"]
+    count = sum(x.size for x in jax.tree.leaves(params))
+    block = 12 * 32 * 32 + 13 * 32  # GPT-2's: weights and biases of one of width 32
+    assert count == 4 * block + (24 + 1) * 32 + 41 * 32 + 2 * 32 + 33 * 3
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("contexts", ["trajectories", "transitions"])
+def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
+    pool, made = pool_of(data)
+    config = DPTConfig(str(data), contexts=contexts, batch_size=64)
+    shape = shape_for(config, made)
+    tokens, wanted, weight = sample(jax.random.key(0), pool, config, shape)
+    seen = np.asarray(tokens[:, 0, : shape.symbols].argmax(-1))
+    stage = np.asarray(tokens[:, 0, -shape.stages :].argmax(-1))
+    assert not tokens[:, 1:, -shape.stages :].any()  # only the query has a stage
+    assert (weight[:, 0] == 0).all()
+    if made.setting == "mdp":
+        assert tokens.shape[1] == 1 + 2 * 4 and (weight[:, 1:] == 1).all()
+        # p decides which of the tasks it is: every label is some task's optimum.
+        optima = np.asarray(pool.optimal)[:, stage, seen]
+        assert (optima == np.asarray(wanted)).any(0).all()
+        assert len({*zip(seen.tolist(), stage.tolist(), strict=True)}) > 12
+    else:
+        assert tokens.shape[1] == 1 + 3 * 4
+        np.testing.assert_array_equal(weight.sum(1), 2 * 4 + stage)
+        own = np.asarray(tokens[:, 9:, : shape.symbols].argmax(-1))
+        done = np.asarray(tokens[:, 9:, shape.symbols : -1].argmax(-1))[..., :]
+        # The query is a moment of the episode that stands at the end of the context.
+        at = np.arange(64)
+        np.testing.assert_array_equal(own[at, stage], seen)
+        action = tokens[:, 9:, shape.symbols : shape.symbols + shape.actions]
+        np.testing.assert_array_equal(action.argmax(-1)[at, stage], wanted)
+        assert done.shape == (64, 4)
+
+
+def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
+    data = write(tmp_path / "data", setting="pomdp", tasks=2, episodes=3)
+    pool, made = pool_of(data)
+    config = DPTConfig(str(data), batch_size=32)
+    shape = shape_for(config, made)
+    tokens, _, _ = sample(jax.random.key(1), pool, config, shape)
+    rewards = np.asarray(tokens[..., 2 * shape.symbols + shape.actions])
+    names = tokens[..., : shape.symbols].argmax(-1)
+    episodes = {
+        tuple(map(int, episode)): i
+        for task in np.asarray(pool.played.observation)
+        for i, episode in enumerate(task)
+    }
+    assert len(episodes) == 6 and rewards.shape == (32, 13)
+    for row in np.asarray(names)[:, 1:].reshape(32, 3, 4):
+        assert {episodes[tuple(map(int, e))] for e in row} == {0, 1, 2}
+
+
+def test_random_transitions_are_the_models(data):
+    pool, _ = pool_of(data)
+    task = jnp.arange(6, dtype=jnp.int32)
+    shown = random_transitions(jax.random.key(2), pool.world, task, 4000)
+    assert (np.asarray(shown.reward)[:, :50] <= 1).all()
+    for array, size in ((shown.seen, 4), (shown.action, 3)):
+        share = np.bincount(np.ravel(array), minlength=size) / array.size
+        # Standard error of a share of 24,000 is at most 0.0032.
+        np.testing.assert_allclose(share, 1 / size, atol=0.015)
+    if pool.optimal is not None:
+        for i in range(6):
+            seen, done, after = (np.asarray(x[i]) for x in shown[:3])
+            chance = np.asarray(pool.world.transition[i])[seen, done]
+            assert (np.take_along_axis(chance, after[:, None], 1) > 0).all()
+            up = (done < 2) & (seen < 3)
+            moved = (after[up] == seen[up] + 1).mean()
+            p = float(pool.world.transition[i, 0, 0, 1])
+            assert moved == pytest.approx(p, abs=4 * 0.5 / up.sum() ** 0.5)
+        wanted = np.asarray(pool.world.reward)[0, shown.seen[0], shown.action[0]]
+        np.testing.assert_allclose(shown.reward[0], wanted, rtol=1e-6)
+
+
+def test_the_loss_is_the_mean_over_prefixes_by_hand(data):
+    pool, made = pool_of(data)
+    config = DPTConfig(str(data), batch_size=3)
+    shape = shape_for(config, made)
+    batch = sample(jax.random.key(3), pool, config, shape)
+    params = DPT(shape).init(jax.random.key(4), batch[0])
+    logits = np.asarray(DPT(shape).apply(params, batch[0]), np.float64)
+    chance = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    total = count = 0
+    for row, action, weight in zip(chance, batch[1], batch[2], strict=True):
+        for place, counts in enumerate(np.asarray(weight)):
+            total -= counts * np.log(row[place, int(action)])
+            count += counts
+    assert float(loss_of(params, shape, batch)) == pytest.approx(total / count, 1e-4)
+
+
+def test_it_learns_to_act_on_demonstrations(tmp_path):
+    data = write(tmp_path / "data", EnergyFamily(), horizon=6, tasks=200, episodes=5)
+    train_dpt(DPTConfig(str(data), steps=500, batch_size=32), tmp_path / "run")
+    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 6, 30, 5))
+    name = f"dpt:{tmp_path / 'run'}"
+    check_policy(name, bed.config)
+    (result,) = evaluate([name], bed)
+    # The plan for the mean has 1.5 % here: who does not read cannot do better.
+    blind = evaluate_baseline("mean-plan", bed).exact_gap.mean
+    assert result.exact_gap.mean < 0.7 * blind
+    about = json.loads((tmp_path / "run/policy.json").read_text())
+    assert about["kind"] == "dpt" and about["report"]["steps"] == 500
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == 5 and losses[-1] < losses[0]
+    for changes, words in (
+        ({"horizon": 5}, "trained for mdp tasks, T = 6"),
+        ({"setting": "pomdp"}, "the test is pomdp"),
+        ({"family": EnergyFamily(max_energy=4)}, "max_energy = 4"),
+        ({"support": 3}, "reads 1 to 2 demonstrations: the test shows 3"),
+        ({"support": 0}, "the test shows 0"),
+    ):
+        options = {"family": EnergyFamily(), "horizon": 6, "tasks": 2, **changes}
+        with pytest.raises(DatasetError, match=words):
+            check_policy(name, EvaluationConfig(**options))
+
+
+def test_the_table_is_what_the_network_says_of_every_state():
+    bed = make_test_bed(EvaluationConfig(FAMILY, 3, 2, 1))
+    shape = DPTShape(4, 3, 3, 6)
+    params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
+    # Larger weights than those that training begins with, so that answers differ.
+    params = jax.tree.map(lambda x: 20 * x, params)
+    table = table_policy(shape, params, bed.support, horizon=3).probabilities
+    context = one_after_another(transitions_of(bed.support))
+    found = set()
+    for task in range(2):
+        own = Transitions(*(x[task] for x in context))
+        for t in range(3):
+            for s in range(4):
+                tokens = tokens_of(shape, jnp.int32(s), jnp.int32(t), own)
+                logits = DPT(shape).apply(params, tokens[None])[0, -1]
+                assert int(table[task, t, s].argmax()) == int(logits.argmax())
+                found.add(int(logits.argmax()))
+    assert len(found) > 1
+
+
+def test_a_policy_of_hidden_tasks_reads_its_own_episode():
+    family = EnergyFamily(max_energy=3, q=0.8)
+    config = EvaluationConfig(family, 3, 2, 3, setting="pomdp")
+    bed = make_test_bed(config)
+    shape = DPTShape(4, 3, 3, 9)
+    params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
+    params = jax.tree.map(lambda x: 20 * x, params)
+    context = one_after_another(transitions_of(bed.support))
+    policy = HistoryPolicy(params, context, shape, 3)
+    keys = task_keys(jax.random.key(5), 2)
+    played = rollout(keys, bed.tasks.world, policy, horizon=3, episodes=3)
+    again = rollout_on_host(keys, bed.tasks.world, policy, horizon=3, episodes=3)
+    np.testing.assert_array_equal(played.action, again.action)
+    for task in range(2):
+        shown = Transitions(*(x[task] for x in context))
+        for n in range(3):
+            seen, done, paid = (
+                np.asarray(getattr(played, f)[task, n])
+                for f in ("observation", "action", "reward")
+            )
+            for t in range(3):
+                own = Transitions(
+                    jnp.asarray(seen[:t], jnp.int32),
+                    jnp.asarray(done[:t], jnp.int32),
+                    jnp.asarray(seen[1 : t + 1], jnp.int32),
+                    jnp.asarray(paid[:t], jnp.float32),
+                )
+                whole = Transitions(
+                    *(
+                        jnp.concatenate([a, b.astype(a.dtype)])
+                        for a, b in zip(shown, own, strict=True)
+                    )
+                )
+                tokens = tokens_of(shape, jnp.int32(seen[t]), jnp.int32(t), whole)
+                logits = DPT(shape).apply(params, tokens[None])[0, -1]
+                assert int(logits.argmax()) == done[t]
+
+
+def test_hidden_tasks_and_darkroom_are_learned_from_too(tmp_path):
+    for setting, family, contexts in (
+        ("apomdp", EnergyFamily(max_energy=2, models=2), "transitions"),
+        ("darkroom", DarkroomFamily(size=3), "trajectories"),
+    ):
+        folder, run = tmp_path / setting, tmp_path / f"{setting}-run"
+        write(folder, family, horizon=3, setting=setting, tasks=5)
+        config = DPTConfig(str(folder), contexts=contexts, steps=2, batch_size=4)
+        train_dpt(config, run)
+        bed = make_test_bed(EvaluationConfig(family, 3, 2, 2, setting=setting))
+        made = learned(f"dpt:{run}", bed)
+        assert (made.value is None) == (setting == "apomdp")
+        evaluate([f"dpt:{run}"], bed)
+
+
+def test_training_goes_on_where_it_was_killed(tmp_path):
+    data = write(tmp_path / "data")
+    whole = tmp_path / "whole"
+    config = DPTConfig(str(data), steps=400, batch_size=8)
+    train_dpt(config, whole)
+    code = (
+        "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
+        "from pathlib import Path\n"
+        "from sdm.baselines import dpt_training as d\n"
+        "d.SECONDS_BETWEEN = 0\n"
+        f"config = d.DPTConfig({str(data)!r}, steps=400, batch_size=8)\n"
+        "def slow(step, steps):\n"
+        "    print(step, flush=True)\n"
+        "    if step == 300: sys.stdin.read()\n"
+        f"d.train_dpt(config, Path({str(tmp_path / 'run')!r}), progress=slow)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        deadline = time.monotonic() + 300  # a compilation takes seconds
+        while child.stdout.readline().strip() != "300":
+            assert time.monotonic() < deadline and child.poll() is None
+        os.kill(child.pid, signal.SIGKILL)
+    assert (tmp_path / "run.partial/checkpoint.safetensors").is_file()
+    with pytest.raises(DatasetError, match="unfinished run"):
+        train_dpt(config, tmp_path / "run")
+    steps = []
+    train_dpt(
+        config, tmp_path / "run", resume=True, progress=lambda s, _: steps.append(s)
+    )
+    assert steps in ([300, 400], [400])  # the last checkpoint may or may not be whole
+    same = (tmp_path / "run/policy.safetensors").read_bytes()
+    assert same == (whole / "policy.safetensors").read_bytes()
+    losses = [(p / "metrics.jsonl").read_text() for p in (whole, tmp_path / "run")]
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "run/checkpoint.safetensors").exists()
+
+
+def test_folders_that_hold_no_policy_are_refused(tmp_path):
+    config = EvaluationConfig(FAMILY, 4, 2, 1)
+    with pytest.raises(DatasetError, match="holds no policy"):
+        check_policy(f"dpt:{tmp_path}", config)
+    train_dpt(DPTConfig(str(write(tmp_path / "data")), steps=1), tmp_path / "run")
+    with pytest.raises(DatasetError, match="holds a `dpt` policy of version 1: `cql`"):
+        check_policy(f"cql:{tmp_path / 'run'}", config)
+    with pytest.raises(ValueError, match="there is no policy `dpt:`"):
+        check_policy("dpt:", config)
+    arrays = tmp_path / "run/policy.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match="missing or damaged"):
+        check_policy(f"dpt:{tmp_path / 'run'}", config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "steps = 0"),
+        ({"width": 30, "heads": 4}, "width = 30 cannot be shared by 4 heads"),
+        ({"learning_rate": 0.0}, "learning_rate = 0"),
+        ({"support": 4}, "4 demonstrations and a query need 5"),
+    ],
+)
+def test_trainings_that_make_no_sense_are_refused(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=words):
+        config = DPTConfig(str(write(tmp_path / "data")), **changes)
+        train_dpt(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+    data = write(tmp_path / "data")
+    monkeypatch.setattr(
+        "sdm.baselines.dpt_training.loss_of",
+        lambda params, shape, batch: jnp.sum(jax.tree.leaves(params)[0]) * jnp.nan,
+    )
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train_dpt(DPTConfig(str(data), steps=2), tmp_path / "run")
+
+
+def test_the_oracle_of_hidden_tasks_is_what_is_copied(data):
+    pool, made = pool_of(data)
+    if made.setting == "mdp":
+        world = sample_tasks(0, config=made, size=made.tasks).world
+        q = solve_sampled(world, made)[0].q
+        np.testing.assert_array_equal(pool.optimal, q.argmax(-1))
+    else:
+        assert pool.optimal is None
+        bed = make_test_bed(EvaluationConfig(FAMILY, 4, 2, 1, setting="pomdp"))
+        assert isinstance(baseline("oracle", bed).policy, BeliefPolicy)
