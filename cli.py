@@ -7,9 +7,11 @@ done, 2 called wrongly or bad input. A failure is one line, and a hint where one
 
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
@@ -27,8 +29,21 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def sdm() -> None:
+def sdm(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Of sdm."
+        ),
+    ] = False,
+) -> None:
     """Sequential decisions: solve them, teach them to language models, measure both."""
 
 

@@ -46,6 +46,8 @@ def user_faults() -> Iterator[None]:
             raise
         first = (str(error).strip() or repr(error)).splitlines()[0]
         code = 2 if isinstance(error, ValueError) else 1
+        if code == 2 and os.environ.get("RANK", "0") != "0":
+            raise typer.Exit(code) from None  # the first of several processes says it
         fail(first, getattr(error, "hint", ""), code=code)
     except Exception as error:
         if os.environ.get("SDM_DEBUG") == "1":
@@ -126,6 +128,10 @@ def start_torch(*, tensorboard: bool = False) -> None:
         _fail_without("tensorboard", "tensorboard")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right
+    import huggingface_hub
+
+    huggingface_hub.utils.logging.set_verbosity_error()
     hear_interrupts()
 
 

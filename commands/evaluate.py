@@ -184,9 +184,12 @@ def evaluate(
         players = {
             each: choose_policies(policy, each, several=several) for each in settings
         }
+        everyone = {name for names in players.values() for name in names}
+        if not all(name in MAKERS or is_learned(name) for name in everyone):
+            start_torch()
         for each, names in players.items():
             for name in names:
-                check_policy(name, tests[each])
+                check_policy(name, tests[each], backend=backend.value)
             if reference is not None and reference not in names:
                 fail(
                     f"the reference `{reference}` does not play {each} tasks",
@@ -207,9 +210,6 @@ def evaluate(
                 }
                 folder = file_in_progress(out, plan, resume=resume, overwrite=overwrite)
                 kept = stack.enter_context(folder)
-            everyone = {name for names in players.values() for name in names}
-            if not all(name in MAKERS or is_learned(name) for name in everyone):
-                start_torch()
             for each, test in tests.items():
                 results = run(
                     players[each],

@@ -2,9 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sdm.llm.bases import load_base, load_tokenizer
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
@@ -12,8 +13,10 @@ from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import MERGED, load_run
 from sdm.llm.scoring import CachedRows, Rows, Tokens
 from sdm.llm.serialize import schema_for
-from sdm.llm.test_bed import TestBed
+from sdm.llm.test_bed import EvaluationConfig, TestBed
+from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
+from sdm.solvers_jax.families import DarkroomFamily
 
 
 def default_schema(base: str) -> str:
@@ -21,6 +24,43 @@ def default_schema(base: str) -> str:
     if (Path(base) / MERGED).is_file():
         return str(json.loads((Path(base) / MERGED).read_text("utf-8"))["schema"])
     return str(RECIPES.get(base, {}).get("schema", "paper"))
+
+
+def _warn_of_another_test(
+    name: str, about: Mapping[str, Any], config: EvaluationConfig
+) -> None:
+    """Point out that a model was trained for something else than it is tested in."""
+    trained, tested = (
+        f"{setting} tasks of {horizon} stages after {support} "
+        f"demonstration{'s' * (support != 1)}"
+        for setting, horizon, support in (
+            (about["setting"], about["horizon"], about["support"]),
+            (config.setting, config.horizon, config.support),
+        )
+    )
+    if trained != tested:
+        warnings.warn(
+            f"`{name}` was trained on {trained}: this test plays {tested}",
+            stacklevel=3,
+        )
+    elif isinstance(config.family, DarkroomFamily):
+        theirs = {f: about["family"].get(f) for f in ("size", "split", "pays")}
+        ours = {f: getattr(config.family, f) for f in theirs}
+        if theirs != ours:
+            warnings.warn(
+                f"`{name}` was trained in Darkrooms of {theirs}: this test plays "
+                f"{ours}, where goals may be among those that it was trained on",
+                stacklevel=3,
+            )
+
+
+def check_backend(name: str, backend: str | None) -> None:
+    """Raise `ValueError` where vLLM is to play a run folder."""
+    if backend == "vllm" and not name.startswith("icl:"):
+        raise ValueError(
+            f"vLLM takes whole models: `sdm merge {name} --out MERGED`, then "
+            "`--policy icl:./MERGED`"
+        )
 
 
 def language_model_policy(
@@ -47,12 +87,8 @@ def language_model_policy(
 
     """
     begin: Callable[[Sequence[Tokens]], Rows]
+    check_backend(name, backend)
     if backend == "vllm":
-        if not name.startswith("icl:"):
-            raise ValueError(
-                f"vLLM takes whole models: `sdm merge {name} --out MERGED`, then "
-                "`--policy icl:./MERGED`"
-            )
         if quantize:
             raise ValueError("vLLM takes a base as it is: leave out `--quantize`")
         base = name.removeprefix("icl:")
@@ -69,20 +105,25 @@ def language_model_policy(
         run = load_run(Path(name))
         begin, tokenizer = partial(CachedRows, run.model), run.tokenizer
         wording = run.config["schema"]
-        trained, tested = (
-            f"over {horizon} stages after {support} demonstrations"
-            for horizon, support in (
-                (run.horizon, run.config["support"]),
-                (bed.config.horizon, bed.config.support),
-            )
-        )
-        if trained != tested:
+        about = {
+            "setting": run.setting,
+            "horizon": run.horizon,
+            "family": run.family,
+            "support": run.config["support"],
+        }
+        _warn_of_another_test(name, about, bed.config)
+    if (merged := Path(name.removeprefix("icl:")) / MERGED).is_file():
+        about = json.loads(merged.read_text("utf-8"))
+        _warn_of_another_test(name, about, bed.config)
+        if wording != about["schema"]:
             warnings.warn(
-                f"`{name}` was trained {trained}: this test plays {tested}",
+                f"`{name}` was trained in the schema {about['schema']}: it is read in "
+                f"{wording}",
                 stacklevel=2,
             )
     support, family = episodes_of(bed.support), bed.config.family
     written = schema_for(wording, family.grid)
+    check_tokenizer(tokenizer, written, family.actions)
 
     def make(group: slice) -> LanguageModelPolicy:
         return LanguageModelPolicy(

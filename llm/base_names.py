@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+EMBEDDED = ("smollm2", "tiny")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf")
+TOKENISERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
 
 class UnknownBaseError(ValueError):
     """A name that no base model can have."""
@@ -15,7 +19,33 @@ class UnknownBaseError(ValueError):
 
 def check_base_name(name: str) -> None:
     """Raise `UnknownBaseError` unless `name` can be a base; loads nothing."""
-    if name in ("smollm2", "tiny") or Path(name).is_dir():
+    if name in EMBEDDED:
+        return
+    if name and Path(name).is_dir():
+        _check_folder(Path(name))
         return
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UnknownBaseError(f"unknown base `{name}`")
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `UnknownBaseError` for a folder that holds no model, and say what it is."""
+    if (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
+        raise UnknownBaseError(
+            f"`{folder}` is a run folder, not a base: it is a policy by itself "
+            f"(`--policy {folder}`), or a base after `sdm merge {folder} --out MERGED`"
+        )
+    for what, names in (
+        ("model: it has no config.json", ("config.json",)),
+        ("model: it has no weights", WEIGHTS),
+        ("usable base: it has no tokenizer", TOKENISERS),
+    ):
+        if not any(path for name in names for path in folder.glob(name)):
+            raise UnknownBaseError(f"`{folder}` is no {what}")
+
+
+def stored_name(name: str) -> str:
+    """What a run remembers of its base: of a folder, where it is from anywhere."""
+    if name in EMBEDDED or not Path(name).is_dir():
+        return name
+    return str(Path(name).resolve())

@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def load_base(
 
     Raises:
         UnknownBaseError: if there cannot be a base of this name.
+        NotABaseError: if it is no causal language model.
         BaseModelError: if the model is not there, or cannot be quantised.
 
     """
@@ -134,12 +135,41 @@ def load_base(
         )
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **trust)
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            source, output_loading_info=True, **options
+        )
+    model, loaded = found
+    _check_causal(name, model, loaded["missing_keys"])
+    known, there = model.get_input_embeddings().num_embeddings, len(tokenizer)
+    if there > known:
+        raise NotABaseError(
+            f"the tokenizer of `{name}` has {there} tokens and its model {known}: they "
+            "do not belong together"
+        )
+    if tokenizer.pad_token_id is None:  # any will do: padding is never looked at
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     if not quantize:
         move(model)
     return model, tokenizer
+
+
+class NotABaseError(ValueError):
+    """What was loaded is no causal language model."""
+
+    hint = "a base predicts the next token, as Llama, GPT-2 or SmolLM2 do"
+
+
+def _check_causal(name: str, model: PreTrainedModel, missing: Collection[str]) -> None:
+    """Raise `NotABaseError` for a model of another kind that was made to fit."""
+    kinds = getattr(model.config, "architectures", None) or []
+    causal = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    if kinds and not any(kind.endswith(causal) for kind in kinds):
+        raise NotABaseError(f"`{name}` is a {kinds[0]}: not a causal language model")
+    if missing:
+        raise NotABaseError(
+            f"`{name}` lacks {len(missing)} weights of a causal language model, such "
+            f"as {min(missing)}"
+        )
 
 
 def base_source(name: str) -> str:
@@ -168,8 +198,17 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"cannot load the base `{name}`: {first}") from error
+        text = str(error).strip()
+        if "Unrecognized configuration class" in text:
+            raise NotABaseError(f"`{name}` is not a causal language model") from error
+        first = text.splitlines()[0]
+        hint = ""
+        if not Path(name).is_dir():
+            hint = (
+                f"there is no folder `{name}` in {Path.cwd()} either; a Hugging Face "
+                "id needs the network, and perhaps its owner's licence"
+            )
+        raise BaseModelError(f"cannot load the base `{name}`: {first}", hint) from error
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -22,7 +22,7 @@ from sdm.llm.runs import environment
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import folder_in_progress, write_atomically
+from sdm.solvers_jax.shards import PLAN, folder_in_progress, write_atomically
 
 HORIZON = 10
 # What the paper has the like of.
@@ -115,6 +115,11 @@ def run_demo(
             "policies": _evaluate(config, folder, progress),
         }
         _write_results(folder, report)
+        for run in training:
+            for name in ("config.yaml", "README.md", PLAN):
+                text = (folder / run / name).read_text(encoding="utf-8")
+                named = text.replace(str(data), str(out / "data"))
+                write_atomically(folder / run / name, named)
     return report
 
 

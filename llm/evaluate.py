@@ -294,7 +294,9 @@ def choose_policies(
     return list(dict.fromkeys(chosen))
 
 
-def check_policy(name: str, config: EvaluationConfig) -> None:
+def check_policy(
+    name: str, config: EvaluationConfig, *, backend: str | None = None
+) -> None:
     """Raise `ValueError` unless `name` can be a policy in a test; loads no model.
 
     It is a policy without learning, `dpt:RUN` or `cql:RUN`, `icl:BASE`, or the run
@@ -307,6 +309,11 @@ def check_policy(name: str, config: EvaluationConfig) -> None:
         check_learned(name, config)
         return
     if (Path(name) / "config.yaml").is_file():
+        from sdm.llm.acting import check_backend
+        from sdm.llm.runs import read_run
+
+        check_backend(name, backend)
+        read_run(Path(name))
         return
     if name.startswith("icl:"):
         check_base_name(name.removeprefix("icl:"))

@@ -33,13 +33,14 @@ from sdm.llm.reporter import Reporter
 from sdm.llm.runs import (
     RunRecord,
     copy_weights,
+    fingerprint,
     save_run,
     weights_folder,
     write_metrics,
 )
 from sdm.llm.serialize import Episode, schema_for
 from sdm.llm.texts import episodes_by_task, merge, split_tasks, training_texts
-from sdm.llm.tokens import tokenise
+from sdm.llm.tokens import check_tokenizer, tokenise
 from sdm.solvers_jax.families import family_of
 from sdm.solvers_jax.shards import read_manifest, read_shards
 
@@ -56,6 +57,7 @@ class FinetuneReport:
         tokens_per_second: training tokens, padding excluded, per second of training.
         seconds: of training and validation.
         steps: optimiser steps.
+        processes: that shared each batch.
 
     """
 
@@ -64,6 +66,7 @@ class FinetuneReport:
     tokens_per_second: float
     seconds: float
     steps: int
+    processes: int
 
 
 def finetune(
@@ -121,16 +124,19 @@ def finetune(
         )
         for chosen in (train_tasks, held_out)
     ]
-    model, tokenizer = prepare_model(config)
-    train, validation = (
-        tokenise(tokenizer, schema, part, loss=config.loss) for part in texts
-    )
-    check_length(model, max(*train["length"], *validation["length"]))
+    share_of_batch(config, processes.num_processes)
     plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
     inputs = (Path(config.data), Path(config.base))
     with folder_of_all(
         out, plan, inputs=inputs, resume=resume, overwrite=overwrite
     ) as folder:
+        model, tokenizer = prepare_model(config)
+        found = fingerprint(model) if config.lora_rank else None
+        check_tokenizer(tokenizer, schema, family.actions)
+        train, validation = (
+            tokenise(tokenizer, schema, part, loss=config.loss) for part in texts
+        )
+        check_length(model, max(*train["length"], *validation["length"]))
         # Nothing is logged to the console: `Reporter` says what there is to say.
         trainer = ResumableTrainer(
             together=config.batch_size,
@@ -162,6 +168,7 @@ def finetune(
             setting=manifest["setting"],
             horizon=manifest["horizon"],
             family=manifest["family_config"],
+            base=found,
             training_texts=len(train),
         )
         write_metrics(folder, trainer.state.log_history)
@@ -195,8 +202,6 @@ def prepare_model(
         trust_remote_code=config.trust_remote_code,
     )
     if config.lora_rank == 0:
-        if config.quantize:
-            raise ValueError("a quantised base needs an adapter: lora_rank must be > 0")
         return model, tokenizer
     if config.quantize:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -248,18 +253,30 @@ def _memory_explained() -> Iterator[None]:
         ) from error
 
 
+def share_of_batch(config: FinetuneConfig, processes: int) -> int:
+    """Texts that a process takes at once.
+
+    Raises:
+        ValueError: if that is not a whole number.
+
+    """
+    share, rest = divmod(config.batch_size, processes * config.accumulate)
+    if rest:
+        raise ValueError(
+            f"batch_size = {config.batch_size} cannot be shared out evenly: there are "
+            f"{processes} process{'es' * (processes > 1)}, and `--accumulate` is "
+            f"{config.accumulate}"
+        )
+    return share
+
+
 def _training_arguments(
     config: FinetuneConfig, folder: Path, processes: int
 ) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     if config.quantize and not gpu:
         warnings.warn("no GPU: the optimiser, AdamW, is not paged", stacklevel=3)
-    share, rest = divmod(config.batch_size, processes * config.accumulate)
-    if rest:
-        raise ValueError(
-            f"batch_size = {config.batch_size} cannot be shared out evenly to "
-            f"{processes} processes in {config.accumulate} pieces"
-        )
+    share = share_of_batch(config, processes)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=config.epochs,
@@ -327,4 +344,5 @@ def _report(trainer: Trainer) -> FinetuneReport:
         tokens_per_second=trainer.state.num_input_tokens_seen / seconds,
         seconds=seconds,
         steps=trainer.state.global_step,
+        processes=trainer.accelerator.num_processes,
     )

@@ -32,7 +32,9 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
         "base": loaded.config["base"],
         "schema": loaded.config["schema"],
         "support": loaded.config["support"],
+        "setting": loaded.setting,
         "horizon": loaded.horizon,
+        "family": loaded.family,
     }
     with folder_in_progress(out, about, inputs=(run,), overwrite=overwrite) as folder:
         model = loaded.model

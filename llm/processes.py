@@ -41,6 +41,10 @@ def first_decides(decision: bool) -> bool:
     return decisions[0]
 
 
+class FirstFailedError(ValueError):
+    """One of several processes has nothing to do, since the first one failed."""
+
+
 @contextmanager
 def folder_of_all(out: Path, plan: Mapping[str, Any], **options: Any) -> Iterator[Path]:
     """The folder in progress of `out`, which the first process makes and renames.
@@ -51,17 +55,23 @@ def folder_of_all(out: Path, plan: Mapping[str, Any], **options: Any) -> Iterato
         options: those of `shards.folder_in_progress`.
 
     Raises:
-        DatasetError: in the first process, if the folder cannot be begun; the launcher
-            then stops the others.
+        DatasetError: in the first process, if the folder cannot be begun.
+        FirstFailedError: in the others, then.
 
     """
     processes = join_processes()
     if not processes.is_main_process:
-        processes.wait_for_everyone()
+        if not first_decides(False):
+            raise FirstFailedError("the first process could not begin; it says why")
         yield partial_folder(out)
         processes.wait_for_everyone()
         return
-    with folder_in_progress(out, plan, **options) as folder:
-        processes.wait_for_everyone()
-        yield folder
-        processes.wait_for_everyone()
+    begun = False
+    try:
+        with folder_in_progress(out, plan, **options) as folder:
+            begun = first_decides(True)
+            yield folder
+            processes.wait_for_everyone()
+    finally:
+        if not begun:
+            first_decides(False)

@@ -9,7 +9,15 @@ are rank 16, LoRA α 32, learning rate 2e-4 and the recipes of the bases below.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sdm.llm.base_names import stored_name
 from sdm.solvers_jax.models import check_count
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "schema": ("paper", "compact"),
+    "demonstrations": ("optimal", "all"),
+    "loss": ("all", "actions"),
+    "quantize": ("nf4", None),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,34 @@ class FinetuneConfig:
     trust_remote_code: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a number or a name that makes no sense."""
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: must be one of "
+                    f"{', '.join(map(str, choices))}"
+                )
+        check_count("support", self.support, 0)
+        check_count("texts_per_task", self.texts_per_task, 1)
+        check_count("epochs", self.epochs, 1)
+        check_count("batch_size", self.batch_size, 1)
+        check_count("accumulate", self.accumulate, 1)
+        check_count("lora_rank", self.lora_rank, 0)
+        check_count("lora_alpha", self.lora_alpha, 1)
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(
+                f"lora_dropout = {self.lora_dropout}: must be 0 or more, and below 1"
+            )
+        if self.quantize and not self.lora_rank:
+            raise ValueError("a quantised base needs an adapter: lora_rank must be > 0")
+        if self.tasks is not None:
+            check_count("tasks", self.tasks, 2)  # one of them to validate
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
+            )
+
 
 # What differs from the defaults above, per base: what experiments/recipes found.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -99,24 +135,7 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = RECIPES.get(base, {}) | chosen
+    base = stored_name(base)
     if options.get("quantize") == "none":
         options["quantize"] = None
-    config = FinetuneConfig(data=data, base=base, seed=seed, **options)
-    check_count("support", config.support, 0)
-    check_count("texts_per_task", config.texts_per_task, 1)
-    check_count("epochs", config.epochs, 1)
-    check_count("batch_size", config.batch_size, 1)
-    check_count("accumulate", config.accumulate, 1)
-    check_count("lora_rank", config.lora_rank, 0)
-    check_count("lora_alpha", config.lora_alpha, 1)
-    if not 0 <= config.lora_dropout < 1:
-        raise ValueError(
-            f"lora_dropout = {config.lora_dropout}: must be 0 or more, and less than 1"
-        )
-    if config.tasks is not None:
-        check_count("tasks", config.tasks, 2)  # one of them to validate
-    if not 0 < config.learning_rate < 1:
-        raise ValueError(
-            f"learning_rate = {config.learning_rate}: must lie between 0 and 1"
-        )
-    return config
+    return FinetuneConfig(data=data, base=base, seed=seed, **options)

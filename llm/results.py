@@ -95,7 +95,7 @@ def gap_table(
             name,
             f"{row['gap_percent']:.2f}",
             "one task" if low is None else f"{low:.2f} … {high:.2f}",
-            "" if exact is None else f"{exact:.2f}",
+            "" if exact is None else f"{round(exact, 2) + 0:.2f}",
         ]
         if paper:
             cells.append(paper.get(name, ""))
@@ -105,7 +105,7 @@ def gap_table(
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
             _percent(row["work_agreement"], ".1f"),
-            _percent(row["invalid_mass"], ".2g"),
+            _percent(row["invalid_mass"], ".3g"),
             f"{row['seconds']:.1f}",
         ]
         table.add_row(*cells)

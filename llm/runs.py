@@ -8,9 +8,11 @@ adapter/        LoRA weights (safetensors) and tokeniser, or
 model/          all weights (safetensors) and tokeniser, where all were trained
 """
 
+import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -47,6 +49,7 @@ class RunRecord:
         setting: of the training data: mdp, pomdp or apomdp.
         horizon: of the training data.
         family: where its tasks come from.
+        base: fingerprint of the base under an adapter; None where there is none.
         training_texts: how many there were.
 
     """
@@ -56,6 +59,7 @@ class RunRecord:
     setting: str
     horizon: int
     family: Mapping[str, Any]
+    base: str | None
     training_texts: int
 
 
@@ -124,6 +128,7 @@ def save_run(
         "setting": record.setting,
         "horizon": record.horizon,
         "family": dict(record.family),
+        "base": record.base,
         "finetune": dict(record.config),
     }
     write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
@@ -156,7 +161,28 @@ trained on, in the same wording, and nothing else.
 """
 
 
-def _with_adapter(base: CausalModel, weights: Path) -> PeftModel:
+def fingerprint(base: CausalModel) -> str:
+    """What tells a base from another of the same name: a hash of some of its weights.
+
+    Of the embeddings' first rows and of the norms, which no 4-bit quantisation touches,
+    in bfloat16: that is what they are on an accelerator.
+    """
+    digest = hashlib.sha256()
+    embeddings = base.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding)
+    table = embeddings.weight[:64]
+    norms = (
+        w
+        for n, w in base.named_parameters()
+        if w.ndim == 1 and ("norm" in n or "ln_" in n)
+    )
+    for weight in (table, *norms):
+        plain = weight.detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
     """The base with the adapter that was trained on it.
 
     Raises:
@@ -166,11 +192,79 @@ def _with_adapter(base: CausalModel, weights: Path) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, str(weights))
     except (RuntimeError, ValueError) as error:
+        text = str(error)
+        shapes = re.search(
+            r"size mismatch for (\S+):.*?shape (.*?) from.*?is (.*?)\.?$",
+            text,
+            re.DOTALL | re.MULTILINE,
+        )
+        what = "it has other layers"
+        if shapes:
+            layer, own, there = shapes.groups()
+            what = f"{layer} is {own} in the adapter and {there} there"
         raise DatasetError(
-            f"the adapter `{weights}` does not fit its base: "
-            f"{str(error).strip().splitlines()[0]}",
+            f"the adapter `{weights}` does not fit its base `{name}`: {what}",
             "it was trained on another model of the same name",
         ) from error
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """What `config.yaml` of a run folder says.
+
+    Attributes:
+        config: the fine-tuning configuration.
+        setting: of the training data.
+        horizon: of the training data.
+        family: where its tasks come from.
+        base: the fingerprint of the base under an adapter.
+
+    """
+
+    config: dict[str, Any]
+    setting: str
+    horizon: int
+    family: dict[str, Any]
+    base: str | None
+
+
+def read_run(folder: Path) -> RunHeader:
+    """What is in a run folder, without loading it.
+
+    Raises:
+        DatasetError: if `folder` is not a run folder, of another version, or lacks
+            something.
+
+    """
+    path, again = folder / "config.yaml", "train it again with `sdm finetune`"
+    try:
+        header = yaml.safe_load(path.read_text(encoding="utf-8"))
+        version, config = header["run_version"], header["finetune"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"`{folder}` is not a run folder: {path.name} is missing or damaged",
+            "make one with `sdm finetune --out FOLDER`",
+        ) from error
+    if version != RUN_VERSION:
+        raise DatasetError(
+            f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
+            again,
+        )
+    try:
+        FinetuneConfig(**config)
+        about = (header["setting"], header["horizon"], header["family"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"`{path}` is damaged: {error}", again) from error
+    weights = weights_folder(folder, config["lora_rank"])
+    needed = ["*.safetensors", "tokenizer*.json"]
+    needed += ["adapter_config.json"] if config["lora_rank"] else ["config.json"]
+    for pattern in needed:
+        if not any(weights.glob(pattern)):
+            what = "weights" if pattern == needed[0] else pattern.replace("*", "")
+            raise DatasetError(
+                f"`{folder}` has no {what}: `{weights}` is missing or not whole", again
+            )
+    return RunHeader(config, *about, header.get("base"))
 
 
 def load_run(folder: Path, **options: str | None) -> LoadedRun:
@@ -181,47 +275,40 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
         options: `quantize`, where the base is to be loaded otherwise than trained.
 
     Raises:
-        DatasetError: if `folder` is not a run folder, or of another version.
+        DatasetError: if `folder` is not a whole run folder, of another version, or its
+            adapter was trained on another base.
         BaseModelError: if the adapter's base cannot be had.
 
     """
-    path = folder / "config.yaml"
-    try:
-        header = yaml.safe_load(path.read_text(encoding="utf-8"))
-        version, config = header["run_version"], header["finetune"]
-        about = (header["setting"], header["horizon"], header["family"])
-        FinetuneConfig(**config)
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"`{folder}` is not a run folder: {path.name} is missing or damaged",
-            "make one with `sdm finetune --out FOLDER`",
-        ) from error
-    if version != RUN_VERSION:
-        raise DatasetError(
-            f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
-            "train it again with `sdm finetune`",
-        )
+    header = read_run(folder)
+    config = header.config
     weights = weights_folder(folder, config["lora_rank"])
-    if not any(weights.glob("*.safetensors")):
-        raise DatasetError(
-            f"`{folder}` has no weights: `{weights}` is missing or empty",
-            "train it again with `sdm finetune`",
-        )
     model: CausalModel
     try:
+        tokenizer = AutoTokenizer.from_pretrained(weights)
         if config["lora_rank"]:
             base, _ = load_base(
                 config["base"],
                 quantize=options.get("quantize", config["quantize"]),
+                seed=config["seed"],  # which decides the weights of `tiny`
                 trust_remote_code=config["trust_remote_code"],
             )
-            model = _with_adapter(base, weights)
+            found = fingerprint(base)
+            model = _with_adapter(base, weights, config["base"])
+            if found != header.base:
+                raise DatasetError(
+                    f"the adapter `{weights}` was trained on other weights than those "
+                    f"of `{config['base']}`: their fingerprint was {header.base}, and "
+                    f"is {found}",
+                    "put the weights of then in their place, or train it again",
+                )
         else:
             model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
             move(model)
-        tokenizer = AutoTokenizer.from_pretrained(weights)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise DatasetError(
             f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
         ) from error
-    return LoadedRun(model.eval(), tokenizer, config, *about)
+    return LoadedRun(
+        model.eval(), tokenizer, config, header.setting, header.horizon, header.family
+    )

@@ -1,12 +1,12 @@
 """Texts as token ids with labels; a label of -100 is not trained on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.serialize import Schema
+from sdm.llm.serialize import Episode, Schema
 from sdm.llm.texts import TrainingText
 
 IGNORED = -100
@@ -29,12 +29,8 @@ def tokenise(
         loss: `all` labels every token but the first, which nothing precedes; `actions`
             those that share a character with an action.
 
-    Raises:
-        ValueError: if the tokeniser does not know a character.
-
     """
     encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
-    _check_known(tokenizer, texts, encoded)
     labels = []
     for text, ids, offsets in zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
@@ -50,22 +46,33 @@ def tokenise(
     )
 
 
-def _check_known(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[TrainingText],
-    encoded: Mapping[str, Any],
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, schema: Schema, actions: int
 ) -> None:
-    """Raise `ValueError` where a piece of a text is the unknown token."""
-    unknown = tokenizer.unk_token_id
-    if unknown is None:
-        return
-    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    for text, ids, offsets in rows:
-        if unknown in ids:
-            start, end = offsets[ids.index(unknown)]
+    """Raise `ValueError` unless a fast tokeniser has all that a schema writes.
+
+    Some tokenisers make what they lack an unknown token; others leave it out.
+    """
+    rounds = range(max(10, actions))
+    episode = Episode(
+        tuple(rounds),
+        tuple(i % actions for i in rounds),
+        tuple(float(i % 2) for i in rounds),
+    )
+    text = schema.render(episode) + "\n" + schema.render(episode)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    covered = set()
+    for token, (start, end) in zip(
+        encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        if token != tokenizer.unk_token_id:
+            covered |= set(range(start, end))
+    for place, character in enumerate(text):
+        if place not in covered and character != " ":  # part of the next token
             raise ValueError(
-                f"the base's tokeniser has no token for {text.text[start:end]!r} in "
-                "the texts: choose another `--schema`, or another base"
+                f"the base's tokeniser has no token for {character!r}, which the "
+                f"schema `{schema.name}` writes: choose another `--schema`, or another "
+                "base"
             )
 
 

@@ -26,16 +26,7 @@ FORMAT = "sdm trajectories"
 SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
-# A folder is only ever replaced if it holds one of these: it is then one of ours.
-MARKS = (
-    MANIFEST,
-    PLAN,
-    PLAN + ".tmp",
-    "config.yaml",
-    "policy.json",
-    "results.json",
-    "merged.json",
-)
+MADE_BY = {"made_by": "sdm"}  # in the plan of every folder, which stays in it
 
 # Column -> (type, its axes, what it is). Lists have one entry a stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
@@ -207,6 +198,16 @@ def _begin(
 ) -> Path:
     """Make or reopen the partial folder of the folder `out`, and return it."""
     if out.exists() and not overwrite:
+        if not _is_ours(out):
+            raise DatasetError(
+                f"`{out}` exists already, and was not written by sdm",
+                "choose another name",
+            )
+        if resume and _read_plan(out) == _as_read(plan):
+            raise DatasetError(
+                f"`{out}` is finished already: there is nothing to resume",
+                "use it; or `--overwrite` without `--resume` makes it again",
+            )
         raise DatasetError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
         )
@@ -222,7 +223,7 @@ def _begin_partial(
 ) -> Path:
     """Make or reopen the partial folder of `out`, whatever that is."""
     _check_replaceable(partial_folder(out))
-    partial, text = partial_folder(out), json.dumps(plan, indent=2) + "\n"
+    partial = partial_folder(out)
     if partial.exists() and not resume:
         if not overwrite:
             raise DatasetError(
@@ -231,24 +232,62 @@ def _begin_partial(
             )
         shutil.rmtree(partial)
     if (partial / PLAN).exists():
-        if (partial / PLAN).read_text(encoding="utf-8") != text:
+        if changed := _difference(_read_plan(partial), _as_read(plan)):
             raise DatasetError(
-                f"`{partial}` was begun with other options",
+                f"`{partial}` was begun with other options: {changed}",
                 f"repeat those in `{partial / PLAN}`, or pass `--overwrite` without "
                 "`--resume` to start again",
             )
     else:
         with _writing(out):
             partial.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({**MADE_BY, **plan}, indent=2) + "\n"
             write_atomically(partial / PLAN, text)
     return partial
 
 
+def _as_read(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as it comes back from its file."""
+    read: dict[str, Any] = json.loads(json.dumps({**MADE_BY, **plan}))
+    return read
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    """How a folder was, or was to be, made; nothing where it does not say."""
+    try:
+        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def _difference(before: Any, now: Any, name: str = "") -> str:
+    """The first value that differs between two plans, in words; "" if none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = (
+            _difference(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+            for key in [*before, *(key for key in now if key not in before)]
+        )
+        return next(filter(None, found), "")
+    if before == now:
+        return ""
+    if isinstance(before, list) or isinstance(now, list):
+        return f"{name} differs"
+    return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder, or one in progress, is this package's work."""
+    if not folder.is_dir():
+        return False
+    if _read_plan(folder).items() >= MADE_BY.items():
+        return True
+    return [path.name for path in folder.iterdir()] in ([], [PLAN + ".tmp"])
+
+
 def _check_replaceable(folder: Path) -> None:
     """Raise `DatasetError` for a folder with other content than this package's."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not any((folder / mark).is_file() for mark in MARKS):
+    if folder.exists() and not _is_ours(folder):
         raise DatasetError(
             f"`{folder}` was not written by sdm: it is not replaced",
             "choose another name, or remove it yourself",
@@ -257,7 +296,6 @@ def _check_replaceable(folder: Path) -> None:
 
 def _finish(partial: Path, out: Path) -> None:
     """Give a finished folder its name, replacing what had it."""
-    (partial / PLAN).unlink()
     if out.exists():
         shutil.rmtree(out)
     os.replace(partial, out)

@@ -96,7 +96,7 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
     options = {"schema": "compact", "support": 7}
     run = LoadedRun(base, tokenizer, options, "mdp", horizon=3, family={})
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
-    with pytest.warns(UserWarning, match="trained over 3 stages after 7 demonstr"):
+    with pytest.warns(UserWarning, match="mdp tasks of 3 stages after 7 demonstr"):
         language_model_policy("some-run", bed)
 
 

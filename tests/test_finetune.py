@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +17,23 @@ from peft import PeftModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5Model,
     ViTConfig,
     ViTModel,
 )
 
-from sdm.llm.acting import default_schema
-from sdm.llm.bases import BaseModelError, ContextError, load_base, tiny_tokenizer
+from sdm.llm.acting import default_schema, language_model_policy
+from sdm.llm.bases import ContextError, load_base, tiny_model, tiny_tokenizer
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.evaluate import check_policy
 from sdm.llm.finetune import (
     OutOfMemoryError,
     finetune,
@@ -34,8 +42,9 @@ from sdm.llm.finetune import (
 )
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
-from sdm.llm.runs import load_run
+from sdm.llm.runs import load_run, read_run
 from sdm.llm.serialize import SCHEMAS
+from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax import EnergyFamily
@@ -300,7 +309,8 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
         ({"support": -1}, "support = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
         ({"learning_rate": float("inf")}, "learning_rate = inf"),
-        ({"quantize": "nf4"}, "not quantised"),
+        ({"quantize": "nf4"}, "a quantised base needs an adapter"),
+        ({"quantize": "nf4", "lora_rank": 2}, "it is not quantised"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
@@ -528,7 +538,17 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(base)
-    with pytest.raises(ValueError, match=r"has no token for '(\\n|c)' in"):
+    with pytest.raises(ValueError, match="has no token for 'c', which the schema"):
+        finetune(quick(data, str(base)), tmp_path / "run")
+    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 3, 2, 1))
+    with pytest.raises(ValueError, match="no token for 'c'"):
+        language_model_policy(f"icl:{base}", bed, schema="compact")
+    # Byte-level pieces without an unknown token leave out what they lack.
+    letters = {c: i for i, c in enumerate("0123456789ab\u010a")}
+    dropping = Tokenizer(models.BPE(letters, []))
+    dropping.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=dropping).save_pretrained(base)
+    with pytest.raises(ValueError, match="no token for 'c'"):
         finetune(quick(data, str(base)), tmp_path / "run")
 
 
@@ -537,8 +557,26 @@ def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
     shutil.copytree(base, other)
     finetune(quick(data, str(other), epochs=1), tmp_path / "run")
     LlamaForCausalLM(LlamaConfig(**SMALL | {"hidden_size": 32})).save_pretrained(other)
-    with pytest.raises(DatasetError, match="does not fit its base"):
+    with pytest.raises(DatasetError, match=r"does not fit its base .* is .* there"):
         load_run(tmp_path / "run")
+    torch.manual_seed(1)
+    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(other)
+    with pytest.raises(DatasetError, match="trained on other weights than those"):
+        load_run(tmp_path / "run")
+
+
+def test_an_adapter_of_tiny_is_on_the_weights_of_its_seed(data, tmp_path):
+    options = {"lora_rank": 2, "lora_dropout": 0.0, "seed": 3, "epochs": 1}
+    finetune(recipe(str(data), "tiny", **options), tmp_path / "run")
+    found = load_run(tmp_path / "run").model.get_input_embeddings().weight
+    assert torch.equal(found, tiny_model(3).get_input_embeddings().weight)
+
+
+def test_a_run_remembers_where_its_base_is(data, base, monkeypatch):
+    monkeypatch.chdir(Path(base).parent)
+    assert quick(data, Path(base).name).base == str(Path(base).resolve())
+    assert quick(data, "smollm2").base == "smollm2"
+    assert quick(data, "owner/model").base == "owner/model"
 
 
 def test_a_base_that_is_no_language_model_is_refused(data, tmp_path):
@@ -546,10 +584,82 @@ def test_a_base_that_is_no_language_model_is_refused(data, tmp_path):
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = ViTConfig(image_size=8, patch_size=4, intermediate_size=32, **small)
     ViTModel(config).save_pretrained(tmp_path / "vit")
-    for name in ("empty", "vit"):
-        with pytest.raises(BaseModelError, match="cannot load the base"):
+    small = {**small, "intermediate_size": 32, "vocab_size": 64}
+    for kind in (BertModel, BertForMaskedLM):
+        kind(BertConfig(**small)).save_pretrained(tmp_path / kind.__name__)
+    LlamaModel(LlamaConfig(**SMALL)).save_pretrained(tmp_path / "headless")
+    config = LlamaConfig(**SMALL | {"vocab_size": 9})
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
+    T5Model(
+        T5Config(d_model=32, d_ff=32, num_layers=1, d_kv=8, vocab_size=64)
+    ).save_pretrained(tmp_path / "T5")
+    headed = json.loads((tmp_path / "headless/config.json").read_text())
+    headed["architectures"] = ["LlamaForCausalLM"]
+    headed["tie_word_embeddings"] = False
+    (tmp_path / "lacking").mkdir()
+    for file in (tmp_path / "headless").iterdir():
+        shutil.copy(file, tmp_path / "lacking")
+    (tmp_path / "lacking/config.json").write_text(json.dumps(headed))
+    finetune(quick(data, "tiny", epochs=1), tmp_path / "a-run")
+    for name, words in {
+        "empty": "is no model: it has no config.json",
+        "vit": "is no usable base: it has no tokenizer",
+        "a-run": "is a run folder, not a base",
+        "BertModel": "is a BertModel: not a causal language model",
+        "BertForMaskedLM": "is a BertForMaskedLM: not a causal",
+        "T5": "is not a causal language model",
+        "headless": "is a LlamaModel: not a causal language model",
+        "lacking": "lacks 1 weights of a causal .* such as lm_head.weight",
+        "small": "has 49 tokens and its model 9",
+    }.items():
+        if name not in ("empty", "vit", "a-run"):
+            tiny_tokenizer().save_pretrained(tmp_path / name)
+        with pytest.raises(ValueError, match=words):
             finetune(quick(data, str(tmp_path / name)), tmp_path / "run")
+    with pytest.raises(ValueError, match="unknown base ``"):
+        finetune(quick(data, ""), tmp_path / "run")
     assert not (tmp_path / "run.partial").exists()
+
+
+def test_what_is_wrong_is_said_before_a_model_is_loaded(data, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("loaded")
+
+    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
+    monkeypatch.setattr("sdm.llm.finetune.load_base", never)
+    for changes, words in (({}, "exists already"), ({"accumulate": 3}, "shared out")):
+        with pytest.raises(ValueError, match=words):
+            finetune(quick(data, "tiny", **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("adapter/tokenizer.json", "has no tokenizer.json"),
+        ("adapter/adapter_config.json", "has no adapter_config.json"),
+        ("adapter/adapter_model.safetensors", "has no weights"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_known_before_it_plays(
+    data, base, tmp_path, file, words
+):
+    finetune(quick(data, base, epochs=1), tmp_path / "run")
+    for path in (tmp_path / "run").glob(f"{Path(file).parent}/{Path(file).stem}*"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=words):
+        check_policy(str(tmp_path / "run"), EvaluationConfig(EnergyFamily(), 3, 2, 1))
+
+
+def test_a_damaged_configuration_is_known_before_it_plays(data, tmp_path):
+    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    whole = config.read_text()
+    for old, new in (("compact", "poem"), ("lora_rank: 0", "lora_rank: sixteen")):
+        config.write_text(whole.replace(old, new))
+        with pytest.raises(
+            DatasetError, match=r"config.yaml` is damaged: .*(schema|lora)"
+        ):
+            read_run(tmp_path / "run")
 
 
 def test_a_merged_model_is_the_run(data, base, tmp_path):

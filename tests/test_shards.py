@@ -111,6 +111,9 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, kind):
     if kind == "folder":
         out.mkdir()
         (out / "thesis.tex").write_text("…")
+        # Names that many a program uses.
+        (out / shards.MANIFEST).write_text("{}")
+        (out / shards.PLAN).write_text('{"a": 1}')
     else:
         out.write_text("…")
     with pytest.raises(DatasetError, match="was not written by sdm"):
@@ -145,17 +148,40 @@ def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
     assert (partial / "kept").exists() and not out.exists()
     with pytest.raises(DatasetError, match="unfinished run"):
         finish(out, plan)
-    with pytest.raises(DatasetError, match="begun with other options"):
+    with pytest.raises(DatasetError, match="other options: a was 1 and is 2"):
         finish(out, {"a": 2}, resume=True)
     finish(out, plan, resume=True)
     assert (out / "kept").exists() and not partial.exists()
-    assert not (out / shards.PLAN).exists()
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match="finished already: there is nothing"):
         finish(out, plan, resume=True)
+    with pytest.raises(DatasetError, match=r"exists already$"):
+        finish(out, {"a": 2}, resume=True)
     begin(out, {"a": 2}, overwrite=True)
     assert (out / shards.MANIFEST).exists()  # kept until the new one is whole
     finish(out, {"a": 3}, overwrite=True)
     assert "3" in (out / shards.MANIFEST).read_text() and not (out / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"x": {"a": 1, "b": [1]}}, {"x": {"a": 1, "b": [2]}}, "x.b differs"),
+        ({"x": {"a": 1}}, {"x": {"a": 1, "c": True}}, "x.c was null and is true"),
+        ({"x": "s"}, {}, 'x was "s" and is null'),
+    ],
+)
+def test_the_option_that_differs_is_named(tmp_path, before, now, words):
+    begin(tmp_path / "out", before)
+    with pytest.raises(DatasetError, match=f"options: {words}"):
+        finish(tmp_path / "out", now, resume=True)
+
+
+def test_a_kill_at_the_very_beginning_is_no_obstacle(tmp_path):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / f"{shards.PLAN}.tmp").write_text("{")
+    finish(tmp_path / "out", {}, overwrite=True)
+    assert (tmp_path / "out" / shards.PLAN).is_file()
 
 
 def test_a_failure_before_any_work_leaves_nothing(tmp_path):
