@@ -46,6 +46,6 @@ def _check_folder(folder: Path) -> None:
 
 def stored_name(name: str) -> str:
     """What a run remembers of its base: of a folder, where it is from anywhere."""
-    if name in EMBEDDED or not Path(name).is_dir():
+    if name in EMBEDDED or not name or not Path(name).is_dir():
         return name
     return str(Path(name).resolve())

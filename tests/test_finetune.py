@@ -657,7 +657,7 @@ def test_a_damaged_configuration_is_known_before_it_plays(data, tmp_path):
     for old, new in (("compact", "poem"), ("lora_rank: 0", "lora_rank: sixteen")):
         config.write_text(whole.replace(old, new))
         with pytest.raises(
-            DatasetError, match=r"config.yaml` is damaged: .*(schema|lora)"
+            DatasetError, match=r"(?s)config.yaml` is damaged: .*(schema|lora)"
         ):
             read_run(tmp_path / "run")
 
