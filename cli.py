@@ -29,10 +29,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool) -> bool:
     if asked:
         typer.echo(__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()

@@ -10,7 +10,8 @@ scored together with the terminator that follows an action in the text.
 share a row, which is copied where they part, so demonstrations are read once a task.
 Each stage feeds only new tokens. Rows may differ in length: padding, and tokens that a
 later tokenisation replaced, stay in the cache as masked columns, and every token
-carries its own position.
+carries its own position. A base that attends to a window of tokens would lose some to
+those columns: texts that do not fit its window are refused.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import torch
 from jaxtyping import Float
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel, check_length
+from sdm.llm.bases import CausalModel, ContextError, check_length
 
 Tokens = list[int]
 
@@ -155,6 +156,7 @@ class CachedRows:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Feed right-padded tokens; logits at the columns `keep`, and their mask."""
         device = self.model.device
+        self._check_window(max(map(len, new)))
         lengths = torch.tensor([len(ids) for ids in new], device=device)
         width = int(lengths.max())
         block = torch.tensor(
@@ -172,6 +174,21 @@ class CachedRows:
             logits_to_keep=keep,
         )
         return output.logits.float(), valid
+
+    def _check_window(self, width: int) -> None:
+        """Raise `ContextError` where columns outgrow what some layers attend to."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+        if window is None or "sliding_attention" not in kinds:
+            return
+        columns = self.mask.shape[1] + width
+        if columns > window:
+            raise ContextError(
+                f"texts take {columns} columns of the cache, and the model attends to "
+                f"a window of {window}: shorten them by `--schema compact`, a smaller "
+                "`--support` or a shorter horizon"
+            )
 
     @torch.no_grad()
     def _feed(self, new: Sequence[Tokens], start: Sequence[int]) -> torch.Tensor:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from sdm.llm.bases import ContextError, tiny_tokenizer
 from sdm.llm.scoring import CachedRows, encode, needs_terminator, split_candidates
@@ -126,6 +134,28 @@ def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
         # float32 through two layers, in another order of summation.
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
         assert np.ptp(wanted) > 0.1  # the scores do differ
+
+
+def test_texts_that_a_window_cuts_are_refused():
+    """Padding in the cache would push tokens out of the window."""
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0}
+    config = MistralConfig(vocab_size=50, sliding_window=6, **small, **heads)
+    torch.manual_seed(0)
+    window = MistralForCausalLM(config).eval()
+    rows = CachedRows(window, [[1, 2, 3]])
+    found = rows.score([[1, 2, 3, 4]], [[[5], [6]]], [0])
+    with torch.no_grad():
+        ids = torch.tensor([[1, 2, 3, 4]])
+        wanted = window(input_ids=ids).logits[0, -1].log_softmax(-1)[[5, 6]]
+    # Single precision, in another order of summation.
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+    with pytest.raises(ContextError, match=r"7 columns .* a window of 6"):
+        rows.score([[1, 2, 3, 4, 7, 8, 9]], [[[5], [6]]], [0])
+    full = Qwen2Config(
+        vocab_size=50, sliding_window=2, use_sliding_window=False, **small, **heads
+    )
+    CachedRows(Qwen2ForCausalLM(full).eval(), [[1, 2, 3]])
 
 
 def test_a_later_tokenisation_may_replace_tokens_that_were_fed(model):

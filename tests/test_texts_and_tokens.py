@@ -54,6 +54,17 @@ def test_a_tasks_texts_depend_on_the_seed_and_its_index_only():
     assert among != other
 
 
+def test_demonstrations_may_come_from_more_episodes_than_are_asked_about():
+    shown = tasks(episodes=9)
+    texts = training_texts(
+        tasks(), COMPACT, shown=shown, support=2, per_task=20, seed=0
+    )
+    seen = [[episode for _, episode in parts(text)] for text in texts]
+    assert {query for *_, query in seen} == set(range(5))
+    assert {episode for *support, _ in seen for episode in support} == set(range(9))
+    assert all(len(set(episodes)) == 3 for episodes in seen)
+
+
 def test_more_demonstrations_than_there_are_is_an_error():
     with pytest.raises(ValueError, match=r"need 6 trajectories .* task 0 has 5"):
         training_texts(tasks(), COMPACT, support=5, per_task=1, seed=0)
