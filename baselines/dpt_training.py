@@ -3,9 +3,10 @@
 A sample is a task, a query with its optimal action, and a context: either episodes of
 the oracle (`trajectories`, as Zhang, Aghaei, Saghafian, 2026, compare with) or
 transitions from uniformly random states and actions (`transitions`, as in the
-original). Where states are in sight, queries are uniformly random states and stages;
-where they are hidden, a moment of one of the oracle's episodes, whose past is then part
-of the context. The loss is the cross-entropy of the optimal action after every prefix
+original). Where states are in sight, half of the queries are uniformly random states,
+as in the original, and half are moments of the oracle's episodes: otherwise the one
+cell of a Darkroom where to stay is hardly ever asked about. Where states are hidden,
+all are such moments, and the episode's past is part of the context. The loss is the cross-entropy of the optimal action after every prefix
 of the context but the empty one.
 
 Original: AdamW, weight decay 1e-4, batches of 64, learning rate 1e-3. Ours: the
@@ -219,17 +220,19 @@ def sample(
         else random_transitions(around, pool.world, task, config.support * horizon)
     )
     length = context.seen.shape[-1]
+    own = _episodes(pool.played, task, order[:, -1:])
+    row = jnp.arange(size, dtype=jnp.int32)
+    met = own.observation[row, 0, stage]
     if pool.optimal is not None:
-        seen = jax.random.randint(where, (size,), 0, shape.symbols, jnp.int32)
+        anywhere = jax.random.randint(where, (size,), 0, shape.symbols, jnp.int32)
+        seen = jnp.where(row % 2 == 0, anywhere, met)
         stage = stage if shape.stages else jnp.zeros_like(stage)
         wanted = pool.optimal[task, stage, seen]
         weight = jnp.ones((size, length + 1), jnp.float32)
     else:
-        own = _episodes(pool.played, task, order[:, -1:])
         past = one_after_another(transitions_of(own))
         context = followed_by(context, past)
-        row = jnp.arange(size, dtype=jnp.int32)
-        seen, wanted = own.observation[row, 0, stage], own.action[row, 0, stage]
+        seen, wanted = met, own.action[row, 0, stage]
         place = jnp.arange(length + horizon + 1, dtype=jnp.int32)
         known = place[None] <= length + stage[:, None]
         weight = known.astype(jnp.float32)
