@@ -6,8 +6,8 @@ transitions from uniformly random states and actions (`transitions`, as in the
 original). Where states are in sight, half of the queries are uniformly random states,
 as in the original, and half are moments of the oracle's episodes: otherwise the one
 cell of a Darkroom where to stay is hardly ever asked about. Where states are hidden,
-all are such moments, and the episode's past is part of the context. The loss is the cross-entropy of the optimal action after every prefix
-of the context but the empty one.
+all are such moments, and the episode's past is part of the context. The loss is the
+cross-entropy of the optimal action after every prefix of the context but the empty one.
 
 Original: AdamW, weight decay 1e-4, batches of 64, learning rate 1e-3. Ours: the
 learning rate falls to zero along a cosine.
