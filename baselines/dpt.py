@@ -8,7 +8,9 @@ table; where they are hidden, the episode's own transitions follow them.
 Source: Lee, Xie, Pacchiano, Chandak, Finn, Nachum, Brunskill (2023), with their
 architecture: 4 pre-norm GPT-2 blocks of width 32, one head, learned positions, no
 dropout; a token is a linear map of one-hot (s, a, s') and r. Ours: the query's stage is
-part of its token where the horizon is short, since the optimal action depends on it.
+part of its token where the horizon is short, since the optimal action depends on it;
+a cell of a grid is one-hot in its row and in its column, so that goals that were never
+trained on are made of parts that were.
 """
 
 from collections.abc import Mapping
@@ -54,6 +56,7 @@ class DPTShape:
 
     Attributes:
         symbols: things there are to be seen.
+        grid: columns of the grid whose cells these are; 0 where they are numbers.
         actions: things there are to be done.
         stages: of the query, one-hot in its token; 0 where it does not count.
         length: transitions in the longest context.
@@ -67,9 +70,16 @@ class DPTShape:
     actions: int
     stages: int
     length: int
+    grid: int = 0
     layers: int = 4
     width: int = 32
     heads: int = 1
+
+    @property
+    def features(self) -> int:
+        """Numbers in a token."""
+        seen = 2 * self.grid if self.grid else self.symbols
+        return 2 * seen + self.actions + 1 + self.stages
 
 
 class DPT(nn.Module):
@@ -113,13 +123,21 @@ def tokens_of(
     def one_hot(index: Int[Array, "*I"], size: int) -> Float[Array, "*I C"]:
         return jax.nn.one_hot(index, size, dtype=jnp.float32)  # zeros for -1
 
+    def seen_as(index: Int[Array, "*I"]) -> Float[Array, "*I C"]:
+        if not shape.grid:
+            return one_hot(index, shape.symbols)
+        row, column = jnp.divmod(index, jnp.asarray(shape.grid, index.dtype))
+        column = jnp.where(index < 0, -1, column)
+        both = one_hot(row, shape.grid), one_hot(column, shape.grid)
+        return jnp.concatenate(both, axis=-1)
+
     def token(
         seen: Array, action: Array, following: Array, reward: Array, stage: Array
     ) -> Array:
         parts = (
-            one_hot(seen, shape.symbols),
+            seen_as(seen),
             one_hot(action, shape.actions),
-            one_hot(following, shape.symbols),
+            seen_as(following),
             reward.astype(jnp.float32)[..., None],
             one_hot(stage, shape.stages),
         )

@@ -169,6 +169,7 @@ def shape_for(config: DPTConfig, made: OracleConfig) -> DPTShape:
         # A goal is looked for in the same way at every stage.
         stages=0 if isinstance(made.family, DarkroomFamily) else made.horizon,
         length=(config.support + hidden) * made.horizon,
+        grid=made.family.grid or 0,
         layers=config.layers,
         width=config.width,
         heads=config.heads,
@@ -298,9 +299,8 @@ def train_dpt(
         weight_decay=config.weight_decay,
     )
     root = jax.random.key(config.seed)
-    features = 2 * shape.symbols + shape.actions + 1 + shape.stages
     params = DPT(shape).init(
-        jax.random.fold_in(root, 0), jnp.zeros((1, 2, features), jnp.float32)
+        jax.random.fold_in(root, 0), jnp.zeros((1, 2, shape.features), jnp.float32)
     )
     state: dict[str, Any] = {
         "step": np.int64(0),

@@ -73,6 +73,18 @@ def test_tokens_are_the_query_then_one_hot_transitions():
     np.testing.assert_array_equal(tokens, [query, shown])
 
 
+def test_a_cell_is_told_by_its_row_and_its_column():
+    shape = DPTShape(symbols=9, actions=2, stages=0, length=1, grid=3)
+    context = Transitions(
+        jnp.array([5]), jnp.array([0]), jnp.array([-1]), jnp.array([1.0])
+    )
+    tokens = tokens_of(shape, jnp.int32(6), jnp.int32(0), context)
+    nothing = [0] * 6
+    assert tokens.shape[-1] == shape.features
+    np.testing.assert_array_equal(tokens[0], [0, 0, 1, 1, 0, 0, 0, 0, *nothing, 0])
+    np.testing.assert_array_equal(tokens[1], [0, 1, 0, 0, 0, 1, 1, 0, *nothing, 1])
+
+
 def test_a_transition_ends_in_what_was_seen_next(data):
     pool, _ = pool_of(data)
     played = jax.tree.map(lambda x: x[:2], pool.played)

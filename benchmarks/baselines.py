@@ -1,0 +1,71 @@
+"""Time of all policies without learning: 100 tasks x 30 episodes x T = 20.
+
+`python benchmarks/baselines.py [--setting mdp] [--horizon 20]` plays every policy that
+fits twice, in one process: the first time with compilation, the second without. Apart
+are the oracle that all are measured by (`test bed`), making the policy, playing it, and
+comparing each of its decisions to the oracle's.
+"""
+
+import argparse
+import itertools
+import time
+
+import jax
+
+from sdm.baselines.by_name import baseline, names
+from sdm.commands.console import start_jax
+from sdm.llm.test_bed import EvaluationConfig, TestBed, agreement, make_test_bed
+from sdm.solvers_jax.families import EnergyFamily
+from sdm.solvers_jax.rollout import rollout, task_keys
+from sdm.solvers_jax.streams import Stream, stream_key
+
+
+def seconds_of(name: str, bed: TestBed) -> tuple[float, float, float]:
+    """Seconds of making a policy, playing it, and comparing it to the oracle."""
+    config, times = bed.config, [time.perf_counter()]
+    made = baseline(name, bed)
+    jax.block_until_ready((jax.tree.leaves(made.policy), made.value))
+    times.append(time.perf_counter())
+    keys = task_keys(stream_key(config.seed, Stream.TEST_EPISODES), config.tasks)
+    played = rollout(
+        keys,
+        bed.tasks.world,
+        made.policy,
+        horizon=config.horizon,
+        episodes=config.trajectories,
+    )
+    jax.block_until_ready(played)
+    times.append(time.perf_counter())
+    agreement(bed, played)
+    times.append(time.perf_counter())
+    making, playing, comparing = (b - a for a, b in itertools.pairwise(times))
+    return making, playing, comparing
+
+
+def main() -> None:
+    """Print a table for one setting."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--setting", default="mdp", choices=("mdp", "pomdp", "apomdp"))
+    parser.add_argument("--horizon", type=int, default=20)
+    parser.add_argument("--tasks", type=int, default=100)
+    options = parser.parse_args()
+    start_jax(every_core=True)
+    config = EvaluationConfig(
+        EnergyFamily(), options.horizon, options.tasks, 30, setting=options.setting
+    )
+    start = time.perf_counter()
+    bed = make_test_bed(config)
+    print(f"{config.setting}, T = {config.horizon}, {config.tasks} x 30 episodes")
+    print(f"test bed, with compilation: {time.perf_counter() - start:.1f} s\n")
+    print("| policy | first time, s | making | playing | comparing |")
+    print("|---|---|---|---|---|")
+    total = [0.0] * 4
+    for name in names(config.setting):
+        first, row = sum(seconds_of(name, bed)), seconds_of(name, bed)
+        total = [a + b for a, b in zip(total, (first, *row), strict=True)]
+        print(f"| {name} | {first:.2f} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
+    print("| **all** | " + " | ".join(f"{x:.2f}" for x in total) + " |")
+
+
+if __name__ == "__main__":
+    main()
