@@ -62,6 +62,13 @@ class CQLConfig:
         """Raise `ValueError` for numbers that make no sense."""
         check_count("steps", self.steps, 1)
         check_count("batch_size", self.batch_size, 1)
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
+            )
+        if not self.conservative >= 0:
+            raise ValueError(f"conservative = {self.conservative}: must be 0 or more")
 
 
 def features(
@@ -93,6 +100,7 @@ def train_cql(
 
     Raises:
         DatasetError: if the data cannot be read or `out` cannot be begun.
+        FloatingPointError: if the training diverges.
 
     """
     manifest = read_manifest(Path(config.data))
@@ -106,7 +114,11 @@ def train_cql(
     plan = {"cql": dataclasses.asdict(config), "data": manifest["shards"]}
     with (
         folder_in_progress(
-            out, plan, inputs=(Path(config.data),), overwrite=overwrite
+            out,
+            plan,
+            inputs=(Path(config.data),),
+            overwrite=overwrite,
+            resumable=False,
         ) as folder,
         _quiet_and_seeded(config.seed),
     ):
@@ -115,6 +127,7 @@ def train_cql(
         from d3rlpy.dataset import MDPDataset
         from d3rlpy.logging import NoopAdapterFactory
 
+        device = "cuda:0" if torch.cuda.is_available() else "cpu:0"
         episodes = MDPDataset(
             features(seen, stage, symbols, horizon).reshape(-1, symbols + 1),
             action.reshape(-1),
@@ -129,12 +142,15 @@ def train_cql(
             learning_rate=config.learning_rate,
             alpha=config.conservative,
             target_update_interval=TARGET_INTERVAL,
-        ).create(device="cuda:0" if torch.cuda.is_available() else "cpu:0")
+        ).create(device=device)
+        # d3rlpy runs whole epochs only: their length must divide the steps.
+        lengths = range(min(1000, config.steps), 0, -1)
+        between = next(n for n in lengths if config.steps % n == 0)
         start = time.monotonic()
         log = learner.fit(
             episodes,
             n_steps=config.steps,
-            n_steps_per_epoch=min(1000, config.steps),
+            n_steps_per_epoch=between,
             logger_adapter=NoopAdapterFactory(),
             show_progress=False,
             callback=lambda learner, epoch, step: progress(step, config.steps),
@@ -144,7 +160,11 @@ def train_cql(
         q = learner.predict_value(
             features(every[1], every[0], symbols, horizon), every[2]
         ).reshape(horizon, symbols, family.actions)
-        lines = [{"step": epoch * 1000, **metrics} for epoch, metrics in log]
+        lines = [{"step": epoch * between, **metrics} for epoch, metrics in log]
+        if not (np.isfinite(q).all() and np.isfinite(lines[-1]["loss"])):
+            raise FloatingPointError(
+                "the training diverged: a value is not finite; lower the learning rate"
+            )
         write_atomically(
             folder / "metrics.jsonl",
             "".join(json.dumps(line, default=float) + "\n" for line in lines),
@@ -165,7 +185,8 @@ def train_cql(
                 },
             ),
         )
-        save_policy_run(folder, run)
+        kind = torch.cuda.get_device_name() if device != "cpu:0" else "cpu"
+        save_policy_run(folder, run, packages=("d3rlpy", "torch", "numpy"), device=kind)
     return run
 
 

@@ -23,7 +23,7 @@ def prior(family: DarkroomFamily, tasks: int) -> Float[Array, "B S"]:
 
 
 def posterior(family: DarkroomFamily, support: Trajectory) -> Float[Array, "B S"]:
-    """What the demonstrations leave of that."""
+    """Probability of each goal, after the demonstrations of each task."""
     return jnp.asarray(
         family.goal_posterior(
             np.asarray(support.observation),
@@ -37,8 +37,8 @@ def plan_for_mean(
     family: DarkroomFamily, chance: Float[Array, "B S"], *, horizon: int
 ) -> TabularPolicy:
     """The optimal policy of the tasks that pay what is to be expected."""
-    paid = jnp.einsum("bg,gsa->bsa", chance, _every_room(family).reward)
     alike = family.mdp(jnp.zeros(len(chance), jnp.int32))
+    paid = family.expected_reward(chance)
     mean = MDP(alike.transition, paid, alike.initial, alike.discount)
     solution = backward_induction(mean, horizon=horizon)
     return deterministic(solution.policy, family.actions)
@@ -48,13 +48,8 @@ def sample_goals(
     family: DarkroomFamily, chance: Float[Array, "B S"], *, horizon: int
 ) -> PosteriorSampling:
     """Draw a goal before each episode, and plan for it."""
-    rooms = _every_room(family)
+    rooms = family.mdp(jnp.arange(family.states, dtype=jnp.int32))
     q = backward_induction(rooms, horizon=horizon).q
     return PosteriorSampling(
         Posterior(jnp.arange(family.states, dtype=float), chance), q, rooms
     )
-
-
-def _every_room(family: DarkroomFamily) -> MDP:
-    """The task of every goal."""
-    return family.mdp(jnp.arange(family.states, dtype=jnp.int32))

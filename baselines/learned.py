@@ -15,6 +15,7 @@ from sdm.baselines.dpt import (
 )
 from sdm.baselines.policy_runs import LearnedRun, load_policy_run
 from sdm.llm.test_bed import EvaluationConfig, TestBed
+from sdm.solvers_jax.families import DarkroomFamily
 from sdm.solvers_jax.policies import deterministic
 from sdm.solvers_jax.shards import DatasetError
 
@@ -51,13 +52,29 @@ def check_learned(name: str, config: EvaluationConfig) -> LearnedRun:
             f"`{name}` was trained for {next(words)}: the test is {next(words)}",
             "test it on such tasks, or train another",
         )
-    most = about.config.get("support")
-    if most is not None and not 1 <= config.support <= most:
-        raise DatasetError(
-            f"`{name}` reads 1 to {most} demonstrations: the test shows "
-            f"{config.support}",
-            f"pass `--support {most}`, or train with `--support {config.support}`",
-        )
+    if isinstance(config.family, DarkroomFamily):
+        rooms = DarkroomFamily(**about.family)
+        if rooms.pays != config.family.pays:
+            raise DatasetError(
+                f"`{name}` was trained for goals that pay by {rooms.pays}: those of "
+                f"the test pay by {config.family.pays}",
+                f"pass `--pays {rooms.pays}`",
+            )
+        if met := config.family.goals_met(rooms):
+            raise DatasetError(
+                f"`{name}` was trained on {met} of the goals that the test holds out",
+                f"pass `--split {rooms.split}`, with which it was trained",
+            )
+    if kind == "dpt":
+        most = int(about.config["support"])
+        # Where states are hidden, what follows the demonstrations has its place.
+        hidden = config.setting in ("pomdp", "apomdp")
+        if not (most if hidden else 1) <= config.support <= most:
+            raise DatasetError(
+                f"`{name}` reads {'' if hidden else '1 to '}{most} demonstrations: "
+                f"the test shows {config.support}",
+                f"pass `--support {most}`",
+            )
     return run
 
 

@@ -8,12 +8,11 @@ metrics.jsonl       the loss
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -63,11 +62,12 @@ class LearnedRun:
     about: PolicyRecord
 
 
-def save_policy_run(folder: Path, run: LearnedRun) -> None:
-    """Fill a policy's folder."""
+def save_policy_run(
+    folder: Path, run: LearnedRun, *, packages: Sequence[str], device: str
+) -> None:
+    """Fill a policy's folder, with the versions of the packages that learned it."""
     with temporary_name(folder / ARRAYS) as temporary:
         save_file(dict(run.arrays), temporary)
-    names = ("jax", "flax", "optax", "numpy")
     about = {
         "version": VERSION,
         "kind": run.kind,
@@ -75,8 +75,8 @@ def save_policy_run(folder: Path, run: LearnedRun) -> None:
         "environment": {
             "sdm": sdm.__version__,
             "python": platform.python_version(),
-            "device": jax.devices()[0].device_kind,
-            **{name: importlib.metadata.version(name) for name in names},
+            "device": device,
+            **{name: importlib.metadata.version(name) for name in packages},
         },
     }
     write_atomically(folder / ABOUT, json.dumps(about, indent=2) + "\n")
@@ -93,14 +93,9 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         version, found = about["version"], about["kind"]
-        record = PolicyRecord(
-            **{name: about[name] for name in PolicyRecord.__dataclass_fields__}
-        )
-        arrays = load_file(folder / ARRAYS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
-            f"`{folder}` holds no policy: {ABOUT} or {ARRAYS} is missing or damaged",
-            make,
+            f"`{folder}` holds no policy: {ABOUT} is missing or damaged", make
         ) from error
     if (version, found) != (VERSION, kind):
         raise DatasetError(
@@ -108,4 +103,14 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
             f"`{kind}` of version {VERSION} is asked for",
             make,
         )
+    try:
+        record = PolicyRecord(
+            **{name: about[name] for name in PolicyRecord.__dataclass_fields__}
+        )
+        arrays = load_file(folder / ARRAYS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DatasetError(
+            f"`{folder}` is not whole: {ABOUT} or {ARRAYS} is missing or damaged",
+            make,
+        ) from error
     return LearnedRun(kind, arrays, record)

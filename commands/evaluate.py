@@ -180,6 +180,9 @@ def evaluate(
                 believe=int(believe) if believe.isdecimal() else believe,
             )
 
+        def named(setting: str) -> str | None:
+            return reference and reference.replace("{setting}", setting)
+
         tests = {each: test_of(each, family) for each, family in families.items()}
         players = {
             each: choose_policies(policy, each, several=several) for each in settings
@@ -190,9 +193,11 @@ def evaluate(
         for each, names in players.items():
             for name in names:
                 check_policy(name, tests[each], backend=backend.value)
-            if reference is not None and reference not in names:
+            if not names:
+                fail(f"none of the policies plays {each} tasks")
+            if reference is not None and named(each) not in names:
                 fail(
-                    f"the reference `{reference}` does not play {each} tasks",
+                    f"the reference `{named(each)}` does not play {each} tasks",
                     f"it must be one of the policies: {', '.join(names)}",
                 )
         wording: dict[str, str | None] = {
@@ -218,11 +223,11 @@ def evaluate(
                     kept=None if kept is None else kept / each,
                     progress=bar,
                 )
-                _warn_of_odd_tasks(results)
+                _warn_of_odd_tasks(results, each)
                 reports[each] = {
                     "setting": each,
                     "config": dataclasses.asdict(test),
-                    "policies": result_rows(results, reference),
+                    "policies": result_rows(results, named(each)),
                     "paper": dict(paper_rows(test)),
                 }
             report = {"settings": reports} if several else reports[setting]
@@ -236,7 +241,7 @@ def evaluate(
                 gap_table(
                     done["policies"],
                     paper_column(done["paper"], done["policies"]),
-                    reference=reference,
+                    reference=named(each),
                     test=_title(tests[each]),
                     caption=caption(done["paper"]) if done["paper"] else None,
                 )
@@ -256,7 +261,7 @@ def _title(test: "EvaluationConfig") -> str:
     return ", ".join([*parts, f"{test.tasks} tasks x {test.trajectories} episodes"])
 
 
-def _warn_of_odd_tasks(results: "Sequence[PolicyResult]") -> None:
+def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", setting: str) -> None:
     for result in results:
         for indices, what in (
             (result.gap.undefined_tasks, "of 0 and so no gap: they are left out"),
@@ -264,7 +269,7 @@ def _warn_of_odd_tasks(results: "Sequence[PolicyResult]") -> None:
         ):
             if indices:
                 say(
-                    f"warning: `{result.policy}`: tasks {list(indices)} have an "
-                    f"optimal return {what}",
+                    f"warning: `{result.policy}`: {setting} tasks {list(indices)} have "
+                    f"an optimal return {what}",
                     "yellow",
                 )

@@ -123,7 +123,6 @@ OF_SETTINGS = {
     "size": ("darkroom",),
     "pays": ("darkroom",),
     "split": ("darkroom",),
-    "random_trajectories": ("mdp", "darkroom"),
     "q": ("pomdp", "apomdp"),
     "models": ("apomdp",),
     "alpha": ("apomdp",),

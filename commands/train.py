@@ -65,7 +65,8 @@ def dpt(
     """
     with user_faults(), progress_bars() as bar:
         start_jax()
-        from sdm.baselines.dpt_training import DPTConfig, train_dpt
+        from sdm.baselines.dpt_samples import DPTConfig
+        from sdm.baselines.dpt_training import train_dpt
 
         config = DPTConfig(
             data=str(data),

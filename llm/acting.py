@@ -43,13 +43,13 @@ def _warn_of_another_test(
             f"`{name}` was trained on {trained}: this test plays {tested}",
             stacklevel=3,
         )
-    elif isinstance(config.family, DarkroomFamily):
-        theirs = {f: about["family"].get(f) for f in ("size", "split", "pays")}
-        ours = {f: getattr(config.family, f) for f in theirs}
-        if theirs != ours:
+    if about["setting"] == config.setting == "darkroom":
+        assert isinstance(config.family, DarkroomFamily)
+        met = config.family.goals_met(DarkroomFamily(**about["family"]))
+        if met:
             warnings.warn(
-                f"`{name}` was trained in Darkrooms of {theirs}: this test plays "
-                f"{ours}, where goals may be among those that it was trained on",
+                f"`{name}` was trained on {met} of the goals that this test holds out: "
+                f"its `--split` was {about['family']['split']}",
                 stacklevel=3,
             )
 

@@ -85,7 +85,7 @@ def run_demo(
 
     """
     about = {"demo": dataclasses.asdict(config)}
-    with folder_in_progress(out, about, overwrite=overwrite) as folder:
+    with folder_in_progress(out, about, overwrite=overwrite, resumable=False) as folder:
         data = folder / "data"
         write_oracle_dataset(
             OracleConfig(EnergyFamily(), HORIZON, config.tasks, 15, config.seed),

@@ -109,7 +109,13 @@ def finetune(
     tasks = _choose_tasks(config, episodes_by_task(table))
     shown = tasks
     if config.demonstrations == "all":
-        shown = merge(tasks, episodes_by_task(table, random=True))
+        wandered = episodes_by_task(table, random=True)
+        if not wandered:
+            raise ValueError(
+                f"`--demonstrations all` needs random episodes: `{config.data}` has "
+                "none; make it with `sdm solve --random-trajectories`"
+            )
+        shown = merge(tasks, wandered)
     train_tasks, held_out = split_tasks(
         list(tasks), held_out=config.held_out, seed=config.seed
     )

@@ -36,7 +36,9 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
         "horizon": loaded.horizon,
         "family": loaded.family,
     }
-    with folder_in_progress(out, about, inputs=(run,), overwrite=overwrite) as folder:
+    with folder_in_progress(
+        out, about, inputs=(run,), overwrite=overwrite, resumable=False
+    ) as folder:
         model = loaded.model
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()

@@ -49,7 +49,7 @@ def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
     if config.support != 2 or config.demonstrations != "optimal":
         return {}
     if isinstance(family, DarkroomFamily):
-        alike = family.size == 10 and family.pays == "stay"
+        alike = family == DarkroomFamily(split=family.split)
         return DARKROOM if alike and config.horizon == 100 else {}
     plain = EnergyFamily()
     for name in ("p_min", "p_max", "max_energy", "charge_cost", "discount"):
@@ -71,7 +71,9 @@ def paper_column(rows: Mapping[str, str], policies: Iterable[str]) -> dict[str, 
 
 def _kind(policy: str) -> str:
     """Which of the paper's rows a policy of this name is to be compared with."""
-    prefix = policy.partition(":")[0]
+    prefix, _, rest = policy.partition(":")
+    if prefix == "icl" and (Path(rest) / "merged.json").is_file():
+        return "sft"
     if policy in ("random", "oracle") or prefix in ("icl", "dpt"):
         return prefix
     return "sft" if (Path(policy) / "config.yaml").is_file() else ""

@@ -64,6 +64,13 @@ class Episode:
         return len(self.observations) > len(self.actions)
 
 
+def cell(row: int, column: int, grid: int) -> int:
+    """The state that stands for a cell; raise `ValueError` beyond the grid."""
+    if max(row, column) >= grid:
+        raise ValueError(f"there is no cell {row}, {column} on a grid of {grid}")
+    return row * grid + column
+
+
 @runtime_checkable
 class Schema(Protocol):
     """How episodes are written.
@@ -71,11 +78,17 @@ class Schema(Protocol):
     Attributes:
         name: what the command line and run folders call it.
         terminator: what follows an action in the text.
+        grid: columns of the grid whose cells observations are; None for numbers.
 
     """
 
     name: str
     terminator: str
+
+    @property
+    def grid(self) -> int | None:
+        """Columns of the grid, if there is one."""
+        ...
 
     def render(self, episode: Episode) -> str:
         """Text of an episode; of an open one, up to the place of the action."""
@@ -132,7 +145,7 @@ class PaperSchema:
     def _read(self, text: str) -> int:
         """The observation that `_write` writes, if it is one."""
         row, *column = map(int, text.split())
-        return row * self.grid + column[0] if self.grid else row
+        return cell(row, column[0], self.grid) if self.grid else row
 
     def parse(self, text: str) -> Episode:
         """Read an episode; raise `ValueError` at the first field out of place."""
@@ -234,7 +247,7 @@ class CompactSchema:
         cells = re.findall(rf"({digits})({digits})", text)
         done = re.findall(r"([a-z])(\.?)", text)
         return Episode(
-            tuple(int(row) * grid + int(column) for row, column in cells),
+            tuple(cell(int(row), int(column), grid) for row, column in cells),
             tuple(LETTERS.index(letter) for letter, _ in done),
             tuple(float(len(dot)) for _, dot in done),
         )

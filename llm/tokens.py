@@ -57,7 +57,8 @@ def check_tokenizer(
     episode = Episode(
         tuple(rounds),
         tuple(i % actions for i in rounds),
-        tuple(float(i % 2) for i in rounds),
+        # Rewards of a grid are 0 or 1; others have signs, too.
+        tuple(float(i % 2) if schema.grid else i / 100 - 0.05 for i in rounds),
     )
     text = schema.render(episode) + "\n" + schema.render(episode)
     encoded = tokenizer(text, return_offsets_mapping=True)

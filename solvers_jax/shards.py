@@ -28,6 +28,16 @@ MANIFEST = "manifest.json"
 PLAN = "plan.json"
 MADE_BY = {"made_by": "sdm"}  # in the plan of every folder, which stays in it
 
+# What readers of a manifest rely on.
+NEEDED = (
+    ("setting", str),
+    ("horizon", int),
+    ("tasks", int),
+    ("trajectories", int),
+    ("family_config", dict),
+    ("shards", list),
+)
+
 # Column -> (type, its axes, what it is). Lists have one entry a stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
     "task": (pa.int32(), "", "index of the task"),
@@ -134,6 +144,7 @@ def folder_in_progress(
     inputs: tuple[Path, ...] = (),
     resume: bool = False,
     overwrite: bool = False,
+    resumable: bool = True,
 ) -> Iterator[Path]:
     """Fill a partial folder, which becomes `out` when the block is left.
 
@@ -146,6 +157,7 @@ def folder_in_progress(
         inputs: what is read meanwhile, and so must not be replaced.
         resume: go on with an unfinished partial folder.
         overwrite: replace `out`, and an unfinished partial folder unless `resume`.
+        resumable: whether an unfinished one can be gone on with at all.
 
     Raises:
         DatasetError: if `out` exists and `overwrite` is not given; if an unfinished
@@ -160,10 +172,13 @@ def folder_in_progress(
                 f"`{out}` would take the place of `{place}`, which is needed",
                 "choose another name",
             )
+    if not resumable and partial_folder(out).exists():
+        _check_replaceable(partial_folder(out))
+        shutil.rmtree(partial_folder(out))  # nothing could be made of it
     partial = _begin(out, plan, resume=resume, overwrite=overwrite)
     try:
         yield partial
-    except Exception:
+    except BaseException:
         if not any(path.is_file() and path.name != PLAN for path in partial.rglob("*")):
             shutil.rmtree(partial)
         raise
@@ -367,7 +382,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "make the dataset again with `sdm solve`",
         )
     shards = manifest.get("shards")
-    for key, kind in (("setting", str), ("horizon", int), ("shards", list)):
+    for key, kind in NEEDED:
         if not isinstance(manifest.get(key), kind):
             raise DatasetError(f"`{path}` is damaged: it has no good `{key}`", make)
     if not shards or not all(

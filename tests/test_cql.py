@@ -26,7 +26,7 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
 
     # One task only, so that there is one best policy to be learned.
     family = EnergyFamily(p_min=0.9, p_max=0.9, max_energy=2)
-    made = OracleConfig(family, 3, 2, 20, random_trajectories=60)
+    made = OracleConfig(family, 4, 2, 20, random_trajectories=60)
     write_oracle_dataset(made, tmp_path / "data")
     steps = []
     states = np.random.get_state()[1][0], torch.get_rng_state()  # noqa: NPY002
@@ -37,8 +37,8 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
     )
     assert np.random.get_state()[1][0] == states[0]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[1])
-    assert steps[-1] == (600, 600) and run.arrays["q"].shape == (3, 3, 3)
-    bed = make_test_bed(EvaluationConfig(family, 3, 4, 5))
+    assert steps[-1] == (600, 600) and run.arrays["q"].shape == (4, 3, 3)
+    bed = make_test_bed(EvaluationConfig(family, 4, 4, 5))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
     random_gap = evaluate_baseline("random", bed).exact_gap.mean
     assert result.exact_gap.mean < 0.2 * random_gap
@@ -49,3 +49,44 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
         tmp_path / "again",
     )
     np.testing.assert_array_equal(again.arrays["q"], run.arrays["q"])
+
+
+def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
+    from sdm.baselines.cql import CQLConfig, train_cql
+
+    family = EnergyFamily(max_energy=2, discount=0.5)
+    write_oracle_dataset(OracleConfig(family, 3, 2, 4, setting="pomdp"), tmp_path / "d")
+    steps = []
+    train_cql(
+        CQLConfig(str(tmp_path / "d"), steps=1003),
+        tmp_path / "run",
+        progress=lambda step, total: steps.append(step),
+    )
+    assert len(steps) == 1003 and steps[-1] == 1003
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 1003
+    about = json.loads((tmp_path / "run/policy.json").read_text())
+    assert {"d3rlpy", "torch", "device"} <= about["environment"].keys()
+    bed = make_test_bed(EvaluationConfig(family, 3, 2, 2, setting="pomdp"))
+    (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
+    assert result.exact_return_mean is not None
+
+
+def test_values_that_are_not_finite_are_not_kept(tmp_path, monkeypatch):
+    from d3rlpy.algos import DiscreteCQL
+
+    from sdm.baselines.cql import CQLConfig, train_cql
+
+    write_oracle_dataset(OracleConfig(EnergyFamily(), 2, 2, 2), tmp_path / "d")
+    monkeypatch.setattr(
+        DiscreteCQL, "predict_value", lambda self, x, a: np.full(len(x), np.nan)
+    )
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train_cql(CQLConfig(str(tmp_path / "d"), steps=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    # What was left of it cannot be gone on with, and is in nobody's way.
+    train_cql(CQLConfig(str(tmp_path / "d"), steps=2), tmp_path / "run")
+    for wrong in ({"learning_rate": 0.0}, {"conservative": -1.0}, {"steps": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            CQLConfig("d", **wrong)

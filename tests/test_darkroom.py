@@ -14,7 +14,7 @@ from sdm.llm.paper import paper_column, paper_rows
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import DarkroomFamily, solve
 from sdm.solvers_jax.models import check_model
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
+from sdm.solvers_jax.oracle_data import OracleConfig, solve_tasks, write_oracle_dataset
 from sdm.solvers_jax.oracle_tasks import sample_tasks
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.rollout import Trajectory
@@ -136,9 +136,11 @@ def test_families_that_make_no_task_are_refused(changes, words):
 def test_a_family_and_a_setting_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="setting = 'mdp' does not fit darkroom"):
         OracleConfig(SMALL, 3, 2, 1, setting="mdp")
+    too_many = OracleConfig(SMALL, 3, 8, 1, setting="darkroom")
     with pytest.raises(ValueError, match="there are 7 goals to train on"):
-        too_many = OracleConfig(SMALL, 3, 8, 1, setting="darkroom")
         write_oracle_dataset(too_many, tmp_path / "data")
+    with pytest.raises(ValueError, match="there are 7 goals to train on"):
+        solve_tasks(too_many)
     with pytest.raises(ValueError, match="tasks = 3: 2 goals are held out"):
         EvaluationConfig(SMALL, 3, 3, 1, setting="darkroom")
 
@@ -178,6 +180,7 @@ def test_policies_without_learning_against_the_oracle():
     # Staying anywhere pays as much as anywhere else: nothing is known.
     assert results["mean-plan"].exact_gap.mean > 0.5
     assert 0.5 < results["random"].exact_gap.mean < 1
+    assert 0.2 < results["random"].agreement < 0.9
     assert all(result.work_agreement is None for result in results.values())
 
 
@@ -211,7 +214,7 @@ def test_a_goal_that_was_not_found_is_planned_for_on_average():
     assert plan[0, 0, 0] != STAY and plan[0, 1, 1] == STAY
 
 
-def test_the_papers_rows_stand_beside_tests_like_theirs():
+def test_the_papers_rows_stand_beside_tests_like_theirs(tmp_path):
     from sdm.solvers_jax import EnergyFamily
 
     def rows(family=None, horizon=10, setting="mdp", **more):
@@ -228,10 +231,13 @@ def test_the_papers_rows_stand_beside_tests_like_theirs():
     assert rows(dataclasses.replace(robust, alpha=0.5), setting="apomdp") == {}
     room = rows(DarkroomFamily(), 100, "darkroom")
     assert paper_column(room, ["random", "ce", "dpt:x"]) == {"random": "100"}
-    assert paper_column(rows(), ["icl:tiny", "dpt:x"]) == {
-        "icl:tiny": "15.9",
-        "dpt:x": "7",
-    }
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    for folder, file in ((run, "config.yaml"), (merged, "merged.json")):
+        folder.mkdir()
+        (folder / file).touch()
+    found = paper_column(rows(), ["icl:tiny", "dpt:x", str(run), f"icl:{merged}", "x"])
+    assert list(found.values()) == ["15.9", "7", "3", "3"]
+    assert rows(DarkroomFamily(discount=0.9), 100, "darkroom") == {}
 
 
 def test_names_stand_for_the_policies_of_each_setting():

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdm.baselines.by_name import baseline
 from sdm.baselines.dpt import (
     DPT,
     DPTShape,
@@ -23,24 +22,23 @@ from sdm.baselines.dpt import (
     tokens_of,
     transitions_of,
 )
-from sdm.baselines.dpt_training import (
+from sdm.baselines.dpt_samples import (
     DPTConfig,
-    loss_of,
     make_pool,
     random_transitions,
     sample,
     shape_for,
-    train_dpt,
 )
+from sdm.baselines.dpt_training import loss_of, restore, save_state, train_dpt
 from sdm.baselines.learned import learned
 from sdm.llm.evaluate import check_policy, evaluate, evaluate_baseline
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
-from sdm.solvers_jax.belief import BeliefPolicy
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
 from sdm.solvers_jax.rollout import rollout, rollout_on_host, task_keys
 from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+from sdm.solvers_jax.streams import Stream, stream_key
 
 SHAPE = DPTShape(symbols=3, actions=2, stages=4, length=6, layers=2, width=8, heads=2)
 FAMILY = EnergyFamily(max_energy=3)
@@ -59,7 +57,8 @@ def data(request, tmp_path_factory):
 
 
 def pool_of(data):
-    return make_pool(read_manifest(data), read_shards(data))
+    manifest = read_manifest(data)
+    return make_pool(manifest, read_shards(data)), manifest
 
 
 def test_tokens_are_the_query_then_one_hot_transitions():
@@ -128,7 +127,7 @@ def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
     stage = np.asarray(tokens[:, 0, -shape.stages :].argmax(-1))
     assert not tokens[:, 1:, -shape.stages :].any()  # only the query has a stage
     assert (weight[:, 0] == 0).all()
-    if made.setting == "mdp":
+    if made["setting"] == "mdp":
         assert tokens.shape[1] == 1 + 2 * 4 and (weight[:, 1:] == 1).all()
         # p decides which of the tasks it is: every label is some task's optimum.
         optima = np.asarray(pool.optimal)[:, stage, seen]
@@ -137,14 +136,55 @@ def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
     else:
         assert tokens.shape[1] == 1 + 3 * 4
         np.testing.assert_array_equal(weight.sum(1), 2 * 4 + stage)
-        own = np.asarray(tokens[:, 9:, : shape.symbols].argmax(-1))
-        done = np.asarray(tokens[:, 9:, shape.symbols : -1].argmax(-1))[..., :]
         # The query is a moment of the episode that stands at the end of the context.
+        own = np.asarray(tokens[:, 9:, : shape.symbols].argmax(-1))
         at = np.arange(64)
         np.testing.assert_array_equal(own[at, stage], seen)
         action = tokens[:, 9:, shape.symbols : shape.symbols + shape.actions]
         np.testing.assert_array_equal(action.argmax(-1)[at, stage], wanted)
-        assert done.shape == (64, 4)
+
+
+def test_half_of_the_queries_are_moments_of_the_oracle(tmp_path):
+    data = write(tmp_path / "data", DarkroomFamily(size=4), 8, "darkroom", 6)
+    pool, made = pool_of(data)
+    config = DPTConfig(str(data), batch_size=200)
+    shape = shape_for(config, made)
+    assert (shape.grid, shape.stages, shape.length) == (4, 0, 16)
+    tokens, wanted, _ = sample(jax.random.key(0), pool, config, shape)
+    row, column = (np.asarray(tokens[:, 0, i : i + 4].argmax(-1)) for i in (0, 4))
+    seen = 4 * row + column
+    met = set(np.ravel(pool.played.observation).tolist())
+    assert set(seen[1::2].tolist()) <= met
+    # The oracle stays on a goal most of the time; elsewhere 1 of 16 cells is one.
+    stays = np.asarray(wanted) == 0
+    assert stays[1::2].mean() > 0.3 > stays[::2].mean()
+    assert len(set(seen[::2].tolist())) == 16
+    # The goal of the context is that of the answer: the last cell that was stayed in.
+    first = tokens[:, 1:, :].reshape(200, 16, -1)
+    goal = 4 * first[:, 7, :4].argmax(-1) + first[:, 7, 4:8].argmax(-1)
+    np.testing.assert_array_equal(stays, seen == np.asarray(goal))
+
+
+def test_samples_are_made_of_the_oracles_episodes_only(tmp_path):
+    config = OracleConfig(FAMILY, 4, 3, 3, random_trajectories=5)
+    write_oracle_dataset(config, tmp_path / "data")
+    pool, _ = pool_of(tmp_path / "data")
+    assert pool.played.action.shape == (3, 3, 4)
+    table = read_shards(tmp_path / "data").to_pandas()
+    wanted = np.stack(table[~table["random"]]["action"]).reshape(3, 3, 4)
+    np.testing.assert_array_equal(pool.played.action, wanted)
+
+
+@pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp", "darkroom"])
+def test_the_models_are_those_of_the_table(tmp_path, setting):
+    family = DarkroomFamily(size=3) if setting == "darkroom" else FAMILY
+    data = write(tmp_path / "data", family, 2, setting, 4, 1)
+    pool, _ = pool_of(data)
+    config = OracleConfig(family, 2, 4, 1, setting=setting)
+    world = sample_tasks(0, config=config, size=4).world
+    for name in ("transition", "reward", "initial"):
+        found, wanted = getattr(pool.world, name), getattr(world, name)
+        np.testing.assert_allclose(found, wanted, atol=1e-12)  # rounding
 
 
 def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
@@ -153,16 +193,17 @@ def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
     config = DPTConfig(str(data), batch_size=32)
     shape = shape_for(config, made)
     tokens, _, _ = sample(jax.random.key(1), pool, config, shape)
-    rewards = np.asarray(tokens[..., 2 * shape.symbols + shape.actions])
     names = tokens[..., : shape.symbols].argmax(-1)
     episodes = {
-        tuple(map(int, episode)): i
-        for task in np.asarray(pool.played.observation)
+        tuple(map(int, episode)): (number, i)
+        for number, task in enumerate(np.asarray(pool.played.observation))
         for i, episode in enumerate(task)
     }
-    assert len(episodes) == 6 and rewards.shape == (32, 13)
+    assert len(episodes) == 6
     for row in np.asarray(names)[:, 1:].reshape(32, 3, 4):
-        assert {episodes[tuple(map(int, e))] for e in row} == {0, 1, 2}
+        shown = [episodes[tuple(map(int, e))] for e in row]
+        assert len({task for task, _ in shown}) == 1
+        assert {episode for _, episode in shown} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp"])
@@ -288,6 +329,7 @@ def test_a_policy_of_hidden_tasks_reads_its_own_episode():
                 tokens = tokens_of(shape, jnp.int32(seen[t]), jnp.int32(t), whole)
                 logits = DPT(shape).apply(params, tokens[None])[0, -1]
                 assert int(logits.argmax()) == done[t]
+    assert len(set(np.ravel(played.action).tolist())) > 1
 
 
 def test_hidden_tasks_and_darkroom_are_learned_from_too(tmp_path):
@@ -353,14 +395,57 @@ def test_folders_that_hold_no_policy_are_refused(tmp_path):
         check_policy("dpt:", config)
     arrays = tmp_path / "run/policy.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-9])
-    with pytest.raises(DatasetError, match="missing or damaged"):
+    with pytest.raises(DatasetError, match="is not whole"):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
+    arrays.unlink()
+    with pytest.raises(DatasetError, match="is not whole"):
+        check_policy(f"dpt:{tmp_path / 'run'}", config)
+
+
+def test_goals_that_were_trained_on_are_no_test(tmp_path):
+    room = DarkroomFamily(size=3)
+    data = write(tmp_path / "data", room, 3, "darkroom", 7)
+    train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
+    name, options = f"dpt:{tmp_path / 'run'}", {"tasks": 2, "setting": "darkroom"}
+    check_policy(name, EvaluationConfig(room, 3, **options))
+    for family, words in (
+        (DarkroomFamily(size=3, split=1), "was trained on [12] of the goals"),
+        (DarkroomFamily(size=3, pays="arrival"), "trained for goals that pay by stay"),
+        (DarkroomFamily(size=4), "size = 3: the test is darkroom tasks, T = 3, size"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            check_policy(name, EvaluationConfig(family, 3, **options))
+
+
+def test_hidden_tasks_are_read_after_as_many_demonstrations_as_in_training(tmp_path):
+    data = write(tmp_path / "data", setting="pomdp", tasks=2)
+    train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
+    one = EvaluationConfig(FAMILY, 4, 2, setting="pomdp", support=1)
+    with pytest.raises(DatasetError, match="reads 2 demonstrations: the test shows 1"):
+        check_policy(f"dpt:{tmp_path / 'run'}", one)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    state = {"params": {"a": np.zeros(2), "b": {"c": np.ones(3)}}, "memory": {}}
+    save_state(state, tmp_path / "state")
+    found = restore(state, tmp_path / "state")
+    np.testing.assert_array_equal(found["params"]["b"]["c"], 1)
+    for other in (
+        {"params": {"a": np.zeros(2), "d": {"c": np.ones(3)}}, "memory": {}},
+        {"params": {"a": np.zeros(2), "b": {"c": np.ones(4)}}, "memory": {}},
+    ):
+        with pytest.raises(DatasetError, match="of another network"):
+            restore(other, tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"half")
+    with pytest.raises(DatasetError, match="is damaged"):
+        restore(state, tmp_path / "state")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"steps": 0}, "steps = 0"),
+        ({"weight_decay": -1.0}, "weight_decay = -1"),
         ({"width": 30, "heads": 4}, "width = 30 cannot be shared by 4 heads"),
         ({"learning_rate": 0.0}, "learning_rate = 0"),
         ({"support": 4}, "4 demonstrations and a query need 5"),
@@ -383,13 +468,15 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
         train_dpt(DPTConfig(str(data), steps=2), tmp_path / "run")
 
 
-def test_the_oracle_of_hidden_tasks_is_what_is_copied(data):
+def test_labels_are_what_the_oracle_does(data):
     pool, made = pool_of(data)
-    if made.setting == "mdp":
-        world = sample_tasks(0, config=made, size=made.tasks).world
-        q = solve_sampled(world, made)[0].q
-        np.testing.assert_array_equal(pool.optimal, q.argmax(-1))
+    config = OracleConfig(FAMILY, 4, 6, 4, setting=made["setting"])
+    tasks = sample_tasks(0, config=config, size=6)
+    found, oracle = solve_sampled(tasks.model, config)
+    if made["setting"] == "mdp":
+        np.testing.assert_array_equal(pool.optimal, found.q.argmax(-1))
     else:
         assert pool.optimal is None
-        bed = make_test_bed(EvaluationConfig(FAMILY, 4, 2, 1, setting="pomdp"))
-        assert isinstance(baseline("oracle", bed).policy, BeliefPolicy)
+        keys = task_keys(stream_key(0, Stream.TRAIN_EPISODES), 6)
+        played = rollout(keys, tasks.world, oracle, horizon=4, episodes=4)
+        np.testing.assert_array_equal(pool.played.action, played.action)

@@ -31,7 +31,13 @@ from transformers import (
 )
 
 from sdm.llm.acting import default_schema, language_model_policy
-from sdm.llm.bases import ContextError, load_base, tiny_model, tiny_tokenizer
+from sdm.llm.bases import (
+    TINY_CHARACTERS,
+    ContextError,
+    load_base,
+    tiny_model,
+    tiny_tokenizer,
+)
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.evaluate import check_policy
 from sdm.llm.finetune import (
@@ -305,6 +311,7 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
         ({"support": 4}, "need 5 trajectories"),
         ({"tasks": 99}, "99 tasks are asked for: .* has 24"),
         ({"tasks": 1}, "tasks = 1"),
+        ({"demonstrations": "all"}, "needs random episodes"),
         ({"epochs": 0}, "epochs = 0"),
         ({"support": -1}, "support = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
@@ -543,6 +550,16 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     bed = make_test_bed(EvaluationConfig(EnergyFamily(), 3, 2, 1))
     with pytest.raises(ValueError, match="no token for 'c'"):
         language_model_policy(f"icl:{base}", bed, schema="compact")
+    # The sign of a reward must be read, too.
+    signless = [c for c in TINY_CHARACTERS if c != "-"]
+    vocabulary = {c: i for i, c in enumerate(["<pad>", "<unk>", *signless])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(base)
+    with pytest.raises(ValueError, match="no token for '-'"):
+        finetune(quick(data, str(base), schema="paper"), tmp_path / "run")
     # Byte-level pieces without an unknown token leave out what they lack.
     letters = {c: i for i, c in enumerate("0123456789ab\u010a")}
     dropping = Tokenizer(models.BPE(letters, []))

@@ -85,6 +85,9 @@ def test_cells_of_a_grid_are_written_as_coordinates():
     for wrong in ("3a", "34a..", "34a,34a"):
         with pytest.raises(ValueError, match="two coordinates of 1 digits"):
             compact.parse(wrong)
+    for text, name in (("0012b", "compact"), ("<O_1> 3 12, <A_1>", "paper")):
+        with pytest.raises(ValueError, match="there is no cell"):
+            schema_for(name, 12 if name == "compact" else 10).parse(text)
     with pytest.raises(ValueError, match=r"the reward of stage 0 is 0\.5"):
         compact.render(Episode((1,), (0,), (0.5,)))
     with pytest.raises(ValueError, match="the episode has none"):

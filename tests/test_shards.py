@@ -37,7 +37,9 @@ def dataset(tmp_path):
     for index in range(2):
         path = shards.shard_path(folder, index)
         shards.write_shard(path, rows(index * TASKS))
-    shards.write_manifest(folder, {"setting": "mdp", "horizon": HORIZON})
+    about = {"setting": "mdp", "horizon": HORIZON, "tasks": 2 * TASKS}
+    about |= {"trajectories": EPISODES, "family_config": {}}
+    shards.write_manifest(folder, about)
     return folder
 
 
@@ -217,7 +219,9 @@ def test_an_input_is_never_replaced(tmp_path):
     assert data.is_dir()
 
 
-@pytest.mark.parametrize("key", ["setting", "horizon", "shards", "format"])
+@pytest.mark.parametrize(
+    "key", ["setting", "horizon", "tasks", "family_config", "shards", "format"]
+)
 def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
     path = dataset / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -86,6 +86,20 @@ class DarkroomFamily:
         count = min(max(1, round(self.training_share * self.states)), self.states - 1)
         return order[count:] if held_out else order[:count]
 
+    def goals_met(self, trained: "DarkroomFamily") -> int:
+        """How many of the goals held out here are among those to train on there."""
+        if trained.size != self.size:
+            return 0
+        held_out = self.goals(held_out=True)
+        return int(jnp.isin(held_out, trained.goals(held_out=False)).sum())
+
+    def expected_reward(self, chance: Float[Array, "*B S"]) -> Float[Array, "*B S A"]:
+        """Mean reward where `chance` is the probability of each goal."""
+        if self.pays == "arrival":
+            return chance[..., self._leads_to()]
+        nothing = jnp.zeros((*chance.shape, self.actions - 1), chance.dtype)
+        return jnp.concatenate([chance[..., None], nothing], axis=-1)
+
     def mdp(self, goal: Int[Array, "*B"]) -> MDP:
         """Tasks with these goals."""
         leads_to = self._leads_to()
@@ -121,6 +135,18 @@ class DarkroomFamily:
         """What episodes say of the goal, all cells being equally likely before.
 
         A reward names it; no reward rules a cell out.
+
+        Args:
+            observation: cells in which decisions were made, in B tasks.
+            action: the decisions.
+            reward: what they paid, 0 or 1.
+
+        Returns:
+            Probability of each goal in each task.
+
+        Raises:
+            ValueError: if no goal explains a task's rewards.
+
         """
         cell = self._leads_to()[observation, action]
         tells = (action == 0) if self.pays == "stay" else np.ones_like(action, bool)
@@ -133,4 +159,9 @@ class DarkroomFamily:
                 possible[task, cell[task][paid]] = 1
             else:
                 possible[task, cell[task][tells[task]]] = 0
-        return possible / possible.sum(-1, keepdims=True)
+        total = possible.sum(-1, keepdims=True)
+        if not total.all():
+            raise ValueError(
+                f"task {int((total == 0).argmax())}: no goal explains its rewards"
+            )
+        return possible / total
