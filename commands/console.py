@@ -136,7 +136,7 @@ def start_torch(*, tensorboard: bool = False) -> None:
 
 
 def start_d3rlpy() -> None:
-    """Fail kindly where d3rlpy is missing; keep it and its libraries quiet."""
+    """Fail kindly where d3rlpy is missing."""
     if importlib.util.find_spec("d3rlpy") is None:
         _fail_without("d3rlpy", "cql")
 

@@ -127,7 +127,7 @@ def solve(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Sample energy tasks and solve them; with `--out`, write the oracle's episodes.
+    """Sample tasks and solve them; with `--out`, write the oracle's episodes.
 
     Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
     `sdm solve --model tiger.POMDP --horizon 10 --plot tiger.png`

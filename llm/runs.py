@@ -46,7 +46,7 @@ class RunRecord:
     Attributes:
         config: the fine-tuning configuration.
         report: losses, speed and time.
-        setting: of the training data: mdp, pomdp or apomdp.
+        setting: of the training data: mdp, pomdp, apomdp or darkroom.
         horizon: of the training data.
         family: where its tasks come from.
         base: fingerprint of the base under an adapter; None where there is none.
@@ -146,7 +146,7 @@ def model_card(record: RunRecord) -> str:
 
 Chooses actions in unseen {record.setting} tasks by comparing the probabilities of the
 action tokens, after {config["support"]} demonstrations. Trained by `sdm finetune` on
-{record.training_texts} texts of optimal episodes over {record.horizon} stages.
+{record.training_texts} texts that end in an optimal episode of {record.horizon} stages.
 
 - training loss {report["train_loss"]:.4f}; validation loss by epoch: {losses}
 - {report["steps"]} steps in {report["seconds"]:.0f} s, \
