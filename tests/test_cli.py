@@ -243,7 +243,7 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*TRAIN, "--data", "nowhere"], "there is no folder `nowhere`"),
         ([*TRAIN, "--data", "taken"], "`taken` is not a dataset"),
         ([*TRAIN, "--data", "DATA", "--support", "4"], "need 5 trajectories"),
-        ([*TRAIN, "--data", "DATA", "--quantize", "nf4"], "not quantised"),
+        ([*TRAIN, "--data", "DATA", "--quantize", "nf4"], "needs an adapter"),
         (
             ["finetune", "--base", "foo", "--out", "out", "--data", "DATA"],
             "unknown base `foo`",
