@@ -89,7 +89,7 @@ def test_two_processes_write_what_one_writes(setting, tmp_path):
     assert code == 0, err
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
-    assert len(names) == 5  # four shards and the manifest
+    assert len(names) == 6  # four shards, the manifest and the plan
     for name in names:
         one, two = (
             (tmp_path / folder / name).read_bytes() for folder in ("one", "two")

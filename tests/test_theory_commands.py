@@ -32,6 +32,7 @@ def test_validate_reports_cells_and_leaves_figure_and_table(tmp_path):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "cells.csv",
+        "plan.json",
         "results.json",
         "gap_against_bound.png",
         "gap_against_bound.pdf",
