@@ -39,7 +39,6 @@ from sdm.commands.options import (
     Schema,
     Seed,
     SeeingChance,
-    Setting,
     Size,
     Split,
     of_setting,
@@ -67,7 +66,9 @@ def evaluate(
         str | None,
         typer.Option(help="One of them; the others are compared to it task by task."),
     ] = None,
-    setting: Setting = "mdp",
+    setting: Annotated[
+        str, typer.Option(help=f"Task type: {', '.join(SETTINGS)}; or all.")
+    ] = "mdp",
     tasks: Annotated[
         int | None,
         typer.Option(help="Number of unseen tasks: 100 (darkroom: all held out, 20)."),
