@@ -206,6 +206,7 @@ def test_posterior_sampling_is_worth_what_its_plans_are():
 
 def test_a_goal_that_was_not_found_is_planned_for_on_average():
     family = DarkroomFamily(size=2)
+    np.testing.assert_array_equal(goals.prior(family, 3), np.full((3, 4), 0.25))
     seen = jnp.zeros((1, 1, 2), jnp.int32)
     stayed = Trajectory(seen, seen, jnp.zeros((1, 1, 2)))
     chance = goals.posterior(family, stayed)
