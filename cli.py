@@ -16,6 +16,7 @@ from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
 from sdm.commands.evaluate import evaluate
+from sdm.commands.experiment import experiment
 from sdm.commands.finetune import finetune
 from sdm.commands.merge import merge
 from sdm.commands.solve import solve
@@ -56,6 +57,7 @@ app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")
 app.add_typer(theory, name="theory")
+app.add_typer(experiment, name="experiment")
 
 
 def main() -> None:

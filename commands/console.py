@@ -101,10 +101,11 @@ def start_plotting() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        _fail_without("matplotlib", "plot")
+        fail_without("matplotlib", "plot")
 
 
-def _fail_without(package: str | None, extra: str) -> NoReturn:
+def fail_without(package: str | None, extra: str) -> NoReturn:
+    """Say which extra is missing, and exit."""
     fail(
         f"this needs the package `{package}`, which is not installed",
         f"pip install 'sdm-llm[{extra}]'",
@@ -123,9 +124,9 @@ def start_torch(*, tensorboard: bool = False) -> None:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        _fail_without(error.name, "llm")
+        fail_without(error.name, "llm")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        _fail_without("tensorboard", "tensorboard")
+        fail_without("tensorboard", "tensorboard")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right
@@ -138,7 +139,7 @@ def start_torch(*, tensorboard: bool = False) -> None:
 def start_d3rlpy() -> None:
     """Fail kindly where d3rlpy is missing."""
     if importlib.util.find_spec("d3rlpy") is None:
-        _fail_without("d3rlpy", "cql")
+        fail_without("d3rlpy", "cql")
 
 
 @contextmanager

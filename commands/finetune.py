@@ -63,6 +63,9 @@ def finetune(
     lora_dropout: Annotated[
         float | None, typer.Option(help="Dropout before the adapter.")
     ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option(help="Random weights in the base's architecture.")
+    ] = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Less memory, a third more time.")
     ] = False,
@@ -99,6 +102,7 @@ def finetune(
         "accumulate": accumulate,
         "lora_alpha": lora_alpha,
         "lora_dropout": lora_dropout,
+        "from_scratch": from_scratch or None,
         "gradient_checkpointing": gradient_checkpointing or None,
         "trust_remote_code": trust_remote_code or None,
     }

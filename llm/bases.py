@@ -20,6 +20,7 @@ import torch
 from peft import PeftModel
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -99,6 +100,7 @@ def load_base(
     name: str,
     *,
     quantize: str | None = None,
+    from_scratch: bool = False,
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -107,7 +109,8 @@ def load_base(
     Args:
         name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
         quantize: `nf4` for 4-bit weights with double quantisation, None for full ones.
-        seed: of the random weights of `tiny`.
+        from_scratch: take the architecture only, and random weights.
+        seed: of random weights.
         trust_remote_code: run the code that comes with a model from elsewhere.
 
     Raises:
@@ -135,12 +138,17 @@ def load_base(
         )
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **trust)
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            source, output_loading_info=True, **options
-        )
-    model, loaded = found
-    _check_causal(name, model, loaded["missing_keys"])
-    known, there = model.get_input_embeddings().num_embeddings, len(tokenizer)
+        if from_scratch:
+            model, missing = random_model(source, seed, **trust), ()
+        else:
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, **options
+            )
+            model, missing = found[0], found[1]["missing_keys"]
+    _check_causal(name, model, missing)
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding)
+    known, there = embeddings.num_embeddings, len(tokenizer)
     if there > known:
         raise NotABaseError(
             f"the tokenizer of `{name}` has {there} tokens and its model {known}: they "
@@ -151,6 +159,17 @@ def load_base(
     if not quantize:
         move(model)
     return model, tokenizer
+
+
+def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
+    """A model of the same architecture as another, with random weights."""
+    config = AutoConfig.from_pretrained(source, **trust)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=compute_dtype(), **trust
+        )
+    return model
 
 
 class NotABaseError(ValueError):

@@ -204,6 +204,7 @@ def prepare_model(
     model, tokenizer = load_base(
         config.base,
         quantize=config.quantize,
+        from_scratch=config.from_scratch,
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )

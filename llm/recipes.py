@@ -43,6 +43,8 @@ class FinetuneConfig:
             a dataset that has random ones, too. What is asked for is always optimal.
         loss: next-token loss on `all` tokens or on the `actions` only.
         quantize: `nf4` for a 4-bit base, None for a full one.
+        from_scratch: begin with random weights in the base's architecture, and train
+            all of them.
         lora_rank: rank of the adapter; 0 trains all weights.
         lora_alpha: scale of the adapter, over its rank.
         lora_dropout: dropout before the adapter.
@@ -68,6 +70,7 @@ class FinetuneConfig:
     demonstrations: Literal["optimal", "all"] = "optimal"
     loss: Literal["all", "actions"] = "all"
     quantize: Literal["nf4"] | None = None
+    from_scratch: bool = False
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.1
@@ -96,6 +99,11 @@ class FinetuneConfig:
             )
         if self.quantize and not self.lora_rank:
             raise ValueError("a quantised base needs an adapter: lora_rank must be > 0")
+        if self.from_scratch and self.lora_rank:
+            raise ValueError(
+                "from_scratch trains all weights: lora_rank must be 0, and is "
+                f"{self.lora_rank}"
+            )
         if self.tasks is not None:
             check_count("tasks", self.tasks, 2)  # one of them to validate
         if not 0 < self.learning_rate < 1:
@@ -135,6 +143,8 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = RECIPES.get(base, {}) | chosen
+    if options.get("from_scratch"):  # an adapter would leave random weights as they are
+        options = options | {"lora_rank": 0, "quantize": None} | chosen
     base = stored_name(base)
     if options.get("quantize") == "none":
         options["quantize"] = None

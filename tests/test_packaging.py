@@ -1,5 +1,6 @@
 """The root doubles as the package `sdm`; keep that trick from leaking or forgetting."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ def test_only_the_package_files_are_python_at_the_root():
 def test_every_subpackage_is_listed_for_the_wheel():
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = set(config["tool"]["setuptools"]["packages"])
-    not_shipped = {"tests", "experiments", "build", "benchmarks"}
+    not_shipped = {"tests", "build", "benchmarks"}
     found = {
         ".".join(("sdm", *p.parent.relative_to(ROOT).parts))
         for p in ROOT.rglob("__init__.py")
@@ -41,9 +42,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {n for n in archive.namelist() if ".dist-info/" not in n}
-    not_shipped = ("tests/", "experiments/", "benchmarks/")
+    not_shipped = ("tests/", "experiments/recipes/", "benchmarks/")
     modules = {n for n in names if n.endswith(".py") and not n.startswith(not_shipped)}
-    assert shipped == {f"sdm/{name}" for name in (*modules, "py.typed")}
+    data = {
+        name
+        for name in names
+        if re.fullmatch(r"experiments/.*(config\.toml|profiles\.toml|jinja)", name)
+        or re.fullmatch(r"experiments/[^/]+/(laptop|paper)\.jsonl", name)
+    }
+    assert len(data) >= 16, "configurations of all experiments, and the report"
+    assert shipped == {f"sdm/{name}" for name in (*modules, *data, "py.typed")}
 
 
 def test_the_constraints_pin_every_direct_dependency():

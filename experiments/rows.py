@@ -1,0 +1,68 @@
+"""Results of experiments on disk: one JSON line a cell, with all it takes to rerun it.
+
+`RESULTS/NAME/PROFILE.jsonl` is a user's own; the same files in this folder are those
+that were published with the code. A row counts as a cell's result if their keys agree:
+what was configured otherwise since is not shown.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sdm.experiments.catalogue import (
+    HERE,
+    CatalogueError,
+    Cell,
+    Experiment,
+    cells,
+)
+from sdm.solvers_jax.shards import write_atomically
+
+Row = dict[str, Any]
+
+
+def rows_file(results: Path, experiment: str, profile: str) -> Path:
+    """Where the rows of an experiment are."""
+    return results / experiment / f"{profile}.jsonl"
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a file; none where there is no file.
+
+    Raises:
+        CatalogueError: if a line is no row.
+
+    """
+    if not file.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            missing = {"key", "policy", "seconds"} - row.keys()
+        except (ValueError, AttributeError):
+            missing = {"JSON"}
+        if missing:
+            raise CatalogueError(
+                f"`{file}`, line {number}, is damaged: no {', '.join(sorted(missing))}",
+                "remove that line, and run the experiment again with `--resume`",
+            )
+        rows.append(row)
+    return rows
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write all rows, or leave the file as it was."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def found_rows(
+    experiment: Experiment, profile: str, results: Path
+) -> list[tuple[Cell, Row | None]]:
+    """Every cell with its row: the user's own, else the published one, else None."""
+    published = rows_file(HERE, experiment.name, profile)
+    own = rows_file(results, experiment.name, profile)
+    by_key = {row["key"]: row for file in (published, own) for row in read_rows(file)}
+    return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

@@ -1,0 +1,126 @@
+"""From rows to what figures and tables show: points, ours and the paper's.
+
+A point is a policy's gap at a place on the axis, in a panel. Several seeds make one
+point: their mean, with a Student-t interval over the seeds; a single seed has the
+interval over its tasks.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from sdm.experiments.catalogue import Cell, Experiment
+from sdm.experiments.rows import Row
+from sdm.llm.paper import paper_rows
+
+# What the paper's policies are to be compared with, by what ours are.
+PAPER_KIND = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of a table, one point of a figure.
+
+    Attributes:
+        policy: whose it is.
+        x: where on the axis; None for a policy that does not depend on it.
+        facet: in which panel; None for the only one.
+        condition: the test in a few words.
+        gap: in per cent of the optimal return; None if it was not run.
+        low: lower end of the interval; None if there is none.
+        high: upper end of the interval.
+        exact: the exact gap; None where it is not known.
+        paper: the paper's gap in a test like this; None where there is none.
+        seeds: that were run.
+        wanted: seeds that there are.
+        training_seconds: mean over seeds; None where nothing was trained.
+        training_tokens: mean over seeds; None where none were.
+        seconds: mean over seeds, of training and acting.
+        devices: that it was run on.
+        commits: of the code that ran.
+
+    """
+
+    policy: str
+    x: Any
+    facet: Any
+    condition: str
+    gap: float | None
+    low: float | None
+    high: float | None
+    exact: float | None
+    paper: float | None
+    seeds: int
+    wanted: int
+    training_seconds: float | None
+    training_tokens: float | None
+    seconds: float | None
+    devices: tuple[str, ...]
+    commits: tuple[str, ...]
+
+
+def points(
+    experiment: Experiment, found: Sequence[tuple[Cell, Row | None]]
+) -> list[Point]:
+    """The points of an experiment, in the order of its cells."""
+    groups: dict[str, list[tuple[Cell, Row | None]]] = {}
+    for cell, row in found:
+        spec = {name: x for name, x in cell.spec.items() if name != "seed"}
+        groups.setdefault(repr(spec), []).append((cell, row))
+    return [_point(experiment, group) for group in groups.values()]
+
+
+def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> Point:
+    cell = group[0][0]
+    rows = [row for _, row in group if row is not None]
+    gap, low, high = _mean([row["result"] for row in rows])
+    exact = [row["result"]["exact_gap_percent"] for row in rows]
+    training = [row["training"] for row in rows if row["training"] is not None]
+    return Point(
+        policy=cell.policy,
+        x=cell.value(experiment.x),
+        facet=cell.value(experiment.facet) if experiment.facet else None,
+        condition=cell.condition,
+        gap=gap,
+        low=low,
+        high=high,
+        exact=_average([x for x in exact if x is not None]),
+        paper=paper_gap(cell),
+        seeds=len(rows),
+        wanted=len(group),
+        training_seconds=_average([t["seconds"] for t in training]),
+        training_tokens=_average([t["tokens"] for t in training if "tokens" in t]),
+        seconds=_average([row["seconds"] for row in rows]),
+        devices=tuple(dict.fromkeys(row["device"] for row in rows)),
+        commits=tuple(dict.fromkeys(str(row["commit"]) for row in rows)),
+    )
+
+
+def _mean(
+    results: Sequence[Row],
+) -> tuple[float | None, float | None, float | None]:
+    """Mean gap of the seeds, and its interval."""
+    if not results:
+        return None, None, None
+    gaps = [float(result["gap_percent"]) for result in results]
+    if len(gaps) == 1:
+        return gaps[0], results[0]["ci_low"], results[0]["ci_high"]
+    mean = statistics.fmean(gaps)
+    half = float(stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1))
+    return mean, mean - half, mean + half
+
+
+def _average(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def paper_gap(cell: Cell) -> float | None:
+    """The paper's gap for a policy and a test like these; None where it has none."""
+    from sdm.experiments.workshop import test_of
+
+    kind = PAPER_KIND.get(cell.kind, cell.policy)
+    known = paper_rows(test_of(cell))
+    return float(known[kind]) if kind in known else None
