@@ -16,7 +16,7 @@ from sdm.experiments.tables import Point
 
 PANEL = {"width": 300, "height": 260}
 WIDE = {"width": 560, "height": 340}
-PNG_SCALE = 2.0
+PNG_SCALE = 1.5
 Y_TITLE = "optimality gap, %"
 Record = dict[str, Any]
 
@@ -26,7 +26,11 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
     records = _records(experiment, points)
     kind: Literal["quantitative", "ordinal"]
     kind = "quantitative" if experiment.x_scale == "log" else "ordinal"
-    scale = alt.Scale(type="log") if experiment.x_scale == "log" else alt.Undefined
+    scale = (
+        alt.Scale(type="log", nice=False, padding=12)
+        if experiment.x_scale == "log"
+        else alt.Undefined
+    )
     order = list(dict.fromkeys(r["x"] for r in records if r["x"] is not None))
     policies = list(dict.fromkeys(point.policy for point in points))
     base = alt.Chart().encode(
@@ -41,7 +45,10 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         color=alt.Color(
             "policy:N",
             title=None,
-            scale=alt.Scale(domain=policies, scheme="tableau10"),
+            scale=alt.Scale(
+                domain=policies,
+                scheme="tableau10" if len(policies) <= 10 else "tableau20",
+            ),
             legend=alt.Legend(symbolLimit=20),
         ),
         tooltip=[
@@ -54,8 +61,10 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         ],
     )
     # Random actions lose a hundred times what good policies do: both are to be seen.
-    scale_y = alt.Scale(type="symlog", constant=1)
-    axis_y = alt.Axis(values=[-1, 0, 0.5, 1, 2, 5, 10, 20, 50, 100])
+    scale_y = alt.Scale(type="symlog", constant=1, nice=False, padding=8)
+    axis_y = alt.Axis(
+        values=[-1, 0, 0.5, 1, 2, 5, 10, 20, 50, 100], labelExpr="'' + datum.value"
+    )
     y = alt.Y("gap:Q", title=Y_TITLE, scale=scale_y, axis=axis_y)
     if kind == "ordinal":
         base = base.encode(
@@ -67,12 +76,13 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         scale=alt.Scale(domain=["ours", "paper"], range=[[1, 0], [4, 3]]),
     )
     placed = base.transform_filter("datum.x !== null")
-    layers = [
+    layers: list[alt.Chart] = []
+    if any(record["x"] is None for record in records):
         # A policy that does not depend on the axis has the same gap all along it.
-        alt.Chart()
-        .transform_filter("datum.x === null")
-        .mark_rule(strokeWidth=1.5)
-        .encode(y=y, color=base.encoding.color, tooltip=base.encoding.tooltip),
+        rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
+        shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
+        layers.append(rule.encode(y=y, **shown))
+    layers += [
         placed.mark_errorbar(thickness=1.2)
         .transform_filter("datum.low !== null")
         .encode(
@@ -81,10 +91,12 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         placed.mark_point(size=55, filled=True)
         .transform_filter("datum.source === 'ours'")
         .encode(y=y),
-        placed.mark_point(size=70, filled=False, shape="diamond", strokeWidth=1.6)
-        .transform_filter("datum.source === 'paper'")
-        .encode(y=y),
     ]
+    if any(record["source"] == "paper" for record in records):
+        hollow = placed.mark_point(
+            size=70, filled=False, shape="diamond", strokeWidth=1.6
+        )
+        layers.append(hollow.transform_filter("datum.source === 'paper'").encode(y=y))
     if kind == "quantitative":
         layers.append(placed.mark_line(strokeWidth=1.4).encode(y=y, strokeDash=dash))
     return _panels(alt.layer(*layers), records, experiment.facet)
@@ -134,7 +146,7 @@ def _panels(
             columns=2,
             data=data,
         )
-        .resolve_scale(x="independent", xOffset="shared")
+        .resolve_scale(x="independent", xOffset="independent")
     )
     return chart
 
@@ -158,7 +170,11 @@ def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
         alt.Chart()
         .mark_line(point=True)
         .encode(
-            x=alt.X("M:Q", scale=alt.Scale(type="log"), title="M, examples shown"),
+            x=alt.X(
+                "M:Q",
+                scale=alt.Scale(type="log", nice=False),
+                title="M, examples shown",
+            ),
             y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="return lost"),
             color=alt.Color("N:N", sort=trains, title="N, trained with"),
             strokeDash=alt.StrokeDash("what:N", sort=["gap", "bound"], title=None),

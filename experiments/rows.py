@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from sdm.experiments.catalogue import (
     HERE,
     CatalogueError,
@@ -56,6 +58,19 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
     """Write all rows, or leave the file as it was."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
+    """Add a row to those that a file has by now; all rows, in the order of their keys.
+
+    Several processes may do so at a time.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        by_key = {each["key"]: each for each in (*read_rows(file), row)}
+        rows = [by_key[key] for key in order if key in by_key]
+        write_rows(file, rows)
+    return rows
 
 
 def found_rows(

@@ -1,5 +1,6 @@
 """Running experiments: cell by cell, each written down as soon as it is done."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from sdm.experiments.catalogue import (
     experiments,
 )
 from sdm.experiments.provenance import provenance
-from sdm.experiments.rows import Row, read_rows, rows_file, write_rows
+from sdm.experiments.rows import Row, add_row, read_rows, rows_file, write_rows
 
 WORK = "work"  # the folder of what cells share
 UNKNOWN = 60.0  # seconds that a cell is thought to take, where nothing is known
@@ -120,26 +121,30 @@ def run_experiment(
     if not wanted:
         raise CatalogueError(f"`{experiment.name}` has no cells in profile {profile}")
     file = rows_file(results, experiment.name, profile)
-    before = [] if overwrite and not resume else read_rows(file)
-    if before and not resume:
+    before = read_rows(file)
+    if before and not resume and not overwrite:
         raise CatalogueError(
             f"`{file}` has {len(before)} rows already",
             "pass `--resume` to go on, or `--overwrite` to begin again",
         )
-    keys = {cell.key for cell in wanted}
-    kept = {row["key"]: row for row in before if row["key"] in keys}
-    todo = [
-        cell for cell in wanted if cell.key not in kept and seed in (None, cell.seed)
-    ]
-    if seed is not None and all(cell.seed != seed for cell in wanted):
+    order = [cell.key for cell in wanted]
+    todo = [cell for cell in wanted if seed in (None, cell.seed)]
+    if not todo:
         raise CatalogueError(f"profile {profile} has no seed {seed}")
+    if overwrite and not resume:
+        again = {cell.key for cell in todo}
+        before = [row for row in before if row["key"] not in again]
+        write_rows(file, before)
+    kept = {row["key"]: row for row in before}
+    todo = [cell for cell in todo if cell.key not in kept]
     if not todo:
         raise CatalogueError(
             f"`{file}` is complete: nothing that is asked for is left to be done",
             "see them with `sdm experiment report`, or begin again with `--overwrite` "
             "and without `--resume`",
         )
-    left, outcome = TimeLeft(todo, _all_known(results)), Outcome([])
+    left = TimeLeft(todo, _all_known(results))
+    outcome = Outcome([kept[key] for key in order if key in kept])
     work = results / WORK
     for cell in todo:
         start = time.monotonic()
@@ -158,13 +163,17 @@ def run_experiment(
             left.done(cell, time.monotonic() - start)
             watcher.failed(cell, why)
             continue
-        left.done(cell, row["seconds"])
-        kept[cell.key] = row
+        left.done(cell, time.monotonic() - start)
         outcome.new += 1
-        write_rows(file, [kept[c.key] for c in wanted if c.key in kept])
+        outcome.rows = add_row(file, row, order)
+        shutil.rmtree(_played(work, cell), ignore_errors=True)
         watcher.done(cell, row, left())
-    outcome.rows = [kept[cell.key] for cell in wanted if cell.key in kept]
     return outcome
+
+
+def _played(work: Path, cell: Cell) -> Path:
+    """Where the episodes of a cell are kept until it is done."""
+    return work / f"played-{cell.key}"
 
 
 def _all_known(results: Path) -> list[Row]:
@@ -200,17 +209,17 @@ def run_cell(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> R
 
 def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
     """Train a policy if need be, and test it."""
-    from sdm.experiments.workshop import Workshop, test_bed_of, test_of
+    from sdm.experiments.workshop import Workshop, evaluation_of, test_bed_of
     from sdm.llm.evaluate import check_policy, evaluate
     from sdm.llm.results import result_row
 
-    test = test_of(cell)
+    test = evaluation_of(cell)
     policy = Workshop(work, step).policy(cell)
     check_policy(policy.name, test)
     (result,) = evaluate(
         [policy.name],
         test_bed_of(test),
-        kept=work / f"played-{cell.key}",
+        kept=_played(work, cell),
         progress=lambda _, done, tasks: step("acting", done, tasks),
         **policy.options,
     )

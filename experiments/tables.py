@@ -88,7 +88,7 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         low=low,
         high=high,
         exact=_average([x for x in exact if x is not None]),
-        paper=paper_gap(cell),
+        paper=paper_gap(cell) if _as_many_tasks(experiment, cell) else None,
         seeds=len(rows),
         wanted=len(group),
         training_seconds=_average([t["seconds"] for t in training]),
@@ -97,6 +97,11 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         devices=tuple(dict.fromkeys(row["device"] for row in rows)),
         commits=tuple(dict.fromkeys(str(row["commit"]) for row in rows)),
     )
+
+
+def _as_many_tasks(experiment: Experiment, cell: Cell) -> bool:
+    """Whether the paper's value is of as many training tasks, where that matters."""
+    return experiment.x != "data.tasks" or cell.data.get("tasks", 3200) == 3200
 
 
 def _mean(
@@ -119,8 +124,8 @@ def _average(values: Sequence[float]) -> float | None:
 
 def paper_gap(cell: Cell) -> float | None:
     """The paper's gap for a policy and a test like these; None where it has none."""
-    from sdm.experiments.workshop import test_of
+    from sdm.experiments.workshop import evaluation_of
 
     kind = PAPER_KIND.get(cell.kind, cell.policy)
-    known = paper_rows(test_of(cell))
+    known = paper_rows(evaluation_of(cell))
     return float(known[kind]) if kind in known else None

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from sdm.experiments.catalogue import Cell, key_of
 from sdm.llm.test_bed import EvaluationConfig, TestBed, make_test_bed
 from sdm.solvers_jax.families import Family, family_of
@@ -21,7 +23,7 @@ Progress = Callable[[str, int, int], None]  # a step's name, done, of how much
 SHORT = {"darkroom": 100}  # the default horizon, where it is not 10
 
 
-def test_of(cell: Cell) -> EvaluationConfig:
+def evaluation_of(cell: Cell) -> EvaluationConfig:
     """The test of a cell.
 
     Raises:
@@ -48,7 +50,7 @@ def _without_range(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def data_of(cell: Cell) -> OracleConfig:
     """The dataset that a cell's policy learns from."""
-    test, setting = test_of(cell), cell.test["setting"]
+    test, setting = evaluation_of(cell), cell.test["setting"]
     family: Family = family_of(setting, {**_without_range(cell.test), **cell.data})
     return OracleConfig(
         family,
@@ -120,9 +122,10 @@ class Workshop:
         }
         out = self.folder / f"{cell.kind}-{key_of(spec)}"
         report = out.with_suffix(".json")
-        if not (out.is_dir() and report.is_file()):
-            trained = self._train(cell, learn, data, out)
-            write_atomically(report, json.dumps(trained, indent=2) + "\n")
+        with self._alone(out):
+            if not (out.is_dir() and report.is_file()):
+                trained = self._train(cell, learn, data, out)
+                write_atomically(report, json.dumps(trained, indent=2) + "\n")
         training: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         name = str(out) if cell.kind == "finetune" else f"{cell.kind}:{out}"
         return Policy(name, training)
@@ -131,14 +134,19 @@ class Workshop:
         """An oracle dataset."""
         spec = {**dataclasses.asdict(config), "family": str(config.family)}
         out = self.folder / f"data-{key_of(spec)}"
-        if not out.is_dir():
-            write_oracle_dataset(
-                config,
-                out,
-                resume=True,
-                progress=lambda done: self._progress("data", done, config.tasks),
-            )
+        with self._alone(out):
+            if not out.is_dir():
+                write_oracle_dataset(
+                    config,
+                    out,
+                    resume=True,
+                    progress=lambda done: self._progress("data", done, config.tasks),
+                )
         return out
+
+    def _alone(self, out: Path) -> FileLock:
+        """While it is held no other process makes the same; the dead hold nothing."""
+        return FileLock(out.with_suffix(".lock"))
 
     def _train(
         self, cell: Cell, learn: dict[str, Any], data: Path, out: Path

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,19 +13,20 @@ import time
 
 import pytest
 
-from sdm.experiments import catalogue, run
+from sdm.experiments import catalogue, report, run, tables
 from sdm.experiments.catalogue import (
+    HERE,
     CatalogueError,
     Experiment,
     Grid,
     cells,
     experiments,
 )
-from sdm.experiments.rows import read_rows, rows_file, write_rows
+from sdm.experiments.provenance import provenance
+from sdm.experiments.rows import add_row, found_rows, read_rows, rows_file, write_rows
 from sdm.experiments.run import TimeLeft, run_experiment
-from sdm.experiments.workshop import data_of, test_of
+from sdm.experiments.workshop import data_of, evaluation_of
 
-test_of.__test__ = False
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers, as it runs
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -67,7 +70,7 @@ def test_every_experiment_has_cells_in_every_profile():
             assert len({cell.key for cell in found}) == len(found)
             for cell in found:
                 if cell.kind != "theory":
-                    assert test_of(cell).horizon >= 1  # its numbers make a test
+                    assert evaluation_of(cell).horizon >= 1  # its numbers make a test
                 if cell.data and cell.kind != "baseline":
                     assert data_of(cell).tasks == cell.data["tasks"]
 
@@ -109,7 +112,7 @@ def test_sizes_come_from_the_profile_then_the_learner_then_the_grid():
 def test_a_setting_has_its_own_sizes():
     grid = Grid(policies={"dpt": "dpt"}, test={"setting": "darkroom"})
     (cell,) = cells(made_of(grid), "laptop")
-    test, data = test_of(cell), data_of(cell)
+    test, data = evaluation_of(cell), data_of(cell)
     assert (test.tasks, test.trajectories, test.horizon) == (20, 5, 100)
     assert (data.tasks, data.trajectories, data.random_trajectories) == (80, 10, 100)
 
@@ -117,7 +120,7 @@ def test_a_setting_has_its_own_sizes():
 def test_out_of_distribution_only_the_test_is():
     everything = cells(experiments()["ood"], "laptop")
     (cell, *_) = [c for c in everything if c.kind == "finetune"]
-    test, data = test_of(cell), data_of(cell)
+    test, data = evaluation_of(cell), data_of(cell)
     assert (test.family.p_min, test.family.p_max) == (0.05, 0.2)
     assert (data.family.p_min, data.family.p_max) == (0.2, 0.9)
     assert test.training_family == data.family
@@ -128,13 +131,13 @@ def test_out_of_distribution_only_the_test_is():
     }
     assert trained == {0.6, 0.8, 1.0}
     tested = {
-        test_of(c).family.q
+        evaluation_of(c).family.q
         for c in cells(experiments()["ood"], "laptop")
         if c.test["setting"] == "pomdp"
     }
     assert tested == {0.7}
     sets = {
-        (test_of(c).family.models, data_of(c).family.models)
+        (evaluation_of(c).family.models, data_of(c).family.models)
         for c in cells(experiments()["ood"], "laptop")
         if c.test["setting"] == "apomdp" and c.kind == "finetune"
     }
@@ -206,8 +209,9 @@ def test_a_run_leaves_a_row_a_cell_and_is_not_run_twice(small, tmp_path):
     with pytest.raises(CatalogueError, match="is complete"):
         run_experiment(small, "smoke", tmp_path, watcher, resume=True)
     # Datasets, runs, and nothing of what was played.
-    kept = sorted(p.name.split("-")[0] for p in (tmp_path / "work").iterdir())
-    assert kept == ["data", "data", *["finetune"] * 4]
+    folders = [p for p in (tmp_path / "work").iterdir() if p.is_dir()]
+    kept = sorted(folder.name.split("-")[0] for folder in folders)
+    assert kept == ["data", "data", "finetune", "finetune"]
 
 
 def test_resuming_runs_what_is_missing_and_overwriting_all(small, tmp_path):
@@ -328,3 +332,271 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, results):
     assert said.count(" left\n") == 3 - done and "Traceback" not in said
     rows = json.loads(out)["rows"]
     assert rows == read_rows(file) and len(rows) == 3
+
+
+# Tables and the report
+
+
+def fabricated(experiment, profile, gap=lambda cell: 1.0):
+    """A row for every cell, as if it had been run."""
+    rows = []
+    for cell in cells(experiment, profile):
+        row = {"experiment": experiment.name, "profile": profile, "key": cell.key}
+        row |= {**cell.spec, **provenance(), "seconds": 2.0, "training": None}
+        if cell.kind == "theory":
+            one = {"kappa": cell.learn["kappa"], "support": 5, "train": 10}
+            more = {"support": 160, "gap": 0.5, "bound": 2.0, "holds": True}
+            first = {**one, "gap": 1.0, "bound": 9.0, "holds": True}
+            row["cells"] = [first, {**one, **more}]
+        else:
+            found = gap(cell)
+            row["result"] = {
+                "gap_percent": found,
+                "ci_low": found - 0.5,
+                "ci_high": found + 0.5,
+                "exact_gap_percent": None,
+            }
+        rows.append(row)
+    return rows
+
+
+def test_points_stand_beside_the_papers():
+    experiment = experiments()["mdp-horizon"]
+    rows = {row["key"]: row for row in fabricated(experiment, "laptop")}
+    found = [(cell, rows[cell.key]) for cell in cells(experiment, "laptop")]
+    beside = {
+        (point.policy, point.x): point.paper
+        for point in tables.points(experiment, found)
+        if point.paper is not None
+    }
+    # Their Fig. 2 left: random, in context only, fine-tuned.
+    assert {t: beside[("random", t)] for t in (10, 20, 30)} == {
+        10: 57.6,
+        20: 49.6,
+        30: 46.4,
+    }
+    assert [beside[("tiny", t)] for t in (10, 20, 30)] == [3, 15, 15]
+    assert [beside[("smollm2", t)] for t in (10, 20, 30)] == [3, 15, 15]
+    assert [beside[("icl-smollm2", t)] for t in (10, 20, 30)] == [15.9, 31.1, 43.2]
+    assert ("ce", 10) not in beside and ("mean-plan", 10) not in beside
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "value", "wanted"),
+    [
+        ("ood", "tiny", "T = 20", 6),
+        ("ood", "smollm2", "T = 30", 7),
+        ("dpt", "dpt", "T = 30", 43),
+        ("dpt", "dpt", "q = 0.8", 25),
+        ("dpt", "dpt", "K = 10, α = 1", 37),
+        ("pomdp-observation", "tiny", 1.0, 9),
+        ("darkroom", "tiny", "stay", 5),
+    ],
+)
+def test_the_papers_values(name, policy, value, wanted):
+    experiment = experiments()[name]
+    found = [(cell, None) for cell in cells(experiment, "laptop")]
+    (point,) = [
+        point
+        for point in tables.points(experiment, found)
+        if (point.policy, point.x) == (policy, value)
+    ]
+    assert point.paper == wanted and point.gap is None
+
+
+def test_random_demonstrations_have_the_papers_value_too():
+    experiment = experiments()["support-quality"]
+    found = [(cell, None) for cell in cells(experiment, "laptop")]
+    values = {
+        (point.facet, point.x): point.paper
+        for point in tables.points(experiment, found)
+        if point.policy == "tiny"
+    }
+    assert values[("random", 10)] == 20 and values[("optimal", 10)] == 3
+
+
+def test_seeds_make_one_point_with_an_interval_over_them():
+    experiment = experiments()["mdp-horizon"]
+    rows = fabricated(experiment, "paper", gap=lambda cell: 1.0 + cell.seed)
+    by_key = {row["key"]: row for row in rows}
+    found = [(cell, by_key[cell.key]) for cell in cells(experiment, "paper")]
+    points = tables.points(experiment, found)
+    assert len(points) == len(found) / 3
+    (point,) = [p for p in points if (p.policy, p.x) == ("tiny", 10)]
+    assert (point.gap, point.seeds, point.wanted) == (2.0, 3, 3)
+    # Student's t with 2 degrees of freedom: 4.3027 times 1/√3.
+    assert point.high - point.gap == pytest.approx(4.30265 / 3**0.5, abs=1e-4)
+    some = [(cell, row if cell.seed == 1 else None) for cell, row in found]
+    (point,) = [
+        p for p in tables.points(experiment, some) if (p.policy, p.x) == ("tiny", 10)
+    ]
+    assert (point.gap, point.low, point.seeds, point.wanted) == (2.0, 1.5, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report of all experiments; one is not run, one only in half."""
+    folder = tmp_path_factory.mktemp("report")
+    for name, experiment in experiments().items():
+        rows = fabricated(experiment, "laptop")
+        if name == "loss":
+            continue
+        kept = rows[: len(rows) // 2] if name == "schema" else rows
+        write_rows(rows_file(folder, name, "laptop"), kept)
+    shown = report.sections(list(experiments().values()), folder, "laptop")
+    report.write_report(shown, folder)
+    return folder
+
+
+def test_the_report_says_what_was_not_run(page, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    shown = report.sections(list(experiments().values()), page, "laptop")
+    by_name = {section.name: section for section in shown}
+    missing, half = by_name["loss"], by_name["schema"]
+    assert missing.done == 0 and missing.figure is None and not missing.picture
+    assert all("not run" in line.texts and not line.done for line in missing.lines)
+    assert [line.done for line in half.lines].count(True) == half.done == 2
+    whole = by_name["mdp-horizon"]
+    assert whole.done == whole.wanted and all(line.done for line in whole.lines)
+    table = [dict(zip(whole.head, line.texts, strict=True)) for line in whole.lines]
+    (tiny,) = [r for r in table if r["policy"] == "tiny" and r["horizon T"] == "20"]
+    assert (tiny["paper"], tiny["ours"], tiny["difference"]) == ("15", "1.00", "-14.00")
+    assert tiny["95 % interval"] == "0.50 … 1.50"
+
+
+def test_the_report_is_one_file_that_needs_no_network(page):
+    text = (page / "report.html").read_text()
+    markup = "".join(re.split(r"<script>.*?</script>", text, flags=re.DOTALL))
+    assert len(text) - len(markup) > 800_000, "the code that draws is in it"
+    assert not re.search(r"""(src|href)=["'](?!data:|#)|@import|url\(""", markup)
+    assert len(text) < 6_000_000
+    for name in ("mdp-horizon", "theory", "darkroom"):
+        picture = (page / name / "laptop.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 5_000
+
+
+def test_making_the_report_again_changes_what_is_between_the_marks(page, tmp_path):
+    text = (page / "README.md").read_text()
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    assert "| T" not in text.partition(report.BEGIN)[0]
+    changed = tmp_path / "README.md"
+    changed.write_text(f"before\n{report.BEGIN} old {report.END}\nafter\n")
+    shown = report.sections([experiments()["theory"]], page, "laptop")
+    report.write_report(shown, tmp_path)
+    again = changed.read_text()
+    assert again.startswith("before\n") and again.endswith("after\n")
+    assert " old " not in again and "Proposition 1" in again
+    changed.write_text("something else\n")
+    with pytest.raises(CatalogueError, match="lacks the marks"):
+        report.write_report(shown, tmp_path)
+    assert changed.read_text() == "something else\n"
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def browser():
+    """A real browser without a screen, and without a network."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=BROWSER, args=quiet)
+        yield started
+        started.close()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_draws_every_figure_without_a_complaint(page, browser):
+    opened = browser.new_page(viewport={"width": 1200, "height": 900})
+    said, asked = [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto((page / "report.html").as_uri())
+    opened.wait_for_function(
+        "() => document.querySelectorAll('figure > img').length === 0", timeout=60_000
+    )
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    figures = opened.locator("figure")
+    assert figures.count() == len(NAMES) - 1  # `loss` was not run
+    for i in range(figures.count()):
+        drawn = figures.nth(i).locator("svg").first
+        drawn.scroll_into_view_if_needed()
+        assert drawn.is_visible()
+        box = drawn.bounding_box()
+        assert box["width"] > 200 and box["height"] > 150
+        # Something is drawn in it: symbols of points.
+        assert figures.nth(i).locator("svg path").count() > 10
+    # What a point is about is told where the mouse is on it.
+    opened.locator("#mdp-horizon svg path[aria-label*='tiny']").first.hover()
+    assert opened.locator("#vg-tooltip-element").inner_text().count("tiny")
+    # Wide tables scroll by themselves: the page does not.
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_without_scripts_the_pictures_are_shown(page, browser):
+    opened = browser.new_context(java_script_enabled=False).new_page()
+    opened.goto((page / "report.html").as_uri())
+    pictures = opened.locator("figure > img")
+    assert pictures.count() == len(NAMES) - 1
+    for i in range(pictures.count()):
+        assert pictures.nth(i).is_visible()
+        assert pictures.nth(i).bounding_box()["width"] > 200
+
+
+# What was published
+
+
+def test_published_rows_are_of_cells_that_there_are():
+    for experiment in experiments().values():
+        for profile in ("laptop", "paper"):
+            keys = {cell.key for cell in cells(experiment, profile)}
+            for row in read_rows(rows_file(HERE, experiment.name, profile)):
+                assert row["key"] in keys, (experiment.name, row["policy"])
+                assert re.fullmatch(r"[0-9a-f]{12}", row["commit"]), "uncommitted code"
+
+
+def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
+    experiment = experiments()["theory"]
+    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path / "published")
+    rows = fabricated(experiment, "laptop")
+    write_rows(rows_file(tmp_path / "published", "theory", "laptop"), rows)
+    mine = [{**rows[0], "seconds": 99.0}]
+    write_rows(rows_file(tmp_path / "mine", "theory", "laptop"), mine)
+    found = found_rows(experiment, "laptop", tmp_path / "mine")
+    assert [row["seconds"] for _, row in found] == [99.0, 2.0, 2.0]
+
+
+def test_runs_at_the_same_time_keep_each_others_rows(tmp_path):
+    experiment = experiments()["theory"]
+    rows = fabricated(experiment, "laptop")
+    order = [row["key"] for row in rows]
+    file = rows_file(tmp_path, "theory", "laptop")
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        jobs = [pool.apply_async(add_row, (file, row, order)) for row in rows * 10]
+        for job in jobs:
+            job.get(60)
+    assert read_rows(file) == rows
+    assert add_row(file, rows[0], order[:2]) == rows[:2], "others are no more"
+
+
+def test_one_seed_may_be_run_or_overwritten_alone(small, tmp_path, monkeypatch):
+    sizes = {**catalogue.profiles()["smoke"], "seeds": [0, 1]}
+    monkeypatch.setitem(catalogue.profiles(), "smoke", sizes)
+    plain = dataclasses.replace(SMALL, policies={"random": "random"})
+    experiment = made_of(plain)
+    first = run_experiment(experiment, "smoke", tmp_path, Quiet(), seed=1)
+    assert [row["seed"] for row in first.rows] == [1, 1]
+    both = run_experiment(experiment, "smoke", tmp_path, Quiet(), resume=True)
+    assert both.new == 2 and sorted(row["seed"] for row in both.rows) == [0, 0, 1, 1]
+    again = run_experiment(
+        experiment, "smoke", tmp_path, Quiet(), seed=1, overwrite=True
+    )
+    assert again.new == 2 and numbers(again.rows) == numbers(both.rows)
+    with pytest.raises(CatalogueError, match="no seed 7"):
+        run_experiment(experiment, "smoke", tmp_path, Quiet(), seed=7, resume=True)
