@@ -50,6 +50,10 @@ def finetune(
         Shown | None,
         typer.Option(help="Whose episodes are shown; `all`: random ones, too."),
     ] = None,
+    queries: Annotated[
+        Shown | None,
+        typer.Option(help="Whose episodes are asked about; `all`: random ones, too."),
+    ] = None,
     loss: Annotated[Loss | None, typer.Option(help="Tokens that count.")] = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="4-bit base weights (QLoRA).")
@@ -96,6 +100,7 @@ def finetune(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "demonstrations": demonstrations and demonstrations.value,
+        "queries": queries and queries.value,
         "loss": loss and loss.value,
         "quantize": quantize and quantize.value,
         "lora_rank": lora_rank,

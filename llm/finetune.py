@@ -38,8 +38,13 @@ from sdm.llm.runs import (
     weights_folder,
     write_metrics,
 )
-from sdm.llm.serialize import Episode, schema_for
-from sdm.llm.texts import episodes_by_task, merge, split_tasks, training_texts
+from sdm.llm.serialize import schema_for
+from sdm.llm.texts import (
+    PlayedEpisode,
+    episodes_by_task,
+    split_tasks,
+    training_texts,
+)
 from sdm.llm.tokens import check_tokenizer, tokenise
 from sdm.solvers_jax.families import family_of
 from sdm.solvers_jax.shards import read_manifest, read_shards
@@ -107,15 +112,15 @@ def finetune(
     schema = schema_for(config.schema, family.grid)
     table = read_shards(Path(config.data))
     tasks = _choose_tasks(config, episodes_by_task(table))
-    shown = tasks
-    if config.demonstrations == "all":
-        wandered = episodes_by_task(table, random=True)
-        if not wandered:
-            raise ValueError(
-                f"`--demonstrations all` needs random episodes: `{config.data}` has "
-                "none; make it with `sdm solve --random-trajectories`"
-            )
-        shown = merge(tasks, wandered)
+    random = None
+    for option in ("demonstrations", "queries"):
+        if getattr(config, option) == "all":
+            random = episodes_by_task(table, random=True)
+            if not random:
+                raise ValueError(
+                    f"`--{option} all` needs random episodes: `{config.data}` has "
+                    "none; make it with `sdm solve --random-trajectories`"
+                )
     train_tasks, held_out = split_tasks(
         list(tasks), held_out=config.held_out, seed=config.seed
     )
@@ -123,7 +128,9 @@ def finetune(
         training_texts(
             {task: tasks[task] for task in chosen},
             schema,
-            shown=shown,
+            random=random,
+            show_random=config.demonstrations == "all",
+            ask_random=config.queries == "all",
             support=config.support,
             per_task=config.texts_per_task,
             seed=config.seed,
@@ -185,8 +192,8 @@ def finetune(
 
 
 def _choose_tasks(
-    config: FinetuneConfig, tasks: dict[int, list[Episode]]
-) -> dict[int, list[Episode]]:
+    config: FinetuneConfig, tasks: dict[int, list[PlayedEpisode]]
+) -> dict[int, list[PlayedEpisode]]:
     """The first `config.tasks` tasks of a dataset."""
     if config.tasks is None:
         return tasks

@@ -15,6 +15,7 @@ from sdm.solvers_jax.models import check_count
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "schema": ("paper", "compact"),
     "demonstrations": ("optimal", "all"),
+    "queries": ("optimal", "all"),
     "loss": ("all", "actions"),
     "quantize": ("nf4", None),
 }
@@ -40,7 +41,9 @@ class FinetuneConfig:
         warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
         demonstrations: whose episodes are shown: the oracle's (`optimal`), or `all` of
-            a dataset that has random ones, too. What is asked for is always optimal.
+            a dataset that has random ones, too.
+        queries: whose episodes end the texts: the oracle's, or `all`, every other one
+            random. What is learned is always what the oracle would do there.
         loss: next-token loss on `all` tokens or on the `actions` only.
         quantize: `nf4` for a 4-bit base, None for a full one.
         from_scratch: begin with random weights in the base's architecture, and train
@@ -68,6 +71,7 @@ class FinetuneConfig:
     warmup: float = 0.05
     weight_decay: float = 0.0
     demonstrations: Literal["optimal", "all"] = "optimal"
+    queries: Literal["optimal", "all"] = "optimal"
     loss: Literal["all", "actions"] = "all"
     quantize: Literal["nf4"] | None = None
     from_scratch: bool = False

@@ -1,4 +1,9 @@
-"""Few-shot training texts: demonstrations of a task, then a query episode of it."""
+"""Few-shot training texts: demonstrations of a task, then a query episode of it.
+
+An episode may be the oracle's, or of random actions. What is to be learned is always
+what the oracle does: in a random query, what it would have done in the place of every
+action; random demonstrations are there to be read, not to be learned.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +14,8 @@ import pyarrow.compute as pc
 
 from sdm.llm.serialize import Episode, Schema, render_prompt
 
+Wanted = tuple[int | None, ...]
+
 
 @dataclass(frozen=True)
 class TrainingText:
@@ -17,32 +24,43 @@ class TrainingText:
     Attributes:
         task: index of the task.
         text: demonstrations and query, as they look when the model acts.
+        wanted: what is to be learned in the place of each action of the text, in
+            order: an action, or None for nothing; None for the text's own actions.
 
     """
 
     task: int
     text: str
+    wanted: Wanted | None = None
+
+
+@dataclass(frozen=True)
+class PlayedEpisode:
+    """An episode of a dataset.
+
+    Attributes:
+        episode: what was seen, done and earned.
+        better: what the oracle would have done; None if it was the oracle who played.
+
+    """
+
+    episode: Episode
+    better: tuple[int, ...] | None = None
 
 
 def episodes_by_task(
     table: pa.Table, *, random: bool = False
-) -> dict[int, list[Episode]]:
+) -> dict[int, list[PlayedEpisode]]:
     """The oracle's episodes of a dataset's table, or the random ones, by task."""
     table = table.filter(pc.equal(table["random"], random))
-    names = ("task", "observation", "action", "reward")
+    names = ("task", "observation", "action", "reward", "optimal_action")
     columns = (table.column(name).to_pylist() for name in names)
-    tasks: dict[int, list[Episode]] = {}
-    for task, observation, action, reward in zip(*columns, strict=True):
+    tasks: dict[int, list[PlayedEpisode]] = {}
+    for task, observation, action, reward, better in zip(*columns, strict=True):
         episode = Episode(tuple(observation), tuple(action), tuple(reward))
-        tasks.setdefault(task, []).append(episode)
+        played = PlayedEpisode(episode, tuple(better) if random else None)
+        tasks.setdefault(task, []).append(played)
     return tasks
-
-
-def merge(
-    first: Mapping[int, list[Episode]], more: Mapping[int, list[Episode]]
-) -> dict[int, list[Episode]]:
-    """Of each task of the first its episodes, then those that the other has of it."""
-    return {task: episodes + more.get(task, []) for task, episodes in first.items()}
 
 
 def split_tasks(
@@ -62,10 +80,12 @@ def split_tasks(
 
 
 def training_texts(
-    tasks: Mapping[int, Sequence[Episode]],
+    tasks: Mapping[int, Sequence[PlayedEpisode]],
     schema: Schema,
     *,
-    shown: Mapping[int, Sequence[Episode]] | None = None,
+    random: Mapping[int, Sequence[PlayedEpisode]] | None = None,
+    show_random: bool = False,
+    ask_random: bool = False,
     support: int,
     per_task: int,
     seed: int,
@@ -77,10 +97,11 @@ def training_texts(
     on the seed and its index only.
 
     Args:
-        tasks: queries of each task.
+        tasks: the oracle's episodes of each task.
         schema: how they are written.
-        shown: what demonstrations are drawn from, which begins with the queries; None
-            for these alone.
+        random: random episodes of each task.
+        show_random: draw demonstrations from these, too.
+        ask_random: let every other query be one of these.
         support: demonstrations in each text.
         per_task: texts of each task.
         seed: of the choice.
@@ -90,21 +111,45 @@ def training_texts(
 
     """
     texts = []
-    for task, queries in tasks.items():
-        episodes = queries if shown is None else shown[task]
-        if len(episodes) < support + 1:
+    for task, own in tasks.items():
+        more = [] if random is None else list(random[task])
+        everything = [*own, *more]
+        shown = range(len(everything) if show_random else len(own))
+        if len(shown) < support + 1:
             raise ValueError(
                 f"{support} demonstrations and a query need {support + 1} trajectories "
-                f"of each task: task {task} has {len(episodes)}"
+                f"of each task: task {task} has {len(shown)}"
             )
-        random = np.random.default_rng([seed, 2, task])
-        order = random.permutation(len(queries))
+        generator = np.random.default_rng([seed, 2, task])
+        order = generator.permutation(len(own))
+        if ask_random:
+            wandering = generator.permutation(len(more)) + len(own)
+            turns = -(-per_task // 2)
+            pairs = zip(
+                np.resize(order, turns), np.resize(wandering, turns), strict=True
+            )
+            order = np.array([index for pair in pairs for index in pair])
         for i in range(per_task):
             query = int(order[i % len(order)])
-            others = [j for j in range(len(episodes)) if j != query]
-            chosen = random.choice(others, size=support, replace=False)
-            support_shown = [episodes[j] for j in chosen]
-            texts.append(
-                TrainingText(task, render_prompt(schema, support_shown, queries[query]))
-            )
+            others = [j for j in shown if j != query]
+            chosen = generator.choice(others, size=support, replace=False)
+            texts.append(_text(task, schema, [everything[j] for j in (*chosen, query)]))
     return texts
+
+
+def _text(task: int, schema: Schema, played: Sequence[PlayedEpisode]) -> TrainingText:
+    """The text of some demonstrations and, last, a query."""
+    *shown, query = played
+    text = render_prompt(schema, [each.episode for each in shown], query.episode)
+    if all(each.better is None for each in played):
+        return TrainingText(task, text)
+    wanted: list[int | None] = []
+    for each in played:
+        actions = each.episode.actions
+        if each.better is None:
+            wanted += actions
+        elif each is query:
+            wanted += each.better
+        else:
+            wanted += [None] * len(actions)
+    return TrainingText(task, text, tuple(wanted))

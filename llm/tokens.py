@@ -29,14 +29,22 @@ def tokenise(
         loss: `all` labels every token but the first, which nothing precedes; `actions`
             those that share a character with an action.
 
+    Raises:
+        ValueError: if other actions than a text's own are wanted, and the tokeniser
+            writes them in other numbers of tokens.
+
     """
     encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
     labels = []
     for text, ids, offsets in zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
-        spans = schema.action_spans(text.text) if loss == "actions" else None
-        labels.append(_labels(ids, offsets, spans))
+        spans = schema.action_spans(text.text)
+        learned = list(ids)
+        if text.wanted is not None:
+            learned = _relabelled(tokenizer, schema, text, offsets, spans)
+        everything = loss == "all"
+        labels.append(_labels(learned, offsets, None if everything else spans))
     return Dataset.from_dict(
         {
             "input_ids": encoded["input_ids"],
@@ -44,6 +52,37 @@ def tokenise(
             "length": [len(ids) for ids in encoded["input_ids"]],
         }
     )
+
+
+def _relabelled(
+    tokenizer: PreTrainedTokenizerBase,
+    schema: Schema,
+    text: TrainingText,
+    offsets: list[tuple[int, int]],
+    spans: list[tuple[int, int]],
+) -> list[int]:
+    """The tokens that are to be learned, where they are not the text's own."""
+    assert text.wanted is not None and len(text.wanted) == len(spans)
+    parts, ignored, end = [], set(), 0
+    for (start, stop), action in zip(spans, text.wanted, strict=True):
+        own = text.text[start:stop]
+        parts += [text.text[end:start], own]
+        if action is None:
+            ignored |= set(range(start, stop))
+        else:
+            parts[-1] = schema.answer(action).strip()
+        end = stop
+    written = tokenizer("".join([*parts, text.text[end:]]), return_offsets_mapping=True)
+    if [tuple(x) for x in written["offset_mapping"]] != [tuple(x) for x in offsets]:
+        raise ValueError(
+            f"the base's tokeniser splits the schema `{schema.name}` in other places "
+            "where another action stands: random episodes cannot be queries; choose "
+            "another `--schema`, or `--queries optimal`"
+        )
+    return [
+        IGNORED if ignored & set(range(start, stop)) else token
+        for token, (start, stop) in zip(written["input_ids"], offsets, strict=True)
+    ]
 
 
 def check_tokenizer(
