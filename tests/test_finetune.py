@@ -49,13 +49,13 @@ from sdm.llm.finetune import (
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, read_run
-from sdm.llm.serialize import SCHEMAS
+from sdm.llm.serialize import SCHEMAS, CompactSchema, Episode
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import DatasetError
+from sdm.solvers_jax.shards import DatasetError, read_shards
 
 # Of torch, transformers and bitsandbytes about themselves, nothing that we could mend.
 pytestmark = [
@@ -312,7 +312,9 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
         ({"support": 4}, "need 5 trajectories"),
         ({"tasks": 99}, "99 tasks are asked for: .* has 24"),
         ({"tasks": 1}, "tasks = 1"),
-        ({"demonstrations": "all"}, "needs random episodes"),
+        ({"demonstrations": "all"}, "demonstrations all` needs random episodes"),
+        ({"queries": "all"}, "queries all` needs random episodes"),
+        ({"from_scratch": True, "lora_rank": 4}, "from_scratch trains all weights"),
         ({"epochs": 0}, "epochs = 0"),
         ({"support": -1}, "support = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
@@ -718,3 +720,58 @@ def test_the_papers_recipe_is_the_papers():
 def test_an_adapter_that_cannot_be_is_refused(data, changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         quick(data, "smollm2", **changes)
+
+
+def test_from_scratch_only_the_architecture_is_the_bases(data, base, tmp_path):
+    config = quick(data, base, from_scratch=True, epochs=1, seed=3)
+    assert config.lora_rank == 0, "an adapter would leave random weights as they are"
+    fresh, tokenizer = prepare_model(config)
+    pretrained, _ = load_base(base)
+    assert fresh.config.hidden_size == pretrained.config.hidden_size == 64
+    assert len(tokenizer) == len(tiny_tokenizer())
+    own, theirs = dict(fresh.named_parameters()), dict(pretrained.named_parameters())
+    assert own.keys() == theirs.keys()
+    for name, weights in own.items():
+        assert weights.shape == theirs[name].shape and weights.requires_grad
+        if "norm" not in name:
+            assert (weights - theirs[name]).abs().mean() > 1e-3
+    same, _ = prepare_model(config)
+    other, _ = prepare_model(dataclasses.replace(config, seed=4))
+    table = "model.embed_tokens.weight"
+    assert torch.equal(dict(same.named_parameters())[table], own[table])
+    assert not torch.equal(dict(other.named_parameters())[table], own[table])
+    report = finetune(config, tmp_path / "run")
+    assert np.isfinite(report.train_loss)
+    trained = dict(load_run(tmp_path / "run").model.named_parameters())
+    assert not torch.equal(trained[table], own[table])
+
+
+def test_the_recipe_of_a_quantised_base_can_begin_from_scratch(data):
+    config = recipe(str(data), "meta-llama/Llama-2-7b-hf", from_scratch=True)
+    assert (config.quantize, config.lora_rank) == (None, 0)
+
+
+def test_random_queries_teach_what_the_oracle_would_have_done(tmp_path):
+    """Actions of a random walk are read, and those of the oracle learned."""
+    folder = tmp_path / "data"
+    made = OracleConfig(EnergyFamily(), 4, 24, 4, seed=1, random_trajectories=4)
+    write_oracle_dataset(made, folder)
+    config = quick(folder, "tiny", queries="all", epochs=20, loss="actions", seed=1)
+    config = dataclasses.replace(config, learning_rate=3e-3)
+    finetune(config, tmp_path / "run")
+    model = load_run(tmp_path / "run").model
+    table = read_shards(folder).to_pylist()
+    wandered = [row for row in table if row["random"]]
+    texts = [CompactSchema().render(episode_of(row)) for row in wandered]
+    ids = tiny_tokenizer()(texts, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        scores = model(ids).logits
+    letters = tiny_tokenizer()(list("abc"))["input_ids"]
+    chosen = scores[:, 0:-1:2, [i for (i,) in letters]].argmax(-1).numpy()
+    better = np.array([row["optimal_action"] for row in wandered])
+    done = np.array([row["action"] for row in wandered])
+    assert (chosen == better).mean() > 0.8 > (chosen == done).mean() + 0.2
+
+
+def episode_of(row):
+    return Episode(*(tuple(row[k]) for k in ("observation", "action", "reward")))

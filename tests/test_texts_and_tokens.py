@@ -3,13 +3,15 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from sdm.llm.bases import tiny_tokenizer
 from sdm.llm.serialize import SCHEMAS, Episode
 from sdm.llm.texts import (
+    PlayedEpisode,
     TrainingText,
     episodes_by_task,
-    merge,
     split_tasks,
     training_texts,
 )
@@ -21,7 +23,18 @@ COMPACT = SCHEMAS["compact"]
 def tasks(count=4, episodes=5):
     """Episodes that name their task and themselves: `TaEa`."""
     return {
-        t: [Episode((t, e), (0, 0), (0.0, 0.0)) for e in range(episodes)]
+        t: [PlayedEpisode(Episode((t, e), (0, 0), (0.0, 0.0))) for e in range(episodes)]
+        for t in range(count)
+    }
+
+
+def wandered(count=4, episodes=4):
+    """Random episodes: `TbEc`, where the oracle would have done c, then a."""
+    return {
+        t: [
+            PlayedEpisode(Episode((t, 10 + e), (1, 2), (0.0, 0.0)), (2, 0))
+            for e in range(episodes)
+        ]
         for t in range(count)
     }
 
@@ -54,15 +67,34 @@ def test_a_tasks_texts_depend_on_the_seed_and_its_index_only():
     assert among != other
 
 
-def test_demonstrations_may_come_from_more_episodes_than_are_asked_about():
-    shown = tasks(episodes=9)
+@pytest.mark.parametrize("shows", [False, True])
+@pytest.mark.parametrize("asks", [False, True])
+def test_random_episodes_are_shown_or_asked_about_only_where_wanted(shows, asks):
     texts = training_texts(
-        tasks(), COMPACT, shown=shown, support=2, per_task=20, seed=0
+        tasks(),
+        COMPACT,
+        random=wandered(),
+        show_random=shows,
+        ask_random=asks,
+        support=2,
+        per_task=20,
+        seed=0,
     )
     seen = [[episode for _, episode in parts(text)] for text in texts]
-    assert {query for *_, query in seen} == set(range(5))
-    assert {episode for *support, _ in seen for episode in support} == set(range(9))
+    own, more = set(range(5)), set(range(10, 14))
+    queries = [query for *_, query in seen]
+    assert set(queries) == (own | more if asks else own)
+    assert sum(query in more for query in queries) == asks * len(queries) / 2
+    support = {episode for *support, _ in seen for episode in support}
+    assert support == (own | more if shows else own)
     assert all(len(set(episodes)) == 3 for episodes in seen)
+    for text, episodes in zip(texts, seen, strict=True):
+        # What the oracle did, nothing of random demonstrations, and of a random query
+        # what the oracle would have done.
+        wanted = [(0, 0) if e in own else (None, None) for e in episodes[:-1]]
+        wanted += [(0, 0) if episodes[-1] in own else (2, 0)]
+        plain = not more & set(episodes)
+        assert text.wanted == (None if plain else tuple(a for x in wanted for a in x))
 
 
 def test_more_demonstrations_than_there_are_is_an_error():
@@ -87,15 +119,15 @@ def test_a_datasets_rows_are_grouped_by_task():
             "action": [[0, 1], [2, 0], [1, 1]],
             "reward": [[0.5, 0.0], [0.0, 1.0], [0.25, 0.0]],
             "random": [False, False, True],
+            "optimal_action": [[0, 1], [2, 0], [2, 1]],
         }
     )
     grouped = episodes_by_task(table)
-    assert grouped[0][1] == Episode((3, 4), (2, 0), (0.0, 1.0))
+    assert grouped[0][1] == PlayedEpisode(Episode((3, 4), (2, 0), (0.0, 1.0)))
     assert list(grouped) == [0] and len(grouped[0]) == 2
-    wandered = episodes_by_task(table, random=True)
-    assert wandered == {1: [Episode((5, 6), (1, 1), (0.25, 0.0))]}
-    assert merge(grouped, wandered) == grouped
-    assert merge(grouped, {0: wandered[1]})[0] == [*grouped[0], *wandered[1]]
+    found = episodes_by_task(table, random=True)
+    episode = Episode((5, 6), (1, 1), (0.25, 0.0))
+    assert found == {1: [PlayedEpisode(episode, (2, 1))]}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values())
@@ -117,3 +149,37 @@ def test_every_token_is_labelled_when_all_count():
     assert row["labels"] == row["input_ids"]
     assert tiny_tokenizer().decode(row["input_ids"]) == text.text
     np.testing.assert_array_equal(row["length"], 7)
+
+
+@pytest.mark.parametrize("loss", ["all", "actions"])
+@pytest.mark.parametrize("schema", SCHEMAS.values())
+def test_what_is_learned_may_differ_from_what_was_done(schema, loss):
+    shown = Episode((3, 12), (1, 2), (0.5, 0.44))
+    asked = Episode((4, 5), (2, 1), (0.1, 0.0))
+    text = f"{schema.render(shown)}\n{schema.render(asked)}"
+    wanted = (None, None, 0, 2)
+    (plain,) = tokenise(tiny_tokenizer(), schema, [TrainingText(0, text)], loss=loss)
+    (row,) = tokenise(
+        tiny_tokenizer(), schema, [TrainingText(0, text, wanted)], loss=loss
+    )
+    assert row["input_ids"] == plain["input_ids"], "it reads what was done"
+    places = [start for start, _ in schema.action_spans(text)]
+    learned = [row["labels"][place] for place in places]
+    letters = tiny_tokenizer()([schema.answer(0).strip(), schema.answer(2).strip()])
+    (first,), (second,) = letters["input_ids"]
+    assert learned == [-100, -100, first, second]
+    elsewhere = [i for i in range(len(text)) if i not in places]
+    assert [row["labels"][i] for i in elsewhere] == [
+        plain["labels"][i] for i in elsewhere
+    ]
+
+
+def test_a_tokeniser_that_splits_elsewhere_cannot_learn_what_was_not_done():
+    # "1a" is one token, "1b" two.
+    vocabulary = {c: i for i, c in enumerate(["<unk>", "1", "a", "b", "1a"])}
+    merges = Tokenizer(models.BPE(vocabulary, [("1", "a")], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=merges, unk_token="<unk>")
+    with pytest.raises(ValueError, match="splits the schema `compact` in other places"):
+        tokenise(tokenizer, COMPACT, [TrainingText(0, "1a", (1,))], loss="all")
+    (row,) = tokenise(tokenizer, COMPACT, [TrainingText(0, "1a", (0,))], loss="all")
+    assert row["labels"] == row["input_ids"]
