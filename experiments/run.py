@@ -151,8 +151,7 @@ def run_experiment(
 
         def step(name: str, done: int, total: int, cell: Cell = cell) -> None:
             share = done / max(1, total)
-            part = TRAINING_SHARE * share if name == "training" else 0.0
-            watcher.step(cell, name, share, left(cell, part))
+            watcher.step(cell, name, share, left(cell, _part(cell, name, share)))
 
         watcher.step(cell, "beginning", 0.0, left(cell))
         try:
@@ -169,6 +168,13 @@ def run_experiment(
         shutil.rmtree(_played(work, cell), ignore_errors=True)
         watcher.done(cell, row, left())
     return outcome
+
+
+def _part(cell: Cell, step: str, share: float) -> float:
+    """How much of a cell is done when a step of it is done to this share."""
+    trained = 0.0 if cell.kind in ("baseline", "icl") else TRAINING_SHARE
+    parts = {"training": trained * share, "acting": trained + (1 - trained) * share}
+    return parts.get(step, 0.0)
 
 
 def _played(work: Path, cell: Cell) -> Path:
