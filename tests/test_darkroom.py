@@ -103,6 +103,14 @@ def test_a_dataset_has_the_oracles_and_random_episodes(tmp_path):
             zip(row.observation, row.optimal_action, strict=True)
         ):
             assert values[t, s, best] == values[t, s].max()
+            # Even when it is too late: every label leads to the goal.
+            if row.random:
+                goal, size = row.goal, SMALL.size
+                away = abs(s // size - goal // size) + abs(s % size - goal % size)
+                move = SMALL.moves[best]
+                there = (s // size + move[0], s % size + move[1])
+                left = abs(there[0] - goal // size) + abs(there[1] - goal % size)
+                assert left == max(0, away - 1)
     manifest = read_manifest(tmp_path / "data")
     assert manifest["family_config"] == dataclasses.asdict(SMALL)
     # Ways to the goal differ where there are several shortest ones.
