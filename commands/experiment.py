@@ -44,14 +44,16 @@ Results = Annotated[
     Path, typer.Option(help="Folder of rows, and of what experiments share.")
 ]
 RESULTS = Path("results")
-NO_SEED = "Nothing here is random: `--seed` is there because every command has it."
 
 
 @experiment.command("list")
 def list_experiments(
     results: Results = RESULTS, seed: Seed = 0, as_json: Json = False
 ) -> None:
-    """Say what experiments there are, and how much of each is done."""
+    """Say what experiments there are, and how much of each is done.
+
+    Nothing here is random: `--seed` is there because every command has it.
+    """
     with user_faults():
         from sdm.experiments.catalogue import experiments
         from sdm.experiments.rows import found_rows
@@ -122,8 +124,6 @@ def run(
         start_jax(every_core=True)
         if kinds & {"finetune", "icl"}:
             start_torch()
-        if "cql" in kinds and importlib.util.find_spec("d3rlpy") is None:
-            fail_without("d3rlpy", "cql")
         from sdm.experiments.run import run_experiment
 
         with _watched(chosen, profile.value) as watcher:
@@ -172,7 +172,7 @@ def _words(row: "Row") -> tuple[str, str, str, str, str]:
     if "cells" in row:
         holds = sum(cell["holds"] for cell in row["cells"])
         told = f"{holds} of {len(row['cells'])} below the bound"
-        return f"κ = {row['learn']['kappa']:g}", row["policy"], told, "", seconds
+        return "κ, M and N", row["policy"], told, "", seconds
     result = row["result"]
     low, high = result["ci_low"], result["ci_high"]
     interval = "" if low is None else f"{low:.2f} … {high:.2f}"
@@ -213,15 +213,13 @@ def _watched(chosen: "Experiment", profile: str) -> "Iterator[Watcher]":
 
     class Shown:
         def __init__(self, bars: Progress) -> None:
-            self.bars, self.told = bars, 0
+            self.bars = bars
             self.task = bars.add_task(chosen.name, total=1.0, left="")
 
         def step(self, cell: "Cell", name: str, share: float, left: float) -> None:
             self.bars.update(
                 self.task,
-                description=f"{chosen.name}: {cell.policy}, {cell.condition}, {name}"
-                if cell.test
-                else f"{chosen.name}: {name}",
+                description=f"{chosen.name}: {cell.policy}, {cell.condition}, {name}",
                 completed=share,
                 left=f"about {_time(left)} left of {total} cells",
             )
@@ -282,14 +280,15 @@ def report(
     found = {
         "page": str(written[0]),
         "files": [str(path) for path in written],
-        "experiments": {
-            section.name: {
+        "experiments": [
+            {
+                "experiment": section.name,
                 "profile": section.profile,
                 "cells": section.wanted,
                 "done": section.done,
             }
             for section in shown
-        },
+        ],
     }
     emit(found, as_json, lambda: _report_table(found))
 
@@ -301,6 +300,7 @@ def _report_table(found: dict[str, Any]) -> "Table":
     for title in ("experiment", "profile"):
         table.add_column(title)
     table.add_column("cells that are done", justify="right")
-    for name, about in found["experiments"].items():
-        table.add_row(name, about["profile"], f"{about['done']} of {about['cells']}")
+    for about in found["experiments"]:
+        done = f"{about['done']} of {about['cells']}"
+        table.add_row(about["experiment"], about["profile"], done)
     return table

@@ -110,6 +110,7 @@ class Cell:
         experiment: its experiment's name.
         profile: of what size it is.
         policy: what it is called in figures.
+        name: of the policy, in the profile or of those without learning.
         kind: finetune, icl, dpt, cql, baseline, or theory.
         seed: of tasks, episodes, weights and texts.
         test: of the test.
@@ -122,6 +123,7 @@ class Cell:
     experiment: str
     profile: str
     policy: str
+    name: str
     kind: str
     seed: int
     test: Options
@@ -150,6 +152,8 @@ class Cell:
     @property
     def condition(self) -> str:
         """The test in a few words."""
+        if self.kind == "theory":
+            return "κ, M and N"
         wanted = {
             "mdp": ("test.horizon",),
             "pomdp": ("test.q", "data.q"),
@@ -255,20 +259,11 @@ def _expand(experiment: str, profile: str, grid: Grid) -> Iterator[Cell]:
     """Every cell of a grid in a profile."""
     sizes = profiles()[profile]
     corner = sizes.get("corner", False)
+    if grid.theory:
+        what, learn = "linear attention", dict(grid.theory)
+        yield Cell(experiment, profile, what, what, "theory", 0, {}, {}, learn)
+        return
     for seed in sizes["seeds"]:
-        if grid.theory:
-            for theory in _product({"learn": grid.theory}, corner=corner):
-                yield Cell(
-                    experiment,
-                    profile,
-                    "linear attention",
-                    "theory",
-                    seed,
-                    {},
-                    {},
-                    theory["learn"],
-                )
-            continue
         parts = {"test": grid.test, "data": grid.data, "learn": grid.learn}
         for chosen in _product(parts, corner=corner):
             for name, label in grid.policies.items():
@@ -295,8 +290,6 @@ def _cell(
         **learner.pop("test", {}),
         **chosen["test"],
     }
-    if "longest" in sizes:
-        test["horizon"] = min(sizes["longest"], test.get("horizon", sizes["longest"]))
     if not learner:
         if name not in MAKERS:
             return None
@@ -313,9 +306,19 @@ def _cell(
         if kind == "icl":
             data = {}
         if grid.texts and kind == "finetune":
-            learn["texts_per_task"] = grid.texts // data["tasks"]
+            learn["texts_per_task"], rest = divmod(grid.texts, data["tasks"])
+            if rest:
+                raise CatalogueError(
+                    f"{grid.texts} texts cannot be shared out among {data['tasks']} "
+                    "tasks evenly"
+                )
+    for options, most in ((test, "test"), (data, "data"), (learn, "learn")):
+        for name_of, cap in sizes.get("most", {}).get(most, {}).items():
+            if options is test or name_of in options:
+                options[name_of] = min(cap, options.get(name_of, cap))
     return {
         "policy": label,
+        "name": name,
         "kind": kind,
         "seed": seed,
         "test": test,

@@ -1,7 +1,6 @@
 """Where a result comes from: versions, device, commit."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import subprocess
@@ -11,17 +10,21 @@ from typing import Any
 
 import sdm
 
-PACKAGES = ("jax", "flax", "optax", "numpy", "torch", "transformers", "peft", "d3rlpy")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers"),
+    *("peft", "accelerate", "bitsandbytes", "d3rlpy"),
+)
+BY_TORCH = ("finetune", "icl", "cql")  # kinds of cells; JAX computes the others
 
 
 @cache
-def provenance() -> dict[str, Any]:
-    """Versions of what computes, on what, and the commit of this code."""
+def provenance(kind: str) -> dict[str, Any]:
+    """Versions of what computes a kind of cell, on what, and this code's commit."""
     found = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "sdm": sdm.__version__,
         "commit": commit(),
-        "device": device(),
+        "device": device(by_torch=kind in BY_TORCH),
         "versions": {"python": platform.python_version(), **found},
     }
 
@@ -33,18 +36,26 @@ def _version(package: str) -> str | None:
         return None
 
 
-def device() -> str:
-    """The accelerator if there is one, else the processor and its cores."""
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return str(jax.devices()[0].device_kind)
-    if importlib.util.find_spec("torch") is not None:
+def device(*, by_torch: bool) -> str:
+    """The accelerator that computes, if there is one, else the processor and cores."""
+    if by_torch:
         import torch
 
         if torch.cuda.is_available():
             return torch.cuda.get_device_name()
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
+    else:
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return str(jax.devices()[0].device_kind)
+    return f"{_processor()}, {_cores()} cores"
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not every system tells
 
 
 def _processor() -> str:
@@ -59,6 +70,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def commit() -> str | None:
     """The commit of this code, with a `+` if changed since; None if unknown."""
     root = Path(sdm.__file__).parent

@@ -6,13 +6,16 @@ and shows the pictures, also in it, where scripts do not run.
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
+import sdm
 from sdm.experiments.catalogue import (
     HERE,
     PROFILES,
@@ -27,6 +30,7 @@ from sdm.experiments.tables import Point, points
 from sdm.solvers_jax.shards import temporary_name, write_atomically
 
 NOT_RUN = "not run"
+TITLE = "<title>sdm: experiments</title>"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -63,6 +67,7 @@ class Section:
         wanted: cells that there are.
         devices: that they were run on.
         commits: of the code that ran.
+        elsewhere: how much of the other profiles was run.
         figure: in Vega-Lite; None where nothing was run.
         picture: the same as PNG, in base64; "" where nothing was run.
 
@@ -82,6 +87,7 @@ class Section:
     wanted: int
     devices: str
     commits: str
+    elsewhere: str
     figure: dict[str, Any] | None = field(default=None, repr=False)
     picture: str = field(default="", repr=False)
 
@@ -114,11 +120,33 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         lines=lines,
         done=len(rows),
         wanted=len(found),
-        devices="; ".join(dict.fromkeys(row["device"] for row in rows)),
-        commits=", ".join(dict.fromkeys(str(row["commit"]) for row in rows)),
+        devices="; ".join(dict.fromkeys(_each(rows, "device"))),
+        commits=", ".join(
+            dict.fromkeys(
+                str(one or f"sdm {sdm.__version__}") for one in _each(rows, "commit")
+            )
+        ),
+        elsewhere=_elsewhere(experiment, profile, results),
         figure=None if chart is None else chart.to_dict(),
         picture="" if chart is None else base64.b64encode(png(chart)).decode(),
     )
+
+
+def _each(rows: Sequence[Row], name: str) -> list[Any]:
+    """A value of all rows, of what was trained first and then of what played."""
+    trained = [row["training"][name] for row in rows if row.get("training")]
+    return [*trained, *(row[name] for row in rows)]
+
+
+def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
+    """How much of the larger profiles was run."""
+    parts = []
+    for other in PROFILES[1:]:
+        if other != profile:
+            found = found_rows(experiment, other, results)
+            done = sum(row is not None for _, row in found)
+            parts.append(f"{other}: {done or 'none'} of {len(found)} cells run")
+    return "; ".join(parts)
 
 
 def _gap_table(
@@ -130,7 +158,7 @@ def _gap_table(
         [experiment.facet_title.strip(" :") or "setting"] if experiment.facet else []
     )
     head = [*facet, axis, "policy", "paper", "ours", "95 % interval", "difference"]
-    head += [*experiment.columns, "exact gap", "seeds", "seconds"]
+    head += ["exact gap", "trained on", *experiment.columns, "seeds", "seconds"]
     lines = []
     for point in shown:
         difference = (
@@ -155,8 +183,9 @@ def _gap_table(
             NOT_RUN if point.gap is None else f"{point.gap:.2f}",
             interval,
             _number(difference, "+.2f"),
-            *(extra[name] for name in experiment.columns),
             _number(point.exact, ".2f"),
+            "" if point.tasks is None else f"{point.tasks:,} tasks",
+            *(extra[name] for name in experiment.columns),
             f"{point.seeds} of {point.wanted}",
             _number(point.seconds, ".0f"),
         ]
@@ -169,18 +198,17 @@ def _theory_table(
 ) -> tuple[list[str], int, list[Line]]:
     """A line for every κ."""
     head = ["κ", "cells of M and N", "paper", "ours", "bound / gap, least", "most"]
+    theirs = "every gap below the bound"
+    everything = [one for _, row in found if row is not None for one in row["cells"]]
+    if not everything:
+        return head, 1, [Line(["any", "", theirs, NOT_RUN, "", ""], False)]
     lines = []
-    for cell, row in found:
-        kappa = f"{cell.learn['kappa']:g}"
-        theirs = "every gap below the bound"
-        if row is None:
-            lines.append(Line([kappa, "", theirs, NOT_RUN, "", ""], False))
-            continue
-        checked = row["cells"]
+    for kappa in sorted({one["kappa"] for one in everything}):
+        checked = [one for one in everything if one["kappa"] == kappa]
         holds = sum(one["holds"] for one in checked)
         ratios = [one["bound"] / one["gap"] for one in checked if one["gap"] > 0]
         texts = [
-            kappa,
+            f"{kappa:g}",
             str(len(checked)),
             theirs,
             f"{holds} of {len(checked)} below it",
@@ -227,9 +255,12 @@ def html_page(shown: Sequence[Section]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True
     )
+    environment.filters["code"] = lambda text: Markup(
+        re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    )
     figures = {
-        f"figure-{number}": section.figure
-        for number, section in enumerate(shown, 1)
+        f"figure-{section.name}-{section.profile}": section.figure
+        for section in shown
         if section.figure is not None
     }
     return environment.get_template("report.html.jinja").render(
@@ -256,7 +287,7 @@ def markdown(shown: Sequence[Section]) -> str:
         parts.append(
             f"## {section.title}\n\n"
             f"{section.origin}. `sdm experiment run {section.name} --profile "
-            f"{section.profile}`: {where}.\n\n"
+            f"{section.profile}`: {where}. ({section.elsewhere}.)\n\n"
             f"{section.question} {section.remark}".rstrip()
             + "\n\n"
             + (picture if section.picture else "")
@@ -274,7 +305,12 @@ def write_report(shown: Sequence[Section], out: Path) -> list[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     written = [out / "report.html", out / "README.md"]
-    write_atomically(written[0], html_page(shown))
+    page = written[0]
+    if page.exists() and TITLE not in page.read_text(encoding="utf-8")[:2000]:
+        raise CatalogueError(
+            f"`{page}` is no report of sdm: it is not replaced",
+            "choose another folder with `--out`",
+        )
     around = ["# Results\n\n", "\n"]
     if written[1].is_file():
         text = written[1].read_text(encoding="utf-8")
@@ -285,6 +321,7 @@ def write_report(shown: Sequence[Section], out: Path) -> list[Path]:
             )
         around = [text.partition(BEGIN)[0], text.partition(END)[2]]
     tables = f"{BEGIN}\n\n{markdown(shown)}\n{END}"
+    write_atomically(page, html_page(shown))
     write_atomically(written[1], around[0] + tables + around[1])
     for section in shown:
         if section.picture:

@@ -6,7 +6,8 @@ what was configured otherwise since is not shown.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from filelock import FileLock
 
 from sdm.experiments.catalogue import (
     HERE,
+    PROFILES,
     CatalogueError,
     Cell,
     Experiment,
     cells,
+    experiments,
 )
 from sdm.solvers_jax.shards import write_atomically
 
@@ -60,17 +63,39 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
     write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
-    """Add a row to those that a file has by now; all rows, in the order of their keys.
+@contextmanager
+def changing(file: Path) -> Iterator[list[Row]]:
+    """The rows of a file, to be changed in place; written when the block is left.
 
     Several processes may do so at a time.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        by_key = {each["key"]: each for each in (*read_rows(file), row)}
-        rows = [by_key[key] for key in order if key in by_key]
+        rows = read_rows(file)
+        yield rows
         write_rows(file, rows)
-    return rows
+
+
+def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
+    """Add a row to a file; those of the keys, in their order.
+
+    Rows of other keys, which a changed configuration leaves behind, stay at the end.
+    """
+    with changing(file) as rows:
+        by_key = {each["key"]: each for each in (*rows, row)}
+        wanted = [by_key.pop(key) for key in order if key in by_key]
+        rows[:] = [*wanted, *by_key.values()]
+    return wanted
+
+
+def known_rows(folder: Path) -> list[Row]:
+    """The rows of all experiments in a folder."""
+    return [
+        row
+        for name in experiments()
+        for profile in PROFILES
+        for row in read_rows(rows_file(folder, name, profile))
+    ]
 
 
 def found_rows(

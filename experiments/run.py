@@ -1,24 +1,33 @@
 """Running experiments: cell by cell, each written down as soon as it is done."""
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
+from filelock import FileLock
+
 from sdm.experiments.catalogue import (
     HERE,
-    PROFILES,
     CatalogueError,
     Cell,
     Experiment,
     cells,
-    experiments,
+    key_of,
 )
 from sdm.experiments.provenance import provenance
-from sdm.experiments.rows import Row, add_row, read_rows, rows_file, write_rows
+from sdm.experiments.rows import (
+    Row,
+    add_row,
+    changing,
+    known_rows,
+    read_rows,
+    rows_file,
+)
 
 WORK = "work"  # the folder of what cells share
 UNKNOWN = 60.0  # seconds that a cell is thought to take, where nothing is known
@@ -58,17 +67,29 @@ class Outcome:
 class TimeLeft:
     """An estimate from what cells took before, corrected as this machine goes along."""
 
-    def __init__(self, todo: Iterable[Cell], known: Iterable[Row]) -> None:
-        """Expect of each cell what it took, or what its kind took in its profile."""
-        rows = list(known)
-        exact = {row["key"]: row["seconds"] for row in rows}
-        alike: dict[tuple[str, str], list[float]] = {}
-        for row in rows:
-            alike.setdefault((row["profile"], row["policy"]), []).append(row["seconds"])
+    def __init__(
+        self,
+        todo: Iterable[Cell],
+        known: Iterable[Row],
+        is_trained: Callable[[Cell], bool] = lambda cell: False,
+    ) -> None:
+        """Expect of each cell what it took, or what its kind took in its profile.
+
+        Of those whose policy is trained already, without the training.
+        """
+        exact: dict[str, Row] = {}
+        alike: dict[tuple[str, str], list[Row]] = {}
+        for row in known:
+            exact[row["key"]] = row
+            alike.setdefault((row["profile"], row["policy"]), []).append(row)
 
         def expected(cell: Cell) -> float:
-            like = alike.get((cell.profile, cell.policy), [UNKNOWN])
-            return float(max(0.1, exact.get(cell.key, median(like))))
+            like = alike.get((cell.profile, cell.policy), [])
+            rows = [exact[cell.key]] if cell.key in exact else like
+            if not rows:
+                return UNKNOWN
+            trained = is_trained(cell)
+            return float(max(0.1, median(_seconds(row, trained) for row in rows)))
 
         self._expected = {cell.key: expected(cell) for cell in todo}
         self._spent = self._met = 0.0
@@ -78,6 +99,10 @@ class TimeLeft:
         self._met += self._expected.pop(cell.key)
         self._spent += seconds
 
+    def failed(self, cell: Cell) -> None:
+        """A cell is not to be waited for; what it took tells nothing of the others."""
+        del self._expected[cell.key]
+
     def __call__(self, cell: Cell | None = None, share: float = 0.0) -> float:
         """Seconds left, when this share of a cell is done."""
         left = sum(self._expected.values())
@@ -86,6 +111,12 @@ class TimeLeft:
         # A machine twice as slow shows after the first minutes, not after a second.
         pace = (self._spent + UNKNOWN) / (self._met + UNKNOWN)
         return left * pace
+
+
+def _seconds(row: Row, trained: bool) -> float:
+    """What a row's cell took, or would have without the training."""
+    training: Mapping[str, Any] = row.get("training") or {}
+    return float(row["seconds"]) - (training.get("seconds", 0.0) if trained else 0.0)
 
 
 def run_experiment(
@@ -101,7 +132,7 @@ def run_experiment(
     """Run the cells of an experiment that have no row yet.
 
     A cell that cannot be done is told and passed over; it is tried again by the next
-    run.
+    run. One that another experiment in the same folder has done is taken from there.
 
     Args:
         experiment: what to run.
@@ -110,7 +141,8 @@ def run_experiment(
         watcher: told how it goes.
         seed: only cells of this one; None for all of the profile's.
         resume: go on where rows are there already.
-        overwrite: begin again where they are.
+        overwrite: begin again where they are; trained policies are kept as long as
+            nothing that decides them has changed.
 
     Raises:
         CatalogueError: if there are rows and neither `resume` nor `overwrite` is given,
@@ -118,56 +150,97 @@ def run_experiment(
 
     """
     wanted = cells(experiment, profile)
-    if not wanted:
-        raise CatalogueError(f"`{experiment.name}` has no cells in profile {profile}")
-    file = rows_file(results, experiment.name, profile)
-    before = read_rows(file)
+    order = [cell.key for cell in wanted]
+    asked = [cell for cell in wanted if seed in (None, cell.seed)]
+    if not asked:
+        what = "cells" if seed is None else f"cells of seed {seed}"
+        raise CatalogueError(f"`{experiment.name}` has no {what} in profile {profile}")
+    file, work = rows_file(results, experiment.name, profile), results / WORK
+    keys = {cell.key for cell in asked}
+    before = sum(row["key"] in keys for row in read_rows(file))
     if before and not resume and not overwrite:
         raise CatalogueError(
-            f"`{file}` has {len(before)} rows already",
+            f"`{file}` has {before} of these {len(asked)} rows already",
             "pass `--resume` to go on, or `--overwrite` to begin again",
         )
-    order = [cell.key for cell in wanted]
-    todo = [cell for cell in wanted if seed in (None, cell.seed)]
-    if not todo:
-        raise CatalogueError(f"profile {profile} has no seed {seed}")
     if overwrite and not resume:
-        again = {cell.key for cell in todo}
-        before = [row for row in before if row["key"] not in again]
-        write_rows(file, before)
-    kept = {row["key"]: row for row in before}
-    todo = [cell for cell in todo if cell.key not in kept]
+        with changing(file) as rows:
+            rows[:] = [row for row in rows if row["key"] not in keys]
+        for cell in asked:
+            _forget_played(work, cell)
+    done = {row["key"]: row for row in read_rows(file)}
+    todo = [cell for cell in asked if cell.key not in done]
     if not todo:
         raise CatalogueError(
             f"`{file}` is complete: nothing that is asked for is left to be done",
             "see them with `sdm experiment report`, or begin again with `--overwrite` "
             "and without `--resume`",
         )
-    left = TimeLeft(todo, _all_known(results))
-    outcome = Outcome([kept[key] for key in order if key in kept])
-    work = results / WORK
+    commit = provenance("theory")["commit"]  # that of the code in memory: looked up now
+    known = [*known_rows(HERE), *known_rows(results)]
+    left = TimeLeft(todo, known, lambda cell: _is_trained(cell, work))
+    outcome = Outcome([done[key] for key in order if key in done])
     for cell in todo:
         start = time.monotonic()
 
-        def step(name: str, done: int, total: int, cell: Cell = cell) -> None:
-            share = done / max(1, total)
+        def step(name: str, part: int, total: int, cell: Cell = cell) -> None:
+            share = part / max(1, total)
             watcher.step(cell, name, share, left(cell, _part(cell, name, share)))
 
         watcher.step(cell, "beginning", 0.0, left(cell))
         try:
-            row = run_cell(cell, work, step)
-        except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
-            why = (str(error).strip() or repr(error)).splitlines()[0]
+            work.mkdir(parents=True, exist_ok=True)
+            with FileLock(work / f"cell-{cell.key}.lock"):
+                taken = None if overwrite else _done_elsewhere(cell, results)
+                row = taken or run_cell(cell, work, step, commit)
+                outcome.rows = add_row(file, row, order)
+                _forget_played(work, cell)
+        except Exception as error:
+            if os.environ.get("SDM_DEBUG") == "1":
+                raise
+            why = _why(error)
             outcome.failed.append((cell, why))
-            left.done(cell, time.monotonic() - start)
+            left.failed(cell)
             watcher.failed(cell, why)
             continue
-        left.done(cell, time.monotonic() - start)
+        if taken:
+            left.failed(cell)
+        else:
+            left.done(cell, time.monotonic() - start)
         outcome.new += 1
-        outcome.rows = add_row(file, row, order)
-        shutil.rmtree(_played(work, cell), ignore_errors=True)
         watcher.done(cell, row, left())
     return outcome
+
+
+def _why(error: Exception) -> str:
+    """What a cell failed of, and what to do about it, in one line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"it needs the package `{error.name}`: see `sdm doctor`"
+    words = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not isinstance(error, (ValueError, RuntimeError, OSError, FloatingPointError)):
+        words = f"{type(error).__name__}: {words} (`SDM_DEBUG=1` shows where)"
+    hint = getattr(error, "hint", "")
+    return f"{words}; {hint}" if hint else words
+
+
+def _done_elsewhere(cell: Cell, results: Path) -> Row | None:
+    """The same cell's row in another experiment of the same folder, or by now."""
+    for row in known_rows(results):
+        if row["key"] == cell.key:
+            return {**row, "experiment": cell.experiment, "profile": cell.profile}
+    return None
+
+
+def _is_trained(cell: Cell, work: Path) -> bool:
+    """Whether the policy of a cell is there already."""
+    if cell.kind not in ("finetune", "dpt", "cql"):
+        return False
+    from sdm.experiments.workshop import Workshop
+
+    try:
+        return Workshop(work, lambda *_: None).run_folder(cell).is_dir()
+    except (ValueError, ImportError):  # told when it is that cell's turn
+        return False
 
 
 def _part(cell: Cell, step: str, share: float) -> float:
@@ -177,23 +250,18 @@ def _part(cell: Cell, step: str, share: float) -> float:
     return parts.get(step, 0.0)
 
 
-def _played(work: Path, cell: Cell) -> Path:
-    """Where the episodes of a cell are kept until it is done."""
-    return work / f"played-{cell.key}"
+def _forget_played(work: Path, cell: Cell) -> None:
+    """Remove the episodes of a cell, which are kept until it is done."""
+    for folder in work.glob(f"played-{cell.key}-*"):
+        shutil.rmtree(folder)
 
 
-def _all_known(results: Path) -> list[Row]:
-    """Rows of all experiments, published ones and the user's own."""
-    return [
-        row
-        for folder in (HERE, results)
-        for name in experiments()
-        for profile in PROFILES
-        for row in read_rows(rows_file(folder, name, profile))
-    ]
-
-
-def run_cell(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
+def run_cell(
+    cell: Cell,
+    work: Path,
+    step: Callable[[str, int, int], None],
+    commit: str | None = None,
+) -> Row:
     """Make what a cell needs, and play it; its row.
 
     Seconds are those of training, whenever that was, and of acting.
@@ -210,22 +278,28 @@ def run_cell(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> R
     }
     found = _theory(cell) if cell.kind == "theory" else _play(cell, work, step)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {**row, **found, **provenance(), "finished": finished}
+    how = {**provenance(cell.kind), "commit": commit, "finished": finished}
+    return {**row, **found, **how}
 
 
 def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
     """Train a policy if need be, and test it."""
     from sdm.experiments.workshop import Workshop, evaluation_of, test_bed_of
+    from sdm.llm.base_names import check_base_name
     from sdm.llm.evaluate import check_policy, evaluate
     from sdm.llm.results import result_row
 
     test = evaluation_of(cell)
+    if "base" in cell.learn:
+        check_base_name(cell.learn["base"])  # before anything is made
     policy = Workshop(work, step).policy(cell)
     check_policy(policy.name, test)
+    # What was played by another training of the same policy is of no use.
+    played = f"played-{cell.key}-{key_of({'training': policy.training})}"
     (result,) = evaluate(
         [policy.name],
         test_bed_of(test),
-        kept=_played(work, cell),
+        kept=work / played if cell.kind in ("finetune", "icl") else None,
         progress=lambda _, done, tasks: step("acting", done, tasks),
         **policy.options,
     )
@@ -238,12 +312,10 @@ def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
 
 
 def _theory(cell: Cell) -> Row:
-    """Check Proposition 1 for one κ."""
+    """Check Proposition 1, cell by cell of κ, M and N."""
     from sdm.theory.proposition_1 import Grid, rows, validate
 
-    options: dict[str, Any] = dict(cell.learn)
     start = time.monotonic()
-    grid = Grid(conditions=(options.pop("kappa"),), seed=cell.seed, **options)
-    checked = validate(grid)
+    checked = validate(Grid(seed=cell.seed, **cell.learn))
     seconds = time.monotonic() - start
     return {"cells": rows(checked), "training": None, "seconds": seconds}

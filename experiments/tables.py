@@ -16,8 +16,9 @@ from sdm.experiments.catalogue import Cell, Experiment
 from sdm.experiments.rows import Row
 from sdm.llm.paper import paper_rows
 
-# What the paper's policies are to be compared with, by what ours are.
+# Which of the paper's policies ours are to be compared with, by what they are.
 PAPER_KIND = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
+PAPER_TASKS = 3200
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Point:
         high: upper end of the interval.
         exact: the exact gap; None where it is not known.
         paper: the paper's gap in a test like this; None where there is none.
+        tasks: that it was trained on; None where nothing was trained.
         seeds: that were run.
         wanted: seeds that there are.
         training_seconds: mean over seeds; None where nothing was trained.
@@ -53,6 +55,7 @@ class Point:
     high: float | None
     exact: float | None
     paper: float | None
+    tasks: int | None
     seeds: int
     wanted: int
     training_seconds: float | None
@@ -88,7 +91,8 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         low=low,
         high=high,
         exact=_average([x for x in exact if x is not None]),
-        paper=paper_gap(cell) if _as_many_tasks(experiment, cell) else None,
+        paper=paper_gap(cell) if _has_its_like(experiment, cell) else None,
+        tasks=cell.data.get("tasks"),
         seeds=len(rows),
         wanted=len(group),
         training_seconds=_average([t["seconds"] for t in training]),
@@ -99,9 +103,16 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
     )
 
 
-def _as_many_tasks(experiment: Experiment, cell: Cell) -> bool:
-    """Whether the paper's value is of as many training tasks, where that matters."""
-    return experiment.x != "data.tasks" or cell.data.get("tasks", 3200) == 3200
+def _has_its_like(experiment: Experiment, cell: Cell) -> bool:
+    """Whether the paper has such a policy, trained like this one, in this figure."""
+    if not experiment.paper:
+        return False
+    learned_otherwise = (
+        cell.learn.get("contexts", "trajectories") != "trajectories"
+        or cell.learn.get("demonstrations", "optimal") != "optimal"
+    )
+    fewer = cell.data.get("tasks", PAPER_TASKS) != PAPER_TASKS
+    return not learned_otherwise and not (experiment.x == "data.tasks" and fewer)
 
 
 def _mean(
@@ -126,6 +137,6 @@ def paper_gap(cell: Cell) -> float | None:
     """The paper's gap for a policy and a test like these; None where it has none."""
     from sdm.experiments.workshop import evaluation_of
 
-    kind = PAPER_KIND.get(cell.kind, cell.policy)
+    kind = PAPER_KIND.get(cell.kind, cell.name)
     known = paper_rows(evaluation_of(cell))
     return float(known[kind]) if kind in known else None

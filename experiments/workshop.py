@@ -1,46 +1,91 @@
 """What cells are made from: tests, datasets and trained policies, each made once.
 
-Datasets and runs are kept in a folder under a hash of what decides them, so that
-experiments share them and a killed run goes on with what there is.
+Datasets and runs are kept in a folder under a hash of everything that decides them, so
+that experiments share them and a killed run goes on with what there is.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from sdm.experiments.catalogue import Cell, key_of
+from sdm.baselines.dpt_samples import DPTConfig
+from sdm.experiments.catalogue import CatalogueError, Cell, key_of
+from sdm.experiments.provenance import provenance
+from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.test_bed import EvaluationConfig, TestBed, make_test_bed
 from sdm.solvers_jax.families import Family, family_of
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import write_atomically
+from sdm.solvers_jax.oracle_data import (
+    OracleConfig,
+    describe,
+    write_oracle_dataset,
+)
+from sdm.solvers_jax.shards import DatasetError, partial_folder, write_atomically
 
 Progress = Callable[[str, int, int], None]  # a step's name, done, of how much
-SHORT = {"darkroom": 100}  # the default horizon, where it is not 10
+
+if TYPE_CHECKING:
+    from sdm.baselines.cql import CQLConfig  # needs PyTorch
+
+    Config = FinetuneConfig | DPTConfig | CQLConfig
+else:
+    Config = Any
 
 
 def evaluation_of(cell: Cell) -> EvaluationConfig:
     """The test of a cell.
 
     Raises:
-        ValueError: if its numbers make no test.
+        ValueError: if its numbers make no test, or one of them is unknown.
 
     """
-    options = dict(cell.test)
-    setting = options["setting"]
-    names = {f.name for f in dataclasses.fields(EvaluationConfig)} - {"family"}
-    given = {name: value for name, value in options.items() if name in names}
-    believed = {**_without_range(options), **cell.data}
+    options, setting = dict(cell.test), cell.test["setting"]
+    family = family_of(setting, options)
+    given = _known(EvaluationConfig, options, family, cell)
+    believed = family
+    if cell.data:
+        believed = family_of(setting, {**_without_range(options), **cell.data})
+    default = {"horizon": 100 if setting == "darkroom" else 10}
     return EvaluationConfig(
-        family=family_of(setting, options),
-        training_family=family_of(setting, believed if cell.data else options),
+        family=family,
+        training_family=believed,
         seed=cell.seed,
-        **{"horizon": SHORT.get(setting, 10), **given},
+        **{**default, **given},
     )
+
+
+def dataset_of(cell: Cell) -> OracleConfig:
+    """The dataset that a cell's policy learns from.
+
+    Raises:
+        ValueError: if its numbers make no dataset, or one of them is unknown.
+
+    """
+    test, setting = evaluation_of(cell), cell.test["setting"]
+    family = family_of(setting, {**_without_range(cell.test), **cell.data})
+    given = {"believe": test.believe, **_known(OracleConfig, cell.data, family, cell)}
+    return OracleConfig(
+        family, horizon=test.horizon, seed=cell.seed, setting=setting, **given
+    )
+
+
+def _known(
+    config: type, options: Mapping[str, Any], family: Family, cell: Cell
+) -> dict[str, Any]:
+    """Options of a configuration; the others must be the family's."""
+    own = {field.name for field in dataclasses.fields(config)} - {"family"}
+    theirs = {field.name for field in dataclasses.fields(family)}
+    if unknown := sorted(set(options) - own - theirs):
+        raise CatalogueError(
+            f"{cell.experiment}: neither a {cell.test['setting']} task nor its "
+            f"{config.__name__} has `{unknown[0]}`"
+        )
+    return {name: value for name, value in options.items() if name in own}
 
 
 def _without_range(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,19 +93,25 @@ def _without_range(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: x for name, x in options.items() if not name.startswith("p_")}
 
 
-def data_of(cell: Cell) -> OracleConfig:
-    """The dataset that a cell's policy learns from."""
-    test, setting = evaluation_of(cell), cell.test["setting"]
-    family: Family = family_of(setting, {**_without_range(cell.test), **cell.data})
-    return OracleConfig(
-        family,
-        test.horizon,
-        cell.data["tasks"],
-        cell.data["trajectories"],
-        seed=cell.seed,
-        setting=setting,
-        random_trajectories=cell.data.get("random_trajectories", 0),
-    )
+def training_of(cell: Cell, data: str) -> Config:
+    """How the policy of a cell is trained on a dataset.
+
+    Raises:
+        ValueError: if its numbers make no training, or one of them is unknown.
+
+    """
+    learn = {"support": evaluation_of(cell).support, **cell.learn}
+    try:
+        if cell.kind == "finetune":
+            return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
+        if cell.kind == "dpt":
+            return DPTConfig(data, seed=cell.seed, **learn)
+        from sdm.baselines.cql import CQLConfig
+
+        learn.pop("support")  # it is shown no demonstrations
+        return CQLConfig(data, seed=cell.seed, **learn)
+    except (TypeError, KeyError) as error:
+        raise CatalogueError(f"{cell.experiment}, {cell.policy}: {error}") from error
 
 
 @lru_cache(maxsize=2)
@@ -75,7 +126,7 @@ class Policy:
 
     Attributes:
         name: what `evaluate` calls it.
-        training: how it was trained; None if it was not.
+        training: how it was trained, on what, by what code; None if it was not.
         options: of `evaluate`.
 
     """
@@ -95,7 +146,7 @@ class Workshop:
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         """Begin with what the folder has."""
-        self.folder, self._progress = folder, progress
+        self.folder, self._progress = folder.resolve(), progress
         folder.mkdir(parents=True, exist_ok=True)
 
     def policy(self, cell: Cell) -> Policy:
@@ -106,79 +157,100 @@ class Workshop:
 
         """
         if cell.kind == "baseline":
-            return Policy(cell.policy)
+            return Policy(cell.name)
         if cell.kind == "icl":
             options = {k: x for k, x in cell.learn.items() if k != "base"}
             return Policy(f"icl:{cell.learn['base']}", options=options)
-        data = self.dataset(data_of(cell))
-        learn = {"support": cell.test.get("support", 2), **cell.learn}
-        if cell.kind == "cql":
-            learn.pop("support")
-        spec = {
-            "kind": cell.kind,
-            "learn": learn,
-            "data": data.name,
-            "seed": cell.seed,
-        }
-        out = self.folder / f"{cell.kind}-{key_of(spec)}"
-        report = out.with_suffix(".json")
+        data = self.dataset(dataset_of(cell))
+        out, config = self.run_folder(cell), training_of(cell, str(data))
+        begun = out.with_suffix(".json")
         with self._alone(out):
-            if not (out.is_dir() and report.is_file()):
-                trained = self._train(cell, learn, data, out)
-                write_atomically(report, json.dumps(trained, indent=2) + "\n")
-        training: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+            if not out.is_dir():
+                if not (begun.is_file() and partial_folder(out).is_dir()):
+                    write_atomically(begun, json.dumps(provenance(cell.kind)) + "\n")
+                _go_on(out, lambda **how: self._train(config, out, **how))
+        training = {
+            **_report(out),
+            "config": _without_data(config),
+            **json.loads(begun.read_text(encoding="utf-8")),
+        }
         name = str(out) if cell.kind == "finetune" else f"{cell.kind}:{out}"
         return Policy(name, training)
 
+    def run_folder(self, cell: Cell) -> Path:
+        """Where the trained policy of a cell is, or will be."""
+        data = self._dataset_folder(dataset_of(cell))
+        spec = {
+            "data": data.name,
+            "config": _without_data(training_of(cell, str(data))),
+        }
+        return self.folder / f"{cell.kind}-{key_of(spec)}"
+
+    def _dataset_folder(self, config: OracleConfig) -> Path:
+        """Where a dataset is, or will be."""
+        spec = {k: x for k, x in describe(config).items() if k != "versions"}
+        return self.folder / f"data-{key_of(spec)}"
+
     def dataset(self, config: OracleConfig) -> Path:
         """An oracle dataset."""
-        spec = {**dataclasses.asdict(config), "family": str(config.family)}
-        out = self.folder / f"data-{key_of(spec)}"
+        out = self._dataset_folder(config)
+
+        def make(**how: bool) -> None:
+            def progress(done: int) -> None:
+                self._progress("data", done, config.tasks)
+
+            write_oracle_dataset(config, out, progress=progress, **how)
+
         with self._alone(out):
             if not out.is_dir():
-                write_oracle_dataset(
-                    config,
-                    out,
-                    resume=True,
-                    progress=lambda done: self._progress("data", done, config.tasks),
-                )
+                _go_on(out, make)
         return out
 
-    def _alone(self, out: Path) -> FileLock:
-        """While it is held no other process makes the same; the dead hold nothing."""
-        return FileLock(out.with_suffix(".lock"))
+    @contextmanager
+    def _alone(self, out: Path) -> Iterator[None]:
+        """Let no other process make the same; the dead hold nothing."""
+        with FileLock(out.with_suffix(".lock")):
+            yield
 
-    def _train(
-        self, cell: Cell, learn: dict[str, Any], data: Path, out: Path
-    ) -> dict[str, Any]:
-        """Train a policy, or go on with it; how it went."""
+    def _train(self, config: Config, out: Path, **how: bool) -> None:
+        """Train a policy, or go on with it."""
 
         def progress(step: int, steps: int) -> None:
             self._progress("training", step, steps)
 
-        # One without its report was killed between the two: it is made again.
-        options: dict[str, Any] = {"resume": not out.exists(), "overwrite": True}
-        if cell.kind == "finetune":
+        if isinstance(config, FinetuneConfig):
             from sdm.llm.finetune import finetune
-            from sdm.llm.recipes import recipe
 
-            config = recipe(str(data), learn.pop("base"), seed=cell.seed, **learn)
-            report = finetune(config, out, progress=progress, **options)
-            how = dataclasses.asdict(config)
-            done = dataclasses.asdict(report)
-            done["tokens"] = round(report.tokens_per_second * report.seconds)
-        elif cell.kind == "dpt":
-            from sdm.baselines.dpt_samples import DPTConfig
+            finetune(config, out, progress=progress, **how)
+        elif isinstance(config, DPTConfig):
             from sdm.baselines.dpt_training import train_dpt
 
-            dpt = DPTConfig(str(data), seed=cell.seed, **learn)
-            run = train_dpt(dpt, out, progress=progress, **options)
-            how, done = dataclasses.asdict(dpt), dict(run.about.report)
+            train_dpt(config, out, progress=progress, **how)
         else:
-            from sdm.baselines.cql import CQLConfig, train_cql
+            from sdm.baselines.cql import train_cql
 
-            cql = CQLConfig(str(data), seed=cell.seed, **learn)
-            run = train_cql(cql, out, progress=progress, overwrite=True)
-            how, done = dataclasses.asdict(cql), dict(run.about.report)
-        how.pop("data")  # the row says what it is made of
-        return {**done, "config": how}
+            train_cql(config, out, progress=progress, overwrite=True)
+
+
+def _go_on(out: Path, make: Callable[..., None]) -> None:
+    """Make a folder, from where it was left if that fits."""
+    try:
+        make(resume=True)
+    except DatasetError:
+        if not partial_folder(out).exists():
+            raise
+        make(overwrite=True)  # begun by another version: nothing to go on with
+
+
+def _report(out: Path) -> dict[str, Any]:
+    """How the training in a finished folder went."""
+    for name in ("report.json", "policy.json"):
+        if (out / name).is_file():
+            found: dict[str, Any] = json.loads((out / name).read_text("utf-8"))
+            return dict(found.get("report", found))
+    raise CatalogueError(f"`{out}` does not say how it was trained", "remove it")
+
+
+def _without_data(config: Config) -> dict[str, Any]:
+    """A configuration without the place of its data, which a row says otherwise."""
+    return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}

@@ -166,8 +166,9 @@ def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(source, **trust)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        # All weights will be trained: in single precision, also on an accelerator.
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=compute_dtype(), **trust
+            config, dtype=torch.float32, **trust
         )
     return model
 

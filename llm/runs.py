@@ -2,6 +2,7 @@
 
 config.yaml     the fine-tuning configuration
 metrics.jsonl   one line per logged step and per validation
+report.json     losses, speed and time, in all
 env.json        versions and device
 README.md       a model card, written from the run
 adapter/        LoRA weights (safetensors) and tokeniser, or
@@ -133,6 +134,8 @@ def save_run(
     }
     write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
     write_atomically(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    report = json.dumps(dict(record.report), indent=2) + "\n"
+    write_atomically(folder / "report.json", report)
     write_atomically(folder / "README.md", model_card(record))
 
 

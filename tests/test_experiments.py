@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,12 @@ from sdm.experiments.catalogue import (
 from sdm.experiments.provenance import provenance
 from sdm.experiments.rows import add_row, found_rows, read_rows, rows_file, write_rows
 from sdm.experiments.run import TimeLeft, run_experiment
-from sdm.experiments.workshop import data_of, evaluation_of
+from sdm.experiments.workshop import (
+    Workshop,
+    dataset_of,
+    evaluation_of,
+    training_of,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers, as it runs
@@ -72,7 +78,7 @@ def test_every_experiment_has_cells_in_every_profile():
                 if cell.kind != "theory":
                     assert evaluation_of(cell).horizon >= 1  # its numbers make a test
                 if cell.data and cell.kind != "baseline":
-                    assert data_of(cell).tasks == cell.data["tasks"]
+                    assert dataset_of(cell).tasks == cell.data["tasks"]
 
 
 def test_a_grid_is_the_product_of_its_lists():
@@ -103,16 +109,18 @@ def test_sizes_come_from_the_profile_then_the_learner_then_the_grid():
     own = dataclasses.replace(grid, test={**grid.test, "tasks": 3}, data={"tasks": 8})
     (cell,) = cells(made_of(own), "laptop")
     assert cell.test["tasks"] == 3 and cell.data["tasks"] == 8
-    shared = Grid(policies={"tiny": "tiny"}, test=grid.test, texts=24000)
+    shared = Grid(policies={"tiny": "tiny"}, test=grid.test, texts=25600)
     (cell,) = cells(made_of(shared), "laptop")
-    assert cell.learn["texts_per_task"] == 24000 // cell.data["tasks"]
-    assert not cells(made_of(grid), "smoke"), "smoke trains no SmolLM2"
+    assert cell.learn["texts_per_task"] == 25600 // cell.data["tasks"]
+    large = dataclasses.replace(grid, policies={"llama-2-7b": "llama-2-7b"})
+    assert not cells(made_of(large), "laptop"), "a laptop trains no Llama"
+    assert cells(made_of(large), "paper")[0].learn["base"].endswith("Llama-2-7b-hf")
 
 
 def test_a_setting_has_its_own_sizes():
     grid = Grid(policies={"dpt": "dpt"}, test={"setting": "darkroom"})
     (cell,) = cells(made_of(grid), "laptop")
-    test, data = evaluation_of(cell), data_of(cell)
+    test, data = evaluation_of(cell), dataset_of(cell)
     assert (test.tasks, test.trajectories, test.horizon) == (20, 5, 100)
     assert (data.tasks, data.trajectories, data.random_trajectories) == (80, 10, 100)
 
@@ -120,12 +128,12 @@ def test_a_setting_has_its_own_sizes():
 def test_out_of_distribution_only_the_test_is():
     everything = cells(experiments()["ood"], "laptop")
     (cell, *_) = [c for c in everything if c.kind == "finetune"]
-    test, data = evaluation_of(cell), data_of(cell)
+    test, data = evaluation_of(cell), dataset_of(cell)
     assert (test.family.p_min, test.family.p_max) == (0.05, 0.2)
     assert (data.family.p_min, data.family.p_max) == (0.2, 0.9)
     assert test.training_family == data.family
     trained = {
-        data_of(c).family.q
+        dataset_of(c).family.q
         for c in cells(experiments()["ood"], "laptop")
         if c.test["setting"] == "pomdp" and c.kind == "finetune"
     }
@@ -137,11 +145,74 @@ def test_out_of_distribution_only_the_test_is():
     }
     assert tested == {0.7}
     sets = {
-        (evaluation_of(c).family.models, data_of(c).family.models)
+        (evaluation_of(c).family.models, dataset_of(c).family.models)
         for c in cells(experiments()["ood"], "laptop")
         if c.test["setting"] == "apomdp" and c.kind == "finetune"
     }
     assert sets == {(7, 5)}
+
+
+def everywhere():
+    return [
+        cell
+        for experiment in experiments().values()
+        for profile in catalogue.PROFILES
+        for cell in cells(experiment, profile)
+        if cell.kind != "theory"
+    ]
+
+
+def test_every_number_of_every_cell_arrives():
+    """What a configuration says is what the test, the data and the training have."""
+    asked = set()
+    for cell in everywhere():
+        test = evaluation_of(cell)
+        for name, value in cell.test.items():
+            found = getattr(test, name, getattr(test.family, name, None))
+            assert found == value, (cell.experiment, name)
+            asked.add(name)
+        if cell.kind in ("finetune", "dpt", "cql"):
+            data = dataset_of(cell)
+            for name, value in cell.data.items():
+                found = getattr(data, name, getattr(data.family, name, None))
+                assert found == value, (cell.experiment, name)
+            # All else of the tasks is as in the test, but for the range of p.
+            for name in ("q", "models", "alpha", "pays", "size"):
+                if name in cell.test and name not in cell.data:
+                    assert getattr(data.family, name) == cell.test[name]
+            assert (data.setting, data.horizon) == (test.setting, test.horizon)
+            config = training_of(cell, "data")
+            for name, value in cell.learn.items():
+                assert getattr(config, name) == value, (cell.experiment, name)
+            if cell.kind != "cql":
+                assert config.support == test.support
+            assert config.seed == data.seed == test.seed == cell.seed
+    assert {"q", "models", "alpha", "demonstrations", "support", "pays"} <= asked
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "words"),
+    [
+        ("test", {"K": 5}, "neither a mdp task nor its EvaluationConfig has `K`"),
+        ("data", {"trajectory": 15}, "OracleConfig has `trajectory`"),
+        ("learn", {"epoch": 2}, "unexpected keyword argument 'epoch'"),
+    ],
+)
+def test_an_unknown_number_is_named(part, options, words):
+    (cell, *_) = [c for c in everywhere() if c.policy == "tiny"]
+    changed = {**getattr(cell, part), **options}
+    wrong = dataclasses.replace(cell, **{part: changed})
+    with pytest.raises(CatalogueError, match=words):
+        evaluation_of(wrong)
+        dataset_of(wrong)
+        training_of(wrong, "data")
+
+
+def test_random_episodes_are_made_only_where_something_learns_from_them():
+    for cell in everywhere():
+        if cell.kind == "finetune" and cell.data.get("random_trajectories"):
+            config = training_of(cell, "data")
+            assert "all" in (config.demonstrations, config.queries), cell.experiment
 
 
 def test_keys_know_what_decides_and_nothing_else():
@@ -153,9 +224,11 @@ def test_keys_know_what_decides_and_nothing_else():
         dataclasses.replace(cell, seed=cell.seed + 1),
         dataclasses.replace(cell, policy="x"),
         dataclasses.replace(cell, learn={"a": 1}),
+        dataclasses.replace(cell, data={"a": 1}),
+        dataclasses.replace(cell, kind="icl"),
         dataclasses.replace(cell, test={**cell.test, "tasks": 99}),
     ]
-    assert len({cell.key, *(other.key for other in others)}) == 5
+    assert len({cell.key, *(other.key for other in others)}) == 7
 
 
 def test_what_there_is_not_is_said():
@@ -203,8 +276,12 @@ def test_a_run_leaves_a_row_a_cell_and_is_not_run_twice(small, tmp_path):
         assert row["seconds"] > 0 and row["device"] and row["versions"]["jax"]
         assert re.fullmatch(r"[0-9a-f]{12}\+?", row["commit"])
         assert (row["training"] is None) == (row["policy"] != "tiny")
+        if row["training"]:
+            assert row["training"]["config"]["base"] == "tiny"
+            assert row["training"]["commit"] == row["commit"]
+            assert row["training"]["tokens_per_second"] > 0
     assert [left for _, left in watcher.rows][-1] == 0
-    with pytest.raises(CatalogueError, match="has 6 rows already"):
+    with pytest.raises(CatalogueError, match="has 6 of these 6 rows already"):
         run_experiment(small, "smoke", tmp_path, watcher)
     with pytest.raises(CatalogueError, match="is complete"):
         run_experiment(small, "smoke", tmp_path, watcher, resume=True)
@@ -228,13 +305,94 @@ def test_resuming_runs_what_is_missing_and_overwriting_all(small, tmp_path):
     assert outcome.new == 6 and numbers(outcome.rows) == numbers(whole)
 
 
-def test_rows_of_cells_that_there_are_no_more_are_dropped(small, tmp_path):
+def test_rows_of_cells_that_there_are_no_more_are_kept_and_not_shown(small, tmp_path):
     file = rows_file(tmp_path, "made", "smoke")
     rows = run_experiment(small, "smoke", tmp_path, Quiet()).rows
     write_rows(file, [{**rows[0], "key": "of old"}, *rows[1:]])
     outcome = run_experiment(small, "smoke", tmp_path, Quiet(), resume=True)
     assert outcome.new == 1
-    assert [row["key"] for row in read_rows(file)] == [row["key"] for row in rows]
+    keys = [row["key"] for row in rows]
+    assert [row["key"] for row in outcome.rows] == keys
+    assert [row["key"] for row in read_rows(file)] == [*keys, "of old"]
+
+
+def test_what_another_experiment_has_done_is_taken_from_there(
+    small, tmp_path, monkeypatch
+):
+    first = run_experiment(small, "smoke", tmp_path, Quiet()).rows
+    other = dataclasses.replace(small, name="loss")  # one that there is
+    monkeypatch.setitem(experiments(), "made", small)
+    watcher = Quiet()
+    outcome = run_experiment(other, "smoke", tmp_path, watcher)
+    assert outcome.new == 6 and {name for _, name, *_ in watcher.steps} == {"beginning"}
+    assert [row["experiment"] for row in outcome.rows] == ["loss"] * 6
+    drop = ("experiment",)
+    assert [{k: x for k, x in row.items() if k not in drop} for row in first] == [
+        {k: x for k, x in row.items() if k not in drop} for row in outcome.rows
+    ]
+
+
+def only_tiny(small):
+    (grid,) = small.grids
+    own = dataclasses.replace(
+        grid, policies={"tiny": "tiny"}, test={**grid.test, "horizon": 4}
+    )
+    return dataclasses.replace(small, grids=(own,))
+
+
+def test_what_decides_a_training_decides_its_folder(small, tmp_path, monkeypatch):
+    """Another default of the recipe, which no configuration names, is another run."""
+    from sdm.llm import recipes
+
+    (cell,) = cells(only_tiny(small), "smoke")
+    workshop = Workshop(tmp_path, lambda *_: None)
+    before = workshop.run_folder(cell)
+    assert workshop.run_folder(cell) == before
+    assert workshop.run_folder(dataclasses.replace(cell, seed=1)) != before
+    more = {**cell.data, "trajectories": 9}
+    assert workshop.run_folder(dataclasses.replace(cell, data=more)) != before
+    changed = {**recipes.RECIPES["tiny"], "learning_rate": 1e-5}
+    monkeypatch.setitem(recipes.RECIPES, "tiny", changed)
+    assert workshop.run_folder(cell) != before
+
+
+def test_what_was_begun_otherwise_is_begun_again(small, tmp_path):
+    experiment = only_tiny(small)
+    (cell,) = cells(experiment, "smoke")
+    workshop = Workshop(tmp_path / "work", lambda *_: None)
+    for folder in (workshop.run_folder(cell), workshop.dataset(dataset_of(cell))):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        partial = folder.with_name(folder.name + ".partial")
+        partial.mkdir(parents=True)
+        (partial / "plan.json").write_text('{"made_by": "sdm", "old": 1}')
+        (partial / "shard-00000.parquet").write_text("of another version")
+    assert not run_experiment(experiment, "smoke", tmp_path, Quiet()).failed
+
+
+def test_episodes_that_another_training_played_are_not_taken(small, tmp_path):
+    """Only those of this very training: its seconds are part of the name."""
+    experiment = only_tiny(small)
+    (cell,) = cells(experiment, "smoke")
+    old = tmp_path / "work" / f"played-{cell.key}-0123456789ab"
+    old.mkdir(parents=True)
+    (old / "0-0.npz").write_text("not episodes")
+    outcome = run_experiment(experiment, "smoke", tmp_path, Quiet())
+    assert not outcome.failed and not old.exists()
+
+
+def test_results_may_be_named_from_anywhere(small, tmp_path, monkeypatch):
+    """A relative folder of results is the same folder."""
+    experiment = only_tiny(small)
+    monkeypatch.chdir(tmp_path)
+    first = run_experiment(experiment, "smoke", Path("results"), Quiet())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    rows_file(tmp_path / "results", "made", "smoke").unlink()
+    watcher = Quiet()
+    again = run_experiment(experiment, "smoke", Path("../results"), watcher)
+    assert "training" not in [name for _, name, *_ in watcher.steps]
+    assert numbers(again.rows) == numbers(first.rows)
 
 
 def test_a_cell_that_cannot_be_done_stops_no_other(tmp_path, monkeypatch):
@@ -246,7 +404,8 @@ def test_a_cell_that_cannot_be_done_stops_no_other(tmp_path, monkeypatch):
     outcome = run_experiment(made_of(grid), "smoke", tmp_path, watcher)
     assert [row["policy"] for row in outcome.rows] == ["ce"]
     ((cell, why),) = outcome.failed
-    assert cell.policy == "nothing" and "no-such/base" in why == watcher.failures[0]
+    assert cell.policy == "nothing" and "no-such/base" in why
+    assert "a Hugging Face id needs the network" in why and why in watcher.failures
     outcome = run_experiment(made_of(grid), "smoke", tmp_path, Quiet(), resume=True)
     assert outcome.new == 0 and len(outcome.failed) == 1, "tried again"
 
@@ -265,8 +424,10 @@ def test_a_damaged_row_is_named(tmp_path):
 
 def test_the_time_left_learns_from_what_was():
     todo = cells(experiments()["mdp-horizon"], "laptop")[:4]
-    known = [{"key": todo[0].key, "profile": "laptop", "policy": "x", "seconds": 600.0}]
-    left = TimeLeft(todo, known)
+    row = {"key": todo[0].key, "profile": "laptop", "policy": "x", "seconds": 600.0}
+    trained = TimeLeft(todo, [{**row, "training": {"seconds": 450.0}}], lambda _: True)
+    assert trained() == pytest.approx(150 + 3 * run.UNKNOWN)
+    left = TimeLeft(todo, [row])
     before = left()
     assert before == pytest.approx(600 + 3 * run.UNKNOWN)
     assert left(todo[0], 0.5) == pytest.approx(before - 300)
@@ -294,9 +455,14 @@ def test_every_experiment_runs(name, results):
     for row in outcome.rows:
         json.dumps(row, allow_nan=False)
         if row["kind"] == "theory":
-            assert len(row["cells"]) == 30
-        else:
-            assert row["result"]["gap_percent"] <= 110
+            assert len(row["cells"]) == 90
+            continue
+        gap, policy = row["result"]["gap_percent"], row["policy"]
+        if policy == "oracle":
+            assert gap == 0
+        if policy == "random":
+            assert 20 < gap <= 100
+        assert (row["training"] is None) == (row["kind"] in ("baseline", "icl"))
 
 
 # Killing, on the command line
@@ -342,12 +508,14 @@ def fabricated(experiment, profile, gap=lambda cell: 1.0):
     rows = []
     for cell in cells(experiment, profile):
         row = {"experiment": experiment.name, "profile": profile, "key": cell.key}
-        row |= {**cell.spec, **provenance(), "seconds": 2.0, "training": None}
+        row |= {**cell.spec, **provenance(cell.kind), "seconds": 2.0, "training": None}
         if cell.kind == "theory":
-            one = {"kappa": cell.learn["kappa"], "support": 5, "train": 10}
-            more = {"support": 160, "gap": 0.5, "bound": 2.0, "holds": True}
-            first = {**one, "gap": 1.0, "bound": 9.0, "holds": True}
-            row["cells"] = [first, {**one, **more}]
+            one = {"train": 10, "gap": 1.0, "bound": 9.0, "holds": True}
+            row["cells"] = [
+                {**one, "kappa": kappa, "support": support}
+                for kappa in (1.0, 10.0, 100.0)
+                for support in (5, 160)
+            ]
         else:
             found = gap(cell)
             row["result"] = {
@@ -437,6 +605,13 @@ def test_seeds_make_one_point_with_an_interval_over_them():
 def page(tmp_path_factory):
     """A report of all experiments; one is not run, one only in half."""
     folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdm.experiments.rows.HERE", folder / "no published rows")
+        _write_page(folder)
+    return folder
+
+
+def _write_page(folder):
     for name, experiment in experiments().items():
         rows = fabricated(experiment, "laptop")
         if name == "loss":
@@ -445,7 +620,6 @@ def page(tmp_path_factory):
         write_rows(rows_file(folder, name, "laptop"), kept)
     shown = report.sections(list(experiments().values()), folder, "laptop")
     report.write_report(shown, folder)
-    return folder
 
 
 def test_the_report_says_what_was_not_run(page, monkeypatch):
@@ -532,7 +706,7 @@ def test_a_browser_draws_every_figure_without_a_complaint(page, browser):
         # Something is drawn in it: symbols of points.
         assert figures.nth(i).locator("svg path").count() > 10
     # What a point is about is told where the mouse is on it.
-    opened.locator("#mdp-horizon svg path[aria-label*='tiny']").first.hover()
+    opened.locator("#mdp-horizon-laptop svg path[aria-label*='tiny']").first.hover()
     assert opened.locator("#vg-tooltip-element").inner_text().count("tiny")
     # Wide tables scroll by themselves: the page does not.
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -562,27 +736,28 @@ def test_published_rows_are_of_cells_that_there_are():
 
 
 def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
-    experiment = experiments()["theory"]
+    experiment = experiments()["loss"]
     monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path / "published")
     rows = fabricated(experiment, "laptop")
-    write_rows(rows_file(tmp_path / "published", "theory", "laptop"), rows)
+    write_rows(rows_file(tmp_path / "published", "loss", "laptop"), rows)
     mine = [{**rows[0], "seconds": 99.0}]
-    write_rows(rows_file(tmp_path / "mine", "theory", "laptop"), mine)
+    write_rows(rows_file(tmp_path / "mine", "loss", "laptop"), mine)
     found = found_rows(experiment, "laptop", tmp_path / "mine")
-    assert [row["seconds"] for _, row in found] == [99.0, 2.0, 2.0]
+    assert [row["seconds"] for _, row in found] == [99.0] + [2.0] * (len(rows) - 1)
 
 
 def test_runs_at_the_same_time_keep_each_others_rows(tmp_path):
-    experiment = experiments()["theory"]
+    experiment = experiments()["loss"]
     rows = fabricated(experiment, "laptop")
     order = [row["key"] for row in rows]
-    file = rows_file(tmp_path, "theory", "laptop")
+    file = rows_file(tmp_path, "loss", "laptop")
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         jobs = [pool.apply_async(add_row, (file, row, order)) for row in rows * 10]
         for job in jobs:
             job.get(60)
     assert read_rows(file) == rows
-    assert add_row(file, rows[0], order[:2]) == rows[:2], "others are no more"
+    assert add_row(file, rows[0], order[:2]) == rows[:2], "of these keys"
+    assert read_rows(file) == rows
 
 
 def test_one_seed_may_be_run_or_overwritten_alone(small, tmp_path, monkeypatch):
@@ -598,5 +773,38 @@ def test_one_seed_may_be_run_or_overwritten_alone(small, tmp_path, monkeypatch):
         experiment, "smoke", tmp_path, Quiet(), seed=1, overwrite=True
     )
     assert again.new == 2 and numbers(again.rows) == numbers(both.rows)
-    with pytest.raises(CatalogueError, match="no seed 7"):
+    with pytest.raises(CatalogueError, match="no cells of seed 7"):
         run_experiment(experiment, "smoke", tmp_path, Quiet(), seed=7, resume=True)
+
+
+def test_a_theory_that_fails_is_told_like_any_other(tmp_path, monkeypatch):
+    def fail(grid):
+        raise ValueError("no")
+
+    monkeypatch.setattr("sdm.theory.proposition_1.validate", fail)
+    outcome = run_experiment(experiments()["theory"], "laptop", tmp_path, Quiet())
+    ((cell, why),) = outcome.failed
+    assert why == "no" and cell.condition == "κ, M and N"
+
+
+def test_both_profiles_of_an_experiment_are_shown(tmp_path):
+    experiment = experiments()["loss"]
+    for profile in ("laptop", "paper"):
+        rows = fabricated(experiment, profile)
+        write_rows(rows_file(tmp_path, "loss", profile), rows)
+    shown = report.sections([experiment], tmp_path)
+    assert [section.profile for section in shown] == ["laptop", "paper"]
+    page = report.html_page(shown)
+    assert page.count('id="figure-loss-laptop"') == 1
+    assert page.count('id="figure-loss-paper"') == 1
+    (alone,) = report.sections([experiment], tmp_path / "nothing", "smoke")
+    assert f"paper: none of {len(cells(experiment, 'paper'))} cells" in alone.elsewhere
+
+
+def test_a_page_that_is_not_ours_is_not_replaced(tmp_path):
+    (tmp_path / "report.html").write_text("<html>mine</html>")
+    shown = report.sections([experiments()["loss"]], tmp_path, "smoke")
+    with pytest.raises(CatalogueError, match="is no report of sdm"):
+        report.write_report(shown, tmp_path)
+    assert (tmp_path / "report.html").read_text() == "<html>mine</html>"
+    assert not (tmp_path / "README.md").exists()
