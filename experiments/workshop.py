@@ -247,7 +247,11 @@ def _report(out: Path) -> dict[str, Any]:
     for name in ("report.json", "policy.json"):
         if (out / name).is_file():
             found: dict[str, Any] = json.loads((out / name).read_text("utf-8"))
-            return dict(found.get("report", found))
+            report = dict(found.get("report", found))
+            if "tokens_per_second" in report:
+                tokens = report["tokens_per_second"] * report["seconds"]
+                report["tokens"] = round(tokens)
+            return report
     raise CatalogueError(f"`{out}` does not say how it was trained", "remove it")
 
 
