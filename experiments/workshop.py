@@ -93,14 +93,29 @@ def _without_range(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: x for name, x in options.items() if not name.startswith("p_")}
 
 
+def first_stage(cell: Cell) -> Cell | None:
+    """What is trained first where a cell has two stages; None where it has one.
+
+    `first` in its `learn` has a horizon of its own, and what else differs there: short
+    episodes teach what long ones hide among a hundred repetitions.
+    """
+    if "first" not in cell.learn:
+        return None
+    learn = {name: x for name, x in cell.learn.items() if name != "first"}
+    other = dict(cell.learn["first"])
+    test = {**cell.test, "horizon": other.pop("horizon")}
+    return dataclasses.replace(cell, test=test, learn={**learn, **other})
+
+
 def training_of(cell: Cell, data: str) -> Config:
-    """How the policy of a cell is trained on a dataset.
+    """How the policy of a cell is trained on a dataset, in its only or last stage.
 
     Raises:
         ValueError: if its numbers make no training, or one of them is unknown.
 
     """
     learn = {"support": evaluation_of(cell).support, **cell.learn}
+    learn.pop("first", None)
     try:
         if cell.kind == "finetune":
             return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
@@ -161,29 +176,44 @@ class Workshop:
         if cell.kind == "icl":
             options = {k: x for k, x in cell.learn.items() if k != "base"}
             return Policy(f"icl:{cell.learn['base']}", options=options)
+        stage = first_stage(cell)
+        first = None if stage is None else self.policy(stage)
         data = self.dataset(dataset_of(cell))
         out, config = self.run_folder(cell), training_of(cell, str(data))
+        learned = config
+        if first is not None:
+            assert isinstance(config, FinetuneConfig)  # others have one stage
+            from sdm.llm.runs import weights_folder
+
+            base = weights_folder(Path(first.name), config.lora_rank)
+            learned = dataclasses.replace(config, base=str(base))
         begun = out.with_suffix(".json")
         with self._alone(out):
             if not out.is_dir():
                 if not (begun.is_file() and partial_folder(out).is_dir()):
                     write_atomically(begun, json.dumps(provenance(cell.kind)) + "\n")
-                _go_on(out, lambda **how: self._train(config, out, **how))
+                _go_on(out, lambda **how: self._train(learned, out, **how))
         training = {
             **_report(out),
             "config": _without_data(config),
             **json.loads(begun.read_text(encoding="utf-8")),
         }
+        if first is not None and first.training is not None:
+            for name in ("seconds", "tokens"):  # of both stages
+                training[name] += first.training[name]
+            training["first"] = first.training
         name = str(out) if cell.kind == "finetune" else f"{cell.kind}:{out}"
         return Policy(name, training)
 
     def run_folder(self, cell: Cell) -> Path:
         """Where the trained policy of a cell is, or will be."""
         data = self._dataset_folder(dataset_of(cell))
-        spec = {
+        spec: dict[str, Any] = {
             "data": data.name,
             "config": _without_data(training_of(cell, str(data))),
         }
+        if stage := first_stage(cell):
+            spec["first"] = self.run_folder(stage).name
         return self.folder / f"{cell.kind}-{key_of(spec)}"
 
     def _dataset_folder(self, config: OracleConfig) -> Path:

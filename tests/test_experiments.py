@@ -30,8 +30,11 @@ from sdm.experiments.workshop import (
     Workshop,
     dataset_of,
     evaluation_of,
+    first_stage,
     training_of,
 )
+from sdm.llm.bases import tiny_model
+from sdm.llm.runs import load_run, read_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers, as it runs
@@ -183,7 +186,8 @@ def test_every_number_of_every_cell_arrives():
             assert (data.setting, data.horizon) == (test.setting, test.horizon)
             config = training_of(cell, "data")
             for name, value in cell.learn.items():
-                assert getattr(config, name) == value, (cell.experiment, name)
+                if name != "first":
+                    assert getattr(config, name) == value, (cell.experiment, name)
             if cell.kind != "cql":
                 assert config.support == test.support
             assert config.seed == data.seed == test.seed == cell.seed
@@ -809,3 +813,34 @@ def test_a_page_that_is_not_ours_is_not_replaced(tmp_path):
         report.write_report(shown, tmp_path)
     assert (tmp_path / "report.html").read_text() == "<html>mine</html>"
     assert not (tmp_path / "README.md").exists()
+
+
+def test_a_cell_may_be_trained_in_two_stages(tmp_path):
+    (cell,) = [c for c in cells(experiments()["darkroom"], "smoke") if c.name == "tiny"]
+    cell = dataclasses.replace(cell, learn={**cell.learn, "epochs": 4})
+    stage = first_stage(cell)
+    assert (stage.test["horizon"], stage.learn["texts_per_task"]) == (4, 3)
+    assert cell.test["horizon"] == 5 and first_stage(stage) is None
+    assert dataset_of(stage).horizon == 4
+    kept = {"test", "learn"}
+    for name in set(cell.__dataclass_fields__) - kept:
+        assert getattr(stage, name) == getattr(cell, name)
+    workshop = Workshop(tmp_path, lambda *_: None)
+    policy = workshop.policy(cell)
+    short, long = workshop.run_folder(stage), workshop.run_folder(cell)
+    assert short.is_dir() and Path(policy.name) == long
+    header = read_run(long)
+    assert header.config["base"] == str(short / "model") and header.horizon == 5
+    # It goes on from where the first stage ended, a step away, and not from anew.
+    (own, first) = (load_run(folder).model.state_dict() for folder in (long, short))
+    fresh = tiny_model(0).state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    near = (own[name] - first[name]).abs().mean()
+    assert 0 < near < (first[name] - fresh[name]).abs().mean() * 3
+    assert (own[name] - fresh[name]).abs().mean() > near
+    parts = policy.training["first"]
+    assert policy.training["tokens"] > parts["tokens"] > 0
+    more = dataclasses.replace(
+        cell, learn={**cell.learn, "first": {**cell.learn["first"], "horizon": 3}}
+    )
+    assert workshop.run_folder(more) != long
