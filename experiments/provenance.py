@@ -48,7 +48,7 @@ def device(*, by_torch: bool) -> str:
 
         if jax.default_backend() != "cpu":
             return str(jax.devices()[0].device_kind)
-    return f"{_processor()}, {_cores()} cores"
+    return f"{_processor()}, {_cores()} core{'s' * (_cores() > 1)}"
 
 
 def _cores() -> int:

@@ -190,7 +190,9 @@ def _gap_table(
             _number(point.seconds, ".0f"),
         ]
         lines.append(Line(texts, point.gap is not None))
-    return head, len(facet) + 2, lines
+    full = [i for i in range(len(head)) if any(line.texts[i] for line in lines)]
+    kept = [Line([line.texts[i] for i in full], line.done) for line in lines]
+    return [head[i] for i in full], len(facet) + 2, kept
 
 
 def _theory_table(
