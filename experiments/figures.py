@@ -177,7 +177,12 @@ def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
             ),
             y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="return lost"),
             color=alt.Color("N:N", sort=trains, title="N, trained with"),
-            strokeDash=alt.StrokeDash("what:N", sort=["gap", "bound"], title=None),
+            strokeDash=alt.StrokeDash(
+                "what:N",
+                sort=["gap", "bound"],
+                title=None,
+                legend=alt.Legend(symbolType="stroke"),
+            ),
             tooltip=[
                 "κ:N",
                 "M:Q",
