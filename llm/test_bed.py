@@ -7,12 +7,14 @@ own, so no training task is ever met.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sdm.solvers_jax.backward_induction import MDPSolution
-from sdm.solvers_jax.belief import BeliefPolicy
+from sdm.solvers_jax.belief import BeliefPolicy, FilterState
 from sdm.solvers_jax.families import DarkroomFamily, Family
 from sdm.solvers_jax.models import MDP, check_count
 from sdm.solvers_jax.oracle_data import OracleConfig
@@ -201,18 +203,26 @@ def oracle_actions(bed: TestBed, played: Trajectory) -> Int[np.ndarray, "B N T"]
     """
     if isinstance(bed.solution, MDPSolution):
         return np.asarray(optimal_action(bed.solution, played.observation))
-    policy, memory, chosen = bed.oracle, None, []
-    assert isinstance(policy, BeliefPolicy)
-    nothing = jnp.zeros(played.reward.shape[:2], played.reward.dtype)
-    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), nothing.size)
-    for t in range(played.action.shape[-1]):
-        action, (state, _) = policy.act(
-            memory,
-            jnp.asarray(t),
-            played.observation[..., t],
-            nothing,
-            keys.reshape(nothing.shape),
-        )
-        memory = (state, played.action[..., t])
-        chosen.append(np.asarray(action))
-    return np.stack(chosen, axis=-1)
+    assert isinstance(bed.oracle, BeliefPolicy)
+    return np.asarray(_decisions(bed.oracle, played.observation, played.action))
+
+
+@eqx.filter_jit
+def _decisions(
+    policy: BeliefPolicy, seen: Int[Array, "B N T"], done: Int[Array, "B N T"]
+) -> Int[Array, "B N T"]:
+    """What a policy would have done at each stage, after the actions of others."""
+    seen, done = jnp.moveaxis(seen, -1, 0), jnp.moveaxis(done, -1, 0)
+    paid = jnp.zeros(seen.shape[1:])  # it looks at neither rewards nor chance
+    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), paid.size)
+    keys = keys.reshape(paid.shape)
+
+    def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
+        t, symbol, before = now
+        action, (state, _) = policy.act((state, before), t, symbol, paid, keys)
+        return state, action
+
+    first, (state, _) = policy.act(None, 0, seen[0], paid, keys)
+    stages = jnp.arange(1, len(seen))
+    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1]))
+    return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)
