@@ -232,8 +232,15 @@ def test_the_papers_rows_stand_beside_tests_like_theirs(tmp_path):
         return paper_rows(EvaluationConfig(family, horizon, setting=setting, **options))
 
     assert rows()["random"] == "57.6" and rows(horizon=30)["dpt"] == "43"
-    assert rows(EnergyFamily(p_min=0.05, p_max=0.2)) == {} == rows(horizon=7)
-    assert rows(demonstrations="random") == {} == rows(support=1)
+    assert rows(EnergyFamily(p_min=0.1, p_max=0.2)) == {} == rows(horizon=7)
+    elsewhere = EnergyFamily(p_min=0.05, p_max=0.2)  # Fig. 7
+    assert [rows(elsewhere, t)["sft"] for t in (10, 20, 30)] == ["0", "6", "7"]
+    assert rows(elsewhere, demonstrations="random") == {}
+    assert rows(elsewhere, setting="pomdp") == {}
+    assert rows(EnergyFamily(q=0.7), setting="pomdp")["sft"] == "10"
+    assert rows(horizon=20, demonstrations="random")["sft"] == "20"  # Fig. 8
+    assert rows(setting="pomdp", demonstrations="random") == {}
+    assert rows(support=1) == {}
     assert rows(EnergyFamily(q=0.6), setting="pomdp")["sft"] == "16"
     robust = EnergyFamily(models=10, alpha=1.0)
     assert rows(robust, setting="apomdp")["dpt"] == "37"
