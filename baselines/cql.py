@@ -27,12 +27,8 @@ from jaxtyping import Float, Int
 from sdm.baselines.policy_runs import LearnedRun, PolicyRecord, save_policy_run
 from sdm.solvers_jax.families import family_of
 from sdm.solvers_jax.models import check_count
-from sdm.solvers_jax.shards import (
-    folder_in_progress,
-    read_manifest,
-    read_shards,
-    write_atomically,
-)
+from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.solvers_jax.storage import folder_in_progress, write_atomically
 
 TARGET_INTERVAL = 200
 
@@ -99,7 +95,7 @@ def train_cql(
         progress: called with the steps done and the steps there will be.
 
     Raises:
-        DatasetError: if the data cannot be read or `out` cannot be begun.
+        StorageError: if the data cannot be read or `out` cannot be begun.
         FloatingPointError: if the training diverges.
 
     """

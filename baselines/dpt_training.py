@@ -25,11 +25,10 @@ from safetensors.numpy import load_file, save_file
 from sdm.baselines.dpt import DPT, DPTShape
 from sdm.baselines.dpt_samples import DPTConfig, Pool, make_pool, sample, shape_for
 from sdm.baselines.policy_runs import LearnedRun, PolicyRecord, save_policy_run
-from sdm.solvers_jax.shards import (
-    DatasetError,
+from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.solvers_jax.storage import (
+    StorageError,
     folder_in_progress,
-    read_manifest,
-    read_shards,
     temporary_name,
     write_atomically,
 )
@@ -145,7 +144,7 @@ def train_dpt(
         progress: called with the steps done and the steps there will be.
 
     Raises:
-        DatasetError: if the data or a checkpoint cannot be read, or `out` cannot be
+        StorageError: if the data or a checkpoint cannot be read, or `out` cannot be
             begun.
         ValueError: if a task has too few episodes.
         FloatingPointError: if the training diverges.
@@ -228,19 +227,19 @@ def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, in the form of `like`.
 
     Raises:
-        DatasetError: if the file is damaged, or of another network.
+        StorageError: if the file is damaged, or of another network.
 
     """
     again = "begin again with `--overwrite` and without `--resume`"
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DatasetError(f"`{path}` is damaged: {error}", again) from error
+        raise StorageError(f"`{path}` is damaged: {error}", again) from error
     plain = serialization.to_state_dict(like)
     flat = traverse_util.flatten_dict(plain, sep="/", keep_empty_nodes=True)
     wanted = {name: array.shape for name, array in _flat(like).items()}
     if wanted != {name: array.shape for name, array in found.items()}:
-        raise DatasetError(f"`{path}` is of another network", again)
+        raise StorageError(f"`{path}` is of another network", again)
     filled = {name: found.get(name, empty) for name, empty in flat.items()}
     state: dict[str, Any] = serialization.from_state_dict(
         like, traverse_util.unflatten_dict(filled, sep="/")

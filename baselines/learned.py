@@ -17,7 +17,7 @@ from sdm.baselines.policy_runs import LearnedRun, load_policy_run
 from sdm.llm.test_bed import EvaluationConfig, TestBed
 from sdm.solvers_jax.families import DarkroomFamily
 from sdm.solvers_jax.policies import deterministic
-from sdm.solvers_jax.shards import DatasetError
+from sdm.solvers_jax.storage import StorageError
 
 KINDS = ("dpt", "cql")
 
@@ -37,7 +37,7 @@ def check_learned(name: str, config: EvaluationConfig) -> LearnedRun:
     """Load the policy of a folder, if it fits a test.
 
     Raises:
-        DatasetError: if the folder holds no such policy, or one for other tasks.
+        StorageError: if the folder holds no such policy, or one for other tasks.
 
     """
     kind = name.partition(":")[0]
@@ -48,20 +48,20 @@ def check_learned(name: str, config: EvaluationConfig) -> LearnedRun:
     played = (config.setting, config.horizon, getattr(config.family, size))
     if trained != played:
         words = (f"{s} tasks, T = {t}, {size} = {n}" for s, t, n in (trained, played))
-        raise DatasetError(
+        raise StorageError(
             f"`{name}` was trained for {next(words)}: the test is {next(words)}",
             "test it on such tasks, or train another",
         )
     if isinstance(config.family, DarkroomFamily):
         rooms = DarkroomFamily(**about.family)
         if rooms.pays != config.family.pays:
-            raise DatasetError(
+            raise StorageError(
                 f"`{name}` was trained for goals that pay by {rooms.pays}: those of "
                 f"the test pay by {config.family.pays}",
                 f"pass `--pays {rooms.pays}`",
             )
         if met := config.family.goals_met(rooms):
-            raise DatasetError(
+            raise StorageError(
                 f"`{name}` was trained on {met} of the goals that the test holds out",
                 f"pass `--split {rooms.split}`, with which it was trained",
             )
@@ -70,7 +70,7 @@ def check_learned(name: str, config: EvaluationConfig) -> LearnedRun:
         # Where states are hidden, what follows the demonstrations has its place.
         hidden = config.setting in ("pomdp", "apomdp")
         if not (most if hidden else 1) <= config.support <= most:
-            raise DatasetError(
+            raise StorageError(
                 f"`{name}` reads {'' if hidden else '1 to '}{most} demonstrations: "
                 f"the test shows {config.support}",
                 f"pass `--support {most}`",
@@ -82,7 +82,7 @@ def learned(name: str, bed: TestBed) -> Baseline:
     """The policy of a folder, for the tasks of a test.
 
     Raises:
-        DatasetError: if the folder holds no such policy, or one for other tasks.
+        StorageError: if the folder holds no such policy, or one for other tasks.
 
     """
     run = check_learned(name, bed.config)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import sdm
-from sdm.solvers_jax.shards import DatasetError, temporary_name, write_atomically
+from sdm.solvers_jax.storage import StorageError, temporary_name, write_atomically
 
 ABOUT, ARRAYS = "policy.json", "policy.safetensors"
 VERSION = 1
@@ -86,7 +86,7 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
     """Load what `save_policy_run` wrote.
 
     Raises:
-        DatasetError: if `folder` is not the folder of such a policy.
+        StorageError: if `folder` is not the folder of such a policy.
 
     """
     make = f"make one with `sdm train {kind} --out FOLDER`"
@@ -94,11 +94,11 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         version, found = about["version"], about["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
+        raise StorageError(
             f"`{folder}` holds no policy: {ABOUT} is missing or damaged", make
         ) from error
     if (version, found) != (VERSION, kind):
-        raise DatasetError(
+        raise StorageError(
             f"`{folder}` holds a `{found}` policy of version {version}: "
             f"`{kind}` of version {VERSION} is asked for",
             make,
@@ -109,7 +109,7 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
         )
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DatasetError(
+        raise StorageError(
             f"`{folder}` is not whole: {ABOUT} or {ARRAYS} is missing or damaged",
             make,
         ) from error

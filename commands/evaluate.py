@@ -156,7 +156,7 @@ def evaluate(
         from sdm.llm.results import gap_table, result_rows
         from sdm.llm.test_bed import EvaluationConfig, make_test_bed
         from sdm.solvers_jax.families import DarkroomFamily, Family
-        from sdm.solvers_jax.shards import file_in_progress, write_atomically
+        from sdm.solvers_jax.storage import file_in_progress, write_atomically
 
         def test_of(setting: str, family: Family) -> EvaluationConfig:
             prior, held_out = family, 0

@@ -247,7 +247,7 @@ def _check_plot(path: Path | None, *, overwrite: bool) -> None:
     """Refuse a picture that could not be written, before the work that it shows."""
     if path is not None:
         from sdm.solvers_jax.plot import check_picture
-        from sdm.solvers_jax.shards import check_output_file
+        from sdm.solvers_jax.storage import check_output_file
 
         check_picture(path)
         check_output_file(path, overwrite=overwrite)

@@ -22,7 +22,7 @@ from sdm.experiments.catalogue import (
     cells,
     experiments,
 )
-from sdm.solvers_jax.shards import write_atomically
+from sdm.solvers_jax.storage import write_atomically
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ from sdm.solvers_jax.oracle_data import (
     describe,
     write_oracle_dataset,
 )
-from sdm.solvers_jax.shards import DatasetError, partial_folder, write_atomically
+from sdm.solvers_jax.storage import StorageError, partial_folder, write_atomically
 
 Progress = Callable[[str, int, int], None]  # a step's name, done, of how much
 
@@ -266,7 +266,7 @@ def _go_on(out: Path, make: Callable[..., None]) -> None:
     """Make a folder, from where it was left if that fits."""
     try:
         make(resume=True)
-    except DatasetError:
+    except StorageError:
         if not partial_folder(out).exists():
             raise
         make(overwrite=True)  # begun by another version: nothing to go on with

@@ -83,7 +83,7 @@ def language_model_policy(
     Raises:
         ValueError: if the backend does not take the policy.
         BaseModelError: if a base cannot be had.
-        DatasetError: if a run folder cannot be read.
+        StorageError: if a run folder cannot be read.
 
     """
     begin: Callable[[Sequence[Tokens]], Rows]

@@ -22,7 +22,7 @@ from sdm.llm.runs import environment
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax.families import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import PLAN, folder_in_progress, write_atomically
+from sdm.solvers_jax.storage import PLAN, folder_in_progress, write_atomically
 
 HORIZON = 10
 # What the paper has the like of.

@@ -97,7 +97,7 @@ def finetune(
     batch, and the first one writes.
 
     Raises:
-        DatasetError: if the data cannot be read or `out` cannot be begun.
+        StorageError: if the data cannot be read or `out` cannot be begun.
         BaseModelError: if the base cannot be had.
         ValueError: if the dataset is too small for what is asked, its texts are longer
             than what the base reads, or a batch cannot be shared out evenly.

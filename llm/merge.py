@@ -6,7 +6,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from sdm.llm.runs import MERGED, load_run
-from sdm.solvers_jax.shards import folder_in_progress, write_atomically
+from sdm.solvers_jax.storage import folder_in_progress, write_atomically
 
 
 def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
@@ -22,7 +22,7 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
         overwrite: replace `out`.
 
     Raises:
-        DatasetError: if `run` is no run folder, or `out` cannot be written.
+        StorageError: if `run` is no run folder, or `out` cannot be written.
         BaseModelError: if the base cannot be had.
 
     """

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from sdm.solvers_jax.shards import folder_in_progress, partial_folder
+from sdm.solvers_jax.storage import folder_in_progress, partial_folder
 
 
 def join_processes() -> PartialState:
@@ -52,10 +52,10 @@ def folder_of_all(out: Path, plan: Mapping[str, Any], **options: Any) -> Iterato
     Args:
         out: the folder to make.
         plan: everything that decides its content.
-        options: those of `shards.folder_in_progress`.
+        options: those of `storage.folder_in_progress`.
 
     Raises:
-        DatasetError: in the first process, if the folder cannot be begun.
+        StorageError: in the first process, if the folder cannot be begun.
         FirstFailedError: in the others, then.
 
     """

@@ -33,7 +33,7 @@ from transformers import (
 import sdm
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
-from sdm.solvers_jax.shards import DatasetError, write_atomically
+from sdm.solvers_jax.storage import StorageError, write_atomically
 
 RUN_VERSION = 3
 MERGED = "merged.json"  # what is known of a merged model
@@ -189,7 +189,7 @@ def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
     """The base with the adapter that was trained on it.
 
     Raises:
-        DatasetError: if it was trained on another base.
+        StorageError: if it was trained on another base.
 
     """
     try:
@@ -205,7 +205,7 @@ def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
         if shapes:
             layer, own, there = shapes.groups()
             what = f"{layer} is {own} in the adapter and {there} there"
-        raise DatasetError(
+        raise StorageError(
             f"the adapter `{weights}` does not fit its base `{name}`: {what}",
             "it was trained on another model of the same name",
         ) from error
@@ -235,7 +235,7 @@ def read_run(folder: Path) -> RunHeader:
     """What is in a run folder, without loading it.
 
     Raises:
-        DatasetError: if `folder` is not a run folder, of another version, or lacks
+        StorageError: if `folder` is not a run folder, of another version, or lacks
             something.
 
     """
@@ -244,12 +244,12 @@ def read_run(folder: Path) -> RunHeader:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
         version, config = header["run_version"], header["finetune"]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DatasetError(
+        raise StorageError(
             f"`{folder}` is not a run folder: {path.name} is missing or damaged",
             "make one with `sdm finetune --out FOLDER`",
         ) from error
     if version != RUN_VERSION:
-        raise DatasetError(
+        raise StorageError(
             f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
             again,
         )
@@ -257,14 +257,14 @@ def read_run(folder: Path) -> RunHeader:
         FinetuneConfig(**config)
         about = (header["setting"], header["horizon"], header["family"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"`{path}` is damaged: {error}", again) from error
+        raise StorageError(f"`{path}` is damaged: {error}", again) from error
     weights = weights_folder(folder, config["lora_rank"])
     needed = ["*.safetensors", "tokenizer*.json"]
     needed += ["adapter_config.json"] if config["lora_rank"] else ["config.json"]
     for pattern in needed:
         if not any(weights.glob(pattern)):
             what = "weights" if pattern == needed[0] else pattern.replace("*", "")
-            raise DatasetError(
+            raise StorageError(
                 f"`{folder}` has no {what}: `{weights}` is missing or not whole", again
             )
     return RunHeader(config, *about, header.get("base"))
@@ -278,7 +278,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
         options: `quantize`, where the base is to be loaded otherwise than trained.
 
     Raises:
-        DatasetError: if `folder` is not a whole run folder, of another version, or its
+        StorageError: if `folder` is not a whole run folder, of another version, or its
             adapter was trained on another base.
         BaseModelError: if the adapter's base cannot be had.
 
@@ -299,7 +299,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
             found = fingerprint(base)
             model = _with_adapter(base, weights, config["base"])
             if found != header.base:
-                raise DatasetError(
+                raise StorageError(
                     f"the adapter `{weights}` was trained on other weights than those "
                     f"of `{config['base']}`: their fingerprint was {header.base}, and "
                     f"is {found}",
@@ -309,7 +309,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
             model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
             move(model)
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise DatasetError(
+        raise StorageError(
             f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
         ) from error
     return LoadedRun(

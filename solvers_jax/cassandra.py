@@ -24,7 +24,7 @@ from sdm.solvers_jax.cassandra_words import (
     Reader,
 )
 from sdm.solvers_jax.models import POMDP, ROW_SUM_TOLERANCE, Model, check_model
-from sdm.solvers_jax.shards import write_atomically
+from sdm.solvers_jax.storage import write_atomically
 
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
 MOST_NAMES = 1_000_000

@@ -18,7 +18,7 @@ from sdm.solvers_jax.models import (
     RobustMDP,
     check_model,
 )
-from sdm.solvers_jax.shards import temporary_name
+from sdm.solvers_jax.storage import temporary_name
 
 KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
 OPTIONAL = "initial_observation"

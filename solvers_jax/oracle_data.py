@@ -29,13 +29,8 @@ from sdm.solvers_jax.models import check_count, check_horizon
 from sdm.solvers_jax.optimality_gap import optimality_gap
 from sdm.solvers_jax.oracle_tasks import SETTINGS, bytes_per_task, columns
 from sdm.solvers_jax.processes import first_succeeded, is_first, wait_for_all
-from sdm.solvers_jax.shards import (
-    folder_in_progress,
-    partial_folder,
-    shard_path,
-    write_manifest,
-    write_shard,
-)
+from sdm.solvers_jax.shards import shard_path, write_manifest, write_shard
+from sdm.solvers_jax.storage import folder_in_progress, partial_folder
 
 TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
 BATCH_BYTES = 1 << 28  # what a batch may hold at once, roughly
@@ -240,7 +235,7 @@ def write_oracle_dataset(
 
     Raises:
         ValueError: if no trajectories are asked for.
-        DatasetError: if the folder cannot be begun; see `shards.folder_in_progress`.
+        StorageError: if the folder cannot be begun; see `storage.folder_in_progress`.
 
     """
     if config.trajectories < 1:
@@ -282,7 +277,7 @@ def _folder_of_all(
     """The folder in progress that all processes fill; the first makes and renames it.
 
     Raises:
-        DatasetError: in the first process, if the folder cannot be begun.
+        StorageError: in the first process, if the folder cannot be begun.
         RuntimeError: in the others, if the first could not.
 
     """

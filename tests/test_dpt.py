@@ -37,7 +37,8 @@ from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
 from sdm.solvers_jax.rollout import rollout, rollout_on_host, task_keys
-from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.solvers_jax.storage import StorageError
 from sdm.solvers_jax.streams import Stream, stream_key
 
 SHAPE = DPTShape(symbols=3, actions=2, stages=4, length=6, layers=2, width=8, heads=2)
@@ -269,7 +270,7 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
         ({"support": 0}, "the test shows 0"),
     ):
         options = {"family": EnergyFamily(), "horizon": 6, "tasks": 2, **changes}
-        with pytest.raises(DatasetError, match=words):
+        with pytest.raises(StorageError, match=words):
             check_policy(name, EvaluationConfig(**options))
 
 
@@ -370,7 +371,7 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
             assert time.monotonic() < deadline and child.poll() is None
         os.kill(child.pid, signal.SIGKILL)
     assert (tmp_path / "run.partial/checkpoint.safetensors").is_file()
-    with pytest.raises(DatasetError, match="unfinished run"):
+    with pytest.raises(StorageError, match="unfinished run"):
         train_dpt(config, tmp_path / "run")
     steps = []
     train_dpt(
@@ -386,19 +387,19 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
 
 def test_folders_that_hold_no_policy_are_refused(tmp_path):
     config = EvaluationConfig(FAMILY, 4, 2, 1)
-    with pytest.raises(DatasetError, match="holds no policy"):
+    with pytest.raises(StorageError, match="holds no policy"):
         check_policy(f"dpt:{tmp_path}", config)
     train_dpt(DPTConfig(str(write(tmp_path / "data")), steps=1), tmp_path / "run")
-    with pytest.raises(DatasetError, match="holds a `dpt` policy of version 1: `cql`"):
+    with pytest.raises(StorageError, match="holds a `dpt` policy of version 1: `cql`"):
         check_policy(f"cql:{tmp_path / 'run'}", config)
     with pytest.raises(ValueError, match="there is no policy `dpt:`"):
         check_policy("dpt:", config)
     arrays = tmp_path / "run/policy.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-9])
-    with pytest.raises(DatasetError, match="is not whole"):
+    with pytest.raises(StorageError, match="is not whole"):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
     arrays.unlink()
-    with pytest.raises(DatasetError, match="is not whole"):
+    with pytest.raises(StorageError, match="is not whole"):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
 
 
@@ -413,7 +414,7 @@ def test_goals_that_were_trained_on_are_no_test(tmp_path):
         (DarkroomFamily(size=3, pays="arrival"), "trained for goals that pay by stay"),
         (DarkroomFamily(size=4), "size = 3: the test is darkroom tasks, T = 3, size"),
     ):
-        with pytest.raises(DatasetError, match=words):
+        with pytest.raises(StorageError, match=words):
             check_policy(name, EvaluationConfig(family, 3, **options))
 
 
@@ -421,7 +422,7 @@ def test_hidden_tasks_are_read_after_as_many_demonstrations_as_in_training(tmp_p
     data = write(tmp_path / "data", setting="pomdp", tasks=2)
     train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
     one = EvaluationConfig(FAMILY, 4, 2, setting="pomdp", support=1)
-    with pytest.raises(DatasetError, match="reads 2 demonstrations: the test shows 1"):
+    with pytest.raises(StorageError, match="reads 2 demonstrations: the test shows 1"):
         check_policy(f"dpt:{tmp_path / 'run'}", one)
 
 
@@ -434,10 +435,10 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         {"params": {"a": np.zeros(2), "d": {"c": np.ones(3)}}, "memory": {}},
         {"params": {"a": np.zeros(2), "b": {"c": np.ones(4)}}, "memory": {}},
     ):
-        with pytest.raises(DatasetError, match="of another network"):
+        with pytest.raises(StorageError, match="of another network"):
             restore(other, tmp_path / "state")
     (tmp_path / "state").write_bytes(b"half")
-    with pytest.raises(DatasetError, match="is damaged"):
+    with pytest.raises(StorageError, match="is damaged"):
         restore(state, tmp_path / "state")
 
 

@@ -55,7 +55,8 @@ from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax import EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import DatasetError, read_shards
+from sdm.solvers_jax.shards import read_shards
+from sdm.solvers_jax.storage import StorageError
 
 # Of torch, transformers and bitsandbytes about themselves, nothing that we could mend.
 pytestmark = [
@@ -215,9 +216,9 @@ def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
     partial = tmp_path / "cut.partial"
     assert last_checkpoint(partial).endswith("checkpoint-9")
     (partial / "checkpoints" / "checkpoint-99").mkdir()
-    with pytest.raises(DatasetError, match="unfinished run"):
+    with pytest.raises(StorageError, match="unfinished run"):
         finetune(config, tmp_path / "cut")
-    with pytest.raises(DatasetError, match="other options"):
+    with pytest.raises(StorageError, match="other options"):
         changed = dataclasses.replace(config, seed=9)
         finetune(changed, tmp_path / "cut", resume=True)
     first = []
@@ -251,7 +252,7 @@ def test_training_that_diverges_says_so(data, tmp_path, monkeypatch):
 def test_a_run_never_takes_the_place_of_its_data(data, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    with pytest.raises(DatasetError, match="would take the place of"):
+    with pytest.raises(StorageError, match="would take the place of"):
         finetune(quick(copy, "tiny"), copy, overwrite=True)
     assert (copy / "manifest.json").exists()
 
@@ -271,7 +272,7 @@ def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
             finetune(config, tmp_path / "run", progress=kill)
     made = OracleConfig(EnergyFamily(), 4, 24, 4, seed=5)
     write_oracle_dataset(made, copy, overwrite=True)
-    with pytest.raises(DatasetError, match="other options"):
+    with pytest.raises(StorageError, match="other options"):
         finetune(config, tmp_path / "run", resume=True)
 
 
@@ -291,7 +292,7 @@ def test_a_damaged_run_is_named(data, tmp_path, damage):
         config.write_text(config.read_text().replace("epochs", "epoch"))
     else:
         config.write_bytes(b"\xff\xfe just text")
-    with pytest.raises(DatasetError, match="damaged"):
+    with pytest.raises(StorageError, match="damaged"):
         load_run(run)
 
 
@@ -577,11 +578,11 @@ def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
     shutil.copytree(base, other)
     finetune(quick(data, str(other), epochs=1), tmp_path / "run")
     LlamaForCausalLM(LlamaConfig(**SMALL | {"hidden_size": 32})).save_pretrained(other)
-    with pytest.raises(DatasetError, match=r"does not fit its base .* is .* there"):
+    with pytest.raises(StorageError, match=r"does not fit its base .* is .* there"):
         load_run(tmp_path / "run")
     torch.manual_seed(1)
     LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(other)
-    with pytest.raises(DatasetError, match="trained on other weights than those"):
+    with pytest.raises(StorageError, match="trained on other weights than those"):
         load_run(tmp_path / "run")
 
 
@@ -666,7 +667,7 @@ def test_a_run_that_is_not_whole_is_known_before_it_plays(
     finetune(quick(data, base, epochs=1), tmp_path / "run")
     for path in (tmp_path / "run").glob(f"{Path(file).parent}/{Path(file).stem}*"):
         path.unlink()
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises(StorageError, match=words):
         check_policy(str(tmp_path / "run"), EvaluationConfig(EnergyFamily(), 3, 2, 1))
 
 
@@ -677,7 +678,7 @@ def test_a_damaged_configuration_is_known_before_it_plays(data, tmp_path):
     for old, new in (("compact", "poem"), ("lora_rank: 0", "lora_rank: sixteen")):
         config.write_text(whole.replace(old, new))
         with pytest.raises(
-            DatasetError, match=r"(?s)config.yaml` is damaged: .*(schema|lora)"
+            StorageError, match=r"(?s)config.yaml` is damaged: .*(schema|lora)"
         ):
             read_run(tmp_path / "run")
 
@@ -696,7 +697,7 @@ def test_a_merged_model_is_the_run(data, base, tmp_path):
     torch.testing.assert_close(merged, scores, rtol=0, atol=1e-4)
     assert (plain - merged).abs().max() > 0.05
     assert default_schema(str(tmp_path / "merged")) == "compact"
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(StorageError, match="exists already"):
         merge(tmp_path / "run", tmp_path / "merged")
     merge(tmp_path / "run", tmp_path / "merged", overwrite=True)
 

@@ -47,7 +47,10 @@ def test_theory_stands_alone_and_solvers_know_no_language_model():
 
 
 def test_datasets_on_disk_need_no_jax():
-    assert not [n for n in imports(ROOT / "solvers_jax/shards.py") if "jax" in n]
+    for name in ("shards", "storage"):
+        found = imports(ROOT / f"solvers_jax/{name}.py")
+        assert not [n for n in found if n.startswith("jax")]
+        assert {n for n in found if n.startswith("sdm")} <= {"sdm.solvers_jax.storage"}
 
 
 def test_nothing_imports_the_experiments():

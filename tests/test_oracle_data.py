@@ -20,7 +20,8 @@ from sdm.solvers_jax.oracle_data import (
     write_oracle_dataset,
 )
 from sdm.solvers_jax.oracle_tasks import columns, sample_tasks
-from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.solvers_jax.storage import StorageError
 from sdm.solvers_jax.streams import Stream, stream_key
 
 
@@ -163,7 +164,7 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path):
         write_oracle_dataset(config(trajectories=0), tmp_path / "data")
     assert not list(tmp_path.iterdir())
     (tmp_path / "data").mkdir()
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(StorageError, match="exists already"):
         write_oracle_dataset(config(), tmp_path / "data")
     assert not (tmp_path / "data.partial").exists()
 

@@ -1,13 +1,13 @@
 """Datasets on disk: anyone's reader opens them, and damage never passes for data."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdm.solvers_jax import shards
-from sdm.solvers_jax.shards import DatasetError, read_manifest, read_shards
+from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.solvers_jax.storage import StorageError
 
 TASKS, EPISODES, HORIZON = 3, 2, 4
 
@@ -79,23 +79,23 @@ def test_a_damaged_shard_is_named(dataset):
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"shard-00001.parquet` is damaged"):
+    with pytest.raises(StorageError, match=r"shard-00001.parquet` is damaged"):
         read_shards(dataset)
 
 
 def test_a_missing_shard_is_named(dataset):
     shards.shard_path(dataset, 0).unlink()
-    with pytest.raises(DatasetError, match=r"shard-00000.parquet` is missing"):
+    with pytest.raises(StorageError, match=r"shard-00000.parquet` is missing"):
         read_shards(dataset)
 
 
 def test_what_is_no_dataset_is_refused(dataset, tmp_path):
-    with pytest.raises(DatasetError, match="there is no folder"):
+    with pytest.raises(StorageError, match="there is no folder"):
         read_manifest(tmp_path / "nothing")
-    with pytest.raises(DatasetError, match=r"has no manifest.json"):
+    with pytest.raises(StorageError, match=r"has no manifest.json"):
         read_manifest(tmp_path)
     (dataset / "manifest.json").write_text("{")
-    with pytest.raises(DatasetError, match="damaged"):
+    with pytest.raises(StorageError, match="damaged"):
         read_manifest(dataset)
 
 
@@ -103,120 +103,8 @@ def test_another_schema_version_is_refused(dataset):
     path = dataset / "manifest.json"
     manifest = json.loads(path.read_text()) | {"schema_version": 99}
     path.write_text(json.dumps(manifest))
-    with pytest.raises(DatasetError, match="version 99: this sdm reads"):
+    with pytest.raises(StorageError, match="version 99: this sdm reads"):
         read_shards(dataset)
-
-
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_not_ours_is_never_replaced(tmp_path, kind):
-    out = tmp_path / "precious"
-    if kind == "folder":
-        out.mkdir()
-        (out / "thesis.tex").write_text("…")
-        # Names that many a program uses.
-        (out / shards.MANIFEST).write_text("{}")
-        (out / shards.PLAN).write_text('{"a": 1}')
-    else:
-        out.write_text("…")
-    with pytest.raises(DatasetError, match="was not written by sdm"):
-        with shards.folder_in_progress(out, {}, overwrite=True):
-            pass
-    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
-
-
-class Killed(BaseException):
-    """What a kill leaves behind, without the kill."""
-
-
-def begin(out, plan, **options):
-    """Begin a folder, put a file in it, and be cut off."""
-    with (
-        pytest.raises(Killed),
-        shards.folder_in_progress(out, plan, **options) as folder,
-    ):
-        (folder / "kept").touch()
-        raise Killed
-    return folder
-
-
-def finish(out, plan, **options):
-    with shards.folder_in_progress(out, plan, **options) as folder:
-        (folder / shards.MANIFEST).write_text(str(plan))
-
-
-def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
-    out, plan = tmp_path / "out", {"a": 1}
-    partial = begin(out, plan)
-    assert (partial / "kept").exists() and not out.exists()
-    with pytest.raises(DatasetError, match="unfinished run"):
-        finish(out, plan)
-    with pytest.raises(DatasetError, match="other options: a was 1 and is 2"):
-        finish(out, {"a": 2}, resume=True)
-    finish(out, plan, resume=True)
-    assert (out / "kept").exists() and not partial.exists()
-    with pytest.raises(DatasetError, match="finished already: there is nothing"):
-        finish(out, plan, resume=True)
-    with pytest.raises(DatasetError, match=r"exists already$"):
-        finish(out, {"a": 2}, resume=True)
-    begin(out, {"a": 2}, overwrite=True)
-    assert (out / shards.MANIFEST).exists()  # kept until the new one is whole
-    finish(out, {"a": 3}, overwrite=True)
-    assert "3" in (out / shards.MANIFEST).read_text() and not (out / "kept").exists()
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "words"),
-    [
-        ({"x": {"a": 1, "b": [1]}}, {"x": {"a": 1, "b": [2]}}, "x.b differs"),
-        ({"x": {"a": 1}}, {"x": {"a": 1, "c": True}}, "x.c was null and is true"),
-        ({"x": "s"}, {}, 'x was "s" and is null'),
-    ],
-)
-def test_the_option_that_differs_is_named(tmp_path, before, now, words):
-    begin(tmp_path / "out", before)
-    with pytest.raises(DatasetError, match=f"options: {words}"):
-        finish(tmp_path / "out", now, resume=True)
-
-
-def test_a_kill_at_the_very_beginning_is_no_obstacle(tmp_path):
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
-    (partial / f"{shards.PLAN}.tmp").write_text("{")
-    finish(tmp_path / "out", {}, overwrite=True)
-    assert (tmp_path / "out" / shards.PLAN).is_file()
-
-
-def test_a_failure_before_any_work_leaves_nothing(tmp_path):
-    with (
-        pytest.raises(ValueError, match="too large"),
-        shards.folder_in_progress(tmp_path / "out", {}) as folder,
-    ):
-        (folder / "checkpoints").mkdir()
-        raise ValueError("too large")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failure_after_some_work_keeps_it(tmp_path):
-    with (
-        pytest.raises(ValueError, match="disk full"),
-        shards.folder_in_progress(tmp_path / "out", {}) as folder,
-    ):
-        (folder / "shard").touch()
-        raise ValueError("disk full")
-    assert (tmp_path / "out.partial" / "shard").exists()
-
-
-def test_an_input_is_never_replaced(tmp_path):
-    data = tmp_path / "all" / "data"
-    data.mkdir(parents=True)
-    (tmp_path / "all" / shards.MANIFEST).touch()
-    for out in (data, data.parent):
-        with (
-            pytest.raises(DatasetError, match="would take the place of"),
-            shards.folder_in_progress(out, {}, inputs=(data,), overwrite=True),
-        ):
-            pass
-    assert data.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -227,25 +115,5 @@ def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
     manifest = json.loads(path.read_text())
     for broken in ({k: v for k, v in manifest.items() if k != key}, [manifest]):
         path.write_text(json.dumps(broken))
-        with pytest.raises(DatasetError, match="is damaged"):
+        with pytest.raises(StorageError, match="is damaged"):
             read_shards(dataset)
-
-
-def test_a_file_that_cannot_be_written_is_known_beforehand(tmp_path):
-    shards.check_output_file(tmp_path / "new" / "scores.json", overwrite=False)
-    (tmp_path / "taken").touch()
-    for path, overwrite, words in (
-        (tmp_path, True, "is a folder"),
-        (tmp_path / "taken", False, "exists already"),
-        (tmp_path / "taken" / "scores.json", True, "cannot be written"),
-        (Path("/proc/scores.json"), False, "cannot be written"),
-    ):
-        with pytest.raises(DatasetError, match=words):
-            shards.check_output_file(path, overwrite=overwrite)
-    shards.check_output_file(tmp_path / "taken", overwrite=True)
-
-
-def test_a_write_that_fails_leaves_no_temporary_file(tmp_path):
-    with pytest.raises(OSError):
-        shards.write_atomically(tmp_path, "a folder has this name")
-    assert not list(tmp_path.parent.glob("*.tmp"))
