@@ -20,7 +20,6 @@ from typing import Any
 HERE = Path(__file__).parent
 PROFILES = ("smoke", "laptop", "paper")
 SETTINGS = ("mdp", "pomdp", "apomdp", "darkroom")
-KINDS = ("finetune", "icl", "dpt", "cql")
 WORDS = {
     "test.horizon": "T",
     "test.q": "q",
@@ -28,6 +27,9 @@ WORDS = {
     "test.alpha": "α",
     "data.q": "trained at q",
 }
+
+# What a test has without being told: the same test, whether it is spelled or not.
+UNSPELLED = {"support": 2, "demonstrations": "optimal"}
 
 Options = dict[str, Any]
 
@@ -138,8 +140,9 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A name for the spec."""
-        return key_of(self.spec)
+        """A name for the spec, the same however much of it is spelled."""
+        test = {k: x for k, x in self.test.items() if UNSPELLED.get(k) != x}
+        return key_of({**self.spec, "test": test})
 
     def value(self, name: str) -> Any:
         """A value of the spec by its dotted name; None where it has none."""

@@ -101,8 +101,9 @@ def known_rows(folder: Path) -> list[Row]:
 def found_rows(
     experiment: Experiment, profile: str, results: Path
 ) -> list[tuple[Cell, Row | None]]:
-    """Every cell with its row: the user's own, else the published one, else None."""
-    published = rows_file(HERE, experiment.name, profile)
-    own = rows_file(results, experiment.name, profile)
-    by_key = {row["key"]: row for file in (published, own) for row in read_rows(file)}
+    """Every cell with its row: the user's own, else the published one, else None.
+
+    Whichever experiment it was played for: equal keys are equal cells.
+    """
+    by_key = {row["key"]: row for row in (*known_rows(HERE), *known_rows(results))}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

@@ -3,13 +3,13 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from sdm.experiments.catalogue import (
     HERE,
@@ -19,7 +19,7 @@ from sdm.experiments.catalogue import (
     cells,
     key_of,
 )
-from sdm.experiments.provenance import provenance
+from sdm.experiments.provenance import commit, provenance
 from sdm.experiments.rows import (
     Row,
     add_row,
@@ -28,9 +28,12 @@ from sdm.experiments.rows import (
     read_rows,
     rows_file,
 )
+from sdm.solvers_jax.storage import PLAN
 
 WORK = "work"  # the folder of what cells share
+LEARNING = ("finetune", "dpt", "cql")  # kinds of cells that train a policy
 UNKNOWN = 60.0  # seconds that a cell is thought to take, where nothing is known
+PATIENCE = 1.0  # seconds until cells that others are at are looked at again
 TRAINING_SHARE = 0.8  # of a cell's time, for want of anything better
 
 
@@ -163,7 +166,13 @@ def run_experiment(
             f"`{file}` has {before} of these {len(asked)} rows already",
             "pass `--resume` to go on, or `--overwrite` to begin again",
         )
-    if overwrite and not resume:
+    if (results / PLAN).exists():
+        raise CatalogueError(
+            f"`{results}` is what another command made, and would be lost with it",
+            "choose another folder with `--results`",
+        )
+    again = overwrite and not resume
+    if again:
         with changing(file) as rows:
             rows[:] = [row for row in rows if row["key"] not in keys]
         for cell in asked:
@@ -176,25 +185,29 @@ def run_experiment(
             "see them with `sdm experiment report`, or begin again with `--overwrite` "
             "and without `--resume`",
         )
-    commit = provenance("theory")["commit"]  # that of the code in memory: looked up now
+    commit()  # that of the code in memory: looked up now, and remembered
     known = [*known_rows(HERE), *known_rows(results)]
     left = TimeLeft(todo, known, lambda cell: _is_trained(cell, work))
     outcome = Outcome([done[key] for key in order if key in done])
-    for cell in todo:
+    work.mkdir(parents=True, exist_ok=True)
+    for cell in _by_turns(todo, work):
         start = time.monotonic()
 
-        def step(name: str, part: int, total: int, cell: Cell = cell) -> None:
+        trains = cell.kind in LEARNING and not _is_trained(cell, work)
+
+        def step(
+            name: str, part: int, total: int, cell: Cell = cell, trains: bool = trains
+        ) -> None:
             share = part / max(1, total)
-            watcher.step(cell, name, share, left(cell, _part(cell, name, share)))
+            done = _part(name, share, trains=trains)
+            watcher.step(cell, name, share, left(cell, done))
 
         watcher.step(cell, "beginning", 0.0, left(cell))
         try:
-            work.mkdir(parents=True, exist_ok=True)
-            with FileLock(work / f"cell-{cell.key}.lock"):
-                taken = None if overwrite else _done_elsewhere(cell, results)
-                row = taken or run_cell(cell, work, step, commit)
-                outcome.rows = add_row(file, row, order)
-                _forget_played(work, cell)
+            taken = None if again else _done_elsewhere(cell, results)
+            row = taken or run_cell(cell, work, step)
+            outcome.rows = add_row(file, row, order)
+            _forget_played(work, cell)
         except Exception as error:
             if os.environ.get("SDM_DEBUG") == "1":
                 raise
@@ -210,6 +223,26 @@ def run_experiment(
         outcome.new += 1
         watcher.done(cell, row, left())
     return outcome
+
+
+def _by_turns(todo: Iterable[Cell], work: Path) -> Iterator[Cell]:
+    """Every cell, while no other process is at it; those that one is at come last."""
+    waiting = list(todo)
+    while waiting:
+        for cell in waiting:
+            lock = FileLock(work / f"cell-{cell.key}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            waiting.remove(cell)
+            try:
+                yield cell
+            finally:
+                lock.release()
+            break
+        else:
+            time.sleep(PATIENCE)
 
 
 def _why(error: Exception) -> str:
@@ -233,7 +266,7 @@ def _done_elsewhere(cell: Cell, results: Path) -> Row | None:
 
 def _is_trained(cell: Cell, work: Path) -> bool:
     """Whether the policy of a cell is there already."""
-    if cell.kind not in ("finetune", "dpt", "cql"):
+    if cell.kind not in LEARNING:
         return False
     from sdm.experiments.workshop import Workshop
 
@@ -243,9 +276,9 @@ def _is_trained(cell: Cell, work: Path) -> bool:
         return False
 
 
-def _part(cell: Cell, step: str, share: float) -> float:
+def _part(step: str, share: float, *, trains: bool) -> float:
     """How much of a cell is done when a step of it is done to this share."""
-    trained = 0.0 if cell.kind in ("baseline", "icl") else TRAINING_SHARE
+    trained = TRAINING_SHARE if trains else 0.0
     parts = {"training": trained * share, "acting": trained + (1 - trained) * share}
     return parts.get(step, 0.0)
 
@@ -256,12 +289,7 @@ def _forget_played(work: Path, cell: Cell) -> None:
         shutil.rmtree(folder)
 
 
-def run_cell(
-    cell: Cell,
-    work: Path,
-    step: Callable[[str, int, int], None],
-    commit: str | None = None,
-) -> Row:
+def run_cell(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
     """Make what a cell needs, and play it; its row.
 
     Seconds are those of training, whenever that was, and of acting.
@@ -278,8 +306,7 @@ def run_cell(
     }
     found = _theory(cell) if cell.kind == "theory" else _play(cell, work, step)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    how = {**provenance(cell.kind), "commit": commit, "finished": finished}
-    return {**row, **found, **how}
+    return {**row, **found, **provenance(cell.kind), "finished": finished}
 
 
 def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:

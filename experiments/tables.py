@@ -92,7 +92,7 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         high=high,
         exact=_average([x for x in exact if x is not None]),
         paper=paper_gap(cell) if _has_its_like(experiment, cell) else None,
-        tasks=cell.data.get("tasks"),
+        tasks=cell.learn.get("tasks", cell.data.get("tasks")),
         seeds=len(rows),
         wanted=len(group),
         training_seconds=_average([t["seconds"] for t in training]),

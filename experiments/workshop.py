@@ -188,11 +188,16 @@ class Workshop:
             base = weights_folder(Path(first.name), config.lora_rank)
             learned = dataclasses.replace(config, base=str(base))
         begun = out.with_suffix(".json")
+
+        def train(**how: bool) -> None:
+            going_on = "resume" in how and partial_folder(out).is_dir()
+            if not (going_on and begun.is_file()):
+                write_atomically(begun, json.dumps(provenance(cell.kind)) + "\n")
+            self._train(learned, out, **how)
+
         with self._alone(out):
             if not out.is_dir():
-                if not (begun.is_file() and partial_folder(out).is_dir()):
-                    write_atomically(begun, json.dumps(provenance(cell.kind)) + "\n")
-                _go_on(out, lambda **how: self._train(learned, out, **how))
+                _go_on(out, train)
         training = {
             **_report(out),
             "config": _without_data(config),
