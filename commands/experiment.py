@@ -56,18 +56,21 @@ def list_experiments(
     """
     with user_faults():
         from sdm.experiments.catalogue import experiments
-        from sdm.experiments.rows import found_rows
+        from sdm.experiments.rows import found_rows, known_rows, seconds_spent
 
+        own = {row["key"] for row in known_rows(results)}
         report = {}
         for name, each in experiments().items():
             shares = {}
             for profile in Profile:
                 found = found_rows(each, profile.value, results)
                 rows = [row for _, row in found if row is not None]
+                done = sum(row["key"] in own for row in rows)
                 shares[profile.value] = {
                     "cells": len(found),
-                    "done": len(rows),
-                    "seconds": sum(row["seconds"] for row in rows),
+                    "done": done,
+                    "published": len(rows) - done,
+                    "seconds": seconds_spent(rows),
                 }
             report[name] = {
                 "title": each.title,
@@ -81,17 +84,19 @@ def list_experiments(
 def _list_table(report: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    table = Table(title="Cells that are done; minutes that they took", title_style="")
+    title = "Cells that you have done, those published with the code, minutes they took"
+    table = Table(title=title, title_style="")
     for title in ("experiment", "paper", "about"):
         table.add_column(title)
     for profile in Profile:
         table.add_column(profile.value, justify="right")
     for name, about in report.items():
-        shares = [
-            f"{share['done']} of {share['cells']}"
-            + (f"; {share['seconds'] / 60:.0f} min" if share["done"] else "")
-            for share in about["profiles"].values()
-        ]
+        shares = []
+        for share in about["profiles"].values():
+            told = f"{share['done']} of {share['cells']}"
+            told += f", {share['published']} published" * bool(share["published"])
+            told += f", {share['seconds'] / 60:.0f} min" * bool(share["seconds"])
+            shares.append(told)
         table.add_row(name, about["paper"], about["title"], *shares)
     return table
 
@@ -122,11 +127,11 @@ def run(
         chosen = experiment_named(name)
         kinds = {cell.kind for cell in cells(chosen, profile.value)}
         start_jax(every_core=True)
-        if kinds & {"finetune", "icl"}:
-            start_torch()
+        if kinds & {"finetune", "icl"} and importlib.util.find_spec("torch"):
+            start_torch()  # without it other cells can be done
         from sdm.experiments.run import run_experiment
 
-        with _watched(chosen, profile.value) as watcher:
+        with _watched(chosen) as watcher:
             outcome = run_experiment(
                 chosen,
                 profile.value,
@@ -150,7 +155,9 @@ def run(
             "the others are kept: `--resume` tries these again",
             code=1,
         )
-    say("`sdm experiment report` shows it beside the paper's")
+    only = " --profile smoke" if profile is Profile.smoke else ""
+    place = "" if results == RESULTS else f" --results {results}"
+    say(f"`sdm experiment report{only}{place}` shows it beside the paper's")
 
 
 def _rows_table(chosen: "Experiment", rows: "list[Row]") -> "Table":
@@ -178,7 +185,10 @@ def _words(row: "Row") -> tuple[str, str, str, str, str]:
     interval = "" if low is None else f"{low:.2f} … {high:.2f}"
     shown = ("horizon", "q", "models", "alpha", "support", "demonstrations", "pays")
     parts = [f"{k} {row['test'][k]}" for k in shown if k in row["test"]]
-    parts += [f"{row['data']['tasks']} tasks"] if "tasks" in row["data"] else []
+    if "tasks" in row["data"]:
+        tasks = row["learn"].get("tasks", row["data"]["tasks"])
+        parts += [f"q {row['data']['q']} in training"] if "q" in row["data"] else []
+        parts += [f"{tasks} tasks"]
     parts += [str(row["learn"][k]) for k in ("schema", "loss") if k in row["learn"]]
     test = ", ".join([row["test"]["setting"], *parts])
     gap = f"{result['gap_percent']:.2f}"
@@ -195,14 +205,11 @@ def _time(seconds: float) -> str:
 
 
 @contextmanager
-def _watched(chosen: "Experiment", profile: str) -> "Iterator[Watcher]":
+def _watched(chosen: "Experiment") -> "Iterator[Watcher]":
     """A bar and the time left on a terminal, and everywhere a line a cell."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from sdm.experiments.catalogue import cells
-
-    total = len(cells(chosen, profile))
     console = Console(stderr=True, highlight=False)
     columns = (
         TextColumn("{task.description}"),
@@ -215,28 +222,36 @@ def _watched(chosen: "Experiment", profile: str) -> "Iterator[Watcher]":
         def __init__(self, bars: Progress) -> None:
             self.bars = bars
             self.task = bars.add_task(chosen.name, total=1.0, left="")
+            self.cells = self.met = 0
+
+        def begin(self, cells: int) -> None:
+            self.cells = cells
+            if not cells:
+                self._say("every cell is done already")
 
         def step(self, cell: "Cell", name: str, share: float, left: float) -> None:
             self.bars.update(
                 self.task,
                 description=f"{chosen.name}: {cell.policy}, {cell.condition}, {name}",
                 completed=share,
-                left=f"about {_time(left)} left of {total} cells",
+                left=f"cell {self.met + 1} of {self.cells}; about {_time(left)} left",
             )
 
         def done(self, cell: "Cell", row: "Row", left: float) -> None:
             test, policy, gap, interval, seconds = _words(row)
             within = f" ({interval})" if interval else ""
             unit = " %" if "result" in row else ""
-            self._say(
-                f"{policy}, {test}: {gap}{unit}{within}, {seconds} s; "
-                f"about {_time(left)} left"
-            )
+            self._say(f"{policy}, {test}: {gap}{unit}{within}, {seconds} s", left)
 
         def failed(self, cell: "Cell", why: str) -> None:
-            self._say(f"{cell.policy}, {cell.condition}: could not be done: {why}")
+            self._say(f"{cell.policy}, {cell.condition}: could not be done: {why}", 0)
 
-        def _say(self, text: str) -> None:
+        def _say(self, text: str, left: float | None = None) -> None:
+            if left is not None:
+                self.met += 1
+                text = f"{self.met} of {self.cells}: {text}"
+            if left:
+                text += f"; about {_time(left)} left"
             self.bars.console.print(text, soft_wrap=True, markup=False)
 
     with Progress(

@@ -105,7 +105,7 @@ def validate(
 ) -> None:
     """Check Proposition 1 link by link, in every cell of κ, M and N.
 
-    Example: `sdm theory validate --out results`
+    Example: `sdm theory validate --out proposition-1`
     """
     if out is not None:
         start_plotting()
@@ -343,7 +343,7 @@ def beyond(
 
     Studies: finite-training, linear-mdp, covariate-shift, looseness, noisy-labels.
 
-    Example: `sdm theory beyond linear-mdp --out results`
+    Example: `sdm theory beyond linear-mdp --out studies`
     """
     if out is not None:
         start_plotting()

@@ -82,7 +82,7 @@ class Experiment:
             the test in a few words.
         x_title: what the axis says.
         grids: its cells.
-        x_scale: linear, log or nominal.
+        x_scale: log or nominal.
         facet: what the panels differ in, as `x`; "" for one panel.
         facet_title: what stands before its value.
         remark: to be read with the figure.

@@ -12,7 +12,7 @@ import vl_convert
 
 from sdm.experiments.catalogue import Experiment
 from sdm.experiments.rows import Row
-from sdm.experiments.tables import Point
+from sdm.experiments.tables import Point, plain
 
 PANEL = {"width": 300, "height": 260}
 WIDE = {"width": 560, "height": 340}
@@ -113,7 +113,7 @@ def _records(experiment: Experiment, points: Sequence[Point]) -> list[Record]:
         shared = {
             "policy": point.policy,
             "x": point.x,
-            "facet": f"{experiment.facet_title} {_plain(point.facet)}".strip()
+            "facet": f"{experiment.facet_title} {plain(point.facet)}".strip()
             if experiment.facet
             else None,
             "condition": point.condition,
@@ -125,10 +125,6 @@ def _records(experiment: Experiment, points: Sequence[Point]) -> list[Record]:
             theirs = {"gap": point.paper, "low": None, "high": None}
             records.append({**shared, "source": "paper", **theirs})
     return records
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _panels(

@@ -1,7 +1,6 @@
 """Where a result comes from: versions, device, commit."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sdm
+from sdm.solvers_jax.processes import usable_cores
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers"),
@@ -48,14 +48,8 @@ def device(*, by_torch: bool) -> str:
 
         if jax.default_backend() != "cpu":
             return str(jax.devices()[0].device_kind)
-    return f"{_processor()}, {_cores()} core{'s' * (_cores() > 1)}"
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # not every system tells
+    cores = usable_cores()
+    return f"{_processor()}, {cores} core{'s' * (cores > 1)}"
 
 
 def _processor() -> str:

@@ -15,7 +15,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-import sdm
 from sdm.experiments.catalogue import (
     HERE,
     PROFILES,
@@ -26,7 +25,7 @@ from sdm.experiments.catalogue import (
 )
 from sdm.experiments.figures import browser_code, gap_figure, png, theory_figure
 from sdm.experiments.rows import Row, found_rows
-from sdm.experiments.tables import Point, points
+from sdm.experiments.tables import Point, plain, points
 from sdm.solvers_jax.storage import temporary_name, write_atomically
 
 NOT_RUN = "not run"
@@ -120,22 +119,22 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         lines=lines,
         done=len(rows),
         wanted=len(found),
-        devices="; ".join(dict.fromkeys(_each(rows, "device"))),
-        commits=", ".join(
-            dict.fromkeys(
-                str(one or f"sdm {sdm.__version__}") for one in _each(rows, "commit")
-            )
-        ),
+        devices="; ".join(dict.fromkeys(part["device"] for part in _parts(rows))),
+        commits=", ".join(dict.fromkeys(_code(part) for part in _parts(rows))),
         elsewhere=_elsewhere(experiment, profile, results),
         figure=None if chart is None else chart.to_dict(),
         picture="" if chart is None else base64.b64encode(png(chart)).decode(),
     )
 
 
-def _each(rows: Sequence[Row], name: str) -> list[Any]:
-    """A value of all rows, of what was trained first and then of what played."""
-    trained = [row["training"][name] for row in rows if row.get("training")]
-    return [*trained, *(row[name] for row in rows)]
+def _parts(rows: Sequence[Row]) -> list[Row]:
+    """What says where rows come from: their trainings, and they themselves."""
+    return [*(row["training"] for row in rows if row["training"]), *rows]
+
+
+def _code(part: Row) -> str:
+    """The commit of what computed, or the version where there is no commit."""
+    return str(part["commit"] or f"sdm {part['sdm']}")
 
 
 def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
@@ -158,7 +157,8 @@ def _gap_table(
         [experiment.facet_title.strip(" :") or "setting"] if experiment.facet else []
     )
     head = [*facet, axis, "policy", "paper", "ours", "95 % interval", "difference"]
-    head += ["exact gap", "trained on", *experiment.columns, "seeds", "seconds"]
+    columns = (*experiment.columns, "tested on")
+    head += ["exact gap", "trained on", *columns, "seeds", "seconds"]
     lines = []
     for point in shown:
         difference = (
@@ -172,12 +172,13 @@ def _gap_table(
             else f"{point.low:.2f} … {point.high:.2f}"
         )
         extra = {
+            "tested on": point.tested,
             "training seconds": _number(point.training_seconds, ".0f"),
             "training tokens": _number(point.training_tokens, ",.0f"),
         }
         texts = [
-            *([_plain(point.facet)] if experiment.facet else []),
-            "any" if point.x is None else _plain(point.x),
+            *([plain(point.facet)] if experiment.facet else []),
+            "any" if point.x is None else plain(point.x),
             point.policy,
             _number(point.paper, "g"),
             NOT_RUN if point.gap is None else f"{point.gap:.2f}",
@@ -185,7 +186,7 @@ def _gap_table(
             _number(difference, "+.2f"),
             _number(point.exact, ".2f"),
             "" if point.tasks is None else f"{point.tasks:,} tasks",
-            *(extra[name] for name in experiment.columns),
+            *(extra[name] for name in columns),
             f"{point.seeds} of {point.wanted}",
             _number(point.seconds, ".0f"),
         ]
@@ -225,10 +226,6 @@ def _number(value: float | None, digits: str) -> str:
     return "" if value is None else f"{value:{digits}}"
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def sections(
     chosen: Sequence[Experiment], results: Path, profile: str | None = None
 ) -> list[Section]:
@@ -243,13 +240,18 @@ def sections(
     shown = []
     for experiment in chosen:
         wanted = [profile] if profile else list(PROFILES)
-        of_all = [section_of(experiment, name, results) for name in wanted]
-        done = [section for section in of_all if section.done]
-        laptop = of_all[0] if profile else of_all[PROFILES.index("laptop")]
+        done = [name for name in wanted if _any_row(experiment, name, results)]
         # Smoke says that it runs, and nothing else: larger ones take its place.
-        larger = [section for section in done if section.profile != "smoke"]
-        shown += larger or done or [laptop]
+        larger = [name for name in done if name != "smoke"]
+        chosen_ones = larger or done or [profile or "laptop"]
+        shown += [section_of(experiment, name, results) for name in chosen_ones]
     return shown
+
+
+def _any_row(experiment: Experiment, profile: str, results: Path) -> bool:
+    """Whether anything of an experiment was run in a profile."""
+    found = found_rows(experiment, profile, results)
+    return any(row is not None for _, row in found)
 
 
 def html_page(shown: Sequence[Section]) -> str:

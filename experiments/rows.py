@@ -25,6 +25,8 @@ from sdm.experiments.catalogue import (
 from sdm.solvers_jax.storage import write_atomically
 
 Row = dict[str, Any]
+# What readers of rows rely on.
+NEEDED = {"key", "profile", "policy", "seconds", "device", "commit", "training"}
 
 
 def rows_file(results: Path, experiment: str, profile: str) -> Path:
@@ -45,7 +47,7 @@ def read_rows(file: Path) -> list[Row]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            missing = {"key", "policy", "seconds"} - row.keys()
+            missing = NEEDED - row.keys()
         except (ValueError, AttributeError):
             missing = {"JSON"}
         if missing:
@@ -96,6 +98,17 @@ def known_rows(folder: Path) -> list[Row]:
         for profile in PROFILES
         for row in read_rows(rows_file(folder, name, profile))
     ]
+
+
+def seconds_spent(rows: Sequence[Row]) -> float:
+    """Seconds that rows took, a training that several share counted once."""
+    trainings: dict[str, float] = {}
+    played = 0.0
+    for row in rows:
+        training = row["training"] or {"seconds": 0.0}
+        trainings[json.dumps(training, sort_keys=True)] = training["seconds"]
+        played += row["seconds"] - training["seconds"]
+    return played + sum(trainings.values())
 
 
 def found_rows(

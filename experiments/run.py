@@ -41,6 +41,9 @@ TRAINING_SHARE = 0.8  # of a cell's time, for want of anything better
 class Watcher(Protocol):
     """Is told how a run goes."""
 
+    def begin(self, cells: int) -> None:
+        """So many cells are to be done."""
+
     def step(self, cell: Cell, name: str, share: float, left: float) -> None:
         """A step of a cell is done in part; so many seconds are left of all."""
 
@@ -149,7 +152,7 @@ def run_experiment(
 
     Raises:
         CatalogueError: if there are rows and neither `resume` nor `overwrite` is given,
-            or nothing is left to be done, or the profile has no cell of this.
+            or the profile has no cell of this, or `results` is another's output.
 
     """
     wanted = cells(experiment, profile)
@@ -179,16 +182,11 @@ def run_experiment(
             _forget_played(work, cell)
     done = {row["key"]: row for row in read_rows(file)}
     todo = [cell for cell in asked if cell.key not in done]
-    if not todo:
-        raise CatalogueError(
-            f"`{file}` is complete: nothing that is asked for is left to be done",
-            "see them with `sdm experiment report`, or begin again with `--overwrite` "
-            "and without `--resume`",
-        )
     commit()  # that of the code in memory: looked up now, and remembered
     known = [*known_rows(HERE), *known_rows(results)]
     left = TimeLeft(todo, known, lambda cell: _is_trained(cell, work))
     outcome = Outcome([done[key] for key in order if key in done])
+    watcher.begin(len(todo))
     work.mkdir(parents=True, exist_ok=True)
     for cell in _by_turns(todo, work):
         start = time.monotonic()

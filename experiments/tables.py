@@ -41,8 +41,7 @@ class Point:
         training_seconds: mean over seeds; None where nothing was trained.
         training_tokens: mean over seeds; None where none were.
         seconds: mean over seeds, of training and acting.
-        devices: that it was run on.
-        commits: of the code that ran.
+        tested: tasks and episodes of each, of one seed.
 
     """
 
@@ -61,8 +60,7 @@ class Point:
     training_seconds: float | None
     training_tokens: float | None
     seconds: float | None
-    devices: tuple[str, ...]
-    commits: tuple[str, ...]
+    tested: str
 
 
 def points(
@@ -98,8 +96,7 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         training_seconds=_average([t["seconds"] for t in training]),
         training_tokens=_average([t["tokens"] for t in training if "tokens" in t]),
         seconds=_average([row["seconds"] for row in rows]),
-        devices=tuple(dict.fromkeys(row["device"] for row in rows)),
-        commits=tuple(dict.fromkeys(str(row["commit"]) for row in rows)),
+        tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
     )
 
 
@@ -113,6 +110,11 @@ def _has_its_like(experiment: Experiment, cell: Cell) -> bool:
     )
     fewer = cell.data.get("tasks", PAPER_TASKS) != PAPER_TASKS
     return not learned_otherwise and not (experiment.x == "data.tasks" and fewer)
+
+
+def plain(value: Any) -> str:
+    """A number or a name as people read it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mean(
@@ -129,7 +131,7 @@ def _mean(
     return mean, mean - half, mean + half
 
 
-def _average(values: Sequence[float]) -> float | None:
+def _average(values: Sequence[float | int]) -> float | None:
     return statistics.fmean(values) if values else None
 
 

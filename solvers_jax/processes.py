@@ -18,6 +18,13 @@ ADDRESS, COUNT, INDEX = (
 )
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not every system tells
+
+
 def join_processes() -> None:
     """Meet the other processes; before JAX is used for anything else.
 

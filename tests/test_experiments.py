@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from sdm.experiments import catalogue, report, run, tables
+from sdm.experiments import catalogue, report, run, tables, workshop
 from sdm.experiments.catalogue import (
     HERE,
     CatalogueError,
@@ -24,7 +25,14 @@ from sdm.experiments.catalogue import (
     experiments,
 )
 from sdm.experiments.provenance import provenance
-from sdm.experiments.rows import add_row, found_rows, read_rows, rows_file, write_rows
+from sdm.experiments.rows import (
+    add_row,
+    found_rows,
+    read_rows,
+    rows_file,
+    seconds_spent,
+    write_rows,
+)
 from sdm.experiments.run import TimeLeft, run_experiment
 from sdm.experiments.workshop import (
     Workshop,
@@ -50,7 +58,11 @@ class Quiet:
     """A watcher that remembers."""
 
     def __init__(self):
-        self.steps, self.rows, self.failures = [], [], []
+        self.steps, self.rows, self.failures, self.cells = [], [], [], None
+
+    def begin(self, cells):
+        """Keep their number."""
+        self.cells = cells
 
     def step(self, cell, name, share, left):
         """Keep a step."""
@@ -135,6 +147,9 @@ def test_out_of_distribution_only_the_test_is():
     assert (test.family.p_min, test.family.p_max) == (0.05, 0.2)
     assert (data.family.p_min, data.family.p_max) == (0.2, 0.9)
     assert test.training_family == data.family
+    # Who plans for the mean believes in the same tasks; charging is as likely there.
+    (told, *_) = [c for c in everything if (c.policy, c.kind) == ("ce", "baseline")]
+    assert evaluation_of(told).training_family == data.family
     trained = {
         dataset_of(c).family.q
         for c in cells(experiments()["ood"], "laptop")
@@ -274,6 +289,7 @@ def test_a_run_leaves_a_row_a_cell_and_is_not_run_twice(small, tmp_path):
     file = rows_file(tmp_path, "made", "smoke")
     rows = read_rows(file)
     assert rows == outcome.rows and outcome.new == 6 and not outcome.failed
+    assert watcher.cells == 6
     assert [row["key"] for row in rows] == [c.key for c in cells(small, "smoke")]
     for row, cell in zip(rows, cells(small, "smoke"), strict=True):
         assert {name: row[name] for name in cell.spec} == cell.spec
@@ -283,13 +299,16 @@ def test_a_run_leaves_a_row_a_cell_and_is_not_run_twice(small, tmp_path):
         if row["training"]:
             assert row["training"]["config"]["base"] == "tiny"
             assert row["training"]["commit"] == row["commit"]
+            # Of the training and of acting.
+            acting = row["seconds"] - row["training"]["seconds"]
+            assert acting == pytest.approx(row["result"]["seconds"]) and acting > 0
             # 11 tasks, two texts of three episodes of 10 or 12 tokens and two ends.
             assert row["training"]["tokens"] in (22 * 26, 22 * 32)
     assert [left for _, left in watcher.rows][-1] == 0
     with pytest.raises(CatalogueError, match="has 6 of these 6 rows already"):
         run_experiment(small, "smoke", tmp_path, watcher)
-    with pytest.raises(CatalogueError, match="is complete"):
-        run_experiment(small, "smoke", tmp_path, watcher, resume=True)
+    complete = run_experiment(small, "smoke", tmp_path, watcher, resume=True)
+    assert complete.rows == rows and complete.new == watcher.cells == 0
     # Datasets, runs, and nothing of what was played.
     folders = [p for p in (tmp_path / "work").iterdir() if p.is_dir()]
     kept = sorted(folder.name.split("-")[0] for folder in folders)
@@ -310,7 +329,15 @@ def test_resuming_runs_what_is_missing_and_overwriting_all(small, tmp_path):
     assert outcome.new == 6 and numbers(outcome.rows) == numbers(whole)
 
 
+def without_learning(small):
+    """The cells that take no training."""
+    (grid,) = small.grids
+    own = dataclasses.replace(grid, policies={"random": "random", "ce": "ce"})
+    return dataclasses.replace(small, grids=(own,))
+
+
 def test_rows_of_cells_that_there_are_no_more_are_kept_and_not_shown(small, tmp_path):
+    small = without_learning(small)
     file = rows_file(tmp_path, "made", "smoke")
     rows = run_experiment(small, "smoke", tmp_path, Quiet()).rows
     write_rows(file, [{**rows[0], "key": "of old"}, *rows[1:]])
@@ -324,17 +351,58 @@ def test_rows_of_cells_that_there_are_no_more_are_kept_and_not_shown(small, tmp_
 def test_what_another_experiment_has_done_is_taken_from_there(
     small, tmp_path, monkeypatch
 ):
+    small = without_learning(small)
     first = run_experiment(small, "smoke", tmp_path, Quiet()).rows
     other = dataclasses.replace(small, name="loss")  # one that there is
     monkeypatch.setitem(experiments(), "made", small)
     watcher = Quiet()
     outcome = run_experiment(other, "smoke", tmp_path, watcher)
-    assert outcome.new == 6 and {name for _, name, *_ in watcher.steps} == {"beginning"}
-    assert [row["experiment"] for row in outcome.rows] == ["loss"] * 6
+    assert outcome.new == 4 and {name for _, name, *_ in watcher.steps} == {"beginning"}
+    assert [row["experiment"] for row in outcome.rows] == ["loss"] * 4
     drop = ("experiment",)
     assert [{k: x for k, x in row.items() if k not in drop} for row in first] == [
         {k: x for k, x in row.items() if k not in drop} for row in outcome.rows
     ]
+    again = run_experiment(other, "smoke", tmp_path, Quiet(), overwrite=True).rows
+    times = [[row["result"]["seconds"] for row in rows] for rows in (first, again)]
+    assert not set(times[0]) & set(times[1]), "played again"
+
+
+def test_what_another_process_is_at_is_left_to_it(small, tmp_path):
+    small = without_learning(small)
+    first, *others = cells(small, "smoke")
+    (tmp_path / "work").mkdir()
+    lock = FileLock(tmp_path / "work" / f"cell-{first.key}.lock")
+    lock.acquire()
+
+    class Watcher(Quiet):
+        def done(self, cell, row, left):
+            """Let the other process end when all else is done."""
+            super().done(cell, row, left)
+            if len(self.rows) == len(others):
+                lock.release()
+
+    watcher = Watcher()
+    run_experiment(small, "smoke", tmp_path, watcher)
+    keys = [row["key"] for row, _ in watcher.rows]
+    assert keys == [cell.key for cell in (*others, first)]
+
+
+def test_the_output_of_another_command_is_no_place_for_rows(small, tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(CatalogueError, match="would be lost with it"):
+        run_experiment(small, "smoke", tmp_path, Quiet())
+
+
+def test_the_same_test_has_the_same_key_however_it_is_spelled():
+    plain = Grid(policies={"ce": "ce"}, test={"setting": "mdp", "horizon": 5})
+    (cell,) = cells(made_of(plain), "laptop")
+    for name, value in catalogue.UNSPELLED.items():
+        assert getattr(evaluation_of(cell), name) == value
+        for other, same in ((value, True), (value * 2 if value == 2 else "random", 0)):
+            spelled = dataclasses.replace(plain, test={**plain.test, name: other})
+            (found,) = cells(made_of(spelled), "laptop")
+            assert (found.key == cell.key) == same and found.test[name] == other
 
 
 def only_tiny(small):
@@ -365,6 +433,8 @@ def test_what_was_begun_otherwise_is_begun_again(small, tmp_path):
     experiment = only_tiny(small)
     (cell,) = cells(experiment, "smoke")
     workshop = Workshop(tmp_path / "work", lambda *_: None)
+    begun = workshop.run_folder(cell).with_suffix(".json")
+    begun.write_text(json.dumps({**provenance("finetune"), "commit": "of old"}))
     for folder in (workshop.run_folder(cell), workshop.dataset(dataset_of(cell))):
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -372,18 +442,48 @@ def test_what_was_begun_otherwise_is_begun_again(small, tmp_path):
         partial.mkdir(parents=True)
         (partial / "plan.json").write_text('{"made_by": "sdm", "old": 1}')
         (partial / "shard-00000.parquet").write_text("of another version")
-    assert not run_experiment(experiment, "smoke", tmp_path, Quiet()).failed
+    outcome = run_experiment(experiment, "smoke", tmp_path, Quiet())
+    (row,) = outcome.rows
+    assert not outcome.failed and row["training"]["commit"] == row["commit"]
 
 
 def test_episodes_that_another_training_played_are_not_taken(small, tmp_path):
     """Only those of this very training: its seconds are part of the name."""
     experiment = only_tiny(small)
     (cell,) = cells(experiment, "smoke")
-    old = tmp_path / "work" / f"played-{cell.key}-0123456789ab"
+    kept = []
+
+    def stop(policies, bed, kept: Path, **options):
+        raise RuntimeError(kept.name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdm.llm.evaluate.evaluate", stop)
+        for seconds in (1.0, 2.0):
+            training = {"seconds": seconds}
+            policy = workshop.Policy("some-run", training)
+            patch.setattr(Workshop, "policy", lambda self, cell, p=policy: p)
+            patch.setattr("sdm.llm.evaluate.check_policy", lambda *_: None)
+            ((_, why),) = run_experiment(
+                experiment, "smoke", tmp_path, Quiet(), resume=True
+            ).failed
+            kept.append(why)
+    assert len(set(kept)) == 2 and all(
+        name.startswith(f"played-{cell.key}") for name in kept
+    )
+    old = tmp_path / "work" / kept[0]
     old.mkdir(parents=True)
     (old / "0-0.npz").write_text("not episodes")
     outcome = run_experiment(experiment, "smoke", tmp_path, Quiet())
     assert not outcome.failed and not old.exists()
+
+
+def test_a_schema_is_that_of_a_model_that_is_only_prompted(tmp_path):
+    chosen = [c for c in cells(experiments()["schema"], "laptop") if c.kind == "icl"]
+    made = Workshop(tmp_path, lambda *_: None)
+    assert [made.policy(cell).options for cell in chosen] == [
+        {"schema": "compact"},
+        {"schema": "paper"},
+    ]
 
 
 def test_results_may_be_named_from_anywhere(small, tmp_path, monkeypatch):
@@ -417,10 +517,9 @@ def test_a_cell_that_cannot_be_done_stops_no_other(tmp_path, monkeypatch):
 
 def test_a_damaged_row_is_named(tmp_path):
     file = rows_file(tmp_path, "loss", "smoke")
-    write_rows(file, [{"key": "a", "policy": "b", "seconds": 1.0}])
-    with file.open("a") as lines:
-        lines.write('{"key": "c"}\n')
-    with pytest.raises(CatalogueError, match="line 2, is damaged: no policy, seconds"):
+    whole = fabricated(experiments()["loss"], "smoke")[0]
+    write_rows(file, [whole, {k: whole[k] for k in whole.keys() - {"seconds"}}])
+    with pytest.raises(CatalogueError, match="line 2, is damaged: no seconds"):
         read_rows(file)
     file.write_text("[1]\n")
     with pytest.raises(CatalogueError, match="line 1"):
@@ -483,7 +582,7 @@ def begin(*words, cwd):
     )
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path, results):
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
     words = ("run", "support-count", "--profile", "smoke", "--json")
     first = begin(*words, cwd=tmp_path)
     file = tmp_path / "results/support-count/smoke.jsonl"
@@ -494,18 +593,18 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, results):
     first.communicate()
     done = len(read_rows(file))
     assert 1 <= done < 3, "killed in the middle"
-    refused = begin(*words, cwd=tmp_path)
-    _, said = refused.communicate()
-    assert refused.returncode == 2 and "--resume" in said
     second = begin(*words, "--resume", cwd=tmp_path)
     out, said = second.communicate()
     assert second.returncode == 0, said
-    assert said.count(" left\n") == 3 - done and "Traceback" not in said
+    assert f"{3 - done} of {3 - done}: " in said and "Traceback" not in said
     rows = json.loads(out)["rows"]
     assert rows == read_rows(file) and len(rows) == 3
 
 
 # Tables and the report
+
+
+TRAINED = {"sdm": "0.0", "commit": "0" * 12, "device": "another machine"}
 
 
 def fabricated(experiment, profile, gap=lambda cell: 1.0):
@@ -514,20 +613,24 @@ def fabricated(experiment, profile, gap=lambda cell: 1.0):
     for cell in cells(experiment, profile):
         row = {"experiment": experiment.name, "profile": profile, "key": cell.key}
         row |= {**cell.spec, **provenance(cell.kind), "seconds": 2.0, "training": None}
+        if cell.kind in run.LEARNING:
+            row["training"] = {"seconds": 1.5, "tokens": 4321, **TRAINED}
         if cell.kind == "theory":
             one = {"train": 10, "gap": 1.0, "bound": 9.0, "holds": True}
+            above = {"gap": 9.0, "bound": 4.5, "holds": False, "kappa": 10.0}
             row["cells"] = [
                 {**one, "kappa": kappa, "support": support}
                 for kappa in (1.0, 10.0, 100.0)
                 for support in (5, 160)
             ]
+            row["cells"].append({**one, **above, "support": 20})
         else:
             found = gap(cell)
             row["result"] = {
                 "gap_percent": found,
                 "ci_low": found - 0.5,
                 "ci_high": found + 0.5,
-                "exact_gap_percent": None,
+                "exact_gap_percent": found + 0.25,
             }
         rows.append(row)
     return rows
@@ -552,6 +655,24 @@ def test_points_stand_beside_the_papers():
     assert [beside[("smollm2", t)] for t in (10, 20, 30)] == [3, 15, 15]
     assert [beside[("icl-smollm2", t)] for t in (10, 20, 30)] == [15.9, 31.1, 43.2]
     assert ("ce", 10) not in beside and ("mean-plan", 10) not in beside
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("dpt", "dpt-transitions"), ("support-quality", "tiny-mixed")],
+)
+def test_what_is_trained_otherwise_has_no_paper_value(name, policy):
+    experiment = experiments()[name]
+    found = [(cell, None) for cell in cells(experiment, "laptop")]
+    chosen = [p for p in tables.points(experiment, found) if p.policy == policy]
+    assert chosen and all(point.paper is None for point in chosen)
+
+
+def test_only_as_many_tasks_as_the_papers_are_compared_along_that_axis():
+    experiment = experiments()["mdp-tasks"]
+    found = [(cell, None) for cell in cells(experiment, "laptop")]
+    values = {p.x: p.paper for p in tables.points(experiment, found) if p.x}
+    assert {x for x, paper in values.items() if paper is not None} == {3200}
 
 
 @pytest.mark.parametrize(
@@ -640,7 +761,70 @@ def test_the_report_says_what_was_not_run(page, monkeypatch):
     table = [dict(zip(whole.head, line.texts, strict=True)) for line in whole.lines]
     (tiny,) = [r for r in table if r["policy"] == "tiny" and r["horizon T"] == "20"]
     assert (tiny["paper"], tiny["ours"], tiny["difference"]) == ("15", "1.00", "-14.00")
-    assert tiny["95 % interval"] == "0.50 … 1.50"
+    assert tiny["95 % interval"] == "0.50 … 1.50" and tiny["exact gap"] == "1.25"
+    assert (tiny["trained on"], tiny["seconds"]) == ("3,200 tasks", "2")
+    assert tiny["tested on"] == "100 × 30"
+    assert "another machine" in whole.devices and "0" * 12 in whole.commits
+    columns = [dict(zip(half.head, line.texts, strict=True)) for line in half.lines]
+    trained = [row for row in columns if row["policy"] == "tiny"]
+    assert {row["training seconds"] for row in trained} == {"2"}  # 1.5, rounded to even
+    assert {row["training tokens"] for row in trained} == {"4,321"}
+    theory = by_name["theory"]
+    at_ten = dict(zip(theory.head, theory.lines[1].texts, strict=True))
+    assert at_ten["ours"] == "2 of 3 below it"
+    assert (at_ten["bound / gap, least"], at_ten["most"]) == ("0.5", "9")
+
+
+def values_of(description):
+    """The records of a figure in Vega-Lite, wherever they stand in it."""
+    (values,) = [
+        found["values"]
+        for found in (
+            description.get("data"),
+            *description.get("datasets", {}).values(),
+        )
+        if isinstance(found, dict) and "values" in found
+    ]
+    return values
+
+
+def test_a_figure_shows_the_numbers_of_the_table(page, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    (section,) = report.sections([experiments()["mdp-horizon"]], page, "laptop")
+    shown = [
+        (r["source"], r["gap"], r["low"], r["high"])
+        for r in values_of(section.figure)
+        if (r["policy"], r["x"]) == ("tiny", 20)
+    ]
+    assert shown == [("ours", 1.0, 0.5, 1.5), ("paper", 15.0, None, None)]
+
+
+def test_smoke_is_shown_only_where_there_is_nothing_larger(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path / "no published rows")
+    experiment = experiments()["loss"]
+    shown = []
+    for profile in ("smoke", "laptop"):
+        rows = fabricated(experiment, profile)
+        write_rows(rows_file(tmp_path, "loss", profile), rows)
+        shown.append([s.profile for s in report.sections([experiment], tmp_path)])
+    assert shown == [["smoke"], ["laptop"]]
+
+
+def test_a_training_that_cells_share_is_counted_once():
+    one, other = fabricated(experiments()["loss"], "laptop")[:2]
+    assert seconds_spent([one, other]) == pytest.approx(1.5 + 2 * 0.5)
+    alone = {**other, "training": None}
+    assert seconds_spent([one, alone]) == pytest.approx(2.0 + 2.0)
+
+
+def test_every_published_row_of_the_same_cell_is_found_anywhere(tmp_path, monkeypatch):
+    """Cells of `dpt` that `mdp-horizon` has run are not shown as not run."""
+    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path)
+    rows = fabricated(experiments()["mdp-horizon"], "laptop")
+    write_rows(rows_file(tmp_path, "mdp-horizon", "laptop"), rows)
+    found = found_rows(experiments()["dpt"], "laptop", tmp_path / "mine")
+    done = [(cell.policy, cell.value("test.horizon")) for cell, row in found if row]
+    assert done == [("tiny", horizon) for horizon in (10, 20, 30)]
 
 
 def test_the_report_is_one_file_that_needs_no_network(page):
