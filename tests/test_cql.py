@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdm.baselines.cql import TARGET_INTERVAL
 from sdm.llm.evaluate import evaluate, evaluate_baseline
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import EnergyFamily
@@ -44,11 +45,9 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
     assert result.exact_gap.mean < 0.2 * random_gap
     about = json.loads((tmp_path / "run/policy.json").read_text())
     assert about["kind"] == "cql" and about["config"]["steps"] == 600
-    again = train_cql(
-        CQLConfig(str(tmp_path / "data"), steps=600, learning_rate=3e-3),
-        tmp_path / "again",
-    )
-    np.testing.assert_array_equal(again.arrays["q"], run.arrays["q"])
+    short = CQLConfig(str(tmp_path / "data"), steps=20)
+    twice = [train_cql(short, tmp_path / name).arrays["q"] for name in ("a", "b")]
+    np.testing.assert_array_equal(*twice)
 
 
 def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
@@ -70,6 +69,42 @@ def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
     bed = make_test_bed(EvaluationConfig(family, 3, 2, 2, setting="pomdp"))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
     assert result.exact_return_mean is not None
+
+
+def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
+    import d3rlpy.algos
+    import d3rlpy.dataset
+
+    from sdm.baselines.cql import CQLConfig, train_cql
+
+    family = EnergyFamily(max_energy=2, discount=0.5)
+    made = OracleConfig(family, 3, 2, 4, random_trajectories=5)
+    write_oracle_dataset(made, tmp_path / "d")
+    learner, episodes = d3rlpy.algos.DiscreteCQLConfig, d3rlpy.dataset.MDPDataset
+    told = {}
+
+    def recorded(**options):
+        told.update(options)
+        return learner(**options)
+
+    def counted(seen, *rest, **options):
+        told["transitions"] = len(seen)
+        return episodes(seen, *rest, **options)
+
+    monkeypatch.setattr(d3rlpy.algos, "DiscreteCQLConfig", recorded)
+    monkeypatch.setattr(d3rlpy.dataset, "MDPDataset", counted)
+    options = {"steps": 3, "batch_size": 7, "learning_rate": 2e-3, "conservative": 3.0}
+    values = [
+        train_cql(
+            CQLConfig(str(tmp_path / "d"), **options, seed=seed), tmp_path / f"{seed}"
+        ).arrays["q"]
+        for seed in (0, 1)
+    ]
+    assert told["transitions"] == 2 * (4 + 5) * 3, "the random episodes count too"
+    assert (told["gamma"], told["alpha"]) == (0.5, 3.0)
+    assert (told["batch_size"], told["learning_rate"]) == (7, 2e-3)
+    assert told["target_update_interval"] == TARGET_INTERVAL
+    assert not np.array_equal(*values)
 
 
 def test_values_that_are_not_finite_are_not_kept(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Decision-pretrained transformers: what they read, what they learn, what they are."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -29,11 +30,18 @@ from sdm.baselines.dpt_samples import (
     sample,
     shape_for,
 )
-from sdm.baselines.dpt_training import loss_of, restore, save_state, train_dpt
+from sdm.baselines.dpt_training import (
+    Learner,
+    loss_of,
+    restore,
+    save_state,
+    train_dpt,
+)
 from sdm.baselines.learned import learned
 from sdm.llm.evaluate import check_policy, evaluate, evaluate_baseline
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
+from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
 from sdm.solvers_jax.rollout import rollout, rollout_on_host, task_keys
@@ -108,6 +116,30 @@ def test_what_comes_later_changes_no_earlier_answer():
     assert (jnp.abs(moved - whole)[:, 4:] > 1e-6).all()
 
 
+def test_the_order_of_transitions_is_seen():
+    features = jax.random.normal(jax.random.key(0), (1, 7, 13), jnp.float32)
+    params = DPT(SHAPE).init(jax.random.key(1), features)
+    other = features[:, jnp.array([0, 2, 1, 3, 4, 5, 6])]
+    last = [DPT(SHAPE).apply(params, x)[:, -1] for x in (features, other)]
+    assert jnp.abs(last[0] - last[1]).max() > 1e-6
+
+
+def test_seed_size_and_schedule_are_those_of_the_configuration(data):
+    pool, made = pool_of(data)
+
+    def begun(**options):
+        config = DPTConfig(str(data), steps=2, batch_size=4, **options)
+        return Learner(config, shape_for(config, made), pool)
+
+    def weights(learner):
+        leaves = jax.tree.leaves(learner.state["params"])
+        return np.concatenate([np.ravel(x) for x in leaves])
+
+    assert not np.array_equal(weights(begun()), weights(begun(seed=1)))
+    sizes = {weights(begun(**o)).size for o in ({}, {"layers": 1}, {"width": 16})}
+    assert len(sizes) == 3
+
+
 def test_the_network_is_the_originals():
     params = DPT(DPTShape(10, 3, 0, 40)).init(
         jax.random.key(0), jnp.zeros((1, 2, 24), jnp.float32)
@@ -174,6 +206,10 @@ def test_samples_are_made_of_the_oracles_episodes_only(tmp_path):
     table = read_shards(tmp_path / "data").to_pandas()
     wanted = np.stack(table[~table["random"]]["action"]).reshape(3, 3, 4)
     np.testing.assert_array_equal(pool.played.action, wanted)
+    # Labels are those of each task's own p.
+    tasks = sample_tasks(0, config=config, size=3).world
+    solved = backward_induction(tasks, horizon=4)
+    np.testing.assert_array_equal(pool.optimal, solved.policy)
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp", "darkroom"])
@@ -205,6 +241,41 @@ def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
         shown = [episodes[tuple(map(int, e))] for e in row]
         assert len({task for task, _ in shown}) == 1
         assert {episode for _, episode in shown} == {0, 1, 2}
+
+
+def test_random_transitions_are_of_the_task_that_is_asked_about(tmp_path):
+    data = write(tmp_path / "data", EnergyFamily(p_min=0.01, p_max=0.99), 2, "mdp", 2)
+    pool, made = pool_of(data)
+    # In the first task no move succeeds, in the second every one does.
+    chance = jnp.arange(2, dtype=jnp.result_type(float))
+    pool = dataclasses.replace(pool, world=EnergyFamily().mdp(chance))
+    pool = dataclasses.replace(
+        pool, optimal=jnp.full_like(pool.optimal, 0).at[1].set(1)
+    )
+    config = DPTConfig(str(data), contexts="transitions", support=8, batch_size=32)
+    shape = shape_for(config, made)
+    tokens, wanted, _ = sample(jax.random.key(0), pool, config, shape)
+    assert set(np.asarray(wanted).tolist()) == {0, 1}
+    names = np.asarray(tokens[:, 1:, : shape.symbols].argmax(-1))
+    after = shape.symbols + shape.actions
+    following = np.asarray(tokens[:, 1:, after : after + shape.symbols].argmax(-1))
+    risen = (following > names).any(1)
+    np.testing.assert_array_equal(risen, np.asarray(wanted) == 1)
+
+
+def test_hidden_transitions_show_what_is_seen_and_not_the_state(tmp_path):
+    family = EnergyFamily(max_energy=3, q=0.7)
+    made = OracleConfig(family, 2, 1, 1, setting="pomdp")
+    world = sample_tasks(0, config=made, size=1).world
+    # Every action leads to the first state, and from anywhere.
+    sunk = jnp.zeros_like(world.transition).at[..., 0].set(1)
+    world = dataclasses.replace(world, transition=sunk)
+    task = jnp.zeros(1, jnp.int32)
+    shown = random_transitions(jax.random.key(0), world, task, 20_000)
+    share = np.mean(np.ravel(shown.following) == 0)
+    wanted = float(world.observation[0, 0, 0, 0])
+    # Four standard errors of a share of 20,000.
+    assert wanted < 1 and share == pytest.approx(wanted, abs=4 * 0.5 / 20_000**0.5)
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp"])
@@ -373,6 +444,9 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
     assert (tmp_path / "run.partial/checkpoint.safetensors").is_file()
     with pytest.raises(StorageError, match="unfinished run"):
         train_dpt(config, tmp_path / "run")
+    other = dataclasses.replace(config, learning_rate=1e-4)
+    with pytest.raises(StorageError, match="other options"):
+        train_dpt(other, tmp_path / "run", resume=True)
     steps = []
     train_dpt(
         config, tmp_path / "run", resume=True, progress=lambda s, _: steps.append(s)

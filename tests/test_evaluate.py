@@ -15,10 +15,18 @@ from sdm.llm.evaluate import (
     evaluate_baseline,
     evaluate_stepwise,
 )
-from sdm.llm.results import gap_table, result_row, save_gap_figure
+from sdm.llm.results import gap_table, result_row, result_rows, save_gap_figure
 from sdm.llm.runs import LoadedRun
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed, oracle_actions
+from sdm.llm.test_bed import (
+    EvaluationConfig,
+    make_test_bed,
+    oracle_actions,
+    task_returns,
+)
 from sdm.solvers_jax import EnergyFamily, TabularPolicy
+from sdm.solvers_jax.oracle_tasks import sample_tasks
+from sdm.solvers_jax.rollout import rollout, task_keys
+from sdm.solvers_jax.streams import Stream, stream_key
 
 CONFIG = EvaluationConfig(EnergyFamily(), horizon=6, tasks=12, trajectories=4, seed=3)
 
@@ -34,12 +42,32 @@ def test_the_oracle_has_no_gap(bed):
     assert result.exact_gap.mean == pytest.approx(0, abs=1e-12)  # rounding
 
 
+@pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp"])
+def test_what_is_tested_and_shown_was_never_trained_on(setting):
+    family = EnergyFamily(models=3) if setting == "apomdp" else EnergyFamily()
+    config = EvaluationConfig(family, 3, 6, 2, seed=3, setting=setting)
+    bed = make_test_bed(config)
+    trained = sample_tasks(0, config=config.oracle, size=50)
+    assert not {*np.ravel(bed.tasks.p)} & {*np.ravel(trained.p)}
+    if setting == "apomdp":
+        sets = (np.ravel(t.divergence[:, 1:]) for t in (bed.tasks, trained))
+        assert not set.intersection(*map(set, sets))  # the first is the true model
+    # Demonstrations are other episodes than those that policies are measured by.
+    played = task_keys(stream_key(config.seed, Stream.TEST_EPISODES), config.tasks)
+    best = rollout(played, bed.tasks.world, bed.oracle, horizon=3, episodes=2)
+    assert (best.observation != bed.support.observation).any()
+    again = task_returns(bed.tasks, best)
+    np.testing.assert_allclose(again, bed.optimal_returns, rtol=1e-12)  # rounding
+
+
 @pytest.mark.parametrize("name", names("mdp"))
 def test_every_baseline_is_played_and_valued(bed, name):
     result = evaluate_baseline(name, bed)
     assert -0.5 < result.gap.mean < 1 and -1e-12 <= result.exact_gap.mean < 1
     assert result.exact_return_mean > 0 and result.invalid_mass is None
     assert 0 <= result.agreement <= result.work_agreement <= 1
+    if name == "random":  # of two ways to charge, one is not the oracle's
+        assert result.agreement < result.work_agreement
 
 
 def test_estimated_gaps_tend_to_the_exact_ones():
@@ -75,6 +103,20 @@ def test_what_a_prior_is_can_differ_from_what_is_tested():
         for config in (knows, mistaken)
     ]
     assert gaps[0] < 0.02 and gaps[1] > 0.3
+
+
+@pytest.mark.parametrize("name", ["ce", "psrl", "bayes-adaptive", "bc"])
+def test_who_reads_demonstrations_has_the_training_prior_too(name):
+    """Elsewhere than p lies, each errs as who believes in that: from no other test."""
+    low = EnergyFamily(p_min=0.05, p_max=0.2)
+    options = {"horizon": 6, "tasks": 20, "trajectories": 1}
+    values = [
+        evaluate_baseline(
+            name, make_test_bed(EvaluationConfig(low, **options, training_family=prior))
+        ).exact_return_mean
+        for prior in (None, EnergyFamily(p_min=0.8, p_max=0.9))
+    ]
+    assert values[0] != values[1]
 
 
 def test_tasks_are_the_same_whatever_their_number(bed):
@@ -203,6 +245,24 @@ def test_results_become_a_table_and_a_figure(bed, tmp_path):
     save_gap_figure(rows, "gaps", tmp_path / "gaps")
     assert (tmp_path / "gaps.png").stat().st_size > 5000
     assert (tmp_path / "gaps.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_rows_are_in_per_cent_and_differences_are_to_the_reference(bed):
+    results = [evaluate_baseline(name, bed) for name in ("random", "ce", "oracle")]
+    rows = result_rows(results, reference="ce")
+    assert list(rows) == ["oracle", "ce", "random"]
+    for result in results:
+        row = rows[result.policy]
+        assert row["gap_percent"] == pytest.approx(100 * result.gap.mean)
+        assert row["ci_low"] == pytest.approx(100 * result.gap.low)
+        assert row["ci_high"] == pytest.approx(100 * result.gap.high)
+        assert row["exact_gap_percent"] == pytest.approx(100 * result.exact_gap.mean)
+    worse = rows["random"]["gap_percent"] - rows["ce"]["gap_percent"]
+    assert worse > 20
+    found = [rows["random"][f"difference_{n}"] for n in ("percent", "low", "high")]
+    # Both gaps are means over the same tasks.
+    assert found[0] == pytest.approx(worse) and found[1] < found[0] < found[2]
+    assert rows["ce"]["difference_percent"] == 0
 
 
 def test_a_single_task_has_a_row_without_an_interval():

@@ -453,8 +453,8 @@ def test_episodes_that_another_training_played_are_not_taken(small, tmp_path):
     (cell,) = cells(experiment, "smoke")
     kept = []
 
-    def stop(policies, bed, kept: Path, **options):
-        raise RuntimeError(kept.name)
+    def stop(*_, **options):
+        raise RuntimeError(options["kept"].name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sdm.llm.evaluate.evaluate", stop)

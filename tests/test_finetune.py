@@ -1,6 +1,7 @@
 """Fine-tuning: what is trained on what, resumed as if never killed, and recorded."""
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -39,9 +40,10 @@ from sdm.llm.bases import (
     tiny_tokenizer,
 )
 from sdm.llm.batching import ResumableTrainer
-from sdm.llm.evaluate import check_policy
+from sdm.llm.evaluate import check_policy, evaluate
 from sdm.llm.finetune import (
     OutOfMemoryError,
+    _training_arguments,
     finetune,
     last_checkpoint,
     prepare_model,
@@ -53,7 +55,7 @@ from sdm.llm.serialize import SCHEMAS, CompactSchema, Episode
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
-from sdm.solvers_jax import EnergyFamily
+from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 from sdm.solvers_jax.shards import read_shards
 from sdm.solvers_jax.storage import StorageError
@@ -708,6 +710,67 @@ def test_all_weights_need_no_merging_and_are_copied(data, tmp_path):
     found, wanted = load_base(str(tmp_path / "merged"))[0], load_run(tmp_path / "run")
     for name, weight in wanted.model.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_the_trainer_is_told_what_the_configuration_says(data, base, tmp_path):
+    options = {"warmup": 0.2, "weight_decay": 0.03, "gradient_checkpointing": True}
+    config = quick(data, base, **options, accumulate=2, epochs=5, seed=6)
+    told = _training_arguments(config, tmp_path, processes=2)
+    assert told.lr_scheduler_type == "cosine" and told.warmup_steps == 0.2
+    assert (told.weight_decay, told.learning_rate) == (0.03, 1e-3)
+    assert told.gradient_checkpointing and told.seed == 6
+    assert (told.per_device_train_batch_size, told.gradient_accumulation_steps) == (
+        2,
+        2,
+    )
+    assert (told.num_train_epochs, told.optim) == (5, "adamw_torch")
+    shape = {"lora_rank": 3, "lora_alpha": 5, "lora_dropout": 0.25}
+    model, _ = prepare_model(quick(data, base, **shape))
+    lora = model.peft_config["default"]
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (3, 5, 0.25)
+
+
+def test_tasks_and_texts_are_those_that_the_configuration_asks_for(
+    data, base, tmp_path, monkeypatch
+):
+    asked = []
+
+    def stop(*args, **options):
+        asked.append((args[0], options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdm.llm.finetune.training_texts", stop)
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            config = quick(data, base, tasks=10, support=1, seed=seed)
+            finetune(config, tmp_path / "run")
+    (tasks, options), (others, _) = asked
+    assert (
+        len(tasks) == 9 and set(tasks) <= set(range(10)) and set(tasks) != set(others)
+    )
+    assert (options["seed"], options["support"], options["per_task"]) == (0, 1, 2)
+
+
+def test_a_room_is_written_in_coordinates_in_training_and_in_play(
+    tmp_path, monkeypatch
+):
+    family = DarkroomFamily(size=3)
+    made = OracleConfig(family, 4, 6, 4, setting="darkroom")
+    write_oracle_dataset(made, tmp_path / "data")
+    seen = []
+    for module in ("finetune", "acting"):
+        known = importlib.import_module(f"sdm.llm.{module}")
+        wanted = known.schema_for
+
+        def spy(name, grid, wanted=wanted):
+            seen.append((name, grid))
+            return wanted(name, grid)
+
+        monkeypatch.setattr(known, "schema_for", spy)
+    finetune(quick(tmp_path / "data", "tiny", epochs=1), tmp_path / "run")
+    bed = make_test_bed(EvaluationConfig(family, 4, 2, 1, setting="darkroom"))
+    evaluate([str(tmp_path / "run")], bed)
+    assert seen == [("compact", 3)] * 2
 
 
 def test_the_papers_recipe_is_the_papers():

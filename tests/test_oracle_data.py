@@ -71,13 +71,6 @@ def test_the_summary_is_of_all_tasks(tmp_path):
         assert summary.gap_max == 0 and 0 < summary.random_gap_percent < 100
 
 
-def test_training_and_test_tasks_differ():
-    family = EnergyFamily()
-    streams = (Stream.TRAIN_TASKS, Stream.TEST_TASKS)
-    a, b = (set(family.sample_p(stream_key(0, s), 500).tolist()) for s in streams)
-    assert not a & b
-
-
 def test_the_manifest_says_how_it_was_made(tmp_path):
     write_oracle_dataset(config(), tmp_path / "data")
     manifest = read_manifest(tmp_path / "data")
