@@ -116,7 +116,8 @@ def found_rows(
 ) -> list[tuple[Cell, Row | None]]:
     """Every cell with its row: the user's own, else the published one, else None.
 
-    Whichever experiment it was played for: equal keys are equal cells.
+    Whichever experiment of the profile it was played for: equal keys are equal cells.
     """
-    by_key = {row["key"]: row for row in (*known_rows(HERE), *known_rows(results))}
+    known = (*known_rows(HERE), *known_rows(results))
+    by_key = {row["key"]: row for row in known if row["profile"] == profile}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

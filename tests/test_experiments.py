@@ -825,6 +825,9 @@ def test_every_published_row_of_the_same_cell_is_found_anywhere(tmp_path, monkey
     found = found_rows(experiments()["dpt"], "laptop", tmp_path / "mine")
     done = [(cell.policy, cell.value("test.horizon")) for cell, row in found if row]
     assert done == [("tiny", horizon) for horizon in (10, 20, 30)]
+    # Baselines have the same cells in every profile: one is not half of the other.
+    found = found_rows(experiments()["mdp-horizon"], "paper", tmp_path / "mine")
+    assert not any(row for _, row in found)
 
 
 def test_the_report_is_one_file_that_needs_no_network(page):
