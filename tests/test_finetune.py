@@ -96,6 +96,15 @@ def base(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def finished(data, base, tmp_path_factory):
+    """Runs of `tiny` and of an adapter on `base`; copy one before harming it."""
+    folder = tmp_path_factory.mktemp("runs")
+    finetune(quick(data, "tiny", epochs=1), folder / "tiny")
+    finetune(quick(data, base, epochs=1), folder / "adapter")
+    return folder
+
+
 def quick(data, base, **changes):
     options = {
         "schema": "compact",
@@ -279,9 +288,9 @@ def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut weights", "no horizon", "odd option", "text"])
-def test_a_damaged_run_is_named(data, tmp_path, damage):
+def test_a_damaged_run_is_named(finished, tmp_path, damage):
     run = tmp_path / "run"
-    finetune(quick(data, "tiny"), run)
+    shutil.copytree(finished / "tiny", run)
     config = run / "config.yaml"
     if damage == "cut weights":
         (weights,) = run.rglob("*.safetensors")
@@ -602,7 +611,7 @@ def test_a_run_remembers_where_its_base_is(data, base, monkeypatch):
     assert quick(data, "owner/model").base == "owner/model"
 
 
-def test_a_base_that_is_no_language_model_is_refused(data, tmp_path):
+def test_a_base_that_is_no_language_model_is_refused(data, finished, tmp_path):
     (tmp_path / "empty").mkdir()
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = ViTConfig(image_size=8, patch_size=4, intermediate_size=32, **small)
@@ -623,7 +632,7 @@ def test_a_base_that_is_no_language_model_is_refused(data, tmp_path):
     for file in (tmp_path / "headless").iterdir():
         shutil.copy(file, tmp_path / "lacking")
     (tmp_path / "lacking/config.json").write_text(json.dumps(headed))
-    finetune(quick(data, "tiny", epochs=1), tmp_path / "a-run")
+    shutil.copytree(finished / "tiny", tmp_path / "a-run")
     for name, words in {
         "empty": "is no model: it has no config.json",
         "vit": "is no usable base: it has no tokenizer",
@@ -648,7 +657,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(data, tmp_path, monkeypa
     def never(*_, **__):
         raise AssertionError("loaded")
 
-    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
+    (tmp_path / "run").mkdir()
     monkeypatch.setattr("sdm.llm.finetune.load_base", never)
     for changes, words in (({}, "exists already"), ({"accumulate": 3}, "shared out")):
         with pytest.raises(ValueError, match=words):
@@ -664,17 +673,17 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(data, tmp_path, monkeypa
     ],
 )
 def test_a_run_that_is_not_whole_is_known_before_it_plays(
-    data, base, tmp_path, file, words
+    finished, tmp_path, file, words
 ):
-    finetune(quick(data, base, epochs=1), tmp_path / "run")
+    shutil.copytree(finished / "adapter", tmp_path / "run")
     for path in (tmp_path / "run").glob(f"{Path(file).parent}/{Path(file).stem}*"):
         path.unlink()
     with pytest.raises(StorageError, match=words):
         check_policy(str(tmp_path / "run"), EvaluationConfig(EnergyFamily(), 3, 2, 1))
 
 
-def test_a_damaged_configuration_is_known_before_it_plays(data, tmp_path):
-    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
+def test_a_damaged_configuration_is_known_before_it_plays(finished, tmp_path):
+    shutil.copytree(finished / "tiny", tmp_path / "run")
     config = tmp_path / "run/config.yaml"
     whole = config.read_text()
     for old, new in (("compact", "poem"), ("lora_rank: 0", "lora_rank: sixteen")):
@@ -704,10 +713,9 @@ def test_a_merged_model_is_the_run(data, base, tmp_path):
     merge(tmp_path / "run", tmp_path / "merged", overwrite=True)
 
 
-def test_all_weights_need_no_merging_and_are_copied(data, tmp_path):
-    finetune(quick(data, "tiny", epochs=1), tmp_path / "run")
-    merge(tmp_path / "run", tmp_path / "merged")
-    found, wanted = load_base(str(tmp_path / "merged"))[0], load_run(tmp_path / "run")
+def test_all_weights_need_no_merging_and_are_copied(finished, tmp_path):
+    merge(finished / "tiny", tmp_path / "merged")
+    found, wanted = load_base(str(tmp_path / "merged"))[0], load_run(finished / "tiny")
     for name, weight in wanted.model.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], weight, rtol=0, atol=0)
 
