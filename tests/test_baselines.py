@@ -227,7 +227,7 @@ def test_a_known_p_leaves_nothing_to_learn():
 @pytest.fixture(autouse=True)
 def few_others(monkeypatch):
     """Cloning falls back on fewer tasks than it does elsewhere: they are solved."""
-    monkeypatch.setattr("sdm.baselines.by_name.OTHER_TASKS", 20)
+    monkeypatch.setattr("sdm.baselines.by_name.OTHER_TASKS", 5)
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp"])
@@ -239,8 +239,9 @@ def test_exact_values_are_what_episodes_earn_on_average(setting):
     valued = 0
     for name in names(setting):
         made = baseline(name, bed)
-        played = play(bed.tasks.world, made.policy, horizon=4, episodes=3000, seed=5)
         if made.value is not None:
+            policy = made.policy
+            played = play(bed.tasks.world, policy, horizon=4, episodes=3000, seed=5)
             assert_is_the_mean(made.value, played, 0.95)
             valued += 1
     assert valued >= {"mdp": 9, "pomdp": 4}[setting]
@@ -293,9 +294,9 @@ def test_cloning_repeats_what_was_shown_and_else_what_others_do():
 @pytest.mark.parametrize("setting", ["pomdp", "apomdp"])
 def test_hidden_tasks_rank_policies_by_what_they_know(setting):
     family = EnergyFamily(q=0.7, models=3)
-    bed = make_test_bed(EvaluationConfig(family, 6, 100, 40, setting=setting))
+    bed = make_test_bed(EvaluationConfig(family, 6, 40, 40, setting=setting))
     gap = {name: evaluate_baseline(name, bed).gap.mean for name in names(setting)}
-    # Standard errors are about 0.003; these orders are apart by several.
+    # Standard errors are about 0.005; these orders are apart by several.
     assert gap["qmdp"] < gap["ce"] < gap["psrl"] < gap["always-work"] < gap["random"]
     assert gap["ce"] < gap["mean-plan"] and gap["qmdp"] < gap["observation-as-state"]
     assert abs(gap["qmdp"]) < 0.01
