@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sdm.baselines import bayes_adaptive, goals, posterior_sampling
+from sdm.baselines.bayes_imitation import bayes_imitation
 from sdm.baselines.behaviour_cloning import behaviour_cloning
 from sdm.baselines.certainty_equivalence import estimate_p, plan_for
 from sdm.baselines.posterior import posterior
@@ -144,6 +145,14 @@ def _bayes_adaptive(bed: TestBed) -> Baseline:
     return Baseline(policy, value)
 
 
+def _bayes_imitation(bed: TestBed) -> Baseline:
+    by_oracle = bed.config.demonstrations == "optimal"
+    table = bayes_imitation(
+        prior(bed), bed.support, horizon=bed.config.horizon, by_oracle=by_oracle
+    )
+    return table_baseline(bed, table)
+
+
 def _behaviour_cloning(bed: TestBed) -> Baseline:
     """Falls back on episodes of training tasks, which the test never meets."""
     family = bed.config.training_family or bed.config.family
@@ -201,6 +210,7 @@ MAKERS: dict[str, tuple[Callable[[TestBed], Baseline], tuple[str, ...]]] = {
     "ce": (_certainty_equivalence, EVERYWHERE),
     "psrl": (_posterior_sampling, EVERYWHERE),
     "bayes-adaptive": (_bayes_adaptive, ("mdp",)),
+    "bayes-imitation": (_bayes_imitation, ("mdp",)),
     "qmdp": (_qmdp, EVERYWHERE),
     "observation-as-state": (_observation_as_state, HIDDEN),
     "nominal": (_nominal, ("apomdp",)),

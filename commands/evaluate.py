@@ -57,9 +57,10 @@ def evaluate(
         list[str],
         typer.Option(
             help="`oracle`, `random`, `always-work` (not darkroom), `mean-plan`, `bc`, "
-            "`ce`, `psrl`, `qmdp`, `bayes-adaptive` (mdp), `observation-as-state` "
-            "(pomdp, apomdp), `nominal`, `mixture` (apomdp), `dpt:RUN`, `cql:RUN`, "
-            "`icl:BASE`, or the run folder of a language model. Repeat it."
+            "`ce`, `psrl`, `qmdp`, `bayes-adaptive`, `bayes-imitation` (mdp), "
+            "`observation-as-state` (pomdp, apomdp), `nominal`, `mixture` (apomdp), "
+            "`dpt:RUN`, `cql:RUN`, `icl:BASE`, or the run folder of a language model. "
+            "Repeat it."
         ),
     ],
     reference: Annotated[

@@ -11,15 +11,17 @@ from scipy import integrate
 
 from sdm.baselines import bayes_adaptive, posterior_sampling
 from sdm.baselines.bayes_adaptive import bayes_adaptive as plan_adaptively
+from sdm.baselines.bayes_imitation import SLIP, bayes_imitation
 from sdm.baselines.behaviour_cloning import behaviour_cloning
-from sdm.baselines.by_name import baseline, names
+from sdm.baselines.by_name import baseline, names, table_baseline
 from sdm.baselines.certainty_equivalence import estimate_p, truncated_beta_mean
-from sdm.baselines.posterior import posterior
+from sdm.baselines.posterior import grid, posterior
 from sdm.baselines.posterior_sampling import posterior_sampling as sample_and_plan
 from sdm.baselines.qmdp import mixture, observation_as_state, qmdp, states_seen
 from sdm.llm.evaluate import evaluate_baseline
 from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import MDP, EnergyFamily, Trajectory, rollout, solve
+from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.belief import belief_filter, true_model
 from sdm.solvers_jax.policies import TabularPolicy, uniform_random
 from sdm.solvers_jax.rollout import discounted_return, task_keys
@@ -214,13 +216,15 @@ def test_whoever_keeps_learning_loses_least_on_average(many):
     adaptive, sampled = value["bayes-adaptive"].mean(), value["psrl"].mean()
     assert adaptive > value["ce"].mean() > sampled > value["mean-plan"].mean()
     assert gaps["bc"] < gaps["random"]
+    # Ten times as much lies between them: choices say more about p than moves.
+    assert gaps["bayes-imitation"] < gaps["ce"] / 2
 
 
 def test_a_known_p_leaves_nothing_to_learn():
     family = EnergyFamily(p_min=0.6, p_max=0.6)
     bed = make_test_bed(EvaluationConfig(family, 6, 4, 3))
     best = np.asarray(baseline("oracle", bed).value)
-    for name in ("mean-plan", "ce", "psrl", "bayes-adaptive"):
+    for name in ("mean-plan", "ce", "psrl", "bayes-adaptive", "bayes-imitation"):
         np.testing.assert_allclose(baseline(name, bed).value, best, rtol=1e-12)
 
 
@@ -244,7 +248,7 @@ def test_exact_values_are_what_episodes_earn_on_average(setting):
             played = play(bed.tasks.world, policy, horizon=4, episodes=3000, seed=5)
             assert_is_the_mean(made.value, played, 0.95)
             valued += 1
-    assert valued >= {"mdp": 9, "pomdp": 4}[setting]
+    assert valued >= {"mdp": 10, "pomdp": 4}[setting]
 
 
 def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
@@ -289,6 +293,63 @@ def test_cloning_repeats_what_was_shown_and_else_what_others_do():
     np.testing.assert_allclose(table[0, 2], 1 / 3)  # nobody's
     np.testing.assert_array_equal(table[1, 1], [1, 0, 0])  # own, not others'
     np.testing.assert_array_equal(table[1, 0], [0, 0, 1])
+
+
+def imitate_by_hand(family, support, horizon):
+    """Bayesian imitation in loops: an action per task, stage and state."""
+    p = np.asarray(grid(family))
+    plans = [backward_induction(family.mdp(jnp.array([x])), horizon=horizon) for x in p]
+    chosen = []
+    for seen, done in zip(support.observation, support.action, strict=True):
+        weight = np.ones(len(p))
+        for states, actions in zip(np.asarray(seen), np.asarray(done), strict=True):
+            for t, (s, a) in enumerate(zip(states, actions, strict=True)):
+                for i, plan in enumerate(plans):
+                    optimal = int(plan.policy[0, t, s])
+                    if (optimal == family.work) != (a == family.work):
+                        weight[i] *= SLIP
+                    stuck = s == (0 if a == family.work else family.max_energy)
+                    if t + 1 < horizon and not stuck:
+                        moved = states[t + 1] != s
+                        weight[i] *= p[i] if moved else 1 - p[i]
+        q = sum(
+            w * np.asarray(plan.q[0]) for w, plan in zip(weight, plans, strict=True)
+        )
+        chosen.append(q.argmax(-1))
+    return np.stack(chosen)
+
+
+@pytest.mark.parametrize("episodes", [0, 1, 2])
+def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
+    monkeypatch.setattr("sdm.baselines.posterior.POINTS", 12)
+    family = EnergyFamily(max_energy=4, p_min=0.1)
+    bed = make_test_bed(EvaluationConfig(family, 5, 12, 1, support=episodes))
+    table = bayes_imitation(family, bed.support, horizon=5)
+    wanted = imitate_by_hand(family, bed.support, 5)
+    np.testing.assert_array_equal(table.probabilities.argmax(-1), wanted)
+    if episodes == 2:  # and what it was shown decides what it does
+        assert len(np.unique(wanted, axis=0)) > 3
+
+
+def test_imitation_reads_the_choices_of_an_oracle_only():
+    """Of random episodes it is the plan for what the moves say."""
+    shown = EvaluationConfig(EnergyFamily(), 8, 50, 1, demonstrations="random")
+    bed = make_test_bed(shown)
+    best = np.asarray(baseline("oracle", bed).value)
+    made = np.asarray(baseline("bayes-imitation", bed).value)
+    believing = table_baseline(
+        bed, bayes_imitation(EnergyFamily(), bed.support, horizon=8)
+    )
+    estimating = np.asarray(baseline("ce", bed).value)
+    # As good as certainty equivalence, to a tenth of what believing them would cost.
+    lost = (best - np.asarray(believing.value)).mean()
+    assert lost > 0.1 and abs((made - estimating).mean()) < lost / 10
+
+
+def test_imitation_of_another_horizon_is_refused():
+    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 4, 2, 1))
+    with pytest.raises(ValueError, match="4 stages and the episodes 6"):
+        bayes_imitation(EnergyFamily(), bed.support, horizon=6)
 
 
 @pytest.mark.parametrize("setting", ["pomdp", "apomdp"])

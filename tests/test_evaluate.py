@@ -105,7 +105,9 @@ def test_what_a_prior_is_can_differ_from_what_is_tested():
     assert gaps[0] < 0.02 and gaps[1] > 0.3
 
 
-@pytest.mark.parametrize("name", ["ce", "psrl", "bayes-adaptive", "bc"])
+@pytest.mark.parametrize(
+    "name", ["ce", "psrl", "bayes-adaptive", "bayes-imitation", "bc"]
+)
 def test_who_reads_demonstrations_has_the_training_prior_too(name):
     """Elsewhere than p lies, each errs as who believes in that: from no other test."""
     low = EnergyFamily(p_min=0.05, p_max=0.2)
