@@ -1,7 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or later and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that share the tests, a file at a time; each wants a core and 3 GB.
+# Processes that share the tests, a file at a time; each wants a core and 6 GB.
 WORKERS ?= 2
 
 .PHONY: demo test check bench clean

@@ -80,7 +80,7 @@ def main() -> None:
             say(f"\nhint: {path} --help", "cyan")
         code = 2
     if code == INTERRUPTED:  # typer turns the key into this code
-        say("interrupted", "red")
+        say("interrupted; `--resume`, where a command has it, goes on", "red")
     sys.exit(code)
 
 

@@ -189,18 +189,21 @@ def evaluate(
         players = {
             each: choose_policies(policy, each, several=several) for each in settings
         }
+        if several:  # those that nobody plays are left out
+            players = {each: names for each, names in players.items() if names}
+            tests = {each: tests[each] for each in players}
+        if not any(players.values()):
+            fail(f"none of the policies plays {setting} tasks")
         everyone = {name for names in players.values() for name in names}
         if not all(name in MAKERS or is_learned(name) for name in everyone):
             start_torch()
         for each, names in players.items():
             for name in names:
                 check_policy(name, tests[each], backend=backend.value)
-            if not names:
-                fail(f"none of the policies plays {each} tasks")
             if reference is not None and named(each) not in names:
                 fail(
-                    f"the reference `{named(each)}` does not play {each} tasks",
-                    f"it must be one of the policies: {', '.join(names)}",
+                    f"the reference `{named(each)}` is not among the policies that "
+                    f"play {each} tasks: {', '.join(names)}"
                 )
         wording: dict[str, str | None] = {
             "schema": schema and schema.value,
@@ -245,7 +248,7 @@ def evaluate(
                     paper_column(done["paper"], done["policies"]),
                     reference=named(each),
                     test=_title(tests[each]),
-                    caption=caption(done["paper"]) if done["paper"] else None,
+                    caption=caption(done["paper"], each),
                 )
                 for each, done in reports.items()
             )

@@ -82,10 +82,10 @@ def list_experiments(
 
 
 def _list_table(report: dict[str, Any]) -> "Table":
-    from rich.table import Table
+    from sdm.llm.results import FittingTable
 
     title = "Cells that you have done, those published with the code, minutes they took"
-    table = Table(title=title, title_style="")
+    table = FittingTable(spare=("paper", "about"), title=title, title_style="")
     for title in ("experiment", "paper", "about"):
         table.add_column(title)
     for profile in Profile:
@@ -157,7 +157,8 @@ def run(
         )
     only = " --profile smoke" if profile is Profile.smoke else ""
     place = "" if results == RESULTS else f" --results {results}"
-    say(f"`sdm experiment report{only}{place}` shows it beside the paper's")
+    beside = "" if profile is Profile.smoke else " beside the paper's"
+    say(f"`sdm experiment report{only}{place}` shows it{beside}")
 
 
 def _rows_table(chosen: "Experiment", rows: "list[Row]") -> "Table":
@@ -224,10 +225,10 @@ def _watched(chosen: "Experiment") -> "Iterator[Watcher]":
             self.task = bars.add_task(chosen.name, total=1.0, left="")
             self.cells = self.met = 0
 
-        def begin(self, cells: int) -> None:
-            self.cells = cells
-            if not cells:
-                self._say("every cell is done already")
+        def begin(self, cells: int, todo: int) -> None:
+            self.cells, self.met = cells, cells - todo
+            if self.met:
+                self._say(f"{self.met} of {cells} cells are done already")
 
         def step(self, cell: "Cell", name: str, share: float, left: float) -> None:
             self.bars.update(
@@ -288,8 +289,11 @@ def report(
         start_jax()
         from sdm.experiments.catalogue import experiment_named, experiments
         from sdm.experiments.report import sections, write_report
+        from sdm.experiments.rows import known_rows
 
         chosen = [experiment_named(name) for name in names or experiments()]
+        if not known_rows(results):
+            say(f"`{results}` has no rows: what is shown was published with the code")
         shown = sections(chosen, results, profile and profile.value)
         written = write_report(shown, out or results)
     found = {
@@ -300,7 +304,8 @@ def report(
                 "experiment": section.name,
                 "profile": section.profile,
                 "cells": section.wanted,
-                "done": section.done,
+                "done": section.done - section.published,
+                "published": section.published,
             }
             for section in shown
         ],
@@ -314,8 +319,9 @@ def _report_table(found: dict[str, Any]) -> "Table":
     table = Table(title=found["page"])
     for title in ("experiment", "profile"):
         table.add_column(title)
-    table.add_column("cells that are done", justify="right")
+    for title in ("cells", "done", "published"):
+        table.add_column(title, justify="right")
     for about in found["experiments"]:
-        done = f"{about['done']} of {about['cells']}"
-        table.add_row(about["experiment"], about["profile"], done)
+        counts = (str(about[name]) for name in ("cells", "done", "published"))
+        table.add_row(about["experiment"], about["profile"], *counts)
     return table

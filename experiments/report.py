@@ -63,6 +63,7 @@ class Section:
         names: how many of its first columns are words.
         lines: of the table.
         done: cells that were run.
+        published: those of them that were published with the code.
         wanted: cells that there are.
         devices: that they were run on.
         commits: of the code that ran.
@@ -83,12 +84,21 @@ class Section:
     names: int
     lines: list[Line]
     done: int
+    published: int
     wanted: int
     devices: str
     commits: str
     elsewhere: str
     figure: dict[str, Any] | None = field(default=None, repr=False)
     picture: str = field(default="", repr=False)
+
+    @property
+    def where(self) -> str:
+        """How much of it was run, and by whom."""
+        told = f"{self.done} of {self.wanted} cells run"
+        if self.published:
+            told += f", {self.published} of them published with the code"
+        return told
 
 
 def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
@@ -118,6 +128,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         names=names,
         lines=lines,
         done=len(rows),
+        published=sum(row.get("published", False) for row in rows),
         wanted=len(found),
         devices="; ".join(dict.fromkeys(part["device"] for part in _parts(rows))),
         commits=", ".join(dict.fromkeys(_code(part) for part in _parts(rows))),
@@ -158,7 +169,7 @@ def _gap_table(
     )
     head = [*facet, axis, "policy", "paper", "ours", "95 % interval", "difference"]
     columns = (*experiment.columns, "tested on")
-    head += ["exact gap", "trained on", *columns, "seeds", "seconds"]
+    head += ["exact gap", "trained on", *columns, "seeds", "seconds", "from"]
     lines = []
     for point in shown:
         difference = (
@@ -189,6 +200,7 @@ def _gap_table(
             *(extra[name] for name in columns),
             f"{point.seeds} of {point.wanted}",
             _number(point.seconds, ".0f"),
+            "published" if point.published else "",
         ]
         lines.append(Line(texts, point.gap is not None))
     full = [i for i in range(len(head)) if any(line.texts[i] for line in lines)]
@@ -284,7 +296,7 @@ def markdown(shown: Sequence[Section]) -> str:
             "---" if i < section.names else "---:" for i in range(len(section.head))
         ]
         table = [section.head, align, *(line.texts for line in section.lines)]
-        where = f"{section.done} of {section.wanted} cells run"
+        where = section.where
         if section.devices:
             where += f", on {section.devices}; code: {section.commits}"
         picture = f"![{section.title}]({section.name}/{section.profile}.png)\n\n"

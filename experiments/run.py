@@ -32,7 +32,8 @@ from sdm.solvers_jax.storage import PLAN
 
 WORK = "work"  # the folder of what cells share
 LEARNING = ("finetune", "dpt", "cql")  # kinds of cells that train a policy
-UNKNOWN = 60.0  # seconds that a cell is thought to take, where nothing is known
+# Seconds that a cell may take, where nothing is known: one that learns, or another.
+UNKNOWN, AT_ONCE = 60.0, 1.0
 PATIENCE = 1.0  # seconds until cells that others are at are looked at again
 TRAINING_SHARE = 0.8  # of a cell's time, for want of anything better
 
@@ -41,8 +42,8 @@ TRAINING_SHARE = 0.8  # of a cell's time, for want of anything better
 class Watcher(Protocol):
     """Is told how a run goes."""
 
-    def begin(self, cells: int) -> None:
-        """So many cells are to be done."""
+    def begin(self, cells: int, todo: int) -> None:
+        """So many cells there are; so many of them are to be done."""
 
     def step(self, cell: Cell, name: str, share: float, left: float) -> None:
         """A step of a cell is done in part; so many seconds are left of all."""
@@ -93,30 +94,43 @@ class TimeLeft:
             like = alike.get((cell.profile, cell.policy), [])
             rows = [exact[cell.key]] if cell.key in exact else like
             if not rows:
-                return UNKNOWN
+                return UNKNOWN if cell.kind in LEARNING else AT_ONCE
             trained = is_trained(cell)
             return float(max(0.1, median(_seconds(row, trained) for row in rows)))
 
         self._expected = {cell.key: expected(cell) for cell in todo}
         self._spent = self._met = 0.0
+        self._at = ("", 0.0, 0.0)  # the cell, from what share and what time on
 
-    def done(self, cell: Cell, seconds: float) -> None:
-        """A cell took so long."""
-        self._met += self._expected.pop(cell.key)
-        self._spent += seconds
+    def __call__(
+        self, cell: Cell | None = None, share: float = 0.0, now: float = 0.0
+    ) -> float:
+        """Seconds left, when this share of a cell is done at this time.
+
+        What a cell had done before it was gone on with says nothing of the pace.
+        """
+        left, spent, met = sum(self._expected.values()), self._spent, self._met
+        if cell is not None and cell.key in self._expected:
+            if self._at[0] != cell.key or not self._at[1]:
+                self._at = (cell.key, share, now)
+            _, first, since = self._at
+            expected = self._expected[cell.key]
+            left -= share * expected
+            spent, met = spent + now - since, met + (share - first) * expected
+        # A machine twice as slow shows after the first minutes, not after a second.
+        return left * (spent + UNKNOWN) / (met + UNKNOWN)
+
+    def done(self, cell: Cell, now: float) -> None:
+        """A cell is done at this time."""
+        expected = self._expected.pop(cell.key)
+        key, first, since = self._at
+        if key == cell.key and expected > AT_ONCE:  # others only begin and end
+            self._met += (1 - first) * expected
+            self._spent += now - since
 
     def failed(self, cell: Cell) -> None:
         """A cell is not to be waited for; what it took tells nothing of the others."""
         del self._expected[cell.key]
-
-    def __call__(self, cell: Cell | None = None, share: float = 0.0) -> float:
-        """Seconds left, when this share of a cell is done."""
-        left = sum(self._expected.values())
-        if cell is not None and cell.key in self._expected:
-            left -= share * self._expected[cell.key]
-        # A machine twice as slow shows after the first minutes, not after a second.
-        pace = (self._spent + UNKNOWN) / (self._met + UNKNOWN)
-        return left * pace
 
 
 def _seconds(row: Row, trained: bool) -> float:
@@ -186,11 +200,9 @@ def run_experiment(
     known = [*known_rows(HERE), *known_rows(results)]
     left = TimeLeft(todo, known, lambda cell: _is_trained(cell, work))
     outcome = Outcome([done[key] for key in order if key in done])
-    watcher.begin(len(todo))
+    watcher.begin(len(asked), len(todo))
     work.mkdir(parents=True, exist_ok=True)
     for cell in _by_turns(todo, work):
-        start = time.monotonic()
-
         trains = cell.kind in LEARNING and not _is_trained(cell, work)
 
         def step(
@@ -198,9 +210,9 @@ def run_experiment(
         ) -> None:
             share = part / max(1, total)
             done = _part(name, share, trains=trains)
-            watcher.step(cell, name, share, left(cell, done))
+            watcher.step(cell, name, share, left(cell, done, time.monotonic()))
 
-        watcher.step(cell, "beginning", 0.0, left(cell))
+        watcher.step(cell, "beginning", 0.0, left(cell, 0.0, time.monotonic()))
         try:
             taken = None if again else _done_elsewhere(cell, results)
             row = taken or run_cell(cell, work, step)
@@ -217,7 +229,7 @@ def run_experiment(
         if taken:
             left.failed(cell)
         else:
-            left.done(cell, time.monotonic() - start)
+            left.done(cell, time.monotonic())
         outcome.new += 1
         watcher.done(cell, row, left())
     return outcome

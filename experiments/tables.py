@@ -15,6 +15,7 @@ from scipy import stats
 from sdm.experiments.catalogue import Cell, Experiment
 from sdm.experiments.rows import Row
 from sdm.llm.paper import paper_rows
+from sdm.solvers_jax.families import EnergyFamily
 
 # Which of the paper's policies ours are to be compared with, by what they are.
 PAPER_KIND = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
@@ -42,6 +43,8 @@ class Point:
         training_tokens: mean over seeds; None where none were.
         seconds: mean over seeds, of training and acting.
         tested: tasks and episodes of each, of one seed.
+        published: whether it was published with the code, in part at least, and is
+            shown where the user has none.
 
     """
 
@@ -61,6 +64,7 @@ class Point:
     training_tokens: float | None
     seconds: float | None
     tested: str
+    published: bool
 
 
 def points(
@@ -97,6 +101,7 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         training_tokens=_average([t["tokens"] for t in training if "tokens" in t]),
         seconds=_average([row["seconds"] for row in rows]),
         tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
+        published=any(row.get("published", False) for row in rows),
     )
 
 
@@ -107,6 +112,7 @@ def _has_its_like(experiment: Experiment, cell: Cell) -> bool:
     learned_otherwise = (
         cell.learn.get("contexts", "trajectories") != "trajectories"
         or cell.learn.get("demonstrations", "optimal") != "optimal"
+        or cell.data.get("p_min", EnergyFamily.p_min) != EnergyFamily.p_min
     )
     fewer = cell.data.get("tasks", PAPER_TASKS) != PAPER_TASKS
     return not learned_otherwise and not (experiment.x == "data.tasks" and fewer)

@@ -48,6 +48,14 @@ WORDS = {
     "oracle": "oracle",
 }
 
+# The tests that are like theirs, in the words of the command line.
+REPORTED = {
+    "mdp": "--horizon 10, 20 and 30 with the default tasks and two demonstrations",
+    "pomdp": "--q 0.6, 0.7, 0.8 and 1 with --horizon 10 and the default tasks",
+    "apomdp": "--K 2 and 10 with --alpha 1, --horizon 10 and the default tasks",
+    "darkroom": "--horizon 100 with the default tasks",
+}
+
 
 def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
     """The paper's gaps for a test like this one, by the keys of `WORDS`; perhaps none.
@@ -96,7 +104,9 @@ def _kind(policy: str) -> str:
     return "sft" if (Path(policy) / "config.yaml").is_file() else ""
 
 
-def caption(rows: Mapping[str, str]) -> str:
-    """The paper's rows in one line."""
+def caption(rows: Mapping[str, str], setting: str) -> str:
+    """The paper's rows in one line, or which tests of the setting it has."""
+    if not rows:
+        return f"The paper reports no such test, but {REPORTED[setting]}"
     told = ", ".join(f"{WORDS[kind]} {gap}" for kind, gap in rows.items())
     return f"The paper, for orientation: {told}"

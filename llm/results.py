@@ -1,10 +1,13 @@
 """Evaluation results for people and programs: rows, a table, a figure."""
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 
 from sdm.llm.evaluate import PolicyResult
@@ -61,6 +64,36 @@ def result_row(result: PolicyResult) -> Row:
     }
 
 
+class FittingTable(Table):
+    """A table that leaves columns out, where a terminal is narrow, and cuts no number.
+
+    Attributes:
+        spare: titles of columns that may be left out, the first to go first.
+
+    """
+
+    def __init__(self, *, spare: Sequence[str], **options: Any) -> None:
+        """Begin with no columns; `options` are those of `rich.table.Table`."""
+        super().__init__(**options)
+        self.spare = spare
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[Any]:
+        """Draw what fits, and say what does not."""
+        shown, left_out = copy.copy(self), list[str]()
+        unbounded = options.update_width(10_000)
+        for title in self.spare:
+            if Measurement.get(console, unbounded, shown).maximum <= options.max_width:
+                break
+            shown.columns = [c for c in shown.columns if c.header != title]
+            left_out.append(title)
+        if left_out:
+            told = f"left out for want of width: {', '.join(left_out)}"
+            shown.caption = f"{self.caption}\n{told}" if self.caption else told
+        yield from Table.__rich_console__(shown, console, options)
+
+
 def gap_table(
     rows: Mapping[str, Row],
     paper: Mapping[str, str] | None = None,
@@ -79,8 +112,9 @@ def gap_table(
 
     """
     title = "Optimality gap in unseen tasks, % of the optimal return"
-    table = Table(title=f"{title}\n{test}".strip(), caption=caption)
-    table.add_column("policy")
+    spare = ("seconds", "invalid", "work/charge", "agreement", "return", "exact gap")
+    table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
+    table.add_column("policy", overflow="fold")
     for title in ("gap", "95 % interval", "exact gap"):
         table.add_column(title, justify="right")
     if paper:

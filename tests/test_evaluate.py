@@ -1,10 +1,12 @@
 """The test that all policies share: same tasks, same demonstrations, same luck."""
 
 import dataclasses
+import io
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sdm.baselines.by_name import baseline, names
 from sdm.llm.acting import language_model_policy
@@ -15,6 +17,7 @@ from sdm.llm.evaluate import (
     evaluate_baseline,
     evaluate_stepwise,
 )
+from sdm.llm.paper import caption
 from sdm.llm.results import gap_table, result_row, result_rows, save_gap_figure
 from sdm.llm.runs import LoadedRun
 from sdm.llm.test_bed import (
@@ -247,6 +250,37 @@ def test_results_become_a_table_and_a_figure(bed, tmp_path):
     save_gap_figure(rows, "gaps", tmp_path / "gaps")
     assert (tmp_path / "gaps.png").stat().st_size > 5000
     assert (tmp_path / "gaps.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("width", [72, 80, 110, 160])
+def test_a_narrow_table_leaves_columns_out_and_cuts_no_number(bed, width):
+    results = [evaluate_baseline(name, bed) for name in ("random", "ce")]
+    rows = result_rows(results, reference="ce")
+    told = io.StringIO()
+    console = Console(file=told, width=width)
+    console.print(gap_table(rows, {"random": "57.6"}, reference="ce", caption="below"))
+    shown = told.getvalue()
+    assert max(map(len, shown.splitlines())) <= width and "…│" not in shown
+    row = rows["random"]
+    for number in (
+        f"{row['gap_percent']:.2f} │",
+        f"{row['ci_low']:.2f} … {row['ci_high']:.2f} │",
+        f"({row['difference_low']:.2f} … {row['difference_high']:.2f}) │",
+        "57.6 │",
+    ):
+        assert number in shown, number
+    assert ("seconds" in shown.split("below")[0]) == (width == 160)
+    assert ("left out for want of width: seconds" in shown) == (width < 160)
+    assert "below" in shown
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("mdp", "20 and 30"), ("apomdp", "--alpha 1"), ("darkroom", "--horizon 100")],
+)
+def test_where_the_paper_has_no_such_test_the_table_says_which_it_has(setting, words):
+    assert words in caption({}, setting) and "no such test" in caption({}, setting)
+    assert "DPT 7" in caption({"dpt": "7"}, setting)
 
 
 def test_rows_are_in_per_cent_and_differences_are_to_the_reference(bed):

@@ -60,9 +60,10 @@ class Quiet:
     def __init__(self):
         self.steps, self.rows, self.failures, self.cells = [], [], [], None
 
-    def begin(self, cells):
-        """Keep their number."""
-        self.cells = cells
+    def begin(self, cells, todo):
+        """Keep how many are to be done."""
+        assert todo <= cells
+        self.cells = todo
 
     def step(self, cell, name, share, left):
         """Keep a step."""
@@ -527,19 +528,38 @@ def test_a_damaged_row_is_named(tmp_path):
 
 
 def test_the_time_left_learns_from_what_was():
-    todo = cells(experiments()["mdp-horizon"], "laptop")[:4]
+    everything = cells(experiments()["mdp-horizon"], "laptop")
+    todo = [cell for cell in everything if cell.kind == "finetune"][:4]
     row = {"key": todo[0].key, "profile": "laptop", "policy": "x", "seconds": 600.0}
     trained = TimeLeft(todo, [{**row, "training": {"seconds": 450.0}}], lambda _: True)
     assert trained() == pytest.approx(150 + 3 * run.UNKNOWN)
     left = TimeLeft(todo, [row])
-    before = left()
+    before = left(todo[0], 1e-9, 5.0)
     assert before == pytest.approx(600 + 3 * run.UNKNOWN)
-    assert left(todo[0], 0.5) == pytest.approx(before - 300)
-    left.done(todo[0], 1200.0)  # twice as slow as expected
+    assert left(todo[0], 0.5, 305.0) == pytest.approx(before - 300)
+    # Twice as slow as expected, which shows before the cell is done.
+    slower = (before - 300) * (600 + run.UNKNOWN) / (300 + run.UNKNOWN)
+    assert left(todo[0], 0.5, 605.0) == pytest.approx(slower)
+    left.done(todo[0], 1205.0)
     assert left() == pytest.approx(3 * run.UNKNOWN * (1200 + 60) / (600 + 60))
-    for cell in todo[1:]:
-        left.done(cell, 1.0)
+    for at, cell in enumerate(todo[1:]):
+        left(cell, 0.0, 2000.0 + at)
+        left.done(cell, 2001.0 + at)
     assert left() == 0
+
+
+def test_what_was_done_before_or_takes_no_time_tells_no_pace():
+    everything = cells(experiments()["mdp-horizon"], "laptop")
+    (learned, *_) = [cell for cell in everything if cell.kind == "finetune"]
+    (plain, other, *_) = [cell for cell in everything if cell.kind == "baseline"]
+    left = TimeLeft([learned, plain, other], [])
+    assert left() == run.UNKNOWN + 2 * run.AT_ONCE
+    left(plain, 0.0, 0.0)
+    left.done(plain, 30.0)  # everything was compiled
+    assert left() == run.UNKNOWN + run.AT_ONCE
+    left(learned, 0.0, 30.0)  # makes its data until 90, and goes on where it was
+    assert left(learned, 0.6, 90.0) == pytest.approx(0.4 * run.UNKNOWN + run.AT_ONCE)
+    assert left(learned, 0.8, 102.0) == pytest.approx(0.2 * run.UNKNOWN + run.AT_ONCE)
 
 
 # Every experiment, in seconds
@@ -596,7 +616,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     second = begin(*words, "--resume", cwd=tmp_path)
     out, said = second.communicate()
     assert second.returncode == 0, said
-    assert f"{3 - done} of {3 - done}: " in said and "Traceback" not in said
+    assert f"{done} of 3 cells are done already" in said and "3 of 3: " in said
+    assert "Traceback" not in said
     rows = json.loads(out)["rows"]
     assert rows == read_rows(file) and len(rows) == 3
 
@@ -936,6 +957,14 @@ def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
     write_rows(rows_file(tmp_path / "mine", "loss", "laptop"), mine)
     found = found_rows(experiment, "laptop", tmp_path / "mine")
     assert [row["seconds"] for _, row in found] == [99.0] + [2.0] * (len(rows) - 1)
+    (shown,) = report.sections([experiment], tmp_path / "mine")
+    assert (shown.done, shown.published) == (len(rows), len(rows) - 1)
+    table = [dict(zip(shown.head, line.texts, strict=True)) for line in shown.lines]
+    assert [line["from"] for line in table] == [""] + ["published"] * (len(rows) - 1)
+    assert f"{len(rows) - 1} of them published" in report.markdown([shown])
+    # Of the published rows themselves that need not be said.
+    (alone,) = report.sections([experiment], tmp_path / "published")
+    assert alone.published == 0 and "from" not in alone.head
 
 
 def test_runs_at_the_same_time_keep_each_others_rows(tmp_path):

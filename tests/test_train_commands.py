@@ -93,13 +93,24 @@ def test_every_setting_is_played_at_once_beside_the_papers_rows(tmp_path):
         (["--policy", "dpt:nowhere"], "`nowhere` holds no policy"),
         (["--policy", "random", *ROOM, "--tasks", "3"], "2 goals are held out"),
         (["--policy", "random", "--setting", "room"], "unknown setting `room`"),
-        (["--policy", "random", "--reference", "ce"], "does not play mdp tasks"),
+        (
+            ["--policy", "random", "--reference", "ce"],
+            "among the policies that play mdp",
+        ),
+        (["--policy", "none", "--setting", "all"], "`none`"),
     ],
 )
 def test_what_cannot_be_played_is_one_line(words, message):
     result = run(app, ["eval", *words])
     assert result.exit_code == 2 and message in result.stderr
     assert result.stderr.count("error:") == 1
+
+
+def test_settings_that_nobody_plays_are_left_out():
+    play = ["eval", "--setting", "all", "--tasks", "3", "--json"]
+    found = report_of(run(app, [*play, "--policy", "bayes-imitation"]))
+    assert list(found["settings"]) == ["mdp"]
+    assert list(found["settings"]["mdp"]["policies"]) == ["bayes-imitation"]
 
 
 def test_options_of_other_settings_are_pointed_out():
