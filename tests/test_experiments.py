@@ -680,7 +680,11 @@ def test_points_stand_beside_the_papers():
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [("dpt", "dpt-transitions"), ("support-quality", "tiny-mixed")],
+    [
+        ("dpt", "dpt-transitions"),
+        ("support-quality", "tiny-mixed"),
+        ("ood", "tiny-wide"),
+    ],
 )
 def test_what_is_trained_otherwise_has_no_paper_value(name, policy):
     experiment = experiments()[name]
@@ -701,9 +705,20 @@ def test_only_as_many_tasks_as_the_papers_are_compared_along_that_axis():
     [
         ("ood", "tiny", "T = 20", 6),
         ("ood", "smollm2", "T = 30", 7),
+        ("ood", "tiny", "T = 10", 0),
+        ("ood", "tiny", "q = 0.7, trained at q = 0.6", 10),
+        ("dpt", "dpt", "T = 10", 7),
+        ("dpt", "dpt", "T = 20", 26),
         ("dpt", "dpt", "T = 30", 43),
+        ("dpt", "dpt", "q = 0.6", 22),
         ("dpt", "dpt", "q = 0.8", 25),
+        ("dpt", "dpt", "q = 1", 26),
+        ("dpt", "dpt", "K = 2, α = 1", 26),
         ("dpt", "dpt", "K = 10, α = 1", 37),
+        ("dpt", "tiny", "K = 2, α = 1", 15),
+        ("dpt", "tiny", "K = 10, α = 1", 22),
+        ("pomdp-observation", "tiny", 0.6, 16),
+        ("pomdp-observation", "tiny", 0.8, 10),
         ("pomdp-observation", "tiny", 1.0, 9),
         ("darkroom", "tiny", "stay", 5),
     ],
