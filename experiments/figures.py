@@ -75,6 +75,13 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         title=None,
         scale=alt.Scale(domain=["ours", "paper"], range=[[1, 0], [4, 3]]),
     )
+    both = any(record["source"] == "paper" for record in records)
+    shape = alt.Shape(
+        "source:N",
+        title=None,
+        scale=alt.Scale(domain=["ours", "paper"], range=["circle", "diamond"]),
+        legend=alt.Legend(symbolStrokeColor="#555") if both else None,
+    )
     placed = base.transform_filter("datum.x !== null")
     layers: list[alt.Chart] = []
     if any(record["x"] is None for record in records):
@@ -90,13 +97,12 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         ),
         placed.mark_point(size=55, filled=True)
         .transform_filter("datum.source === 'ours'")
-        .encode(y=y),
+        .encode(y=y, shape=shape),
     ]
-    if any(record["source"] == "paper" for record in records):
-        hollow = placed.mark_point(
-            size=70, filled=False, shape="diamond", strokeWidth=1.6
-        )
-        layers.append(hollow.transform_filter("datum.source === 'paper'").encode(y=y))
+    if both:
+        hollow = placed.mark_point(size=70, filled=False, strokeWidth=1.6)
+        theirs = hollow.transform_filter("datum.source === 'paper'")
+        layers.append(theirs.encode(y=y, shape=shape))
     if kind == "quantitative":
         layers.append(placed.mark_line(strokeWidth=1.4).encode(y=y, strokeDash=dash))
     return _panels(alt.layer(*layers), records, experiment.facet)
