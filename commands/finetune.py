@@ -10,6 +10,7 @@ from sdm.commands.console import (
     emit,
     pairs_table,
     progress_bars,
+    say,
     start_torch,
     user_faults,
 )
@@ -115,9 +116,14 @@ def finetune(
         start_torch(tensorboard=tensorboard)
         from sdm.llm.finetune import finetune as run
         from sdm.llm.processes import is_first
-        from sdm.llm.recipes import recipe
+        from sdm.llm.recipes import recipe, recipe_of
 
         config = recipe(str(data), base, seed=seed, **given)
+        if not recipe_of(base) and is_first():
+            say(
+                f"`{base}` has no recipe of its own: LoRA of rank {config.lora_rank}, "
+                f"quantised: {config.quantize or 'no'}, schema {config.schema}"
+            )
         with progress_bars() as bar:
 
             def progress(step: int, steps: int) -> None:

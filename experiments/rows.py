@@ -119,7 +119,7 @@ def found_rows(
     Whichever experiment of the profile it was played for: equal keys are equal cells.
     A published row among a user's own says so: it has `published`.
     """
-    published = [] if results.resolve() == HERE.resolve() else known_rows(HERE)
-    known = [*({**row, "published": True} for row in published), *known_rows(results)]
+    published = ({**row, "published": True} for row in known_rows(HERE))
+    known = [*published, *known_rows(results)]
     by_key = {row["key"]: row for row in known if row["profile"] == profile}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

@@ -101,6 +101,7 @@ def load_base(
     *,
     quantize: str | None = None,
     from_scratch: bool = False,
+    every_weight: bool = False,
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -110,6 +111,8 @@ def load_base(
         name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
         quantize: `nf4` for 4-bit weights with double quantisation, None for full ones.
         from_scratch: take the architecture only, and random weights.
+        every_weight: whether all weights will be trained: they are then in single
+            precision, since bfloat16 would lose small steps.
         seed: of random weights.
         trust_remote_code: run the code that comes with a model from elsewhere.
 
@@ -126,8 +129,9 @@ def load_base(
         return tiny_model(seed), tiny_tokenizer()
     source = base_source(name)
     trust = {"trust_remote_code": trust_remote_code}
-    options: dict[str, Any] = {"dtype": compute_dtype(), **trust}
-    if torch.cuda.is_available() and is_flash_attn_2_available():
+    dtype = torch.float32 if every_weight else compute_dtype()
+    options: dict[str, Any] = {"dtype": dtype, **trust}
+    if dtype != torch.float32 and is_flash_attn_2_available():
         options["attn_implementation"] = "flash_attention_2"  # otherwise PyTorch's own
     if quantize == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(

@@ -212,6 +212,7 @@ def prepare_model(
         config.base,
         quantize=config.quantize,
         from_scratch=config.from_scratch,
+        every_weight=config.lora_rank == 0,
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )

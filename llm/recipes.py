@@ -7,6 +7,7 @@ are rank 16, LoRA α 32, learning rate 2e-4 and the recipes of the bases below.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from sdm.llm.base_names import stored_name
@@ -138,6 +139,15 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+def recipe_of(base: str) -> dict[str, Any]:
+    """What a base differs in from the defaults; a folder goes by its name.
+
+    Where a cluster has no network, Llama-2-7B lies in a folder: it is the same base.
+    """
+    by_folder = {Path(name).name: name for name in RECIPES if "/" in name}
+    return RECIPES.get(base) or RECIPES.get(by_folder.get(Path(base).name, ""), {})
+
+
 def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConfig:
     """The configuration for a base: its recipe, changed by what is given and not None.
 
@@ -146,7 +156,7 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
 
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    options = RECIPES.get(base, {}) | chosen
+    options = recipe_of(base) | chosen
     if options.get("from_scratch"):  # an adapter would leave random weights as they are
         options = options | {"lora_rank": 0, "quantize": None} | chosen
     base = stored_name(base)

@@ -270,6 +270,16 @@ def read_run(folder: Path) -> RunHeader:
     return RunHeader(config, *about, header.get("base"))
 
 
+def _check_there(folder: Path, base: str) -> None:
+    """Raise `StorageError` if the folder that an adapter's base was in is gone."""
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise StorageError(
+            f"`{folder}` is an adapter for the base in `{base}`, which is not there",
+            f"put it back, or write where it is now as `base` in `{folder}/config.yaml`"
+            ": its weights are checked",
+        )
+
+
 def load_run(folder: Path, **options: str | None) -> LoadedRun:
     """Load what `finetune` wrote.
 
@@ -290,6 +300,7 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights)
         if config["lora_rank"]:
+            _check_there(folder, config["base"])
             base, _ = load_base(
                 config["base"],
                 quantize=options.get("quantize", config["quantize"]),

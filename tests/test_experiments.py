@@ -1046,6 +1046,26 @@ def test_a_page_that_is_not_ours_is_not_replaced(tmp_path):
     assert not (tmp_path / "README.md").exists()
 
 
+def test_a_small_profile_makes_nothing_larger():
+    """What it caps stays below that where it was."""
+    sizes = catalogue.profiles()["smoke"]["most"]
+    found = [c for c in cells(experiments()["loss"], "smoke") if c.kind == "finetune"]
+    texts = {c.policy: c.learn["texts_per_task"] for c in found}
+    assert texts["tiny"] == sizes["learn"]["texts_per_task"] == 2
+    assert texts["smollm2"] == 1
+
+
+def test_what_a_test_is_out_of_is_what_was_trained_on():
+    """The range of p of a test is not that of the data, whatever else they share."""
+    test = {"setting": "mdp", "horizon": 5, "p_min": 0.05, "p_max": 0.2}
+    grid = Grid(policies={"tiny": "tiny"}, test={**test, "charge_cost": 0.1})
+    (cell,) = cells(made_of(grid), "smoke")
+    cell = dataclasses.replace(cell, test={**cell.test, **test})
+    assert (evaluation_of(cell).family.p_min, cell.data.get("p_min")) == (0.05, None)
+    family = dataset_of(cell).family
+    assert (family.p_min, family.p_max, family.charge_cost) == (0.2, 0.9, 0.1)
+
+
 def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     (cell,) = [c for c in cells(experiments()["darkroom"], "smoke") if c.name == "tiny"]
     cell = dataclasses.replace(cell, learn={**cell.learn, "epochs": 4})

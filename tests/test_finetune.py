@@ -794,6 +794,37 @@ def test_an_adapter_that_cannot_be_is_refused(data, changes):
         quick(data, "smollm2", **changes)
 
 
+def test_what_is_trained_whole_is_in_single_precision(data, base, monkeypatch):
+    """On an accelerator, too, where an adapter's frozen base is in bfloat16."""
+    monkeypatch.setattr("sdm.llm.bases.compute_dtype", lambda: torch.bfloat16)
+    whole, _ = prepare_model(quick(data, base, lora_rank=0))
+    assert {weight.dtype for weight in whole.parameters()} == {torch.float32}
+    adapted, _ = prepare_model(quick(data, base))
+    frozen = {w.dtype for w in adapted.parameters() if not w.requires_grad}
+    learned = {w.dtype for w in adapted.parameters() if w.requires_grad}
+    assert (frozen, learned) == ({torch.bfloat16}, {torch.float32})
+
+
+def test_a_folder_has_the_recipe_of_the_base_that_it_is_named_after():
+    for name in ("meta-llama/Llama-2-7b-hf", "/models/Llama-2-7b-hf", "Llama-2-7b-hf"):
+        assert recipe("data", name).quantize == "nf4"
+    for name in ("meta-llama/Llama-2-13b-hf", "./tiny", "runs/smollm2"):
+        assert recipe("data", name) == FinetuneConfig("data", name)
+
+
+def test_an_adapter_whose_base_was_moved_says_so(finished, base, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "adapter", run)
+    header = yaml.safe_load((run / "config.yaml").read_text())
+    header["finetune"]["base"] = str(tmp_path / "elsewhere")
+    (run / "config.yaml").write_text(yaml.safe_dump(header))
+    with pytest.raises(StorageError, match="elsewhere`, which is not there") as told:
+        load_run(run)
+    assert "config.yaml" in told.value.hint
+    shutil.copytree(base, tmp_path / "elsewhere")  # where the configuration says
+    assert load_run(run).config["base"] == str(tmp_path / "elsewhere")
+
+
 def test_from_scratch_only_the_architecture_is_the_bases(data, base, tmp_path):
     config = quick(data, base, from_scratch=True, epochs=1, seed=3)
     assert config.lora_rank == 0, "an adapter would leave random weights as they are"
