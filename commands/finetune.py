@@ -114,12 +114,14 @@ def finetune(
     }
     with user_faults():
         start_torch(tensorboard=tensorboard)
+        from sdm.llm.base_names import check_base_name
         from sdm.llm.finetune import finetune as run
         from sdm.llm.processes import is_first
         from sdm.llm.recipes import recipe, recipe_of
 
         config = recipe(str(data), base, seed=seed, **given)
         if not recipe_of(base) and is_first():
+            check_base_name(base)
             say(
                 f"`{base}` has no recipe of its own: LoRA of rank {config.lora_rank}, "
                 f"quantised: {config.quantize or 'no'}, schema {config.schema}"
