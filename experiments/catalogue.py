@@ -87,6 +87,8 @@ class Experiment:
         facet_title: what stands before its value.
         remark: to be read with the figure.
         columns: of the table, besides the gap.
+        goal: a gap in per cent, marked in the figure; the report says what number on
+            the axis it takes each policy. None for no such question.
 
     """
 
@@ -102,6 +104,7 @@ class Experiment:
     facet_title: str = ""
     remark: str = ""
     columns: tuple[str, ...] = ()
+    goal: float | None = None
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,11 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
         rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
         shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
         layers.append(rule.encode(y=y, **shown))
+    if experiment.goal is not None:
+        goal = alt.Chart(alt.Data(values=[{"gap": experiment.goal}]))
+        line = goal.mark_rule(color="#888", strokeDash=[2, 3])
+        tip = alt.Tooltip("gap:Q", title="goal, %")
+        layers.append(line.encode(y=y, tooltip=tip))
     layers += [
         placed.mark_errorbar(thickness=1.2)
         .transform_filter("datum.low !== null")

@@ -25,7 +25,7 @@ from sdm.experiments.catalogue import (
 )
 from sdm.experiments.figures import browser_code, gap_figure, png, theory_figure
 from sdm.experiments.rows import Row, found_rows
-from sdm.experiments.tables import Point, plain, points
+from sdm.experiments.tables import Point, plain, points, reached
 from sdm.solvers_jax.storage import temporary_name, write_atomically
 
 NOT_RUN = "not run"
@@ -59,6 +59,7 @@ class Section:
         about: the profile in words.
         question: that it answers.
         remark: to be read with the figure.
+        reached: what it takes to meet the goal; "" where none is set.
         head: titles of the table.
         names: how many of its first columns are words.
         lines: of the table.
@@ -80,6 +81,7 @@ class Section:
     about: str
     question: str
     remark: str
+    reached: str
     head: list[str]
     names: int
     lines: list[Line]
@@ -106,13 +108,14 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
     found = found_rows(experiment, profile, results)
     rows = [row for _, row in found if row is not None]
     is_theory = any(cell.kind == "theory" for cell, _ in found)
-    chart = None
+    chart, told = None, ""
     if is_theory:
         head, names, lines = _theory_table(found)
         chart = theory_figure(rows) if rows else None
     else:
         shown = points(experiment, found)
         head, names, lines = _gap_table(experiment, shown)
+        told = reached(experiment, shown)
         chart = gap_figure(experiment, shown) if rows else None
     return Section(
         name=experiment.name,
@@ -124,6 +127,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         about=profiles()[profile]["about"],
         question=experiment.question,
         remark=experiment.remark,
+        reached=told,
         head=head,
         names=names,
         lines=lines,
@@ -307,6 +311,7 @@ def markdown(shown: Sequence[Section]) -> str:
             f"{section.question} {section.remark}".rstrip()
             + "\n\n"
             + (picture if section.picture else "")
+            + (f"{section.reached}\n\n" if section.reached else "")
             + "\n".join(f"| {' | '.join(texts)} |" for texts in table)
             + "\n"
         )

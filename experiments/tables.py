@@ -118,6 +118,34 @@ def _has_its_like(experiment: Experiment, cell: Cell) -> bool:
     return not learned_otherwise and not (experiment.x == "data.tasks" and fewer)
 
 
+def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
+    """What number on the axis it takes each policy to keep within the goal, in words.
+
+    The least with a gap, as estimated, of at most the goal there and at every larger
+    one that was run. "" where no goal is set, or nothing along the axis was run.
+    """
+    if experiment.goal is None:
+        return ""
+    gaps: dict[str, dict[float, float]] = {}
+    for point in shown:
+        if point.x is not None and point.gap is not None:
+            gaps.setdefault(point.policy, {})[point.x] = point.gap
+    parts = []
+    for policy, along in gaps.items():
+        least = f"more than {max(along):,}"
+        for x in sorted(along, reverse=True):
+            if along[x] > experiment.goal:
+                break
+            least = f"{x:,}"
+        parts.append(f"`{policy}` {least}")
+    if not parts:
+        return ""
+    return (
+        f"{experiment.x_title.capitalize()} that it takes to keep within "
+        f"{experiment.goal:g} %, of those run: {'; '.join(parts)}."
+    )
+
+
 def plain(value: Any) -> str:
     """A number or a name as people read it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -763,6 +763,41 @@ def test_seeds_make_one_point_with_an_interval_over_them():
     assert (point.gap, point.low, point.seeds, point.wanted) == (2.0, 1.5, 1, 3)
 
 
+def test_the_tasks_that_it_takes_to_meet_a_goal_are_told():
+    """The least from which on every gap is within it: no lucky one before a worse."""
+    gaps = {
+        "tiny": {5: 1.83, 20: 1.0, 80: 0.41},
+        "smollm2": {5: 0.9, 20: 1.42, 80: 0.93},
+        "smollm2-scratch": {5: 0.5, 20: 2.0},
+    }
+    experiment = experiments()["pretraining"]
+    rows = {
+        row["key"]: row
+        for row in fabricated(
+            experiment,
+            "laptop",
+            gap=lambda cell: gaps.get(cell.policy, {}).get(cell.data.get("tasks"), 9.0),
+        )
+    }
+    found = [
+        (cell, rows[cell.key])
+        for cell in cells(experiment, "laptop")
+        if cell.data.get("tasks") in gaps.get(cell.policy, {"none": 0})
+    ]
+    told = tables.reached(experiment, tables.points(experiment, found))
+    assert told == (
+        "Training tasks that it takes to keep within 1 %, of those run: "
+        "`tiny` 20; `smollm2` 80; `smollm2-scratch` more than 20."
+    )
+    section = report.section_of(experiment, "laptop", Path("nowhere"))
+    assert section.reached and section.reached in report.markdown([section])
+    assert "keep within 1 %" in report.html_page([section])
+    assert not tables.reached(experiment, [])
+    assert not tables.reached(
+        experiments()["mdp-tasks"], tables.points(experiment, found)
+    )
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A report of all experiments; one is not run, one only in half."""
