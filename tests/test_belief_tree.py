@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from expectimax import initial_value
 from random_models import random_apomdp, random_pomdp, tiger
+from tolerances import ROUNDING
 
 from sdm.solvers_jax import MDP, POMDP, EnergyFamily, solve
 from sdm.solvers_jax.belief_tree import BeliefTreeError, belief_tree_value
-
-# Sums of at most a few hundred terms of order one, each rounded once.
-ROUNDING = 1e-10
 
 
 def plainly(model, horizon):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_models import random_pomdp, tiger
+from tolerances import ROUNDING
 
 from sdm.solvers_jax.cassandra import load_pomdp, read_pomdp, save_pomdp
 from sdm.solvers_jax.cassandra_words import PomdpFileError
@@ -81,8 +82,10 @@ def test_rewards_of_what_follows_become_expectations(read):
     moves = "T: go\n0.3 0.7\n0.6 0.4\nT: stay identity\n"
     paid = "R: go : a : b : 1 10\nR: stay : b : b\n1 3\nR: stay : a\n1 2\n3 4\n"
     reward = np.asarray(read(HEAD + moves + seen + paid).reward)
-    np.testing.assert_allclose(reward[0], [0.7 * 0.5 * 10, 0.8 * 1 + 0.2 * 2])
-    np.testing.assert_allclose(reward[1], [0, 0.5 * 1 + 0.5 * 3])
+    np.testing.assert_allclose(
+        reward[0], [0.7 * 0.5 * 10, 0.8 * 1 + 0.2 * 2], rtol=ROUNDING
+    )
+    np.testing.assert_allclose(reward[1], [0, 0.5 * 1 + 0.5 * 3], rtol=ROUNDING)
 
 
 def test_a_later_entry_overrides_an_earlier_one(read):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.baselines import goals
 from sdm.baselines.by_name import baseline, names
@@ -206,7 +207,7 @@ def test_posterior_sampling_is_worth_what_its_plans_are():
         table = jax.nn.one_hot(plans.policy[goal], 5, dtype=float)
         tables = jnp.broadcast_to(table, (2, *table.shape))
         own[:, goal] = evaluate_policy(bed.states, tables)
-    np.testing.assert_allclose(made.value, (chance * own).sum(-1), atol=1e-12)
+    np.testing.assert_allclose(made.value, (chance * own).sum(-1), atol=ROUNDING)
     played = evaluate_baseline("psrl", bed)
     # 400 returns between 0 and 4 in each task: four standard errors of at most 2 / 20.
     np.testing.assert_allclose(played.returns, made.value, atol=0.4)
@@ -218,7 +219,7 @@ def test_a_goal_that_was_not_found_is_planned_for_on_average():
     seen = jnp.zeros((1, 1, 2), jnp.int32)
     stayed = Trajectory(seen, seen, jnp.zeros((1, 1, 2)))
     chance = goals.posterior(family, stayed)
-    np.testing.assert_allclose(chance[0], [0, 1 / 3, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(chance[0], [0, 1 / 3, 1 / 3, 1 / 3], rtol=ROUNDING)
     plan = goals.plan_for_mean(family, chance, horizon=3).probabilities.argmax(-1)
     assert plan[0, 0, 0] != STAY and plan[0, 1, 1] == STAY
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import SINGLE
 
 from sdm.baselines.dpt import (
     DPT,
@@ -297,9 +298,10 @@ def test_random_transitions_are_the_models(tmp_path, setting):
         up = (done < 2) & (seen < 3)
         moved = (after[up] == seen[up] + 1).mean()
         p = float(world.transition[i, 0, 0, 1])
+        # Four standard errors.
         assert moved == pytest.approx(p, abs=4 * 0.5 / up.sum() ** 0.5)
         wanted = np.asarray(world.reward)[i, seen, done]
-        np.testing.assert_allclose(shown.reward[i], wanted, rtol=1e-6)
+        np.testing.assert_allclose(shown.reward[i], wanted, rtol=SINGLE)
 
 
 def test_the_loss_is_the_mean_over_prefixes_by_hand(data):

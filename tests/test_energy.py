@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.baselines.certainty_equivalence import plan_for
 from sdm.solvers_jax import (
@@ -24,9 +25,9 @@ def test_moves_and_rewards_are_those_described():
             wanted = np.zeros(5)
             wanted[min(s + 1, 4) if a < 2 else max(s - 1, 0)] += 0.7
             wanted[s] += 1 - 0.7
-            np.testing.assert_allclose(p[s, a], wanted, atol=1e-15)
+            np.testing.assert_allclose(p[s, a], wanted, atol=ROUNDING)
             assert r[s, a] == pytest.approx(-0.1 if a < 2 else s / 4)
-    np.testing.assert_allclose(mdp.initial, 0.2)
+    np.testing.assert_allclose(mdp.initial, 0.2, rtol=ROUNDING)
 
 
 def test_sampled_tasks_are_well_posed_and_in_range():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from random_models import random_apomdp, tiger
+from tolerances import ROUNDING
 
 import sdm.environments  # noqa: F401
 from sdm.environments import from_gymnasium
@@ -97,7 +98,9 @@ def test_a_table_of_gymnasium_becomes_a_model_of_the_same_value(name, states):
     model = from_gymnasium(env, discount=0.9)
     assert model.reward.shape[0] == states
     value = solve(model, horizon=20).value
-    assert float(value) == pytest.approx(frozen_lake_value(env.unwrapped, 20), abs=1e-9)
+    assert float(value) == pytest.approx(
+        frozen_lake_value(env.unwrapped, 20), abs=ROUNDING
+    )
 
 
 def test_an_end_in_a_state_that_goes_on_is_an_end():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.finite_training import (
@@ -105,7 +106,7 @@ def test_gamma_is_found_whatever_the_scale_and_in_the_presence_of_other_blocks()
     b = np.array(best.value[-1, -1] * best.key_query[:-1, :-1])
     b[0, 1] += 0.2 * 0.1
     wanted = np.linalg.inv(b)
-    np.testing.assert_allclose(found.gamma, (wanted + wanted.T) / 2, rtol=1e-10)
+    np.testing.assert_allclose(found.gamma, (wanted + wanted.T) / 2, rtol=ROUNDING)
     assert found.outside > 0.05 and found.asymmetry > 0.001
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), best, other)
     several = estimate_gamma(both)
@@ -140,7 +141,7 @@ def test_least_squares_finds_the_estimator_and_not_its_transpose():
     h = jnp.einsum("bdn,bn->bd", prompts.prompt[:, :-1], prompts.prompt[:, -1]) / 4
     label = jnp.einsum("bi,ij,bj->b", prompts.prompt[:, :-1, -1], wanted, h)
     found = least_squares(prompts._replace(label=label), 50)
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    np.testing.assert_allclose(found, wanted, rtol=ROUNDING)
 
 
 def test_the_step_size_knows_the_largest_curvature():

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import random_pomdp, tasks_of, tiger
+from tolerances import ROUNDING
 
 from sdm.solvers_jax import solve
 from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
@@ -51,7 +52,7 @@ def test_pruning_keeps_what_is_best_somewhere_and_nothing_else():
     kept = prune(np.concatenate([vectors, vectors, vectors - 0.1]))
     belief = random.dirichlet(np.ones(3), 20_000)
     best = (belief @ vectors.T).max(1)
-    np.testing.assert_allclose((belief @ kept.T).max(1), best, atol=1e-9)
+    np.testing.assert_allclose((belief @ kept.T).max(1), best, atol=ROUNDING)
     seen = {tuple(vectors[i]) for i in (belief @ vectors.T).argmax(1)}
     assert seen <= {tuple(row) for row in kept} <= {tuple(row) for row in vectors}
 

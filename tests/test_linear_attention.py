@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tolerances import ROUNDING
 
 from sdm.theory.linear_attention import (
     Attention,
@@ -45,8 +46,10 @@ def test_the_layer_is_the_formula_written_out():
                 for k in range(4)
                 for m in range(5)
             )
-    np.testing.assert_allclose(attend(layer, jnp.asarray(e)), wanted, rtol=1e-12)
-    np.testing.assert_allclose(predict(layer, jnp.asarray(e)), wanted[3, 4], rtol=1e-12)
+    np.testing.assert_allclose(attend(layer, jnp.asarray(e)), wanted, rtol=ROUNDING)
+    np.testing.assert_allclose(
+        predict(layer, jnp.asarray(e)), wanted[3, 4], rtol=ROUNDING
+    )
 
 
 def test_the_flax_module_is_the_function_and_has_its_gradient():
@@ -56,8 +59,8 @@ def test_the_flax_module_is_the_function_and_has_its_gradient():
     np.testing.assert_array_equal(module(prompts.prompt), attend(layer, prompts.prompt))
     slope = nnx.grad(lambda m: (m(prompts.prompt)[:, -1, -1] ** 2).sum())(module)
     wanted = jax.grad(lambda p: (predict(p, prompts.prompt) ** 2).sum())(layer)
-    np.testing.assert_allclose(slope["value"][...], wanted.value, rtol=1e-10)
-    np.testing.assert_allclose(slope["key_query"][...], wanted.key_query, rtol=1e-10)
+    np.testing.assert_allclose(slope["value"][...], wanted.value, rtol=ROUNDING)
+    np.testing.assert_allclose(slope["key_query"][...], wanted.key_query, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,7 +108,7 @@ def test_at_the_minimum_the_slope_is_zero_and_the_prediction_is_by_gamma():
     query = prompts.prompt[:, :-1, -1]
     h = jnp.einsum("bdn,bn->bd", x, y) / 9
     wanted = jnp.einsum("bd,de,be->b", query, jnp.linalg.inv(gamma(covariance, 6)), h)
-    np.testing.assert_allclose(predict(best, prompts.prompt), wanted, rtol=1e-10)
+    np.testing.assert_allclose(predict(best, prompts.prompt), wanted, rtol=ROUNDING)
     lower = population_loss(best, covariance, 6)
     for seed in range(5):
         other = jax.tree.map(lambda a, b: a + 0.1 * b, best, random_layer(seed))

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.solvers_jax import MDP, evaluate_policy, solve
 from sdm.theory.linear_mdp import (
@@ -49,10 +50,10 @@ def test_the_gap_is_the_difference_of_returns_and_below_the_bound(tasks):
     mdp = as_mdp(tasks)
     for_ever = jnp.broadcast_to(policy[:, None], (3, 200, *policy.shape[1:]))
     lost = solve(mdp, horizon=200).value - evaluate_policy(mdp, for_ever)
-    assert played.gap == pytest.approx(float(lost.mean()), rel=1e-9)
+    assert played.gap == pytest.approx(float(lost.mean()), rel=ROUNDING)
     assert 0 < played.gap <= played.bound
     error = (guess - tasks.q) ** 2
-    assert played.risk == pytest.approx(error.mean(), rel=1e-12)
+    assert played.risk == pytest.approx(error.mean(), rel=ROUNDING)
     reached, now = np.zeros((3, 8)), np.full((3, 8), 0.2 / 8)
     moves = (tasks.feature @ tasks.mode)[np.arange(8), guess.argmax(-1)]
     for _ in range(200):  # the states it meets, step by step
@@ -61,7 +62,7 @@ def test_the_gap_is_the_difference_of_returns_and_below_the_bound(tasks):
         (reached * np.take_along_axis(error, a[..., None], -1)[..., 0]).sum(-1).mean()
         for a in (tasks.q.argmax(-1), guess.argmax(-1))
     )
-    assert played.calibration * played.risk == pytest.approx(chosen, rel=1e-9)
+    assert played.calibration * played.risk == pytest.approx(chosen, rel=ROUNDING)
     assert played.bound_uncalibrated * np.sqrt(played.calibration) == pytest.approx(
         played.bound
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from enumeration import value_over_all_paths
 from random_models import random_mdp, rows
+from tolerances import ROUNDING
 
 from sdm.solvers_jax import EnergyFamily, evaluate_policy, solve
 from sdm.solvers_jax.policies import deterministic
@@ -28,7 +29,7 @@ def test_the_optimal_policy_is_worth_the_optimal_value():
     mdp = EnergyFamily().sample(jax.random.key(0), 20)
     solution = solve(mdp, horizon=10)
     value = evaluate_policy(mdp, deterministic(solution.policy, 3).probabilities)
-    np.testing.assert_allclose(value, solution.value, rtol=1e-12)
+    np.testing.assert_allclose(value, solution.value, rtol=ROUNDING)
 
 
 def test_no_random_policy_is_worth_more_than_the_optimum():

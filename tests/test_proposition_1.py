@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.proposition_1 import Grid, claims, least_over_scale, validate
@@ -49,7 +50,7 @@ def test_for_isotropic_features_the_policy_does_not_know_the_training(cells):
     for support in (5, 40):
         one, other = (c for c in cells if c.kappa == 1.0 and c.support == support)
         assert one.gap == other.gap and one.risk_exact != other.risk_exact
-        assert one.bound_scaled == pytest.approx(other.bound_scaled, rel=1e-9)
+        assert one.bound_scaled == pytest.approx(other.bound_scaled, rel=ROUNDING)
 
 
 def test_the_scaled_bound_is_least_over_all_multiples():
@@ -126,7 +127,7 @@ def test_a_task_is_simulated_as_it_is_defined():
     assert wanted.keys() == set(found._fields)
     for name, value in wanted.items():
         ours = getattr(found, name)[0, 0, ..., 0]
-        np.testing.assert_allclose(ours, value, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(ours, value, rtol=ROUNDING, err_msg=name)
 
 
 def test_a_cell_is_made_of_what_its_tasks_did():
@@ -137,11 +138,13 @@ def test_a_cell_is_made_of_what_its_tasks_did():
     best, taken = tasks.square_best.mean(), tasks.square_taken.mean()
     assert best != taken
     chosen = max(best, taken)
-    assert cell.calibration * cell.risk_exact == pytest.approx(chosen, rel=1e-12)
-    assert cell.eps_hat_chosen**2 == pytest.approx((best + taken) / 2, rel=1e-12)
-    assert cell.gap_se == pytest.approx(tasks.gap.std(ddof=1) / np.sqrt(40), rel=1e-12)
+    assert cell.calibration * cell.risk_exact == pytest.approx(chosen, rel=ROUNDING)
+    assert cell.eps_hat_chosen**2 == pytest.approx((best + taken) / 2, rel=ROUNDING)
+    assert cell.gap_se == pytest.approx(
+        tasks.gap.std(ddof=1) / np.sqrt(40), rel=ROUNDING
+    )
     error = tasks.square.std(ddof=1) / np.sqrt(40)
-    assert cell.risk_se == pytest.approx(error, rel=1e-12)
+    assert cell.risk_se == pytest.approx(error, rel=ROUNDING)
     sizes = sample_sizes(20.0, covariance, horizon=4)
     found = achieved(sizes, covariance, horizon=4, tasks=30)
     b = estimator(covariance, sizes.train)[None, None]
@@ -150,7 +153,7 @@ def test_a_cell_is_made_of_what_its_tasks_did():
     )
     risk = exact_risk(b[0, 0], covariance, sizes.support)
     larger = max(again.square_best.mean(), again.square_taken.mean())
-    assert found.calibration == pytest.approx(larger / risk, rel=1e-12)
+    assert found.calibration == pytest.approx(larger / risk, rel=ROUNDING)
 
 
 def test_a_task_does_not_depend_on_how_many_there_are():
@@ -159,7 +162,7 @@ def test_a_task_does_not_depend_on_how_many_there_are():
         simulate(jax.random.key(1), np.eye(3), b, (6,), tasks=n, horizon=2)
         for n in (5, 9)
     )
-    np.testing.assert_allclose(few.gap[..., :5], many.gap[..., :5], rtol=1e-12)
+    np.testing.assert_allclose(few.gap[..., :5], many.gap[..., :5], rtol=ROUNDING)
 
 
 def test_the_perfect_estimate_loses_nothing():

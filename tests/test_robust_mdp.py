@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import random_apomdp
+from tolerances import ROUNDING
 
 from sdm.solvers_jax import EnergyFamily, RobustMDP, solve
 
@@ -57,7 +58,7 @@ def test_energy_has_a_closed_form(alpha):
     mixed = jnp.concatenate([charge[:, :2], work[:, 2:]], axis=1)
     plain = type(tasks)(mixed, tasks.reward[0], tasks.initial[0], tasks.discount)
     np.testing.assert_allclose(
-        solve(model, horizon=10).q, solve(plain, horizon=10).q, rtol=1e-12
+        solve(model, horizon=10).q, solve(plain, horizon=10).q, rtol=ROUNDING
     )
 
 
@@ -66,7 +67,7 @@ def test_one_model_is_an_mdp():
     mdp = family.mdp(jnp.asarray([0.3, 0.7]))
     one = RobustMDP(mdp.transition[:, None], mdp.reward, mdp.initial, 0.3, mdp.discount)
     np.testing.assert_allclose(
-        solve(one, horizon=9).q, solve(mdp, horizon=9).q, rtol=1e-13
+        solve(one, horizon=9).q, solve(mdp, horizon=9).q, rtol=ROUNDING
     )
 
 
@@ -82,7 +83,7 @@ def test_a_batch_is_the_stack_of_its_tasks():
     )
     found = solve(whole, horizon=5)
     for i, task in enumerate(tasks):
-        np.testing.assert_allclose(found.q[i], solve(task, horizon=5).q, rtol=1e-13)
+        np.testing.assert_allclose(found.q[i], solve(task, horizon=5).q, rtol=ROUNDING)
 
 
 def test_pessimism_is_worth_less():

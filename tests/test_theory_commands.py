@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 from typer.testing import CliRunner
 
 from sdm.cli import app
@@ -66,7 +67,7 @@ def test_flow_reports_gamma_for_each_condition(tmp_path):
     assert result.exit_code == 0, result.output
     for flow in json.loads(result.stdout)["flows"]:
         assert flow["gamma_relative_error"] < 1e-3
-        assert flow["loss"] == pytest.approx(flow["loss_at_minimum"], rel=1e-9)
+        assert flow["loss"] == pytest.approx(flow["loss_at_minimum"], rel=ROUNDING)
     assert (tmp_path / "f" / "flow.png").is_file()
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from tolerances import ROUNDING
 
 from sdm.theory.covariances import log_spaced_eigenvalues
 from sdm.theory.covariate_shift import estimator_of_random_covariances, rotated
@@ -33,7 +34,7 @@ def test_the_exact_risk_is_the_formula_as_printed(kappa, support, train):
     covariance = rotated(np.diag(log_spaced_eigenvalues(4, kappa)), 0.7)
     b = estimator(covariance, train)
     wanted = as_printed(covariance, support, train)
-    assert exact_risk(b, covariance, support) == pytest.approx(wanted, rel=1e-10)
+    assert exact_risk(b, covariance, support) == pytest.approx(wanted, rel=ROUNDING)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.5])
@@ -73,7 +74,7 @@ def test_the_scaled_risk_is_least_over_all_multiples():
     covariance = np.diag(log_spaced_eigenvalues(4, 20.0))
     b = estimator(covariance, 6)
     best, least = best_scale(b, covariance, 9), scaled_risk(b, covariance, 9)
-    assert exact_risk(best * b, covariance, 9) == pytest.approx(least, rel=1e-12)
+    assert exact_risk(best * b, covariance, 9) == pytest.approx(least, rel=ROUNDING)
     for c in (0.5, 0.9, 1.0, 1.1, 2.0):
         assert exact_risk(c * best * b, covariance, 9) >= least * (1 - 1e-12)
 
@@ -82,7 +83,7 @@ def test_the_scaled_risk_is_least_over_all_multiples():
 def test_for_isotropic_features_the_scaled_risk_does_not_know_the_training(train):
     for dim in (1, 3, 10):
         found = scaled_risk(estimator(np.eye(dim), train), np.eye(dim), 12)
-        assert found == pytest.approx(dim * (dim + 1) / (12 + dim + 1), rel=1e-10)
+        assert found == pytest.approx(dim * (dim + 1) / (12 + dim + 1), rel=ROUNDING)
 
 
 def test_noise_in_training_makes_the_layer_cautious_and_never_hurts_at_its_own_length():
@@ -102,7 +103,7 @@ def test_one_estimator_for_random_covariances_never_becomes_exact():
     b = estimator_of_random_covariances(several, np.inf, weights=weights)
     moments = [weights @ scales**k for k in (1, 2, 3)]
     wanted = moments[1] / moments[2] * np.linalg.inv(base)
-    np.testing.assert_allclose(b, wanted, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(b, wanted, rtol=ROUNDING, atol=ROUNDING)
     limit = sum(
         w * exact_risk(b, lam, np.inf) for w, lam in zip(weights, several, strict=True)
     )
