@@ -1,18 +1,22 @@
 """From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
 
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdm.llm.bases import load_base, load_tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from sdm.llm.bases import CausalModel, load_base, load_tokenizer
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import MERGED, load_run
-from sdm.llm.scoring import CachedRows, Rows, Tokens
-from sdm.llm.serialize import schema_for
+from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
+from sdm.llm.serialize import Episode, Schema, render_prompt, schema_for
 from sdm.llm.test_bed import EvaluationConfig, TestBed
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
@@ -63,6 +67,46 @@ def check_backend(name: str, backend: str | None) -> None:
         )
 
 
+@dataclass(frozen=True)
+class PolicyMaker:
+    """Makes a language model's policy for a group of test tasks.
+
+    Attributes:
+        begin: makes the rows in which it scores texts that go on from the given ones.
+        tokenizer: the model's tokeniser.
+        schema: how episodes are written.
+        support: the demonstrations of each task.
+        actions: number of actions to choose from.
+        rows: episodes that fit the memory together.
+
+    """
+
+    begin: Callable[[Sequence[Tokens]], Rows]
+    tokenizer: PreTrainedTokenizerBase
+    schema: Schema
+    support: Sequence[Sequence[Episode]]
+    actions: int
+    rows: int
+
+    def __call__(self, group: slice) -> LanguageModelPolicy:
+        """Its policy for these tasks."""
+        return LanguageModelPolicy(
+            self.begin, self.tokenizer, self.schema, self.support[group], self.actions
+        )
+
+
+def _longest(
+    tokenizer: PreTrainedTokenizerBase,
+    schema: Schema,
+    support: Sequence[Sequence[Episode]],
+    horizon: int,
+) -> int:
+    """Tokens of the demonstrations of a task and of an episode as long as one."""
+    unseen = Episode((0,) * horizon, (0,) * horizon, (-0.05,) * horizon)
+    texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
+    return max(map(len, encode(tokenizer, texts)))
+
+
 def language_model_policy(
     name: str,
     bed: TestBed,
@@ -70,7 +114,7 @@ def language_model_policy(
     schema: str | None = None,
     quantize: str | None = None,
     backend: str | None = None,
-) -> Callable[[slice], LanguageModelPolicy]:
+) -> PolicyMaker:
     """Load a model and return what makes its policy for a group of test tasks.
 
     Args:
@@ -86,6 +130,7 @@ def language_model_policy(
         StorageError: if a run folder cannot be read.
 
     """
+    model: CausalModel | None = None
     begin: Callable[[Sequence[Tokens]], Rows]
     check_backend(name, backend)
     if backend == "vllm":
@@ -97,13 +142,12 @@ def language_model_policy(
     elif name.startswith("icl:"):
         base = name.removeprefix("icl:")
         model, tokenizer = load_base(base, quantize=quantize)
-        begin, wording = (
-            partial(CachedRows, model.eval()),
-            schema or default_schema(base),
-        )
+        begin = partial(CachedRows, model.eval())
+        wording = schema or default_schema(base)
     else:
         run = load_run(Path(name))
-        begin, tokenizer = partial(CachedRows, run.model), run.tokenizer
+        model, tokenizer = run.model, run.tokenizer
+        begin = partial(CachedRows, model)
         wording = run.config["schema"]
         about = {
             "setting": run.setting,
@@ -124,10 +168,8 @@ def language_model_policy(
     support, family = episodes_of(bed.support), bed.config.family
     written = schema_for(wording, family.grid)
     check_tokenizer(tokenizer, written, family.actions)
-
-    def make(group: slice) -> LanguageModelPolicy:
-        return LanguageModelPolicy(
-            begin, tokenizer, written, support[group], family.actions
-        )
-
-    return make
+    rows = sys.maxsize  # vLLM keeps no more than fits
+    if model is not None:
+        longest = _longest(tokenizer, written, support, bed.config.horizon)
+        rows = rows_that_fit(model, longest)
+    return PolicyMaker(begin, tokenizer, written, support, family.actions, rows)

@@ -6,6 +6,7 @@ PyTorch is imported only where a language model takes part.
 import dataclasses
 import gc
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from sdm.solvers_jax.policies import Policy
 from sdm.solvers_jax.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
 
-# Tasks whose episodes a language model plays together: bounds the key-value cache.
+# Episodes that are played together, at most: a processor has enough to do with those.
 ROWS_TOGETHER = 1024
 Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
 
@@ -110,6 +111,7 @@ def evaluate_stepwise(
     bed: TestBed,
     make_policy: Callable[[slice], Policy],
     *,
+    rows: int = sys.maxsize,
     kept: Path | None = None,
     progress: Progress = lambda done, tasks: None,
 ) -> PolicyResult:
@@ -119,15 +121,18 @@ def evaluate_stepwise(
         name: what to call it in the result.
         bed: the test.
         make_policy: makes the policy for a group of tasks.
+        rows: episodes that the policy can play together, if it can play those of one
+            task.
         kept: beginning of the names of the files where played groups are kept, and
             found by a run that goes on; None to keep nothing.
         progress: called with the number of tasks done and of all tasks.
 
     """
     config = bed.config
-    together = max(1, ROWS_TOGETHER // config.trajectories)
-    parts = []
-    for first in range(0, config.tasks, together):
+    together = max(1, min(rows, ROWS_TOGETHER) // config.trajectories)
+    parts: list[dict[str, np.ndarray]] = []
+    first = 0
+    while first < config.tasks:
         group = slice(first, min(first + together, config.tasks))
         file = None if kept is None else kept.with_name(f"{kept.name}-{first}.npz")
         if file is None or not file.is_file():
@@ -138,7 +143,8 @@ def evaluate_stepwise(
             with np.load(file) as arrays:
                 part = dict(arrays)
         parts.append(part)
-        progress(group.stop, config.tasks)
+        first += len(part["action"])  # what was kept may have been played elsewhere
+        progress(first, config.tasks)
     whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     played = Trajectory(
         *(jnp.asarray(whole[f]) for f in Trajectory.__dataclass_fields__)
@@ -268,6 +274,7 @@ def evaluate(
             name,
             bed,
             make,
+            rows=make.rows,
             kept=None if kept is None else kept / str(i),
             progress=partial(progress, f"playing {name}"),
         )

@@ -9,8 +9,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.memory import memory_explained
 from sdm.llm.processes import folder_of_all, join_processes
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
@@ -168,7 +168,7 @@ def finetune(
             )
         if tensorboard and processes.is_main_process:
             trainer.add_callback(_tensorboard(folder))
-        with _memory_explained():
+        with memory_explained(LESS_AT_ONCE):
             trainer.train(resume_from_checkpoint=checkpoint)
         report = _report(trainer)
         if not processes.is_main_process:
@@ -248,24 +248,11 @@ class UnresumableError(RuntimeError):
     )
 
 
-class OutOfMemoryError(RuntimeError):
-    """A step that does not fit the accelerator's memory."""
-
-    hint = (
-        "raise `--accumulate`, which takes a batch in so many pieces, pass "
-        "`--gradient-checkpointing`, or `--quantize nf4`"
-    )
-
-
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Say what to lower where memory runs out."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"out of memory: {str(error).splitlines()[0]}"
-        ) from error
+# Where a step does not fit the memory.
+LESS_AT_ONCE = (
+    "raise `--accumulate`, which takes a batch in so many pieces, pass "
+    "`--gradient-checkpointing`, or `--quantize nf4`"
+)
 
 
 def share_of_batch(config: FinetuneConfig, processes: int) -> int:

@@ -23,8 +23,17 @@ from jaxtyping import Float
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from sdm.llm.bases import CausalModel, ContextError, check_length
+from sdm.llm.memory import memory_explained, memory_of
 
 Tokens = list[int]
+
+# How much of the memory that the weights leave is for keys and values, which are copied
+# a layer at a time as they grow. A computer has other things to do besides.
+SHARE_OF_GPU, SHARE_OF_COMPUTER = 0.5, 0.25
+PROBE = 8  # tokens that are read to see what a token takes
+FEWER = (
+    "lower `--trajectories`, `--support` or the horizon, or write `--schema compact`"
+)
 
 
 @runtime_checkable
@@ -91,6 +100,7 @@ def shared_length(a: Tokens, b: Tokens) -> int:
 class CachedRows:
     """Rows of tokens fed to a causal language model, and its cache for them."""
 
+    @memory_explained(FEWER)
     def __init__(self, model: CausalModel, prefixes: Sequence[Tokens]) -> None:
         """Encode each prefix; all must be empty, or none."""
         self.model = model
@@ -104,6 +114,7 @@ class CachedRows:
             check_length(model, max(map(len, prefixes)))
             self._feed(prefixes, [0] * len(prefixes))
 
+    @memory_explained(FEWER)
     @torch.no_grad()
     def score(
         self,
@@ -129,6 +140,16 @@ class CachedRows:
             if any(len(tail) > 1 for tail in tails):
                 scores[:, candidate] += self._score_tails(tails)
         return scores.cpu().numpy()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the cache takes."""
+        return sum(
+            x.nbytes
+            for layer in self.cache.layers
+            for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
+            if x is not None
+        )
 
     def _branch(self, parents: Sequence[int]) -> None:
         """Make row i a copy of row `parents[i]`."""
@@ -216,3 +237,16 @@ class CachedRows:
         lengths = torch.tensor([len(tail) - 1 for tail in tails], device=logits.device)
         real = torch.arange(width, device=logits.device) < lengths[:, None]
         return (scores * real).sum(1)
+
+
+def rows_that_fit(model: CausalModel, tokens: int) -> int:
+    """How many texts of so many tokens may grow together; one at least.
+
+    It depends on how much memory there is, not on how much is free, so that the same
+    machine plays the same groups again.
+    """
+    device = model.device
+    share = SHARE_OF_GPU if device.type == "cuda" else SHARE_OF_COMPUTER
+    left = share * (memory_of(device) - model.get_memory_footprint())
+    a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
+    return max(1, int(left / (a_token * tokens)))

@@ -42,12 +42,12 @@ from sdm.llm.bases import (
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.evaluate import check_policy, evaluate
 from sdm.llm.finetune import (
-    OutOfMemoryError,
     _training_arguments,
     finetune,
     last_checkpoint,
     prepare_model,
 )
+from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, read_run
