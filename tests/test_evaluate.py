@@ -20,6 +20,7 @@ from sdm.llm.evaluate import (
 from sdm.llm.paper import caption
 from sdm.llm.results import gap_table, result_row, result_rows, save_gap_figure
 from sdm.llm.runs import LoadedRun
+from sdm.llm.scoring import CachedRows
 from sdm.llm.test_bed import (
     EvaluationConfig,
     make_test_bed,
@@ -238,6 +239,67 @@ def test_played_groups_are_not_played_again(bed, tmp_path, monkeypatch):
     whole = evaluate_baseline("random", bed)
     np.testing.assert_array_equal(result.returns, whole.returns)
     assert result.agreement == whole.agreement
+
+
+def test_groups_that_another_machine_played_are_taken(bed, tmp_path):
+    """Of other sizes, where more or fewer episodes fit the memory."""
+    table, played = baseline("random", bed).policy.probabilities, []
+
+    def policy(group):
+        if len(played) == 2 and group.stop - group.start == 2:
+            raise KeyboardInterrupt
+        played.append((group.start, group.stop))
+        return TabularPolicy(table[group])
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_stepwise("stepped", bed, policy, rows=8, kept=tmp_path / "0")
+    done = []
+    result = evaluate_stepwise(
+        "stepped",
+        bed,
+        policy,
+        rows=23,
+        kept=tmp_path / "0",
+        progress=lambda n, total: done.append((n, total)),
+    )
+    assert played == [(0, 2), (2, 4), (4, 9), (9, 12)]
+    assert done == [(2, 12), (4, 12), (9, 12), (12, 12)]
+    whole = evaluate_baseline("random", bed)
+    np.testing.assert_array_equal(result.returns, whole.returns)
+
+
+@pytest.mark.parametrize("support", [0, 2])
+@pytest.mark.parametrize("schema", ["compact", "paper"])
+def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, support):
+    """As much as is said beforehand, give or take padding, with the same results."""
+    bed = make_test_bed(dataclasses.replace(CONFIG, support=support, tasks=6))
+    (whole,) = evaluate(["icl:tiny"], bed, schema=schema)
+    asked, most = [], 0
+
+    def room_for(model, tokens):
+        asked.append(tokens)
+        return 9  # two tasks of four episodes
+
+    class Weighed(CachedRows):
+        def score(self, *args):
+            nonlocal most
+            found = super().score(*args)
+            most = max(most, self.nbytes)
+            return found
+
+    monkeypatch.setattr("sdm.llm.acting.rows_that_fit", room_for)
+    monkeypatch.setattr("sdm.llm.acting.CachedRows", Weighed)
+    done = []
+    (parted,) = evaluate(
+        ["icl:tiny"], bed, schema=schema, progress=lambda _, n, total: done.append(n)
+    )
+    assert done == [2, 4, 6]
+    np.testing.assert_array_equal(parted.returns, whole.returns)
+    config = load_base("tiny")[0].config
+    heads = config.num_key_value_heads * config.head_dim
+    a_token = 2 * config.num_hidden_layers * heads * 4
+    # The last reward is not read, and rewards take more or fewer characters.
+    assert most == pytest.approx(8 * asked[0] * a_token, rel=0.2)
 
 
 def test_results_become_a_table_and_a_figure(bed, tmp_path):

@@ -15,7 +15,14 @@ from transformers import (
 )
 
 from sdm.llm.bases import ContextError, tiny_tokenizer
-from sdm.llm.scoring import CachedRows, encode, needs_terminator, split_candidates
+from sdm.llm.memory import OutOfMemoryError
+from sdm.llm.scoring import (
+    CachedRows,
+    encode,
+    needs_terminator,
+    rows_that_fit,
+    split_candidates,
+)
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 
 PAPER, COMPACT = SCHEMAS["paper"], SCHEMAS["compact"]
@@ -227,3 +234,34 @@ def test_a_text_longer_than_the_model_reads_is_refused(model):
     rows = CachedRows(model, [[]])
     with pytest.raises(ContextError, match="has 2049 tokens"):
         rows.score([[1] * 2048], [[[1], [2]]], [0])
+
+
+# Keys and values of 2 layers, 2 of 4 heads of a width of 32, in float32.
+BYTES_OF_A_TOKEN = 2 * 2 * 2 * 8 * 4
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.25, 30), (0.1, 12), (1e-9, 1)])
+def test_as_many_rows_grow_together_as_fit_the_memory(model, monkeypatch, share, rows):
+    """For 30 rows of 100 tokens in a quarter of what the weights leave."""
+    room = 4 * 30 * 100 * BYTES_OF_A_TOKEN + model.get_memory_footprint()
+    monkeypatch.setattr("sdm.llm.scoring.memory_of", lambda device: room)
+    monkeypatch.setattr("sdm.llm.scoring.SHARE_OF_COMPUTER", share)
+    assert rows_that_fit(model, 100) == rows
+    held = CachedRows(model, [[5] * 100] * 30)
+    assert held.nbytes == 30 * 100 * BYTES_OF_A_TOKEN
+
+
+def test_acting_that_runs_out_of_memory_says_what_to_lower(model, monkeypatch):
+    rows = CachedRows(model, [[5, 6]])
+
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(model, "forward", full)
+    for act in (
+        lambda: CachedRows(model, [[5]]),
+        lambda: rows.score([[5, 6, 7]], [[[1], [2]]], [0]),
+    ):
+        with pytest.raises(OutOfMemoryError, match="Tried to allocate 9 GiB") as error:
+            act()
+        assert "--trajectories" in error.value.hint
