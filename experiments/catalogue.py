@@ -223,9 +223,12 @@ def _read(path: Path) -> Experiment:
     try:
         grids = tuple(_grid(grid) for grid in options.pop("cells"))
         options["columns"] = tuple(options.pop("columns", ()))
-        return Experiment(name=path.parent.name, grids=grids, **options)
+        found = Experiment(name=path.parent.name, grids=grids, **options)
     except (TypeError, KeyError) as error:
         raise CatalogueError(f"{path}: {error}") from error
+    if found.goal is not None and (found.facet or found.x_scale != "log"):
+        raise CatalogueError(f"{path}: a goal wants one panel and numbers on its axis")
+    return found
 
 
 def _grid(options: Options) -> Grid:

@@ -136,13 +136,13 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
         for x in sorted(along, reverse=True):
             if along[x] > experiment.goal:
                 break
-            least = f"{x:,}"
+            least = f"{x:,}" if x > min(along) else f"{x:,} or fewer"
         parts.append(f"`{policy}` {least}")
     if not parts:
         return ""
     return (
-        f"{experiment.x_title.capitalize()} that it takes to keep within "
-        f"{experiment.goal:g} %, of those run: {'; '.join(parts)}."
+        f"To keep within {experiment.goal:g} %, as estimated, it takes, in "
+        f"{experiment.x_title} and of those run: {'; '.join(parts)}."
     )
 
 

@@ -8,7 +8,7 @@ rewards rounded to two decimals:
     <O_1> 3, <A_1> 1, <R_1> -0.05, <O_2> 4, <A_2> 2, <R_2> 0.44
 
 *compact* (ours): the observation as a number, the action as a letter, no rewards (they
-are a function of the two): `3b4c`. A tenth of the tokens.
+are a function of the two): `3b4c`. A thirteenth of the tokens, or less.
 
 In Darkroom states are written as coordinates, row and column: `<O_1> 3 4` in the
 paper's wording, digits only in the compact one, which there marks a reward, 1 or none,

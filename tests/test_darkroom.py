@@ -207,7 +207,9 @@ def test_posterior_sampling_is_worth_what_its_plans_are():
         table = jax.nn.one_hot(plans.policy[goal], 5, dtype=float)
         tables = jnp.broadcast_to(table, (2, *table.shape))
         own[:, goal] = evaluate_policy(bed.states, tables)
-    np.testing.assert_allclose(made.value, (chance * own).sum(-1), atol=ROUNDING)
+    np.testing.assert_allclose(
+        made.value, (chance * own).sum(-1), rtol=0, atol=ROUNDING
+    )
     played = evaluate_baseline("psrl", bed)
     # 400 returns between 0 and 4 in each task: four standard errors of at most 2 / 20.
     np.testing.assert_allclose(played.returns, made.value, atol=0.4)

@@ -25,7 +25,7 @@ def test_moves_and_rewards_are_those_described():
             wanted = np.zeros(5)
             wanted[min(s + 1, 4) if a < 2 else max(s - 1, 0)] += 0.7
             wanted[s] += 1 - 0.7
-            np.testing.assert_allclose(p[s, a], wanted, atol=ROUNDING)
+            np.testing.assert_allclose(p[s, a], wanted, rtol=0, atol=ROUNDING)
             assert r[s, a] == pytest.approx(-0.1 if a < 2 else s / 4)
     np.testing.assert_allclose(mdp.initial, 0.2, rtol=ROUNDING)
 

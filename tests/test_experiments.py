@@ -763,39 +763,64 @@ def test_seeds_make_one_point_with_an_interval_over_them():
     assert (point.gap, point.low, point.seeds, point.wanted) == (2.0, 1.5, 1, 3)
 
 
-def test_the_tasks_that_it_takes_to_meet_a_goal_are_told():
+def point_at(policy, x, gap):
+    """A point with only what a goal is about."""
+    others = {f.name: None for f in dataclasses.fields(tables.Point)}
+    seen = {"policy": policy, "x": x, "gap": gap, "condition": "T = 10"}
+    test = {"tested": "100 × 30", "seeds": 1, "wanted": 1, "published": False}
+    return tables.Point(**{**others, **seen, **test})
+
+
+GAPS = {
+    "mean-plan": {None: 0.5},
+    "tiny": {5: 4.0, 20: 2.5, 1600: 0.41},
+    "smollm2": {5: 0.9, 80: 2.6, 1600: 0.93},
+    "scratch": {5: 0.5, 1600: 3.0, 3200: None},
+    "longer": {80: 2.4},
+}
+
+
+def test_what_it_takes_to_meet_a_goal_is_told():
     """The least from which on every gap is within it: no lucky one before a worse."""
-    gaps = {
-        "tiny": {5: 1.83, 20: 1.0, 80: 0.41},
-        "smollm2": {5: 0.9, 20: 1.42, 80: 0.93},
-        "smollm2-scratch": {5: 0.5, 20: 2.0},
-    }
-    experiment = experiments()["pretraining"]
-    rows = {
-        row["key"]: row
-        for row in fabricated(
-            experiment,
-            "laptop",
-            gap=lambda cell: gaps.get(cell.policy, {}).get(cell.data.get("tasks"), 9.0),
-        )
-    }
-    found = [
-        (cell, rows[cell.key])
-        for cell in cells(experiment, "laptop")
-        if cell.data.get("tasks") in gaps.get(cell.policy, {"none": 0})
+    experiment = dataclasses.replace(
+        experiments()["pretraining"], goal=2.5, x_title="lessons"
+    )
+    shown = [
+        point_at(p, x, gap) for p, along in GAPS.items() for x, gap in along.items()
     ]
-    told = tables.reached(experiment, tables.points(experiment, found))
-    assert told == (
-        "Training tasks that it takes to keep within 1 %, of those run: "
-        "`tiny` 20; `smollm2` 80; `smollm2-scratch` more than 20."
+    assert tables.reached(experiment, shown) == (
+        "To keep within 2.5 %, as estimated, it takes, in lessons and of those run: "
+        "`tiny` 20; `smollm2` 1,600; `scratch` more than 1,600; `longer` 80 or fewer."
     )
-    section = report.section_of(experiment, "laptop", Path("nowhere"))
-    assert section.reached and section.reached in report.markdown([section])
-    assert "keep within 1 %" in report.html_page([section])
-    assert not tables.reached(experiment, [])
-    assert not tables.reached(
-        experiments()["mdp-tasks"], tables.points(experiment, found)
+    assert tables.reached(experiment, shown[:1]) == ""
+    assert tables.reached(dataclasses.replace(experiment, goal=None), shown) == ""
+    strict = dataclasses.replace(experiment, goal=0.0)
+    assert "`longer` more than 80" in tables.reached(strict, shown)
+
+
+def test_a_goal_is_seen_in_the_figure_and_told_below_it(page, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    marked, unmarked = report.sections(
+        [experiments()["pretraining"], experiments()["mdp-tasks"]], page, "laptop"
     )
+    rules = [
+        layer["data"]["values"]
+        for layer in marked.figure["layer"]
+        if "values" in layer.get("data", {})
+    ]
+    assert rules == [[{"gap": 1.0}]] and not unmarked.reached
+    text, html = report.markdown([marked]), report.html_page([marked])
+    assert marked.reached.startswith("To keep within 1 %")
+    assert text.index("laptop.png") < text.index(marked.reached) < text.index("| ---")
+    assert "<code>smollm2-scratch-4x</code>" in html
+
+
+def test_a_goal_wants_numbers_along_one_axis(tmp_path):
+    config = (catalogue.HERE / "mdp-horizon" / "config.toml").read_text()
+    file = tmp_path / "config.toml"
+    file.write_text("goal = 1.0\n" + config)
+    with pytest.raises(CatalogueError, match="a goal wants one panel and numbers"):
+        catalogue._read(file)
 
 
 @pytest.fixture(scope="module")

@@ -398,8 +398,8 @@ def test_two_processes_learn_what_one_learns(data, base, tmp_path):
     # The same sums in another order, in single precision.
     assert report["train_loss"] == pytest.approx(alone.train_loss, rel=1e-4)
     assert report["eval_loss"] == pytest.approx(alone.eval_loss, rel=1e-3)
-    # AdamW moves a weight by up to the learning rate, 1e-3, whatever its slope: where
-    # that is hardly more than rounding, a step or two may go elsewhere.
+    # A step of AdamW divides a slope by its size: where a slope is hardly more than
+    # rounding, its step, of at most 1e-3, differs by a share of that.
     kept = [load_run(tmp_path / name).model.state_dict() for name in ("alone", "both")]
     for name, weight in kept[0].items():
         torch.testing.assert_close(kept[1][name], weight, rtol=0, atol=2e-4)
@@ -445,8 +445,8 @@ def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
     # The same sums in another order, in single precision.
     assert report["train_loss"] == pytest.approx(alone.train_loss, rel=1e-4)
     assert report["eval_loss"] == pytest.approx(alone.eval_loss, rel=1e-3)
-    # AdamW moves a weight by up to the learning rate, 1e-3, whatever its slope: where
-    # that is hardly more than rounding, a step or two may go elsewhere.
+    # A step of AdamW divides a slope by its size: where a slope is hardly more than
+    # rounding, its step, of at most 1e-3, differs by a share of that.
     kept = [load_run(tmp_path / name).model.state_dict() for name in ("alone", "both")]
     for name, weight in kept[0].items():
         torch.testing.assert_close(kept[1][name], weight, rtol=0, atol=2e-4)
