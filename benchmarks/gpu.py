@@ -2,9 +2,10 @@
 
 Prints Markdown. Training: tokens a second, model FLOP utilisation and peak
 memory of `sdm finetune` on a base with random weights (`--shape llama-2-7b`), with LoRA
-on 4-bit (QLoRA) and on full weights, and where the time of a step goes. Acting: 100
-tasks × 30 episodes × T = 20 with SmolLM2. A random-weight base is trained and merged as
-any other, so everything but what it learns is as it will be.
+on 4-bit (QLoRA) and on full weights, with gradient checkpointing in two pieces a batch,
+as in the recipe, and without it a text at a time, and where the time of a step goes.
+Acting: 100 tasks × 30 episodes × T = 20 with SmolLM2. A random-weight base is trained
+and merged as any other, so everything but what it learns is as it will be.
 
 A token costs 4 floating-point operations a weight (forward, and backward through the
 base, whose own gradients are not computed); attention is counted in addition.
@@ -74,7 +75,14 @@ def flops_per_token(shape: dict[str, int], length: float) -> float:
 
 
 def train(
-    base: Path, data: Path, shape: str, quantize: str | None, batch: int, peak: float
+    base: Path,
+    data: Path,
+    shape: str,
+    quantize: str | None,
+    batch: int,
+    peak: float,
+    *,
+    checkpointing: bool,
 ) -> None:
     """Print the row of one run."""
     ends: list[float] = []
@@ -84,6 +92,8 @@ def train(
         texts_per_task=8,
         epochs=1,
         batch_size=batch,
+        accumulate=2 if checkpointing else batch,
+        gradient_checkpointing=checkpointing,
         quantize="nf4" if quantize else None,
     )
     gc.collect()  # what the last run held in circles
@@ -101,7 +111,8 @@ def train(
     cost = flops_per_token(SHAPES[shape], tokens / batch)
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     print(
-        f"| {quantize or 'bf16'} | {batch} | {tokens / batch:.0f} | {rate:.0f} | "
+        f"| {quantize or 'bf16'} | {'yes' if checkpointing else 'no'} | "
+        f"{batch // config.accumulate} | {tokens / batch:.0f} | {rate:.0f} | "
         f"{100 * rate * cost / peak:.1f} | {memory / 2**30:.1f} |",
         flush=True,
     )
@@ -159,10 +170,22 @@ def main() -> None:
         random_base(options.shape, base)
         made = OracleConfig(EnergyFamily(), options.horizon, options.tasks, 15)
         write_oracle_dataset(made, data)
-        print("| base | texts a step | tokens a text | tokens/s | MFU, % | GiB |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| base | checkpointing | texts at once | tokens a text | tokens/s | "
+            "MFU, % | GiB |"
+        )
+        print("|---|---|---|---|---|---|---|")
         for quantize in ("nf4", None):
-            train(base, data, options.shape, quantize, options.batch, options.peak)
+            for checkpointing in (True, False):
+                train(
+                    base,
+                    data,
+                    options.shape,
+                    quantize,
+                    options.batch,
+                    options.peak,
+                    checkpointing=checkpointing,
+                )
         for quantize in ("nf4", None):
             where_time_goes(base, quantize, 512, options.batch // 2)
     if options.test_tasks:

@@ -72,8 +72,12 @@ def finetune(
         bool, typer.Option(help="Random weights in the base's architecture.")
     ] = False,
     gradient_checkpointing: Annotated[
-        bool, typer.Option(help="Less memory, a third more time.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Less memory, a third more time.",
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run code that comes with the base.")
     ] = False,
@@ -109,7 +113,7 @@ def finetune(
         "lora_alpha": lora_alpha,
         "lora_dropout": lora_dropout,
         "from_scratch": from_scratch or None,
-        "gradient_checkpointing": gradient_checkpointing or None,
+        "gradient_checkpointing": gradient_checkpointing,
         "trust_remote_code": trust_remote_code or None,
     }
     with user_faults():

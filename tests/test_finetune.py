@@ -426,9 +426,11 @@ main()
 def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
     data, base, tmp_path, quantize
 ):
+    """The 4-bit one in two pieces and with checkpointing, as Llama-2-7B is trained."""
     (tmp_path / "sharded.py").write_text(SHARDED_ON_CPU)
     options = {"lora_dropout": 0.0, "batch_size": 4}
     chosen = None if quantize == "none" else quantize
+    less = ["--gradient-checkpointing", "--accumulate=2"] if chosen else []
     alone = finetune(quick(data, base, quantize=chosen, **options), tmp_path / "alone")
     environment = {
         "OMP_NUM_THREADS": "1",
@@ -438,7 +440,7 @@ def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
     }
     report = two_processes(
         [str(tmp_path / "sharded.py")],
-        [f"--data={data}", f"--base={base}", f"--quantize={quantize}"],
+        [f"--data={data}", f"--base={base}", f"--quantize={quantize}", *less],
         tmp_path / "both",
         environment,
     )
@@ -789,7 +791,11 @@ def test_the_papers_recipe_is_the_papers():
     config = recipe("data", "meta-llama/Llama-2-7b-hf")
     assert (config.quantize, config.schema, config.loss) == ("nf4", "paper", "all")
     assert (config.epochs, config.lora_dropout, config.warmup) == (3, 0.1, 0.05)
-    assert recipe("data", "meta-llama/Llama-2-7b-hf", quantize="none").quantize is None
+    # Sixteen texts at once, all kept, would take more memory than there are GPUs for.
+    assert config.gradient_checkpointing and config.accumulate == 2
+    options = {"quantize": "none", "gradient_checkpointing": False}
+    other = recipe("data", "meta-llama/Llama-2-7b-hf", **options)
+    assert other.quantize is None and not other.gradient_checkpointing
 
 
 @pytest.mark.parametrize("changes", [{"lora_dropout": 1.0}, {"lora_alpha": 0}])

@@ -1,0 +1,97 @@
+"""What fine-tuning Llama-2-7B takes of a GPU's memory, reckoned on a CPU.
+
+Prints Markdown. A Llama an eighth as wide is prepared as `sdm finetune` does, and what
+its layers keep of a token for the backward pass is weighed, tensor by tensor: that is
+proportional to width and number of layers. Weights, the one layer that checkpointing
+computes again, and logits with their gradients, in float32, are added. What PyTorch
+holds beyond its tensors is not; a GPU's own figure is that of `benchmarks/gpu.py`.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sdm.llm.bases import load_tokenizer, tiny_tokenizer
+from sdm.llm.finetune import prepare_model
+from sdm.llm.recipes import FinetuneConfig, recipe
+from sdm.llm.scoring import encode
+from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
+
+WIDTH, MLP, LAYERS, VOCABULARY = 4096, 11_008, 32, 32_000
+NARROW = 8
+NF4_WEIGHTS = 4.5  # GiB: half a byte each and their scales, embeddings in float32
+TEXTS, LENGTH = 16, 256  # so many that casting weights is lost among them
+LOGITS = 2 + 4 * 4  # bytes: bfloat16, then float32 four times in loss and gradient
+
+
+def kept(layers: int, *, checkpointing: bool) -> float:
+    """Bytes that a narrow model of so many layers keeps of a token."""
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=WIDTH // NARROW,
+        intermediate_size=MLP // NARROW,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        pad_token_id=0,
+    )
+    with tempfile.TemporaryDirectory() as place:
+        LlamaForCausalLM(config).save_pretrained(place)
+        tiny_tokenizer().save_pretrained(place)
+        model, _ = prepare_model(FinetuneConfig("", str(Path(place)), quantize="nf4"))
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, int] = {}
+
+    def weigh(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(0, 64, (TEXTS, LENGTH))
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor),
+    ):
+        loss = model(input_ids=ids, labels=ids).loss  # alive, and what it keeps
+    assert loss.requires_grad
+    return sum(found.values()) / ids.numel()
+
+
+def tokens_of_a_text(horizon: int) -> int:
+    """In the paper's wording, after two demonstrations, by SmolLM2's tokeniser."""
+    episode = Episode((5,) * horizon, (0,) * horizon, (0.56,) * horizon)
+    text = render_prompt(SCHEMAS["paper"], [episode] * 2, episode)
+    return len(encode(load_tokenizer("smollm2"), [text])[0])
+
+
+def main() -> None:
+    """Measure and print."""
+    a_layer = {
+        on: NARROW * (kept(3, checkpointing=on) - kept(1, checkpointing=on)) / 2
+        for on in (False, True)
+    }
+    share = recipe("", "meta-llama/Llama-2-7b-hf")
+    print("| T | tokens a text | texts at once | checkpointing | GiB, about |")
+    print("|---|---|---|---|---|")
+    for horizon in (10, 20, 30):
+        length = tokens_of_a_text(horizon)
+        for texts, on in (
+            (share.batch_size // share.accumulate, True),
+            (share.batch_size // share.accumulate, False),
+            (1, False),
+        ):
+            # A layer that is computed again keeps for a while what it would have kept.
+            a_token = LAYERS * a_layer[on] + on * a_layer[False] + LOGITS * VOCABULARY
+            total = NF4_WEIGHTS + texts * length * a_token / 2**30
+            said = "yes" if on else "no"
+            print(f"| {horizon} | {length:,} | {texts} | {said} | {total:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
