@@ -15,6 +15,7 @@ H100's or H200's: 989e12. On a CPU, `--shape small` shows that the benchmark run
 
 import argparse
 import gc
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -92,7 +93,7 @@ def train(
         texts_per_task=8,
         epochs=1,
         batch_size=batch,
-        accumulate=2 if checkpointing else batch,
+        accumulate=math.gcd(2, batch) if checkpointing else batch,
         gradient_checkpointing=checkpointing,
         quantize="nf4" if quantize else None,
     )

@@ -77,7 +77,7 @@ class PolicyMaker:
         schema: how episodes are written.
         support: the demonstrations of each task.
         actions: number of actions to choose from.
-        rows: episodes that fit the memory together.
+        rows: episodes whose texts fit the memory together.
 
     """
 
@@ -102,7 +102,8 @@ def _longest(
     horizon: int,
 ) -> int:
     """Tokens of the demonstrations of a task and of an episode as long as one."""
-    unseen = Episode((0,) * horizon, (0,) * horizon, (-0.05,) * horizon)
+    reward = -0.05 if schema.grid is None else 1.0  # on a grid, the longest there is
+    unseen = Episode((0,) * horizon, (0,) * horizon, (reward,) * horizon)
     texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
     return max(map(len, encode(tokenizer, texts)))
 

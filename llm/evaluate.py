@@ -8,6 +8,7 @@ import gc
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -121,14 +122,19 @@ def evaluate_stepwise(
         name: what to call it in the result.
         bed: the test.
         make_policy: makes the policy for a group of tasks.
-        rows: episodes that the policy can play together, if it can play those of one
-            task.
+        rows: at most so many episodes are played together, but always all of a task.
         kept: beginning of the names of the files where played groups are kept, and
             found by a run that goes on; None to keep nothing.
         progress: called with the number of tasks done and of all tasks.
 
     """
     config = bed.config
+    if rows < config.trajectories:
+        warnings.warn(
+            f"memory is reckoned to hold {rows} of a task's {config.trajectories} "
+            "episodes: if it runs out, lower `--trajectories`",
+            stacklevel=2,
+        )
     together = max(1, min(rows, ROWS_TOGETHER) // config.trajectories)
     parts: list[dict[str, np.ndarray]] = []
     first = 0

@@ -6,6 +6,9 @@ the training tasks held out and evaluated each epoch, and the loss on all tokens
 are rank 16, LoRA α 32, learning rate 2e-4 and the recipes of the bases below.
 """
 
+import dataclasses
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +159,8 @@ def recipe_of(base: str) -> dict[str, Any]:
 def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConfig:
     """The configuration for a base: its recipe, changed by what is given and not None.
 
+    A recipe's pieces of a batch are fewer where there is not as much to share out.
+
     Raises:
         ValueError: if a number makes no sense.
 
@@ -167,4 +172,8 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     base = stored_name(base)
     if options.get("quantize") == "none":
         options["quantize"] = None
-    return FinetuneConfig(data=data, base=base, seed=seed, **options)
+    config = FinetuneConfig(data=data, base=base, seed=seed, **options)
+    if "accumulate" in chosen:
+        return config
+    share = max(1, config.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+    return dataclasses.replace(config, accumulate=math.gcd(config.accumulate, share))

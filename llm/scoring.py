@@ -32,7 +32,8 @@ Tokens = list[int]
 SHARE_OF_GPU, SHARE_OF_COMPUTER = 0.5, 0.25
 PROBE = 8  # tokens that are read to see what a token takes
 FEWER = (
-    "lower `--trajectories`, `--support` or the horizon, or write `--schema compact`"
+    "lower `--trajectories`, `--support` or the horizon; `--schema compact`, where the "
+    "base was not trained in another, is shorter"
 )
 
 
@@ -244,9 +245,18 @@ def rows_that_fit(model: CausalModel, tokens: int) -> int:
 
     It depends on how much memory there is, not on how much is free, so that the same
     machine plays the same groups again.
+
+    Raises:
+        ValueError: if the model keeps something else than keys and values.
+
     """
     device = model.device
     share = SHARE_OF_GPU if device.type == "cuda" else SHARE_OF_COMPUTER
     left = share * (memory_of(device) - model.get_memory_footprint())
     a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
+    if not a_token:
+        raise ValueError(
+            f"a {model.config.model_type} keeps no keys and values of what it reads: it "
+            "cannot be scored stage by stage"
+        )
     return max(1, int(left / (a_token * tokens)))

@@ -27,7 +27,7 @@ from sdm.llm.test_bed import (
     oracle_actions,
     task_returns,
 )
-from sdm.solvers_jax import EnergyFamily, TabularPolicy
+from sdm.solvers_jax import DarkroomFamily, EnergyFamily, TabularPolicy
 from sdm.solvers_jax.oracle_tasks import sample_tasks
 from sdm.solvers_jax.rollout import rollout, task_keys
 from sdm.solvers_jax.streams import Stream, stream_key
@@ -300,6 +300,21 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
     a_token = 2 * config.num_hidden_layers * heads * 4
     # The last reward is not read, and rewards take more or fewer characters.
     assert most == pytest.approx(8 * asked[0] * a_token, rel=0.2)
+
+
+@pytest.mark.parametrize("schema", ["compact", "paper"])
+def test_a_language_model_acts_in_darkroom_without_demonstrations(schema):
+    config = EvaluationConfig(
+        DarkroomFamily(size=3), 4, 2, 1, setting="darkroom", support=0
+    )
+    (result,) = evaluate(["icl:tiny"], make_test_bed(config), schema=schema)
+    assert 0 < result.invalid_mass < 1
+
+
+def test_episodes_of_a_task_that_may_not_fit_are_pointed_out(bed):
+    table = baseline("random", bed).policy.probabilities
+    with pytest.warns(UserWarning, match="hold 3 of a task's 4 episodes"):
+        evaluate_stepwise("x", bed, lambda group: TabularPolicy(table[group]), rows=3)
 
 
 def test_results_become_a_table_and_a_figure(bed, tmp_path):

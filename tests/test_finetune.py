@@ -791,11 +791,30 @@ def test_the_papers_recipe_is_the_papers():
     config = recipe("data", "meta-llama/Llama-2-7b-hf")
     assert (config.quantize, config.schema, config.loss) == ("nf4", "paper", "all")
     assert (config.epochs, config.lora_dropout, config.warmup) == (3, 0.1, 0.05)
-    # Sixteen texts at once, all kept, would take more memory than there are GPUs for.
+    # Sixteen texts at once, all kept, would not fit the paper's GPU.
     assert config.gradient_checkpointing and config.accumulate == 2
     options = {"quantize": "none", "gradient_checkpointing": False}
     other = recipe("data", "meta-llama/Llama-2-7b-hf", **options)
     assert other.quantize is None and not other.gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("processes", "given", "pieces"),
+    [
+        (1, {}, 2),
+        (8, {}, 2),
+        (16, {}, 1),
+        (1, {"batch_size": 1}, 1),
+        (4, {"batch_size": 12}, 1),
+        (1, {"batch_size": 3, "accumulate": 2}, 2),  # refused where it is shared out
+    ],
+)
+def test_a_recipe_takes_no_more_pieces_than_there_are(
+    monkeypatch, processes, given, pieces
+):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    config = recipe("data", "meta-llama/Llama-2-7b-hf", **given)
+    assert config.accumulate == pieces
 
 
 @pytest.mark.parametrize("changes", [{"lora_dropout": 1.0}, {"lora_alpha": 0}])

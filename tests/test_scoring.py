@@ -265,3 +265,9 @@ def test_acting_that_runs_out_of_memory_says_what_to_lower(model, monkeypatch):
         with pytest.raises(OutOfMemoryError, match="Tried to allocate 9 GiB") as error:
             act()
         assert "--trajectories" in error.value.hint
+
+
+def test_a_model_without_keys_and_values_is_refused(model, monkeypatch):
+    monkeypatch.setattr(CachedRows, "nbytes", 0)
+    with pytest.raises(ValueError, match="a llama keeps no keys and values"):
+        rows_that_fit(model, 100)
