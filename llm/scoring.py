@@ -256,7 +256,7 @@ def rows_that_fit(model: CausalModel, tokens: int) -> int:
     a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
     if not a_token:
         raise ValueError(
-            f"a {model.config.model_type} keeps no keys and values of what it reads: it "
-            "cannot be scored stage by stage"
+            f"a {model.config.model_type} keeps no keys and values of what it reads: "
+            "it cannot be scored stage by stage"
         )
     return max(1, int(left / (a_token * tokens)))
