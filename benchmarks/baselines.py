@@ -12,15 +12,15 @@ import time
 
 import jax
 
-from sdm.baselines.by_name import baseline, names
 from sdm.commands.console import start_jax
-from sdm.llm.test_bed import EvaluationConfig, TestBed, agreement, make_test_bed
-from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.rollout import rollout, task_keys
-from sdm.solvers_jax.streams import Stream, stream_key
+from sdm.data.benchmark import Benchmark, EvaluationConfig, agreement, make_benchmark
+from sdm.policies.by_name import baseline, names
+from sdm.tasks.families import EnergyFamily
+from sdm.tasks.rollout import rollout, task_keys
+from sdm.tasks.streams import Stream, stream_key
 
 
-def seconds_of(name: str, bed: TestBed) -> tuple[float, float, float]:
+def seconds_of(name: str, bed: Benchmark) -> tuple[float, float, float]:
     """Seconds of making a policy, playing it, and comparing it to the oracle."""
     config, times = bed.config, [time.perf_counter()]
     made = baseline(name, bed)
@@ -54,7 +54,7 @@ def main() -> None:
         EnergyFamily(), options.horizon, options.tasks, 30, setting=options.setting
     )
     start = time.perf_counter()
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     print(f"{config.setting}, T = {config.horizon}, {config.tasks} x 30 episodes")
     print(f"test bed, with compilation: {time.perf_counter() - start:.1f} s\n")
     print("| policy | first time, s | making | playing | comparing |")

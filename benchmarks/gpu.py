@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.evaluation.evaluate import evaluate
 from sdm.llm.bases import compute_dtype, device, load_tokenizer, tiny_tokenizer
-from sdm.llm.evaluate import evaluate
 from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.runs import environment
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.solvers_jax import EnergyFamily
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
@@ -147,7 +147,7 @@ def where_time_goes(base: Path, quantize: str | None, length: int, batch: int) -
 
 def act(horizon: int, tasks: int) -> None:
     """Print how long SmolLM2 takes to play a whole test."""
-    bed = make_test_bed(EvaluationConfig(EnergyFamily(), horizon, tasks))
+    bed = make_benchmark(EvaluationConfig(EnergyFamily(), horizon, tasks))
     (result,) = evaluate(["icl:smollm2"], bed)
     print(
         f"| smollm2, compact, {tasks} × 30 × {horizon} | {result.seconds:.1f} | "

@@ -17,6 +17,9 @@ import jax
 import numpy as np
 import torch
 
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.shards import read_shards
 from sdm.llm.acting import language_model_policy
 from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
@@ -24,12 +27,9 @@ from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import environment
 from sdm.llm.scoring import encode, split_candidates
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import episodes_by_task, training_texts
 from sdm.solvers_jax import EnergyFamily
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.rollout import Trajectory, rollout_on_host, task_keys
-from sdm.solvers_jax.shards import read_shards
+from sdm.tasks.rollout import Trajectory, rollout_on_host, task_keys
 
 UNCOUNTED = 2  # steps of warming up
 
@@ -150,7 +150,7 @@ def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
 def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> None:
     """Print decisions a second as we act, and scoring all texts anew."""
     config = EvaluationConfig(EnergyFamily(), horizon, tasks, episodes)
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     policy = language_model_policy(f"icl:{base}", bed, schema=schema)(slice(None))
     keys = task_keys(jax.random.key(0), tasks)
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.solvers_jax import APOMDP, POMDP, EnergyFamily, solve
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.rollout import task_keys
 
 HORIZON = 10
 

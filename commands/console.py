@@ -70,13 +70,13 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
     jax.config.update("jax_enable_x64", True)
     if every_core:
-        from sdm.solvers_jax.processes import usable_cores
+        from sdm.storage.processes import usable_cores
 
         # Too late where JAX runs already; it then has the devices it began with.
         with suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", usable_cores())
     if several:
-        from sdm.solvers_jax.processes import join_processes
+        from sdm.storage.processes import join_processes
 
         _keep_stdout_for_ourselves()
         join_processes()

@@ -31,9 +31,9 @@ def demo(
     with user_faults(), progress_bars() as progress:
         start_jax()
         start_torch()
+        from sdm.evaluation.tables import gap_table
+        from sdm.experiments.demo import PAPER, QUICK, DemoConfig, run_demo
         from sdm.llm.bases import smollm2_folder
-        from sdm.llm.demo import PAPER, QUICK, DemoConfig, run_demo
-        from sdm.llm.results import gap_table
 
         smollm2_folder()  # fail now, not after the training, if it cannot be had
         config = dataclasses.replace(QUICK if quick else DemoConfig(), seed=seed)

@@ -47,8 +47,8 @@ from sdm.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from sdm.llm.evaluate import PolicyResult
-    from sdm.llm.test_bed import EvaluationConfig
+    from sdm.data.benchmark import EvaluationConfig
+    from sdm.evaluation.evaluate import PolicyResult
 
 
 def evaluate(
@@ -149,15 +149,15 @@ def evaluate(
             for each in settings
         }
         start_jax(every_core=not {"pomdp", "apomdp"}.isdisjoint(settings))
-        from sdm.baselines.by_name import MAKERS
-        from sdm.baselines.learned import is_learned
-        from sdm.llm.evaluate import check_policy, choose_policies, plan_of
-        from sdm.llm.evaluate import evaluate as run
-        from sdm.llm.paper import caption, paper_column, paper_rows
-        from sdm.llm.results import gap_table, result_rows
-        from sdm.llm.test_bed import EvaluationConfig, make_test_bed
-        from sdm.solvers_jax.families import DarkroomFamily, Family
-        from sdm.solvers_jax.storage import file_in_progress, write_atomically
+        from sdm.data.benchmark import EvaluationConfig, make_benchmark
+        from sdm.evaluation.evaluate import check_policy, choose_policies, plan_of
+        from sdm.evaluation.evaluate import evaluate as run
+        from sdm.evaluation.paper import caption, paper_column, paper_rows
+        from sdm.evaluation.tables import gap_table, result_rows
+        from sdm.policies.by_name import MAKERS
+        from sdm.policies.learned import is_learned
+        from sdm.storage.files import file_in_progress, write_atomically
+        from sdm.tasks.families import DarkroomFamily, Family
 
         def test_of(setting: str, family: Family) -> EvaluationConfig:
             prior, held_out = family, 0
@@ -223,7 +223,7 @@ def evaluate(
             for each, test in tests.items():
                 results = run(
                     players[each],
-                    make_test_bed(test),
+                    make_benchmark(test),
                     **wording,
                     kept=None if kept is None else kept / each,
                     progress=bar,

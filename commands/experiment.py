@@ -82,7 +82,7 @@ def list_experiments(
 
 
 def _list_table(report: dict[str, Any]) -> "Table":
-    from sdm.llm.results import FittingTable
+    from sdm.evaluation.tables import FittingTable
 
     title = "Cells that you have done, those published with the code, minutes they took"
     table = FittingTable(spare=("paper", "about"), title=title, title_style="")

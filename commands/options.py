@@ -10,7 +10,7 @@ from sdm.commands.console import fail, say
 if TYPE_CHECKING:
     from typer import Context as Context
 
-    from sdm.solvers_jax.families import Family
+    from sdm.tasks.families import Family
 
 else:
     Context = typer.Context.__base__  # typer hands out no more than its base class
@@ -155,7 +155,7 @@ def task_family(setting: str, *, discount: float | None, **options: Any) -> "Fam
     """The task family that the options describe."""
     if setting not in SETTINGS:
         fail(f"unknown setting `{setting}`", f"settings are: {', '.join(SETTINGS)}")
-    from sdm.solvers_jax.families import family_of
+    from sdm.tasks.families import family_of
 
     given = {} if discount is None else {"discount": discount}
     return family_of(setting, options | given)

@@ -177,13 +177,13 @@ def solve(
         start_jax(every_core=setting in ("pomdp", "apomdp"), several=distributed)
         import jax
 
-        from sdm.solvers_jax.families import DarkroomFamily
-        from sdm.solvers_jax.oracle_data import (
+        from sdm.data.generation import (
             OracleConfig,
             solve_tasks,
             write_oracle_dataset,
         )
-        from sdm.solvers_jax.processes import is_first
+        from sdm.storage.processes import is_first
+        from sdm.tasks.families import DarkroomFamily
 
         goals = 0
         if isinstance(family, DarkroomFamily):
@@ -215,7 +215,7 @@ def solve(
         if not is_first():  # one of several processes reports
             return
         if plot is not None:
-            from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
+            from sdm.data.solved_tasks import sample_tasks, solve_sampled
             from sdm.solvers_jax.plot import save_picture
 
             first = sample_tasks(0, config=config, size=1)
@@ -247,7 +247,7 @@ def _check_plot(path: Path | None, *, overwrite: bool) -> None:
     """Refuse a picture that could not be written, before the work that it shows."""
     if path is not None:
         from sdm.solvers_jax.plot import check_picture
-        from sdm.solvers_jax.storage import check_output_file
+        from sdm.storage.files import check_output_file
 
         check_picture(path)
         check_output_file(path, overwrite=overwrite)

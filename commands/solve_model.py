@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sdm.commands.console import say, start_jax
 
 if TYPE_CHECKING:
-    from sdm.solvers_jax.oracle_tasks import Solution
+    from sdm.data.solved_tasks import Solution
 
 
 def solve_model(
@@ -30,7 +30,7 @@ def solve_model(
 
     from sdm.solvers_jax import MDP, POMDP, RobustMDP, solve
     from sdm.solvers_jax.belief_model import belief_model
-    from sdm.solvers_jax.model_files import (
+    from sdm.tasks.model_files import (
         load_with_names,
         long_horizon,
         truncation_error,

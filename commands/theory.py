@@ -58,7 +58,7 @@ def _run(
     """Do the work; with a folder, leave its figures, tables and report there."""
     if out is None:
         return work()
-    from sdm.solvers_jax.storage import folder_in_progress, write_atomically
+    from sdm.storage.files import folder_in_progress, write_atomically
     from sdm.theory.plots import save
 
     made = {"command": sys.argv[1:], "versions": _versions()}

@@ -17,7 +17,7 @@ from sdm.commands.console import (
 from sdm.commands.options import Json, Overwrite, Resume, Seed
 
 if TYPE_CHECKING:
-    from sdm.baselines.policy_runs import LearnedRun
+    from sdm.policies.policy_runs import LearnedRun
 
 train = typer.Typer(
     no_args_is_help=True, help="Train policies to compare language models with."
@@ -65,8 +65,8 @@ def dpt(
     """
     with user_faults(), progress_bars() as bar:
         start_jax()
-        from sdm.baselines.dpt_samples import DPTConfig
-        from sdm.baselines.dpt_training import train_dpt
+        from sdm.policies.dpt_samples import DPTConfig
+        from sdm.policies.dpt_training import train_dpt
 
         config = DPTConfig(
             data=str(data),
@@ -107,7 +107,7 @@ def cql(
     with user_faults(), progress_bars() as bar:
         start_jax()
         start_d3rlpy()
-        from sdm.baselines.cql import CQLConfig, train_cql
+        from sdm.policies.cql import CQLConfig, train_cql
 
         config = CQLConfig(data=str(data), steps=steps, seed=seed)
         run = train_cql(

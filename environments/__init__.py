@@ -7,7 +7,7 @@ Importing this package registers `sdm/Energy-v0` and `sdm/Model-v0`;
 import gymnasium
 
 from sdm.environments.decision_env import DecisionEnv, EnergyEnv
-from sdm.environments.tabular import from_gymnasium
+from sdm.tasks.gymnasium_tables import from_gymnasium
 
 __all__ = ["DecisionEnv", "EnergyEnv", "from_gymnasium"]
 

@@ -1,7 +1,7 @@
 """A decision model as a Gymnasium environment: one task, one episode at a time.
 
 For learners from elsewhere, which want an environment. To play many episodes of many
-tasks, `sdm.solvers_jax.rollout` is thousands of times faster.
+tasks, `sdm.tasks.rollout` is thousands of times faster.
 """
 
 import os
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from sdm.solvers_jax.belief import true_model
-from sdm.solvers_jax.families import EnergyFamily
-from sdm.solvers_jax.model_files import load_model
-from sdm.solvers_jax.models import (
+from sdm.data.solved_tasks import SETTINGS
+from sdm.tasks.belief import true_model
+from sdm.tasks.families import EnergyFamily
+from sdm.tasks.model_files import load_model
+from sdm.tasks.models import (
     APOMDP,
     MDP,
     POMDP,
@@ -25,8 +26,7 @@ from sdm.solvers_jax.models import (
     check_horizon,
     check_model,
 )
-from sdm.solvers_jax.oracle_tasks import SETTINGS
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.rollout import task_keys
 
 Action = int | np.int64
 

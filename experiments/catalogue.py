@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PUBLISHED = HERE / "published"
 PROFILES = ("smoke", "laptop", "paper")
 SETTINGS = ("mdp", "pomdp", "apomdp", "darkroom")
 WORDS = {
@@ -191,7 +192,7 @@ def profiles() -> dict[str, Options]:
 @cache
 def experiments() -> dict[str, Experiment]:
     """All experiments by name, the paper's in the order of its figures first."""
-    found = [_read(path) for path in sorted(HERE.glob("*/config.toml"))]
+    found = [_read(path) for path in sorted((HERE / "configs").glob("*.toml"))]
     order = sorted(found, key=lambda e: (not e.paper, _figure(e.paper), e.name))
     return {experiment.name: experiment for experiment in order}
 
@@ -223,7 +224,7 @@ def _read(path: Path) -> Experiment:
     try:
         grids = tuple(_grid(grid) for grid in options.pop("cells"))
         options["columns"] = tuple(options.pop("columns", ()))
-        found = Experiment(name=path.parent.name, grids=grids, **options)
+        found = Experiment(name=path.stem, grids=grids, **options)
     except (TypeError, KeyError) as error:
         raise CatalogueError(f"{path}: {error}") from error
     if found.goal is not None and (found.facet or found.x_scale != "log"):
@@ -290,7 +291,7 @@ def _cell(
     seed: int,
 ) -> Options | None:
     """One policy in one test; None if the profile does not train it."""
-    from sdm.baselines.by_name import MAKERS
+    from sdm.policies.by_name import MAKERS
 
     setting = chosen["test"]["setting"]
     learner = _in_setting(sizes["learners"].get(name, {}), setting)

@@ -26,7 +26,7 @@ from sdm.experiments.catalogue import (
 from sdm.experiments.figures import browser_code, gap_figure, png, theory_figure
 from sdm.experiments.rows import Row, found_rows
 from sdm.experiments.tables import Point, plain, points, reached
-from sdm.solvers_jax.storage import temporary_name, write_atomically
+from sdm.storage.files import temporary_name, write_atomically
 
 NOT_RUN = "not run"
 TITLE = "<title>sdm: experiments</title>"

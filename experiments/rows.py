@@ -14,15 +14,15 @@ from typing import Any
 from filelock import FileLock
 
 from sdm.experiments.catalogue import (
-    HERE,
     PROFILES,
+    PUBLISHED,
     CatalogueError,
     Cell,
     Experiment,
     cells,
     experiments,
 )
-from sdm.solvers_jax.storage import write_atomically
+from sdm.storage.files import write_atomically
 
 Row = dict[str, Any]
 # What readers of rows rely on.
@@ -119,7 +119,7 @@ def found_rows(
     Whichever experiment of the profile it was played for: equal keys are equal cells.
     A published row among a user's own says so: it has `published`.
     """
-    published = ({**row, "published": True} for row in known_rows(HERE))
+    published = ({**row, "published": True} for row in known_rows(PUBLISHED))
     known = [*published, *known_rows(results)]
     by_key = {row["key"]: row for row in known if row["profile"] == profile}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

@@ -12,14 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 from filelock import FileLock, Timeout
 
 from sdm.experiments.catalogue import (
-    HERE,
+    PUBLISHED,
     CatalogueError,
     Cell,
     Experiment,
     cells,
     key_of,
 )
-from sdm.experiments.provenance import commit, provenance
 from sdm.experiments.rows import (
     Row,
     add_row,
@@ -28,7 +27,8 @@ from sdm.experiments.rows import (
     read_rows,
     rows_file,
 )
-from sdm.solvers_jax.storage import PLAN
+from sdm.storage.files import PLAN
+from sdm.storage.provenance import commit, provenance
 
 WORK = "work"  # the folder of what cells share
 LEARNING = ("finetune", "dpt", "cql")  # kinds of cells that train a policy
@@ -197,7 +197,7 @@ def run_experiment(
     done = {row["key"]: row for row in read_rows(file)}
     todo = [cell for cell in asked if cell.key not in done]
     commit()  # that of the code in memory: looked up now, and remembered
-    known = [*known_rows(HERE), *known_rows(results)]
+    known = [*known_rows(PUBLISHED), *known_rows(results)]
     left = TimeLeft(todo, known, lambda cell: _is_trained(cell, work))
     outcome = Outcome([done[key] for key in order if key in done])
     watcher.begin(len(asked), len(todo))
@@ -321,10 +321,10 @@ def run_cell(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> R
 
 def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
     """Train a policy if need be, and test it."""
-    from sdm.experiments.workshop import Workshop, evaluation_of, test_bed_of
+    from sdm.evaluation.evaluate import check_policy, evaluate
+    from sdm.evaluation.tables import result_row
+    from sdm.experiments.workshop import Workshop, benchmark_of, evaluation_of
     from sdm.llm.base_names import check_base_name
-    from sdm.llm.evaluate import check_policy, evaluate
-    from sdm.llm.results import result_row
 
     test = evaluation_of(cell)
     if "base" in cell.learn:
@@ -335,7 +335,7 @@ def _play(cell: Cell, work: Path, step: Callable[[str, int, int], None]) -> Row:
     played = f"played-{cell.key}-{key_of({'training': policy.training})}"
     (result,) = evaluate(
         [policy.name],
-        test_bed_of(test),
+        benchmark_of(test),
         kept=work / played if cell.kind in ("finetune", "icl") else None,
         progress=lambda _, done, tasks: step("acting", done, tasks),
         **policy.options,

@@ -12,10 +12,10 @@ from typing import Any
 
 from scipy import stats
 
+from sdm.evaluation.paper import paper_rows
 from sdm.experiments.catalogue import Cell, Experiment
 from sdm.experiments.rows import Row
-from sdm.llm.paper import paper_rows
-from sdm.solvers_jax.families import EnergyFamily
+from sdm.tasks.families import EnergyFamily
 
 # Which of the paper's policies ours are to be compared with, by what they are.
 PAPER_KIND = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}

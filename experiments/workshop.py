@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from sdm.baselines.dpt_samples import DPTConfig
-from sdm.experiments.catalogue import CatalogueError, Cell, key_of
-from sdm.experiments.provenance import provenance
-from sdm.llm.recipes import FinetuneConfig, recipe
-from sdm.llm.test_bed import EvaluationConfig, TestBed, make_test_bed
-from sdm.solvers_jax.families import Family, family_of
-from sdm.solvers_jax.oracle_data import (
+from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
+from sdm.data.generation import (
     OracleConfig,
     describe,
     write_oracle_dataset,
 )
-from sdm.solvers_jax.storage import StorageError, partial_folder, write_atomically
+from sdm.experiments.catalogue import CatalogueError, Cell, key_of
+from sdm.llm.recipes import FinetuneConfig, recipe
+from sdm.policies.dpt_samples import DPTConfig
+from sdm.storage.files import StorageError, partial_folder, write_atomically
+from sdm.storage.provenance import provenance
+from sdm.tasks.families import Family, family_of
 
 Progress = Callable[[str, int, int], None]  # a step's name, done, of how much
 
 if TYPE_CHECKING:
-    from sdm.baselines.cql import CQLConfig  # needs PyTorch
+    from sdm.policies.cql import CQLConfig  # needs PyTorch
 
     Config = FinetuneConfig | DPTConfig | CQLConfig
 else:
@@ -121,7 +121,7 @@ def training_of(cell: Cell, data: str) -> Config:
             return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
         if cell.kind == "dpt":
             return DPTConfig(data, seed=cell.seed, **learn)
-        from sdm.baselines.cql import CQLConfig
+        from sdm.policies.cql import CQLConfig
 
         learn.pop("support")  # it is shown no demonstrations
         return CQLConfig(data, seed=cell.seed, **learn)
@@ -130,9 +130,9 @@ def training_of(cell: Cell, data: str) -> Config:
 
 
 @lru_cache(maxsize=2)
-def test_bed_of(config: EvaluationConfig) -> TestBed:
+def benchmark_of(config: EvaluationConfig) -> Benchmark:
     """The test bed; the last two are remembered, since cells of one test follow."""
-    return make_test_bed(config)
+    return make_benchmark(config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,11 +258,11 @@ class Workshop:
 
             finetune(config, out, progress=progress, **how)
         elif isinstance(config, DPTConfig):
-            from sdm.baselines.dpt_training import train_dpt
+            from sdm.policies.dpt_training import train_dpt
 
             train_dpt(config, out, progress=progress, **how)
         else:
-            from sdm.baselines.cql import train_cql
+            from sdm.policies.cql import train_cql
 
             train_cql(config, out, progress=progress, overwrite=True)
 

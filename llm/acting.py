@@ -11,16 +11,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import MERGED, load_run
 from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
 from sdm.llm.serialize import Episode, Schema, render_prompt, schema_for
-from sdm.llm.test_bed import EvaluationConfig, TestBed
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
-from sdm.solvers_jax.families import DarkroomFamily
+from sdm.tasks.families import DarkroomFamily
 
 
 def default_schema(base: str) -> str:
@@ -110,7 +110,7 @@ def _longest(
 
 def language_model_policy(
     name: str,
-    bed: TestBed,
+    bed: Benchmark,
     *,
     schema: str | None = None,
     quantize: str | None = None,

@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.memory import memory_explained
@@ -46,8 +47,7 @@ from sdm.llm.texts import (
     training_texts,
 )
 from sdm.llm.tokens import check_tokenizer, tokenise
-from sdm.solvers_jax.families import family_of
-from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.tasks.families import family_of
 
 CHECKPOINTS = "checkpoints"
 

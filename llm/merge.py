@@ -6,7 +6,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from sdm.llm.runs import MERGED, load_run
-from sdm.solvers_jax.storage import folder_in_progress, write_atomically
+from sdm.storage.files import folder_in_progress, write_atomically
 
 
 def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:

@@ -16,8 +16,8 @@ from sdm.llm.scoring import (
     split_candidates,
 )
 from sdm.llm.serialize import Episode, Schema, render_prompt
-from sdm.solvers_jax.models import Model
-from sdm.solvers_jax.rollout import Trajectory
+from sdm.tasks.models import Model
+from sdm.tasks.rollout import Trajectory
 
 
 @dataclass

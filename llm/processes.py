@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from sdm.solvers_jax.storage import folder_in_progress, partial_folder
+from sdm.storage.files import folder_in_progress, partial_folder
 
 
 def join_processes() -> PartialState:

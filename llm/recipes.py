@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdm.llm.base_names import stored_name
-from sdm.solvers_jax.models import check_count
+from sdm.tasks.models import check_count
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "schema": ("paper", "compact"),

@@ -33,7 +33,7 @@ from transformers import (
 import sdm
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
-from sdm.solvers_jax.storage import StorageError, write_atomically
+from sdm.storage.files import StorageError, write_atomically
 
 RUN_VERSION = 3
 MERGED = "merged.json"  # what is known of a merged model

@@ -1,25 +1,26 @@
-"""Batched exact dynamic programming in JAX, and oracle datasets made with it."""
+"""Solvers in JAX: from models to solutions, thousands of tasks at once."""
 
+from sdm.data.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.belief import (
+from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.solve import solve
+from sdm.tasks.belief import (
     BeliefFilter,
     BeliefPolicy,
     FilterState,
     belief_filter,
     true_model,
 )
-from sdm.solvers_jax.belief_tree import belief_tree_value
-from sdm.solvers_jax.cassandra import PomdpFile, load_pomdp, read_pomdp, save_pomdp
-from sdm.solvers_jax.families import DarkroomFamily, EnergyFamily
-from sdm.solvers_jax.model_files import load_model, load_npz, save_npz
-from sdm.solvers_jax.models import APOMDP, MDP, POMDP, RobustMDP, check_model
-from sdm.solvers_jax.optimality_gap import OptimalityGap, optimality_gap
-from sdm.solvers_jax.policies import Policy, TabularPolicy
-from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
-from sdm.solvers_jax.rollout import Trajectory, rollout
-from sdm.solvers_jax.solve import solve
+from sdm.tasks.cassandra import PomdpFile, load_pomdp, read_pomdp, save_pomdp
+from sdm.tasks.families.darkroom import DarkroomFamily
+from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.model_files import load_model, load_npz, save_npz
+from sdm.tasks.models import APOMDP, MDP, POMDP, RobustMDP, check_model
+from sdm.tasks.policy import Policy, TabularPolicy
+from sdm.tasks.rollout import Trajectory, rollout
 
 __all__ = [
     "APOMDP",

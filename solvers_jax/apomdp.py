@@ -33,8 +33,8 @@ from sdm.solvers_jax.belief_solution import (
     plans_and_rounds,
     shaped,
 )
-from sdm.solvers_jax.models import APOMDP, batch_shape
 from sdm.solvers_jax.refinement import refine, resolutions
+from sdm.tasks.models import APOMDP, batch_shape
 
 # Of the range of returns: no estimate is smaller. Interpolation errors below it were
 # seen where three resolutions agreed by accident (tests/test_apomdp.py).

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.models import MDP, Scalar, batch_shape
+from sdm.tasks.models import MDP, Scalar, batch_shape
 
 # Transitions worked on together on a CPU, in bytes: near the fastest of those tried in
 # benchmarks/backward_induction.py, and well inside one core's cache.
@@ -181,3 +181,12 @@ def _tasks_last(
         jnp.transpose(policy, (2, 0, 1)),
         jnp.transpose(value, (2, 0, 1)),
     )
+
+
+def optimal_action(
+    solution: MDPSolution, observation: Int[Array, "B N T"]
+) -> Int[Array, "B N T"]:
+    """Return the oracle's action in every state of a batch of trajectories."""
+    stage = jnp.arange(observation.shape[-1])
+    task = jnp.arange(observation.shape[0])[:, None, None]
+    return solution.policy[task, stage, observation]

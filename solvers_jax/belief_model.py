@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.solvers_jax.models import APOMDP, POMDP, Scalar
+from sdm.tasks.models import APOMDP, POMDP, Scalar
 
 
 class BeliefModel(eqx.Module):

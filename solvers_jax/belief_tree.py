@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from sdm.solvers_jax.models import APOMDP, POMDP, check_horizon, check_model
+from sdm.tasks.models import APOMDP, POMDP, check_horizon, check_model
 
 MAX_BELIEFS = 2_000_000
 # Beliefs that agree to so many decimals are one: a Bayes update in double precision

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sdm.solvers_jax.models import MDP
+from sdm.tasks.models import MDP
 
 
 def evaluate_policy(

@@ -26,9 +26,9 @@ from sdm.solvers_jax.belief_solution import (
     shaped,
 )
 from sdm.solvers_jax.incremental_pruning import exact_vectors, pruning_loss
-from sdm.solvers_jax.models import POMDP, batch_shape
 from sdm.solvers_jax.point_based import Plans
 from sdm.solvers_jax.refinement import refine, resolutions
+from sdm.tasks.models import POMDP, batch_shape
 
 COARSEST = 32  # beliefs per stage, besides those a task starts with, in the first round
 

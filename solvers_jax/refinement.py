@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_model import BeliefModel
-from sdm.solvers_jax.models import check_count
 from sdm.solvers_jax.point_based import Bounds, expand, root_values, start
+from sdm.tasks.models import check_count
 
 TASKS_PER_DEVICE = 16  # handed over at once: few, so that little is padded
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from sdm.solvers_jax.backward_induction import MDPSolution
-from sdm.solvers_jax.models import RobustMDP
+from sdm.tasks.models import RobustMDP
 
 
 @partial(jax.jit, static_argnames="horizon")

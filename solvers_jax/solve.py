@@ -4,7 +4,9 @@ from typing import Any, overload
 
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.models import (
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.robust_mdp import robust_backward_induction
+from sdm.tasks.models import (
     APOMDP,
     MDP,
     POMDP,
@@ -12,8 +14,6 @@ from sdm.solvers_jax.models import (
     check_horizon,
     check_model,
 )
-from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
-from sdm.solvers_jax.robust_mdp import robust_backward_induction
 
 
 @overload

@@ -8,8 +8,8 @@ from scipy.special import rel_entr
 from tolerances import ROUNDING
 
 from sdm.solvers_jax import EnergyFamily, check_model
-from sdm.solvers_jax.ambiguity import AmbiguityError, divergence
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.ambiguity import AmbiguityError, divergence
+from sdm.tasks.rollout import task_keys
 
 
 def draw(family, tasks=6, seed=0):

@@ -10,7 +10,7 @@ from tolerances import ROUNDING
 
 from sdm.solvers_jax import APOMDP, EnergyFamily, RobustMDP, solve
 from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.rollout import task_keys
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 # One shape for most tests: one compilation.

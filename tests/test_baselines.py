@@ -10,22 +10,22 @@ from random_models import random_pomdp
 from scipy import integrate
 from tolerances import ROUNDING
 
-from sdm.baselines import bayes_adaptive, posterior_sampling
-from sdm.baselines.bayes_adaptive import bayes_adaptive as plan_adaptively
-from sdm.baselines.bayes_imitation import SLIP, bayes_imitation
-from sdm.baselines.behaviour_cloning import behaviour_cloning
-from sdm.baselines.by_name import baseline, names, table_baseline
-from sdm.baselines.certainty_equivalence import estimate_p, truncated_beta_mean
-from sdm.baselines.posterior import grid, posterior
-from sdm.baselines.posterior_sampling import posterior_sampling as sample_and_plan
-from sdm.baselines.qmdp import mixture, observation_as_state, qmdp, states_seen
-from sdm.llm.evaluate import evaluate_baseline
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.evaluation.evaluate import evaluate_baseline
+from sdm.policies import bayes_adaptive, posterior_sampling
+from sdm.policies.bayes_adaptive import bayes_adaptive as plan_adaptively
+from sdm.policies.bayes_imitation import SLIP, bayes_imitation
+from sdm.policies.behaviour_cloning import behaviour_cloning
+from sdm.policies.by_name import baseline, names, table_baseline
+from sdm.policies.certainty_equivalence import estimate_p, truncated_beta_mean
+from sdm.policies.posterior import grid, posterior
+from sdm.policies.posterior_sampling import posterior_sampling as sample_and_plan
+from sdm.policies.qmdp import mixture, observation_as_state, qmdp, states_seen
 from sdm.solvers_jax import MDP, EnergyFamily, Trajectory, rollout, solve
 from sdm.solvers_jax.backward_induction import backward_induction
-from sdm.solvers_jax.belief import belief_filter, true_model
-from sdm.solvers_jax.policies import TabularPolicy, uniform_random
-from sdm.solvers_jax.rollout import discounted_return, task_keys
+from sdm.tasks.belief import belief_filter, true_model
+from sdm.tasks.policy import TabularPolicy, uniform_random
+from sdm.tasks.rollout import discounted_return, task_keys
 
 SMALL = EnergyFamily(max_energy=2, q=0.7)
 P = jnp.array([0.3, 0.5, 0.8])
@@ -201,7 +201,7 @@ def test_the_adaptive_plan_is_the_best_over_all_histories():
 @pytest.fixture(scope="module")
 def many():
     """Enough tasks from the prior that an average tells one policy from another."""
-    return make_test_bed(EvaluationConfig(EnergyFamily(), 10, 2000, 1))
+    return make_benchmark(EvaluationConfig(EnergyFamily(), 10, 2000, 1))
 
 
 def test_whoever_keeps_learning_loses_least_on_average(many):
@@ -223,7 +223,7 @@ def test_whoever_keeps_learning_loses_least_on_average(many):
 
 def test_a_known_p_leaves_nothing_to_learn():
     family = EnergyFamily(p_min=0.6, p_max=0.6)
-    bed = make_test_bed(EvaluationConfig(family, 6, 4, 3))
+    bed = make_benchmark(EvaluationConfig(family, 6, 4, 3))
     best = np.asarray(baseline("oracle", bed).value)
     for name in ("mean-plan", "ce", "psrl", "bayes-adaptive", "bayes-imitation"):
         np.testing.assert_allclose(baseline(name, bed).value, best, rtol=ROUNDING)
@@ -232,7 +232,7 @@ def test_a_known_p_leaves_nothing_to_learn():
 @pytest.fixture(autouse=True)
 def few_others(monkeypatch):
     """Cloning falls back on fewer tasks than it does elsewhere: they are solved."""
-    monkeypatch.setattr("sdm.baselines.by_name.OTHER_TASKS", 5)
+    monkeypatch.setattr("sdm.policies.by_name.OTHER_TASKS", 5)
 
 
 @pytest.mark.parametrize("setting", ["mdp", "pomdp"])
@@ -240,7 +240,7 @@ def test_exact_values_are_what_episodes_earn_on_average(setting):
     config = EvaluationConfig(
         EnergyFamily(q=0.7, models=2), 4, 5, 3000, support=2, setting=setting
     )
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     valued = 0
     for name in names(setting):
         made = baseline(name, bed)
@@ -324,9 +324,9 @@ def imitate_by_hand(family, support, horizon):
 
 @pytest.mark.parametrize("episodes", [0, 1, 2])
 def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
-    monkeypatch.setattr("sdm.baselines.posterior.POINTS", 12)
+    monkeypatch.setattr("sdm.policies.posterior.POINTS", 12)
     family = EnergyFamily(max_energy=4, p_min=0.1)
-    bed = make_test_bed(EvaluationConfig(family, 5, 12, 1, support=episodes))
+    bed = make_benchmark(EvaluationConfig(family, 5, 12, 1, support=episodes))
     table = bayes_imitation(family, bed.support, horizon=5)
     wanted = imitate_by_hand(family, bed.support, 5)
     np.testing.assert_array_equal(table.probabilities.argmax(-1), wanted)
@@ -337,7 +337,7 @@ def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
 def test_imitation_reads_the_choices_of_an_oracle_only():
     """Of random episodes it is the plan for what the moves say."""
     shown = EvaluationConfig(EnergyFamily(), 8, 50, 1, demonstrations="random")
-    bed = make_test_bed(shown)
+    bed = make_benchmark(shown)
     best = np.asarray(baseline("oracle", bed).value)
     made = np.asarray(baseline("bayes-imitation", bed).value)
     believing = table_baseline(
@@ -350,7 +350,7 @@ def test_imitation_reads_the_choices_of_an_oracle_only():
 
 
 def test_imitation_of_another_horizon_is_refused():
-    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 4, 2, 1))
+    bed = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 1))
     with pytest.raises(ValueError, match="4 stages and the episodes 6"):
         bayes_imitation(EnergyFamily(), bed.support, horizon=6)
 
@@ -358,7 +358,7 @@ def test_imitation_of_another_horizon_is_refused():
 @pytest.mark.parametrize("setting", ["pomdp", "apomdp"])
 def test_hidden_tasks_rank_policies_by_what_they_know(setting):
     family = EnergyFamily(q=0.7, models=3)
-    bed = make_test_bed(EvaluationConfig(family, 6, 40, 40, setting=setting))
+    bed = make_benchmark(EvaluationConfig(family, 6, 40, 40, setting=setting))
     gap = {name: evaluate_baseline(name, bed).gap.mean for name in names(setting)}
     # Standard errors are about 0.005; these orders are apart by several.
     assert gap["qmdp"] < gap["ce"] < gap["psrl"] < gap["always-work"] < gap["random"]

@@ -10,9 +10,9 @@ from random_models import random_apomdp, random_pomdp, tiger
 from tolerances import ROUNDING
 
 from sdm.solvers_jax import EnergyFamily, rollout, solve
-from sdm.solvers_jax.belief import BeliefPolicy, belief_filter, true_model
-from sdm.solvers_jax.policies import constant_action, deterministic
-from sdm.solvers_jax.rollout import discounted_return, task_keys
+from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
+from sdm.tasks.policy import constant_action, deterministic
+from sdm.tasks.rollout import discounted_return, task_keys
 
 ACTIONS, SYMBOLS = (1, 0, 1), (0, 1, 1, 0)
 

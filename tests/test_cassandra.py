@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from random_models import random_pomdp, tiger
 from tolerances import ROUNDING
 
-from sdm.solvers_jax.cassandra import load_pomdp, read_pomdp, save_pomdp
-from sdm.solvers_jax.cassandra_words import PomdpFileError
-from sdm.solvers_jax.models import MDP
+from sdm.tasks.cassandra import load_pomdp, read_pomdp, save_pomdp
+from sdm.tasks.cassandra_words import PomdpFileError
+from sdm.tasks.models import MDP
 
 HEAD = "discount: 0.9\nvalues: reward\nstates: a b\nactions: go stay\nobservations: 2\n"
 ROWS = "T: * identity\nO: * uniform\n"
@@ -170,7 +170,7 @@ def test_an_error_says_where_and_what(read, text, message):
 
 
 def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdm.solvers_jax.cassandra_words.LONGEST_LINE", 1000)
+    monkeypatch.setattr("sdm.tasks.cassandra_words.LONGEST_LINE", 1000)
     path = tmp_path / "model.POMDP"
     path.write_text(HEAD + "T: " + "0 " * 5000)
     with pytest.raises(PomdpFileError, match="line 6: a line longer than 1000"):

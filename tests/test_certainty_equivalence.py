@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from sdm.baselines.certainty_equivalence import (
+from sdm.policies.certainty_equivalence import (
     count_moves,
     estimate_p,
     plan_for,
     truncated_beta_mean,
 )
 from sdm.solvers_jax import EnergyFamily, Trajectory, rollout, solve
-from sdm.solvers_jax.policies import deterministic, uniform_random
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.policy import deterministic, uniform_random
+from sdm.tasks.rollout import task_keys
 
 
 def test_only_moves_that_could_have_changed_the_state_count():

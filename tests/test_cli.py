@@ -10,8 +10,8 @@ from random_models import random_apomdp, tiger
 from typer.testing import CliRunner
 
 from sdm.cli import app, main
+from sdm.data.shards import read_shards
 from sdm.solvers_jax import save_npz, save_pomdp
-from sdm.solvers_jax.shards import read_shards
 
 run = CliRunner().invoke
 
@@ -154,7 +154,7 @@ def test_eval_plays_hidden_tasks_and_keeps_nothing_but_its_file(tmp_path):
 
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     """Killed after its first group, it plays only the others."""
-    import sdm.llm.evaluate as module
+    import sdm.evaluation.evaluate as module
 
     monkeypatch.setattr(module, "ROWS_TOGETHER", 4)  # 2 tasks a group
     options = ["--tasks", "6", "--trajectories", "2", "--horizon", "3", "--json"]
@@ -183,7 +183,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
 def test_an_evaluation_goes_on_only_with_the_run_that_it_began_with(
     data, tmp_path, monkeypatch
 ):
-    import sdm.llm.evaluate as module
+    import sdm.evaluation.evaluate as module
 
     train = ["finetune", "--data", str(data), "--base", "tiny", "--texts-per-task", "1"]
     out = [*train, "--out", str(tmp_path / "run"), "--overwrite", "--seed"]

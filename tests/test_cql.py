@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from sdm.baselines.cql import TARGET_INTERVAL
-from sdm.llm.evaluate import evaluate, evaluate_baseline
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.evaluation.evaluate import evaluate, evaluate_baseline
+from sdm.policies.cql import TARGET_INTERVAL
 from sdm.solvers_jax import EnergyFamily
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of d3rlpy and what it still needs
 
 
 def test_the_network_sees_the_symbol_and_the_share_of_stages_gone():
-    from sdm.baselines.cql import features
+    from sdm.policies.cql import features
 
     given = features(np.array([[0, 2]]), np.array([[0, 3]]), 3, 4)
     np.testing.assert_array_equal(given, [[[1, 0, 0, 0], [0, 0, 1, 0.75]]])
 
 
 def test_it_learns_from_the_pooled_episodes(tmp_path):
-    from sdm.baselines.cql import CQLConfig, train_cql
+    from sdm.policies.cql import CQLConfig, train_cql
 
     # One task only, so that there is one best policy to be learned.
     family = EnergyFamily(p_min=0.9, p_max=0.9, max_energy=2)
@@ -39,7 +39,7 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
     assert np.random.get_state()[1][0] == states[0]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[1])
     assert steps[-1] == (600, 600) and run.arrays["q"].shape == (4, 3, 3)
-    bed = make_test_bed(EvaluationConfig(family, 4, 4, 5))
+    bed = make_benchmark(EvaluationConfig(family, 4, 4, 5))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
     random_gap = evaluate_baseline("random", bed).exact_gap.mean
     assert result.exact_gap.mean < 0.2 * random_gap
@@ -51,7 +51,7 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
 
 
 def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
-    from sdm.baselines.cql import CQLConfig, train_cql
+    from sdm.policies.cql import CQLConfig, train_cql
 
     family = EnergyFamily(max_energy=2, discount=0.5)
     write_oracle_dataset(OracleConfig(family, 3, 2, 4, setting="pomdp"), tmp_path / "d")
@@ -66,7 +66,7 @@ def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
     assert json.loads(lines[-1])["step"] == 1003
     about = json.loads((tmp_path / "run/policy.json").read_text())
     assert {"d3rlpy", "torch", "device"} <= about["environment"].keys()
-    bed = make_test_bed(EvaluationConfig(family, 3, 2, 2, setting="pomdp"))
+    bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, setting="pomdp"))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
     assert result.exact_return_mean is not None
 
@@ -75,7 +75,7 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
     import d3rlpy.algos
     import d3rlpy.dataset
 
-    from sdm.baselines.cql import CQLConfig, train_cql
+    from sdm.policies.cql import CQLConfig, train_cql
 
     family = EnergyFamily(max_energy=2, discount=0.5)
     made = OracleConfig(family, 3, 2, 4, random_trajectories=5)
@@ -110,7 +110,7 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
 def test_values_that_are_not_finite_are_not_kept(tmp_path, monkeypatch):
     from d3rlpy.algos import DiscreteCQL
 
-    from sdm.baselines.cql import CQLConfig, train_cql
+    from sdm.policies.cql import CQLConfig, train_cql
 
     write_oracle_dataset(OracleConfig(EnergyFamily(), 2, 2, 2), tmp_path / "d")
     monkeypatch.setattr(

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from tolerances import ROUNDING
 
-from sdm.baselines import goals
-from sdm.baselines.by_name import baseline, names
-from sdm.llm.evaluate import choose_policies, evaluate_baseline
-from sdm.llm.paper import paper_column, paper_rows
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, solve_tasks, write_oracle_dataset
+from sdm.data.shards import read_manifest, read_shards
+from sdm.data.solved_tasks import sample_tasks
+from sdm.evaluation.evaluate import choose_policies, evaluate_baseline
+from sdm.evaluation.paper import paper_column, paper_rows
+from sdm.policies import goals
+from sdm.policies.by_name import baseline, names
 from sdm.solvers_jax import DarkroomFamily, solve
-from sdm.solvers_jax.models import check_model
-from sdm.solvers_jax.oracle_data import OracleConfig, solve_tasks, write_oracle_dataset
-from sdm.solvers_jax.oracle_tasks import sample_tasks
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.rollout import Trajectory
-from sdm.solvers_jax.shards import read_manifest, read_shards
+from sdm.tasks.models import check_model
+from sdm.tasks.rollout import Trajectory
 
 SMALL = DarkroomFamily(size=3)
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
@@ -81,7 +81,7 @@ def test_tests_never_meet_a_goal_that_was_trained_on_whatever_their_seeds():
     family = DarkroomFamily()
     config = OracleConfig(family, 5, 80, 1, seed=3, setting="darkroom")
     trained = sample_tasks(0, config=config, size=80).goal
-    bed = make_test_bed(EvaluationConfig(family, 5, 20, 1, seed=4, setting="darkroom"))
+    bed = make_benchmark(EvaluationConfig(family, 5, 20, 1, seed=4, setting="darkroom"))
     assert not set(trained.tolist()) & set(bed.tasks.goal.tolist())
 
 
@@ -168,7 +168,7 @@ def test_demonstrations_leave_the_goals_that_explain_them(pays, demonstrations):
     config = EvaluationConfig(
         family, 7, 3, 1, setting="darkroom", demonstrations=demonstrations
     )
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     found = np.asarray(goals.posterior(family, bed.support))
     for task in range(3):
         shown = jax.tree.map(lambda x, task=task: np.asarray(x[task]), bed.support)
@@ -180,7 +180,7 @@ def test_demonstrations_leave_the_goals_that_explain_them(pays, demonstrations):
 
 def test_policies_without_learning_against_the_oracle():
     config = EvaluationConfig(DarkroomFamily(size=5), 20, 4, 5, setting="darkroom")
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     results = {name: evaluate_baseline(name, bed) for name in names("darkroom")}
     assert set(results) == {"oracle", "random", "mean-plan", "bc", "ce", "psrl", "qmdp"}
     # The goal is in the demonstrations, and copying them is optimal: the start is one.
@@ -197,7 +197,7 @@ def test_posterior_sampling_is_worth_what_its_plans_are():
     config = EvaluationConfig(
         DarkroomFamily(size=3), 4, 2, 400, setting="darkroom", demonstrations="random"
     )
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     made = baseline("psrl", bed)
     chance = np.asarray(made.policy.posterior.weight)
     assert chance.max(-1).min() < 1  # something is left to draw

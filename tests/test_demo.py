@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from sdm.llm.demo import QUICK, DemoConfig
+from sdm.experiments.demo import QUICK, DemoConfig
 
 
 def test_the_quick_demo_runs_and_its_table_makes_sense(tmp_path):

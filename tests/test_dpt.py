@@ -14,7 +14,12 @@ import numpy as np
 import pytest
 from tolerances import SINGLE
 
-from sdm.baselines.dpt import (
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.shards import read_manifest, read_shards
+from sdm.data.solved_tasks import sample_tasks, solve_sampled
+from sdm.evaluation.evaluate import check_policy, evaluate, evaluate_baseline
+from sdm.policies.dpt import (
     DPT,
     DPTShape,
     HistoryPolicy,
@@ -24,31 +29,26 @@ from sdm.baselines.dpt import (
     tokens_of,
     transitions_of,
 )
-from sdm.baselines.dpt_samples import (
+from sdm.policies.dpt_samples import (
     DPTConfig,
     make_pool,
     random_transitions,
     sample,
     shape_for,
 )
-from sdm.baselines.dpt_training import (
+from sdm.policies.dpt_training import (
     Learner,
     loss_of,
     restore,
     save_state,
     train_dpt,
 )
-from sdm.baselines.learned import learned
-from sdm.llm.evaluate import check_policy, evaluate, evaluate_baseline
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
+from sdm.policies.learned import learned
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.backward_induction import backward_induction
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.oracle_tasks import sample_tasks, solve_sampled
-from sdm.solvers_jax.rollout import rollout, rollout_on_host, task_keys
-from sdm.solvers_jax.shards import read_manifest, read_shards
-from sdm.solvers_jax.storage import StorageError
-from sdm.solvers_jax.streams import Stream, stream_key
+from sdm.storage.files import StorageError
+from sdm.tasks.rollout import rollout, rollout_on_host, task_keys
+from sdm.tasks.streams import Stream, stream_key
 
 SHAPE = DPTShape(symbols=3, actions=2, stages=4, length=6, layers=2, width=8, heads=2)
 FAMILY = EnergyFamily(max_energy=3)
@@ -323,7 +323,7 @@ def test_the_loss_is_the_mean_over_prefixes_by_hand(data):
 def test_it_learns_to_act_on_demonstrations(tmp_path):
     data = write(tmp_path / "data", EnergyFamily(), horizon=6, tasks=200, episodes=5)
     train_dpt(DPTConfig(str(data), steps=500, batch_size=32), tmp_path / "run")
-    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 6, 30, 5))
+    bed = make_benchmark(EvaluationConfig(EnergyFamily(), 6, 30, 5))
     name = f"dpt:{tmp_path / 'run'}"
     check_policy(name, bed.config)
     (result,) = evaluate([name], bed)
@@ -348,7 +348,7 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
 
 
 def test_the_table_is_what_the_network_says_of_every_state():
-    bed = make_test_bed(EvaluationConfig(FAMILY, 3, 2, 1))
+    bed = make_benchmark(EvaluationConfig(FAMILY, 3, 2, 1))
     shape = DPTShape(4, 3, 3, 6)
     params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
     # Larger weights than those that training begins with, so that answers differ.
@@ -370,7 +370,7 @@ def test_the_table_is_what_the_network_says_of_every_state():
 def test_a_policy_of_hidden_tasks_reads_its_own_episode():
     family = EnergyFamily(max_energy=3, q=0.8)
     config = EvaluationConfig(family, 3, 2, 3, setting="pomdp")
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     shape = DPTShape(4, 3, 3, 9)
     params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
     params = jax.tree.map(lambda x: 20 * x, params)
@@ -415,7 +415,7 @@ def test_hidden_tasks_and_darkroom_are_learned_from_too(tmp_path):
         write(folder, family, horizon=3, setting=setting, tasks=5)
         config = DPTConfig(str(folder), contexts=contexts, steps=2, batch_size=4)
         train_dpt(config, run)
-        bed = make_test_bed(EvaluationConfig(family, 3, 2, 2, setting=setting))
+        bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, setting=setting))
         made = learned(f"dpt:{run}", bed)
         assert (made.value is None) == (setting == "apomdp")
         evaluate([f"dpt:{run}"], bed)
@@ -429,7 +429,7 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
     code = (
         "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
         "from pathlib import Path\n"
-        "from sdm.baselines import dpt_training as d\n"
+        "from sdm.policies import dpt_training as d\n"
         "d.SECONDS_BETWEEN = 0\n"
         f"config = d.DPTConfig({str(data)!r}, steps=400, batch_size=8)\n"
         "def slow(step, steps):\n"
@@ -538,7 +538,7 @@ def test_trainings_that_make_no_sense_are_refused(tmp_path, changes, words):
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
     data = write(tmp_path / "data")
     monkeypatch.setattr(
-        "sdm.baselines.dpt_training.loss_of",
+        "sdm.policies.dpt_training.loss_of",
         lambda params, shape, batch: jnp.sum(jax.tree.leaves(params)[0]) * jnp.nan,
     )
     with pytest.raises(FloatingPointError, match="lower the learning rate"):

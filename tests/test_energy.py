@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tolerances import ROUNDING
 
-from sdm.baselines.certainty_equivalence import plan_for
+from sdm.policies.certainty_equivalence import plan_for
 from sdm.solvers_jax import (
     EnergyFamily,
     check_model,
@@ -14,7 +14,7 @@ from sdm.solvers_jax import (
     optimality_gap,
     solve,
 )
-from sdm.solvers_jax.policies import constant_action, uniform_random
+from sdm.tasks.policy import constant_action, uniform_random
 
 
 def test_moves_and_rewards_are_those_described():

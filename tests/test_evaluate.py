@@ -8,36 +8,36 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sdm.baselines.by_name import baseline, names
-from sdm.llm.acting import language_model_policy
-from sdm.llm.bases import load_base
-from sdm.llm.evaluate import (
+from sdm.data.benchmark import (
+    EvaluationConfig,
+    make_benchmark,
+    oracle_actions,
+    task_returns,
+)
+from sdm.data.solved_tasks import sample_tasks
+from sdm.evaluation.evaluate import (
     check_policy,
     evaluate,
     evaluate_baseline,
     evaluate_stepwise,
 )
-from sdm.llm.paper import caption
-from sdm.llm.results import gap_table, result_row, result_rows, save_gap_figure
+from sdm.evaluation.paper import caption
+from sdm.evaluation.tables import gap_table, result_row, result_rows, save_gap_figure
+from sdm.llm.acting import language_model_policy
+from sdm.llm.bases import load_base
 from sdm.llm.runs import LoadedRun
 from sdm.llm.scoring import CachedRows
-from sdm.llm.test_bed import (
-    EvaluationConfig,
-    make_test_bed,
-    oracle_actions,
-    task_returns,
-)
+from sdm.policies.by_name import baseline, names
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily, TabularPolicy
-from sdm.solvers_jax.oracle_tasks import sample_tasks
-from sdm.solvers_jax.rollout import rollout, task_keys
-from sdm.solvers_jax.streams import Stream, stream_key
+from sdm.tasks.rollout import rollout, task_keys
+from sdm.tasks.streams import Stream, stream_key
 
 CONFIG = EvaluationConfig(EnergyFamily(), horizon=6, tasks=12, trajectories=4, seed=3)
 
 
 @pytest.fixture(scope="module")
 def bed():
-    return make_test_bed(CONFIG)
+    return make_benchmark(CONFIG)
 
 
 def test_the_oracle_has_no_gap(bed):
@@ -50,7 +50,7 @@ def test_the_oracle_has_no_gap(bed):
 def test_what_is_tested_and_shown_was_never_trained_on(setting):
     family = EnergyFamily(models=3) if setting == "apomdp" else EnergyFamily()
     config = EvaluationConfig(family, 3, 6, 2, seed=3, setting=setting)
-    bed = make_test_bed(config)
+    bed = make_benchmark(config)
     trained = sample_tasks(0, config=config.oracle, size=50)
     assert not {*np.ravel(bed.tasks.p)} & {*np.ravel(trained.p)}
     if setting == "apomdp":
@@ -76,13 +76,13 @@ def test_every_baseline_is_played_and_valued(bed, name):
 
 def test_estimated_gaps_tend_to_the_exact_ones():
     many = dataclasses.replace(CONFIG, trajectories=600)
-    result = evaluate_baseline("random", make_test_bed(many))
+    result = evaluate_baseline("random", make_benchmark(many))
     # Twelve tasks' own noise is 0.003 at 600 episodes; four of these.
     assert result.gap.mean == pytest.approx(result.exact_gap.mean, abs=0.012)
 
 
 def test_stepping_in_groups_gives_what_the_compiled_loop_gives(bed, monkeypatch):
-    monkeypatch.setattr("sdm.llm.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
+    monkeypatch.setattr("sdm.evaluation.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
     whole = evaluate_baseline("random", bed)
     done = []
 
@@ -103,7 +103,7 @@ def test_what_a_prior_is_can_differ_from_what_is_tested():
     knows = EvaluationConfig(low, **options)
     mistaken = EvaluationConfig(low, **options, training_family=EnergyFamily())
     gaps = [
-        evaluate_baseline("mean-plan", make_test_bed(config)).exact_gap.mean
+        evaluate_baseline("mean-plan", make_benchmark(config)).exact_gap.mean
         for config in (knows, mistaken)
     ]
     assert gaps[0] < 0.02 and gaps[1] > 0.3
@@ -118,7 +118,8 @@ def test_who_reads_demonstrations_has_the_training_prior_too(name):
     options = {"horizon": 6, "tasks": 20, "trajectories": 1}
     values = [
         evaluate_baseline(
-            name, make_test_bed(EvaluationConfig(low, **options, training_family=prior))
+            name,
+            make_benchmark(EvaluationConfig(low, **options, training_family=prior)),
         ).exact_return_mean
         for prior in (None, EnergyFamily(p_min=0.8, p_max=0.9))
     ]
@@ -126,7 +127,7 @@ def test_who_reads_demonstrations_has_the_training_prior_too(name):
 
 
 def test_tasks_are_the_same_whatever_their_number(bed):
-    fewer = make_test_bed(dataclasses.replace(CONFIG, tasks=5))
+    fewer = make_benchmark(dataclasses.replace(CONFIG, tasks=5))
     np.testing.assert_array_equal(fewer.tasks.p, bed.tasks.p[:5])
     np.testing.assert_array_equal(fewer.support.action, bed.support.action[:5])
     np.testing.assert_array_equal(fewer.optimal_returns, bed.optimal_returns[:5])
@@ -181,7 +182,7 @@ def test_counts_that_make_no_test_are_refused(changes):
 def hidden(request):
     family = EnergyFamily(q=0.7, models=2)
     options = {"horizon": 3, "tasks": 6, "trajectories": 40, "setting": request.param}
-    return make_test_bed(EvaluationConfig(family, **options))
+    return make_benchmark(EvaluationConfig(family, **options))
 
 
 def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
@@ -195,7 +196,7 @@ def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
 
 
 def test_the_oracle_is_asked_in_the_belief_that_was_come_to(hidden):
-    from sdm.solvers_jax.rollout import rollout, task_keys
+    from sdm.tasks.rollout import rollout, task_keys
 
     keys = task_keys(jax.random.key(5), 6)
     options = {"horizon": 3, "episodes": 4}
@@ -213,7 +214,7 @@ def test_the_oracle_is_asked_in_the_belief_that_was_come_to(hidden):
 
 
 def test_demonstrations_can_be_random_ones(bed):
-    shown = make_test_bed(dataclasses.replace(CONFIG, demonstrations="random"))
+    shown = make_benchmark(dataclasses.replace(CONFIG, demonstrations="random"))
     assert np.isin([0, 1, 2], shown.support.action).all()
     # The oracle never takes the second name of charging.
     assert not (np.asarray(bed.support.action) == 1).any()
@@ -221,7 +222,7 @@ def test_demonstrations_can_be_random_ones(bed):
 
 
 def test_played_groups_are_not_played_again(bed, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdm.llm.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
+    monkeypatch.setattr("sdm.evaluation.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
     table, played = baseline("random", bed).policy.probabilities, []
 
     def policy(group):
@@ -272,7 +273,7 @@ def test_groups_that_another_machine_played_are_taken(bed, tmp_path):
 @pytest.mark.parametrize("schema", ["compact", "paper"])
 def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, support):
     """As much as is said beforehand, give or take padding, with the same results."""
-    bed = make_test_bed(dataclasses.replace(CONFIG, support=support, tasks=6))
+    bed = make_benchmark(dataclasses.replace(CONFIG, support=support, tasks=6))
     (whole,) = evaluate(["icl:tiny"], bed, schema=schema)
     asked, most = [], 0
 
@@ -307,7 +308,7 @@ def test_a_language_model_acts_in_darkroom_without_demonstrations(schema):
     config = EvaluationConfig(
         DarkroomFamily(size=3), 4, 2, 1, setting="darkroom", support=0
     )
-    (result,) = evaluate(["icl:tiny"], make_test_bed(config), schema=schema)
+    (result,) = evaluate(["icl:tiny"], make_benchmark(config), schema=schema)
     assert 0 < result.invalid_mass < 1
 
 
@@ -379,6 +380,6 @@ def test_rows_are_in_per_cent_and_differences_are_to_the_reference(bed):
 
 
 def test_a_single_task_has_a_row_without_an_interval():
-    one = make_test_bed(dataclasses.replace(CONFIG, tasks=1))
+    one = make_benchmark(dataclasses.replace(CONFIG, tasks=1))
     row = result_row(evaluate_baseline("random", one))
     assert row["ci_low"] is None and row["gap_percent"] > 0

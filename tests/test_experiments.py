@@ -17,14 +17,13 @@ from filelock import FileLock
 
 from sdm.experiments import catalogue, report, run, tables, workshop
 from sdm.experiments.catalogue import (
-    HERE,
+    PUBLISHED,
     CatalogueError,
     Experiment,
     Grid,
     cells,
     experiments,
 )
-from sdm.experiments.provenance import provenance
 from sdm.experiments.rows import (
     add_row,
     found_rows,
@@ -43,6 +42,7 @@ from sdm.experiments.workshop import (
 )
 from sdm.llm.bases import tiny_model
 from sdm.llm.runs import load_run, read_run
+from sdm.storage.provenance import provenance
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers, as it runs
@@ -458,12 +458,12 @@ def test_episodes_that_another_training_played_are_not_taken(small, tmp_path):
         raise RuntimeError(options["kept"].name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdm.llm.evaluate.evaluate", stop)
+        patch.setattr("sdm.evaluation.evaluate.evaluate", stop)
         for seconds in (1.0, 2.0):
             training = {"seconds": seconds}
             policy = workshop.Policy("some-run", training)
             patch.setattr(Workshop, "policy", lambda self, cell, p=policy: p)
-            patch.setattr("sdm.llm.evaluate.check_policy", lambda *_: None)
+            patch.setattr("sdm.evaluation.evaluate.check_policy", lambda *_: None)
             ((_, why),) = run_experiment(
                 experiment, "smoke", tmp_path, Quiet(), resume=True
             ).failed
@@ -799,7 +799,7 @@ def test_what_it_takes_to_meet_a_goal_is_told():
 
 
 def test_a_goal_is_seen_in_the_figure_and_told_below_it(page, monkeypatch):
-    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", page / "no published rows")
     marked, unmarked = report.sections(
         [experiments()["pretraining"], experiments()["mdp-tasks"]], page, "laptop"
     )
@@ -816,7 +816,7 @@ def test_a_goal_is_seen_in_the_figure_and_told_below_it(page, monkeypatch):
 
 
 def test_a_goal_wants_numbers_along_one_axis(tmp_path):
-    config = (catalogue.HERE / "mdp-horizon" / "config.toml").read_text()
+    config = (catalogue.HERE / "configs" / "mdp-horizon.toml").read_text()
     file = tmp_path / "config.toml"
     file.write_text("goal = 1.0\n" + config)
     with pytest.raises(CatalogueError, match="a goal wants one panel and numbers"):
@@ -828,7 +828,7 @@ def page(tmp_path_factory):
     """A report of all experiments; one is not run, one only in half."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdm.experiments.rows.HERE", folder / "no published rows")
+        patch.setattr("sdm.experiments.rows.PUBLISHED", folder / "no published rows")
         _write_page(folder)
     return folder
 
@@ -845,7 +845,7 @@ def _write_page(folder):
 
 
 def test_the_report_says_what_was_not_run(page, monkeypatch):
-    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", page / "no published rows")
     shown = report.sections(list(experiments().values()), page, "laptop")
     by_name = {section.name: section for section in shown}
     missing, half = by_name["loss"], by_name["schema"]
@@ -885,7 +885,7 @@ def values_of(description):
 
 
 def test_a_figure_shows_the_numbers_of_the_table(page, monkeypatch):
-    monkeypatch.setattr("sdm.experiments.rows.HERE", page / "no published rows")
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", page / "no published rows")
     (section,) = report.sections([experiments()["mdp-horizon"]], page, "laptop")
     shown = [
         (r["source"], r["gap"], r["low"], r["high"])
@@ -896,7 +896,9 @@ def test_a_figure_shows_the_numbers_of_the_table(page, monkeypatch):
 
 
 def test_smoke_is_shown_only_where_there_is_nothing_larger(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path / "no published rows")
+    monkeypatch.setattr(
+        "sdm.experiments.rows.PUBLISHED", tmp_path / "no published rows"
+    )
     experiment = experiments()["loss"]
     shown = []
     for profile in ("smoke", "laptop"):
@@ -915,7 +917,7 @@ def test_a_training_that_cells_share_is_counted_once():
 
 def test_every_published_row_of_the_same_cell_is_found_anywhere(tmp_path, monkeypatch):
     """Cells of `dpt` that `mdp-horizon` has run are not shown as not run."""
-    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path)
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path)
     rows = fabricated(experiments()["mdp-horizon"], "laptop")
     write_rows(rows_file(tmp_path, "mdp-horizon", "laptop"), rows)
     found = found_rows(experiments()["dpt"], "laptop", tmp_path / "mine")
@@ -1018,14 +1020,14 @@ def test_published_rows_are_of_cells_that_there_are():
     for experiment in experiments().values():
         for profile in ("laptop", "paper"):
             keys = {cell.key for cell in cells(experiment, profile)}
-            for row in read_rows(rows_file(HERE, experiment.name, profile)):
+            for row in read_rows(rows_file(PUBLISHED, experiment.name, profile)):
                 assert row["key"] in keys, (experiment.name, row["policy"])
                 assert re.fullmatch(r"[0-9a-f]{12}", row["commit"]), "uncommitted code"
 
 
 def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
     experiment = experiments()["loss"]
-    monkeypatch.setattr("sdm.experiments.rows.HERE", tmp_path / "published")
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "published")
     rows = fabricated(experiment, "laptop")
     write_rows(rows_file(tmp_path / "published", "loss", "laptop"), rows)
     mine = [{**rows[0], "seconds": 99.0}]

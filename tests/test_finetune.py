@@ -31,6 +31,10 @@ from transformers import (
     ViTModel,
 )
 
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.shards import read_shards
+from sdm.evaluation.evaluate import check_policy, evaluate
 from sdm.llm.acting import default_schema, language_model_policy
 from sdm.llm.bases import (
     TINY_CHARACTERS,
@@ -40,7 +44,6 @@ from sdm.llm.bases import (
     tiny_tokenizer,
 )
 from sdm.llm.batching import ResumableTrainer
-from sdm.llm.evaluate import check_policy, evaluate
 from sdm.llm.finetune import (
     _training_arguments,
     finetune,
@@ -52,13 +55,10 @@ from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, read_run
 from sdm.llm.serialize import SCHEMAS, CompactSchema, Episode
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
-from sdm.solvers_jax.oracle_data import OracleConfig, write_oracle_dataset
-from sdm.solvers_jax.shards import read_shards
-from sdm.solvers_jax.storage import StorageError
+from sdm.storage.files import StorageError
 
 # Of torch, transformers and bitsandbytes about themselves, nothing that we could mend.
 pytestmark = [
@@ -568,7 +568,7 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     ).save_pretrained(base)
     with pytest.raises(ValueError, match="has no token for 'c', which the schema"):
         finetune(quick(data, str(base)), tmp_path / "run")
-    bed = make_test_bed(EvaluationConfig(EnergyFamily(), 3, 2, 1))
+    bed = make_benchmark(EvaluationConfig(EnergyFamily(), 3, 2, 1))
     with pytest.raises(ValueError, match="no token for 'c'"):
         language_model_policy(f"icl:{base}", bed, schema="compact")
     # The sign of a reward must be read, too.
@@ -782,7 +782,7 @@ def test_a_room_is_written_in_coordinates_in_training_and_in_play(
 
         monkeypatch.setattr(known, "schema_for", spy)
     finetune(quick(tmp_path / "data", "tiny", epochs=1), tmp_path / "run")
-    bed = make_test_bed(EvaluationConfig(family, 4, 2, 1, setting="darkroom"))
+    bed = make_benchmark(EvaluationConfig(family, 4, 2, 1, setting="darkroom"))
     evaluate([str(tmp_path / "run")], bed)
     assert seen == [("compact", 3)] * 2
 

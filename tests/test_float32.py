@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from sdm.solvers_jax import EnergyFamily, evaluate_policy, rollout, solve
-from sdm.solvers_jax.policies import deterministic
-from sdm.solvers_jax.rollout import task_keys
+from sdm.tasks.policy import deterministic
+from sdm.tasks.rollout import task_keys
 
 
 def test_float32_solutions_are_right_to_single_precision():

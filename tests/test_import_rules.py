@@ -42,7 +42,7 @@ def test_theory_stands_alone_and_solvers_know_no_language_model():
             n for n in imports(path) if n.startswith(("sdm.solvers", "sdm.llm"))
         ]
     for path in files("solvers_jax"):
-        above = ("sdm.llm", "sdm.baselines", "sdm.theory", "sdm.cli")
+        above = ("sdm.llm", "sdm.policies", "sdm.theory", "sdm.cli")
         assert not [n for n in imports(path) if n.startswith(above)], path
 
 
@@ -50,7 +50,7 @@ def test_datasets_on_disk_need_no_jax():
     for name in ("shards", "storage"):
         found = imports(ROOT / f"solvers_jax/{name}.py")
         assert not [n for n in found if n.startswith("jax")]
-        assert {n for n in found if n.startswith("sdm")} <= {"sdm.solvers_jax.storage"}
+        assert {n for n in found if n.startswith("sdm")} <= {"sdm.storage.files"}
 
 
 def test_nothing_imports_the_experiments():

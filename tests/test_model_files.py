@@ -14,7 +14,7 @@ from sdm.solvers_jax import (
     save_pomdp,
     solve,
 )
-from sdm.solvers_jax.model_files import load_with_names, long_horizon, truncation_error
+from sdm.tasks.model_files import load_with_names, long_horizon, truncation_error
 
 POMDP_ONE = random_pomdp(0)
 SET = random_apomdp(0, 0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdm.solvers_jax import APOMDP, MDP, POMDP, check_model, solve
-from sdm.solvers_jax.models import check_horizon
+from sdm.tasks.models import check_horizon
 
 
 def mdp(**changes):

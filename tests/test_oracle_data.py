@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from tolerances import ROUNDING
 
-from sdm.solvers_jax import EnergyFamily, solve
-from sdm.solvers_jax.oracle_data import (
+from sdm.data.generation import (
     OracleBatches,
     OracleConfig,
     solve_tasks,
     write_oracle_dataset,
 )
-from sdm.solvers_jax.oracle_tasks import columns, sample_tasks
-from sdm.solvers_jax.shards import read_manifest, read_shards
-from sdm.solvers_jax.storage import StorageError
-from sdm.solvers_jax.streams import Stream, stream_key
+from sdm.data.shards import read_manifest, read_shards
+from sdm.data.solved_tasks import columns, sample_tasks
+from sdm.solvers_jax import EnergyFamily, solve
+from sdm.storage.files import StorageError
+from sdm.tasks.streams import Stream, stream_key
 
 
 def config(**changes):
@@ -186,7 +186,7 @@ def test_each_of_several_processes_does_its_share(tmp_path, monkeypatch):
     monkeypatch.setattr(OracleBatches, "__getitem__", record)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    where = "sdm.solvers_jax.oracle_data."
+    where = "sdm.data.generation."
     monkeypatch.setattr(where + "first_succeeded", lambda done: True)
 
     def the_first_does_its_share(step):

@@ -9,7 +9,7 @@ from random_models import random_mdp, rows
 from tolerances import ROUNDING
 
 from sdm.solvers_jax import EnergyFamily, evaluate_policy, solve
-from sdm.solvers_jax.policies import deterministic
+from sdm.tasks.policy import deterministic
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.7, 1.0])

@@ -14,8 +14,8 @@ from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.scoring import CachedRows
 from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.solvers_jax import EnergyFamily, rollout, solve
-from sdm.solvers_jax.policies import deterministic
-from sdm.solvers_jax.rollout import rollout_on_host, task_keys
+from sdm.tasks.policy import deterministic
+from sdm.tasks.rollout import rollout_on_host, task_keys
 
 TASKS, EPISODES, HORIZON = 2, 3, 4
 

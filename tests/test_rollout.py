@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdm.solvers_jax import POMDP, EnergyFamily, evaluate_policy, rollout, solve
-from sdm.solvers_jax.policies import (
+from sdm.tasks.policy import (
     constant_action,
     deterministic,
     draw,
     uniform_random,
 )
-from sdm.solvers_jax.rollout import (
+from sdm.tasks.rollout import (
     discounted_return,
     draw_luck,
     optimal_action,

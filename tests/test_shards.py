@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from sdm.data.shards import read_manifest, read_shards
 from sdm.solvers_jax import shards
-from sdm.solvers_jax.shards import read_manifest, read_shards
-from sdm.solvers_jax.storage import StorageError
+from sdm.storage.files import StorageError
 
 TASKS, EPISODES, HORIZON = 3, 2, 4
 

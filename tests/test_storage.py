@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sdm.solvers_jax.storage import (
+from sdm.storage.files import (
     PLAN,
     StorageError,
     check_output_file,

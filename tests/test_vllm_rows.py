@@ -10,12 +10,12 @@ import torch
 from test_scoring import score_ids
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.evaluation.evaluate import evaluate
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import BaseModelError, ContextError, load_base, tiny_tokenizer
-from sdm.llm.evaluate import evaluate
 from sdm.llm.scoring import CachedRows
 from sdm.llm.serialize import SCHEMAS
-from sdm.llm.test_bed import EvaluationConfig, make_test_bed
 from sdm.llm.vllm_rows import Engine, VllmRows, start_engine
 from sdm.solvers_jax import EnergyFamily
 
@@ -90,7 +90,7 @@ def test_a_text_too_long_for_the_engine_is_refused(folder):
 
 @pytest.fixture(scope="module")
 def bed():
-    return make_test_bed(EvaluationConfig(EnergyFamily(), 4, 3, 5))
+    return make_benchmark(EvaluationConfig(EnergyFamily(), 4, 3, 5))
 
 
 def test_what_vllm_does_not_take_is_refused(bed):

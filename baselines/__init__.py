@@ -1,1 +1,0 @@
-"""Comparison policies that need no training."""

@@ -1,0 +1,1 @@
+"""Datasets of solved tasks, and the benchmark that policies share."""

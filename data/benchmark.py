@@ -1,0 +1,240 @@
+"""The benchmark that policies share: tasks, demonstrations and random numbers.
+
+Test tasks, their demonstrations and their episodes come from random streams of their
+own, so no training task is ever met.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from sdm.data.request import OracleConfig, sees_rewards
+from sdm.data.solved_tasks import (
+    Solution,
+    Tasks,
+    sample_tasks,
+    solve_sampled,
+)
+from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
+from sdm.tasks.belief import BeliefPolicy, FilterState
+from sdm.tasks.family import Kind, TaskFamily
+from sdm.tasks.models import MDP, check_count, states_observed
+from sdm.tasks.policy import Policy, uniform_random
+from sdm.tasks.rollout import (
+    Trajectory,
+    discounted_return,
+    rollout,
+    task_keys,
+)
+from sdm.tasks.streams import Stream, stream_key
+
+DEMONSTRATIONS = ("optimal", "random")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The test: tasks, episodes and demonstrations.
+
+    Attributes:
+        family: where test tasks come from.
+        horizon: decisions per episode.
+        tasks: number of test tasks.
+        trajectories: episodes of each task.
+        support: demonstrations a policy is shown.
+        seed: of all of these.
+        training_family: what policies that know a prior take it to be; `family` unless
+            the test is out of distribution.
+        kind: kind of model, mdp, pomdp or apomdp.
+        demonstrations: whose episodes are shown: the oracle's (`optimal`), or those of
+            uniformly `random` actions.
+        believe: what the oracle of an APOMDP filters with; see `OracleConfig`.
+        observes_reward: whether agents see their rewards; None for the family's
+            default.
+
+    """
+
+    family: TaskFamily
+    horizon: int
+    tasks: int = 100
+    trajectories: int = 30
+    support: int = 2
+    seed: int = 0
+    training_family: TaskFamily | None = None
+    kind: Kind = "mdp"
+    demonstrations: str = "optimal"
+    believe: int | str = 0
+    observes_reward: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what makes no test."""
+        check_count("trajectories", self.trajectories, 1)
+        check_count("support", self.support, 0)
+        if self.demonstrations not in DEMONSTRATIONS:
+            raise ValueError(
+                f"demonstrations = {self.demonstrations!r}: must be one of "
+                f"{', '.join(DEMONSTRATIONS)}"
+            )
+        _ = self.oracle  # checks the rest
+        most = self.family.available("test")
+        if most is not None and self.tasks > most:
+            raise ValueError(
+                f"tasks = {self.tasks}: family `{self.family.name}` has {most} test "
+                "tasks"
+            )
+
+    @property
+    def prior_family(self) -> TaskFamily:
+        """The family that policies with a prior believe in."""
+        return self.training_family or self.family
+
+    @property
+    def rewards_seen(self) -> bool:
+        """Whether agents see their rewards."""
+        return sees_rewards(self.family, self.kind, self.observes_reward)
+
+    @property
+    def oracle(self) -> OracleConfig:
+        """How the tasks are drawn and solved."""
+        return OracleConfig(
+            self.family,
+            self.horizon,
+            self.tasks,
+            self.trajectories,
+            self.seed,
+            kind=self.kind,
+            believe=self.believe,
+            observes_reward=self.observes_reward,
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything that the policies of one test share.
+
+    Attributes:
+        config: what was asked for.
+        tasks: what is known of them, and the models that run.
+        solution: their oracle's.
+        oracle: the policy that acts by it.
+        support: demonstrations of each task.
+        optimal_returns: the oracle's mean return in each task, in the test's episodes.
+
+    """
+
+    config: EvaluationConfig
+    tasks: Tasks
+    solution: Solution
+    oracle: Policy
+    support: Trajectory
+    optimal_returns: Float[np.ndarray, " B"]
+
+    @property
+    def states(self) -> MDP:
+        """The models that generate episodes, fully observed."""
+        return states_observed(self.tasks.world)
+
+
+def make_benchmark(config: EvaluationConfig) -> Benchmark:
+    """Draw the test tasks, solve them, and play the demonstrations and the oracle.
+
+    Raises:
+        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+
+    """
+    tasks = sample_tasks(0, config=config.oracle, size=config.tasks, split="test")
+    solution, oracle = solve_sampled(tasks.model, config.oracle)
+    shown = oracle
+    if config.demonstrations == "random":
+        shown = uniform_random(states_observed(tasks.world), config.horizon)
+
+    def play(policy: Policy, stream: Stream, episodes: int) -> Trajectory:
+        keys = task_keys(stream_key(config.seed, stream), config.tasks)
+        return rollout(
+            keys, tasks.world, policy, horizon=config.horizon, episodes=episodes
+        )
+
+    best = play(oracle, Stream.TEST_EPISODES, config.trajectories)
+    return Benchmark(
+        config=config,
+        tasks=tasks,
+        solution=solution,
+        oracle=oracle,
+        support=play(shown, Stream.TEST_SUPPORT, config.support),
+        optimal_returns=task_returns(tasks, best),
+    )
+
+
+def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, " B"]:
+    """Mean discounted return of each task's episodes."""
+    returns = discounted_return(played.reward, tasks.world.discount)
+    return np.asarray(returns, np.float64).mean(-1)
+
+
+class Agreement(NamedTuple):
+    """Which decisions the oracle would have made too.
+
+    Attributes:
+        action: whether the action is the oracle's, or, where the family breaks ties at
+            random, any optimal one.
+        merged: the same, duplicates of an action counted as one action; None where the
+            family has none.
+
+    """
+
+    action: Bool[np.ndarray, "B N T"]
+    merged: Bool[np.ndarray, "B N T"] | None
+
+
+def agreement(bed: Benchmark, played: Trajectory) -> Agreement:
+    """Compare every decision of these episodes to the oracle's."""
+    action, family = np.asarray(played.action), bed.config.family
+    if family.defaults.stationary and isinstance(bed.solution, MDPSolution):
+        q, seen = np.asarray(bed.solution.q), np.asarray(played.observation)
+        task = np.arange(len(action))[:, None, None]
+        stage = np.arange(action.shape[-1])
+        best = q[task, stage, seen].max(-1)
+        optimal = q[task, stage, seen, action] == best
+        return Agreement(optimal, None)
+    wanted = oracle_actions(bed, played)
+    if not family.spaces.duplicates:
+        return Agreement(action == wanted, None)
+    merged = family.spaces.merged
+    same = np.asarray(merged(jnp.asarray(action)) == merged(jnp.asarray(wanted)))
+    return Agreement(action == wanted, same)
+
+
+def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T"]:
+    """What the oracle would have done at every decision of these episodes.
+
+    Where states are hidden, in the belief that what was seen and done leads to.
+    """
+    if isinstance(bed.solution, MDPSolution):
+        return np.asarray(optimal_action(bed.solution, played.observation))
+    assert isinstance(bed.oracle, BeliefPolicy)
+    return np.asarray(_decisions(bed.oracle, played.observation, played.action))
+
+
+@eqx.filter_jit
+def _decisions(
+    policy: BeliefPolicy, seen: Int[Array, "B N T"], done: Int[Array, "B N T"]
+) -> Int[Array, "B N T"]:
+    """What a policy would have done at each stage, after the actions of others."""
+    seen, done = jnp.moveaxis(seen, -1, 0), jnp.moveaxis(done, -1, 0)
+    paid = jnp.zeros(seen.shape[1:])  # it looks at neither rewards nor chance
+    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), paid.size)
+    keys = keys.reshape(paid.shape)
+
+    def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
+        t, symbol, before = now
+        action, (state, _) = policy.act((state, before), t, symbol, paid, keys)
+        return state, action
+
+    first, (state, _) = policy.act(None, 0, seen[0], paid, keys)
+    stages = jnp.arange(1, len(seen))
+    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1]))
+    return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)

@@ -1,0 +1,287 @@
+"""Oracle datasets: sample tasks, solve them, roll the optimal policy out, write shards.
+
+Tasks are worked off in batches of one size, so that one compilation serves them all and
+memory does not grow with their number. Task i and its episodes depend on the seed and
+on i only; a run that was interrupted and resumed leaves the same bytes.
+"""
+
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Array
+
+import sdm
+from sdm.data.optimality_gap import optimality_gap
+from sdm.data.request import (
+    OracleConfig,
+    check_available,
+    family_header,
+    plain_params,
+)
+from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
+from sdm.data.solved_tasks import columns
+from sdm.solvers_jax.belief_solution import relative_gap
+from sdm.storage.files import folder_in_progress, partial_folder
+from sdm.storage.processes import first_succeeded, is_first, wait_for_all
+
+EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")
+TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
+Progress = Callable[[int], None]  # told the number of tasks done so far
+
+
+@dataclass(frozen=True)
+class OracleSummary:
+    """Results over all tasks, and what they cost.
+
+    Attributes:
+        value_mean: mean optimal value.
+        lower_mean: mean certified lower bound; None where there is none.
+        upper_mean: mean certified upper bound; None where there is none.
+        gap_max: largest `upper - lower` of a task, or largest estimated error, in units
+            of the rewards.
+        relative_gap_max: of POMDPs, the largest `upper - lower` relative to the larger
+            of the two: what `gap` asks for.
+        missed_gap: of POMDPs, how many tasks did not reach that.
+        random_gap_percent: optimality gap of random actions to the oracle's return.
+        compile_seconds: spent compiling.
+        seconds: spent on everything else.
+
+    """
+
+    value_mean: float
+    lower_mean: float | None
+    upper_mean: float | None
+    gap_max: float
+    relative_gap_max: float | None
+    missed_gap: int | None
+    random_gap_percent: float
+    compile_seconds: float
+    seconds: float
+
+
+class OracleBatches:
+    """The batches of a configuration; all of one size, so that compilation serves all.
+
+    Attributes:
+        count: how many there are.
+        size: tasks in each but perhaps the last.
+        compile_seconds: spent compiling so far.
+
+    """
+
+    def __init__(self, config: OracleConfig) -> None:
+        """Compile what can be compiled as one."""
+        self.config, self.size = config, min(config.together, config.tasks)
+        self.count = -(-config.tasks // self.size)
+        self.compile_seconds = 0.0
+        make = partial(columns, config=config, size=self.size)
+        self._make: Callable[[Array], dict[str, Any]] = make
+        if config.kind == "mdp":
+            with self._compiling():
+                self._make = jax.jit(make).lower(jnp.int32(0)).compile()
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Columns of one batch on the host; the last one may be short."""
+        first = index * self.size
+        left = min(self.size, self.config.tasks - first)
+        with self._compiling():
+            made = dict(self._make(jnp.int32(first)))
+            params = plain_params(made.pop("params"))
+            made = jax.device_get(made)
+        columns = {name: np.asarray(array)[:left] for name, array in made.items()}
+        return columns | {
+            f"{PARAMETERS}.{name}": array[:left] for name, array in params.items()
+        }
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """All batches in order."""
+        return (self[index] for index in range(self.count))
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Count the seconds in which JAX traces and compiles."""
+
+        def add(event: str, duration_secs: float, **kwargs: str | int) -> None:
+            if event.startswith("/jax/core/compile"):
+                self.compile_seconds += duration_secs
+
+        jax.monitoring.register_event_duration_secs_listener(add)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(add)
+
+
+def solve_tasks(
+    config: OracleConfig, *, progress: Progress = lambda done: None
+) -> OracleSummary:
+    """Solve every task and keep only the summary."""
+    # The return of an APOMDP's oracle is known from episodes only.
+    episodes = max(1, config.trajectories) if config.kind == "apomdp" else 0
+    check_available(config)
+    config = dataclasses.replace(config, trajectories=episodes, random_trajectories=0)
+    start, parts = time.perf_counter(), []
+    batches = OracleBatches(config)
+    for batch in batches:
+        parts.append({name: batch[name] for name in TASK_COLUMNS})
+        progress(sum(len(part["value"]) for part in parts))
+    return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+def write_oracle_dataset(
+    config: OracleConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done: None,
+) -> OracleSummary:
+    """Solve every task, roll its optimal policy out and write the dataset `out`.
+
+    Args:
+        config: what to make.
+        out: the folder to write.
+        resume: go on with an unfinished `out.partial` of the same configuration.
+        overwrite: replace `out`.
+        progress: called with the number of tasks done.
+
+    Where several processes were joined, each solves its share of the batches; the
+    dataset is the same, byte for byte.
+
+    Raises:
+        ValueError: if no trajectories are asked for.
+        StorageError: if the folder cannot be begun; see `storage.folder_in_progress`.
+
+    """
+    if config.trajectories < 1:
+        raise ValueError("trajectories = 0: a dataset needs 1 or more")
+    check_available(config)
+    about = describe(config)
+    with _folder_of_all(out, about, resume=resume, overwrite=overwrite) as folder:
+        start, batches = time.perf_counter(), OracleBatches(config)
+        for index in range(jax.process_index(), batches.count, jax.process_count()):
+            path = shard_path(folder, index)
+            if not path.is_file():
+                first = index * batches.size
+                write_shard(path, _rows(batches[index], first, config.trajectories))
+            progress(min(config.tasks, (index + 1) * batches.size))
+        wait_for_all("every shard is written")
+        parts = [_of_tasks(shard_path(folder, i)) for i in range(batches.count)]
+        if is_first():
+            error = max(float(part["error"].max()) for part in parts)
+            apomdp = config.kind == "apomdp"
+            kind = "estimated_error" if apomdp else "certified_error"
+            write_manifest(folder, {**about, kind: error})
+    return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+@contextmanager
+def _folder_of_all(
+    out: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool
+) -> Iterator[Path]:
+    """The folder in progress that all processes fill; the first makes and renames it.
+
+    Raises:
+        StorageError: in the first process, if the folder cannot be begun.
+        RuntimeError: in the others, if the first could not.
+
+    """
+    if not is_first():
+        if not first_succeeded(False):
+            raise RuntimeError("the first process could not begin; it says why")
+        yield partial_folder(out)
+        wait_for_all("every shard is read")
+        return
+    begun = False
+    try:
+        with folder_in_progress(out, plan, resume=resume, overwrite=overwrite) as at:
+            begun = first_succeeded(True)
+            yield at
+            wait_for_all("every shard is read")
+    finally:
+        if not begun:
+            first_succeeded(False)
+
+
+def _of_tasks(path: Path) -> dict[str, np.ndarray]:
+    """What a summary needs of the tasks of one shard."""
+    table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
+    first = table.column("episode").to_numpy() == 0
+    return {name: table.column(name).to_numpy()[first] for name in TASK_COLUMNS}
+
+
+def describe(config: OracleConfig) -> dict[str, Any]:
+    """How a dataset is made: the manifest's and the plan's common part."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
+    return {
+        **family_header(config.family, config.kind),
+        "observes_reward": config.rewards_seen,
+        "policy": "oracle",
+        "horizon": config.horizon,
+        "tasks": config.tasks,
+        "trajectories": config.trajectories,
+        "random_trajectories": config.random_trajectories,
+        "seed": config.seed,
+        "batch": config.together,
+        "gap": config.gap if config.kind == "pomdp" else None,
+        "points": config.points_per_stage,
+        "believe": config.believe if config.kind == "apomdp" else None,
+        "float": str(jnp.result_type(float)),
+        "versions": {"sdm": sdm.__version__, **versions},
+    }
+
+
+def _rows(
+    batch: dict[str, np.ndarray], first: int, optimal: int
+) -> dict[str, np.ndarray]:
+    """Flatten [tasks, episodes, ...] columns into one row an episode.
+
+    The first `optimal` episodes of a task are the oracle's, the others random.
+    """
+    tasks, episodes = batch["action"].shape[:2]
+    rows = {
+        "task": np.repeat(np.arange(first, first + tasks), episodes),
+        "episode": np.tile(np.arange(episodes), tasks),
+        "random": np.tile(np.arange(episodes) >= optimal, tasks),
+    }
+    for name, array in batch.items():
+        if name not in EPISODE_COLUMNS:  # of the task
+            rows[name] = np.repeat(array, episodes, axis=0)
+        else:
+            rows[name] = array.reshape(tasks * episodes, -1)
+    return rows
+
+
+def _summary(
+    config: OracleConfig,
+    parts: list[dict[str, np.ndarray]],
+    compile_seconds: float,
+    seconds: float,
+) -> OracleSummary:
+    value, lower, upper, error, oracle, random = (
+        np.concatenate([part[name] for part in parts]) for name in TASK_COLUMNS
+    )
+    bounded = bool(np.isfinite(lower).all())
+    gaps = relative_gap(lower, upper) if config.kind == "pomdp" else None
+    return OracleSummary(
+        value_mean=float(value.mean()),
+        lower_mean=float(lower.mean()) if bounded else None,
+        upper_mean=float(upper.mean()) if bounded else None,
+        gap_max=float(error.max()),
+        relative_gap_max=None if gaps is None else float(gaps.max()),
+        missed_gap=None if gaps is None else int((gaps > config.gap).sum()),
+        random_gap_percent=100 * optimality_gap(random, oracle).mean,
+        compile_seconds=compile_seconds,
+        seconds=max(0.0, seconds - compile_seconds),
+    )

@@ -1,0 +1,163 @@
+"""What to make: the tasks of a dataset, and how they are solved and played."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sdm.tasks.belief import check_believe
+from sdm.tasks.family import HIDDEN, SET_KEY, Kind, Params, TaskFamily, poses
+from sdm.tasks.models import check_count, check_horizon
+from sdm.tasks.registry import load_family, reference_of
+
+BATCH_BYTES = 1 << 28  # memory budget of a batch, estimated
+CHUNK = 64  # tasks; batches of whole chunks are shared evenly by 2 or 4 devices
+DEFAULT_POINTS: dict[Kind, int] = {"mdp": 0, "pomdp": 512, "apomdp": 64}
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """An oracle dataset.
+
+    Attributes:
+        family: where the tasks come from.
+        horizon: decisions per episode.
+        tasks: number of tasks.
+        trajectories: optimal episodes of each task; 0 to solve only.
+        seed: random seed of tasks and episodes.
+        batch: tasks solved together, and per shard; None to choose by memory.
+        kind: kind of model, mdp, pomdp or apomdp.
+        gap: relative certified gap at which a POMDP is solved.
+        points: beliefs per stage, of POMDPs and APOMDPs; None for the solver's default.
+        believe: of an APOMDP, the model that the oracle filters its belief with, or
+            "mixture" for all of them.
+        random_trajectories: further episodes of uniformly random actions, where states
+            are observed.
+        observes_reward: whether agents, the oracle included, see their rewards; None
+            for the family's default.
+
+    """
+
+    family: TaskFamily
+    horizon: int
+    tasks: int
+    trajectories: int
+    seed: int = 0
+    batch: int | None = None
+    kind: Kind = "mdp"
+    gap: float = 0.01
+    points: int | None = None
+    believe: int | str = 0
+    random_trajectories: int = 0
+    observes_reward: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what makes no dataset."""
+        check_horizon(self.horizon)
+        check_count("tasks", self.tasks, 1)
+        check_count("trajectories", self.trajectories, 0)
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        if self.batch is not None:
+            check_count("batch size", self.batch, 1)
+        poses(self.family, self.kind)
+        check_count("random_trajectories", self.random_trajectories, 0)
+        if self.random_trajectories and self.kind in HIDDEN:
+            raise ValueError(
+                f"random_trajectories = {self.random_trajectories}: the oracle's "
+                "actions in them are known only where states are observed"
+            )
+        if self.points is not None:
+            check_count("points", self.points, 4)
+        if not self.gap >= 0:
+            raise ValueError(f"gap = {self.gap}: must be 0 or more")
+        if self.kind == "apomdp":
+            check_believe(self.believe, getattr(self.family, "models", 1))
+
+    @property
+    def together(self) -> int:
+        """Tasks solved together: whole chunks of the solver's where many fit."""
+        fit = max(1, min(1024, BATCH_BYTES // bytes_per_task(self)))
+        return self.batch or (fit if fit < CHUNK else fit // CHUNK * CHUNK)
+
+    @property
+    def points_per_stage(self) -> int:
+        """Beliefs per stage."""
+        return self.points or DEFAULT_POINTS[self.kind]
+
+    @property
+    def rewards_seen(self) -> bool:
+        """Whether agents see their rewards."""
+        return sees_rewards(self.family, self.kind, self.observes_reward)
+
+
+def sees_rewards(family: TaskFamily, kind: Kind, chosen: bool | None) -> bool:
+    """Return what was chosen, or else the family's default."""
+    if chosen is None:
+        return kind in family.defaults.observes_reward
+    return chosen
+
+
+def bytes_per_task(config: OracleConfig) -> int:
+    """Estimate the memory that solving one task takes, in bytes."""
+    family = config.family
+    states, actions = family.spaces.states, len(family.spaces.actions)
+    eight = np.dtype(float).itemsize
+    played = max(1, config.trajectories) + config.random_trajectories
+    episodes = played * config.horizon * 4 * eight
+    if config.kind == "mdp":
+        return episodes + eight * actions * states * (states + config.horizon)
+    models = getattr(family, "models", 1) if config.kind == "apomdp" else 1
+    points = config.points_per_stage + states
+    return episodes + 4 * eight * config.horizon * points * models * states
+
+
+def check_available(config: OracleConfig) -> None:
+    """Raise `ValueError` for more training tasks than the family has."""
+    most = config.family.available("train")
+    if most is not None and config.tasks > most:
+        raise ValueError(
+            f"tasks = {config.tasks}: family `{config.family.name}` has {most} "
+            "training tasks"
+        )
+
+
+def family_header(family: TaskFamily, kind: Kind) -> dict[str, Any]:
+    """Describe a family and a kind, so that `family_of` makes the same again."""
+    return {
+        "family": reference_of(family),
+        "kind": kind,
+        "family_config": family.config(),
+    }
+
+
+def family_of(header: Mapping[str, Any]) -> TaskFamily:
+    """Make the family that a header describes.
+
+    Raises:
+        FamilyError: if it cannot be found, or its options have changed.
+
+    """
+    return load_family(header["family"], header["family_config"])
+
+
+def plain_params(params: Params) -> dict[str, np.ndarray]:
+    """Return parameters as arrays that files can hold; keys as their data."""
+    plain = {}
+    for name, value in params.items():
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        plain[name] = np.asarray(value)
+    return plain
+
+
+def params_of(plain: Mapping[str, np.ndarray]) -> Params:
+    """Return what `plain_params` made plain."""
+    return {
+        name: jax.random.wrap_key_data(jnp.asarray(value, jnp.uint32))
+        if name == SET_KEY
+        else jnp.asarray(value)
+        for name, value in plain.items()
+    }

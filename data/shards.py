@@ -1,0 +1,200 @@
+"""Trajectory datasets on disk: Parquet shards beside a manifest. No JAX in here.
+
+One row is one episode of one task; its lists run over the T stages. The shards are
+plain Parquet and open with `datasets`, `pandas` or `polars`; `manifest.json` says how
+they were made, what the columns mean, and the SHA-256 of every file.
+
+A dataset is written as `storage` says: a folder with a manifest is a finished dataset.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdm.storage.files import StorageError, temporary_name, write_atomically
+
+FORMAT = "sdm trajectories"
+SCHEMA_VERSION = 4
+MANIFEST = "manifest.json"
+PARAMETERS = "parameters"
+
+# What readers of a manifest rely on.
+NEEDED = (
+    ("kind", str),
+    ("family", str),
+    ("observes_reward", bool),
+    ("horizon", int),
+    ("tasks", int),
+    ("trajectories", int),
+    ("family_config", dict),
+    ("shards", list),
+)
+
+# Column -> (type, its axes, what it is). Lists have one entry a stage.
+COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
+    "task": (pa.int32(), "", "index of the task"),
+    "episode": (pa.int32(), "", "index of the episode within its task"),
+    "random": (pa.bool_(), "", "whether its actions are random, not the oracle's"),
+    "value": (
+        pa.float64(),
+        "",
+        "optimal value: return, or α-MEU of an APOMDP",
+    ),
+    "lower": (pa.float64(), "", "certified lower bound on it; NaN where there is none"),
+    "upper": (pa.float64(), "", "certified upper bound on it; NaN where there is none"),
+    "error": (
+        pa.float64(),
+        "",
+        "width of the bounds, or estimated error",
+    ),
+    "oracle_value": (pa.float64(), "", "return of the oracle in the model that runs"),
+    "random_value": (pa.float64(), "", "return of random actions in the same model"),
+    "divergence": (pa.list_(pa.float64()), "K", "KL divergence of each model, in nats"),
+    "observation": (pa.list_(pa.int32()), "T", "what was seen before each decision"),
+    "action": (pa.list_(pa.int32()), "T", "what was done"),
+    "reward": (pa.list_(pa.float64()), "T", "what it paid"),
+    "optimal_action": (pa.list_(pa.int32()), "T", "what the oracle would have done"),
+}
+
+
+def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write one shard atomically.
+
+    Args:
+        path: the file.
+        columns: every name of `COLUMNS`, and `parameters.NAME` for each parameter of
+            the tasks; these become one column of structures, `parameters`.
+
+    """
+    arrays = {
+        name: pa.array(list(columns[name]) if axes else columns[name], type=kind)
+        for name, (kind, axes, _) in COLUMNS.items()
+    }
+    prefix = f"{PARAMETERS}."
+    fields = {
+        name.removeprefix(prefix): _parameter(array)
+        for name, array in columns.items()
+        if name.startswith(prefix)
+    }
+    arrays[PARAMETERS] = pa.StructArray.from_arrays(
+        list(fields.values()), names=list(fields)
+    )
+    with temporary_name(path) as temporary:
+        pq.write_table(pa.table(arrays), temporary)
+
+
+def _parameter(array: np.ndarray) -> pa.Array:
+    """A parameter of each row; nested lists where it has axes of its own."""
+    return pa.array(array if array.ndim == 1 else array.tolist())
+
+
+def parameters(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the parameters of every row by name, rows leading."""
+    column = table[PARAMETERS].combine_chunks()
+    found = {}
+    for index in range(column.type.num_fields):
+        name = column.type.field(index).name
+        values = column.field(index)
+        plain = values.to_pylist() if pa.types.is_list(values.type) else values
+        found[name] = np.asarray(plain)
+    return found
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Name of the shard with this index."""
+    return folder / f"shard-{index:05d}.parquet"
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+    """Describe the finished shards of `folder`; `about` says how they were made."""
+    shards = [
+        {
+            "file": path.name,
+            "rows": pq.read_metadata(path).num_rows,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted(folder.glob("shard-*.parquet"))
+    ]
+    manifest = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        **about,
+        "rows": sum(shard["rows"] for shard in shards),
+        "columns": {
+            name: {"type": str(kind), "axes": axes, "about": text}
+            for name, (kind, axes, text) in COLUMNS.items()
+        },
+        "shards": shards,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """How a dataset was made and what it holds.
+
+    Raises:
+        StorageError: if `folder` is not a dataset, or of another schema version.
+
+    """
+    make = "make one with `sdm solve --out FOLDER`"
+    if not folder.is_dir():
+        raise StorageError(f"there is no folder `{folder}`", make)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise StorageError(f"`{folder}` is not a dataset: it has no {MANIFEST}", make)
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["schema_version"])
+    except KeyError as error:
+        raise StorageError(f"`{path}` is damaged: it has no {error}", make) from error
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"`{path}` is damaged: it is no JSON", make) from error
+    if found[0] != FORMAT:
+        raise StorageError(
+            f"`{folder}`: format {found[0]!r}, expected `{FORMAT}`", make
+        )
+    if found[1] != SCHEMA_VERSION:
+        raise StorageError(
+            f"`{folder}`: schema version {found[1]}, expected {SCHEMA_VERSION}",
+            f"regenerate it with `sdm solve … --out {folder} --overwrite`",
+        )
+    shards = manifest.get("shards")
+    for key, kind in NEEDED:
+        if not isinstance(manifest.get(key), kind):
+            raise StorageError(f"`{path}` is damaged: it has no good `{key}`", make)
+    if not shards or not all(
+        isinstance(shard, dict) and {"file", "sha256"} <= shard.keys()
+        for shard in shards
+    ):
+        raise StorageError(f"`{path}` is damaged: it does not list its shards", make)
+    return manifest
+
+
+def read_shards(folder: Path) -> pa.Table:
+    """All episodes of a finished dataset, in order of task and episode.
+
+    Raises:
+        StorageError: if `folder` is not a dataset, or a shard is missing or damaged.
+
+    """
+    again = "make the dataset again with `sdm solve … --overwrite`"
+    tables = []
+    for shard in read_manifest(folder)["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise StorageError(f"the shard `{path}` is missing", again)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != shard["sha256"]:
+            raise StorageError(
+                f"the shard `{path}` is damaged: its SHA-256 begins with {found[:12]}, "
+                f"not {shard['sha256'][:12]}",
+                again,
+            )
+        tables.append(pq.read_table(path))
+    return pa.concat_tables(tables)

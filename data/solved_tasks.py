@@ -1,0 +1,183 @@
+"""Tasks of a family, solved and played: the columns of an oracle dataset.
+
+All columns have tasks leading. `value` is the solver's; `oracle_value` is what its policy
+earns in the model that generates episodes. The two are equal except for an APOMDP, whose
+value is no model's expectation: there the mean return of the episodes stands in.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.data.request import OracleConfig
+from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
+from sdm.solvers_jax.backward_induction import (
+    MDPSolution,
+    backward_induction,
+    optimal_action,
+)
+from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
+from sdm.tasks.family import SET_KEY, Params, Split
+from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
+from sdm.tasks.policy import Policy, any_optimal, deterministic, uniform_random
+from sdm.tasks.rollout import Trajectory, discounted_return, rollout, task_keys
+from sdm.tasks.streams import Stream, stream_key
+
+Solution = MDPSolution | POMDPSolution | APOMDPSolution
+# The random streams of a split's tasks and of their ambiguity sets.
+STREAMS = {
+    "train": (Stream.TRAIN_TASKS, Stream.TRAIN_SETS),
+    "test": (Stream.TEST_TASKS, Stream.TEST_SETS),
+}
+
+
+class Tasks(NamedTuple):
+    """A batch of sampled tasks.
+
+    Attributes:
+        params: their parameters, tasks leading.
+        model: what the oracle knows.
+        world: the model that generates episodes; of an APOMDP its first.
+        divergence: of each model of an ambiguity set to the first, in nats.
+
+    """
+
+    params: Params
+    model: MDP | POMDP | APOMDP
+    world: MDP | POMDP
+    divergence: Float[Array, "B K"]
+
+
+def sample_tasks(
+    first: int | Int[Array, ""],
+    *,
+    config: OracleConfig,
+    size: int,
+    split: Split = "train",
+) -> Tasks:
+    """Draw tasks `first`, ..., `first + size - 1` of a configuration.
+
+    Args:
+        first: index of the first task.
+        config: says where tasks come from, and the seed.
+        size: how many.
+        split: whether they are to train on or to test with.
+
+    Raises:
+        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+
+    """
+    family, (tasks, sets) = config.family, STREAMS[split]
+    key = stream_key(config.seed, tasks)
+    params = dict(family.parameters(key, size, split=split, first=first))
+    if config.kind == "apomdp":
+        params[SET_KEY] = task_keys(stream_key(config.seed, sets), size, first=first)
+    model = family.model(params, config.kind)
+    if isinstance(model, APOMDP):
+        far = family.divergence(params, model)
+        return Tasks(params, model, true_model(model), far)
+    return Tasks(params, model, model, jnp.zeros((size, 0), model.reward.dtype))
+
+
+def solve_sampled(
+    model: MDP | POMDP | APOMDP, config: OracleConfig
+) -> tuple[Solution, Policy]:
+    """Solve sampled tasks, which are well posed; return solution and oracle policy."""
+    horizon, points = config.horizon, config.points_per_stage
+    if isinstance(model, MDP):
+        exact = backward_induction(model, horizon=horizon)
+        if config.family.defaults.stationary:
+            return exact, any_optimal(exact.q)
+        return exact, deterministic(exact.policy, model.reward.shape[-1])
+    found: POMDPSolution | APOMDPSolution
+    if isinstance(model, POMDP):
+        found = solve_pomdp(model, horizon=horizon, gap=config.gap, points=points)
+    else:
+        found = solve_apomdp(model, horizon=horizon, points=points)
+    return found, BeliefPolicy(found, belief_filter(model, believe=config.believe))
+
+
+def columns(
+    first: Int[Array, ""], *, config: OracleConfig, size: int
+) -> dict[str, Array | Params]:
+    """Return columns of tasks `first`, ..., `first + size - 1`; of MDPs, traceable.
+
+    Raises:
+        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+
+    """
+    tasks = sample_tasks(first, config=config, size=size)
+    found, policy = solve_sampled(tasks.model, config)
+    nothing = jnp.full_like(found.value, jnp.nan)
+    lower = nothing if found.lower is None else found.lower
+    upper = nothing if found.upper is None else found.upper
+    result: dict[str, Array | Params] = {
+        "params": tasks.params,
+        "value": found.value,
+        "lower": lower,
+        "upper": upper,
+        "error": found.error if isinstance(found, APOMDPSolution) else upper - lower,
+        "oracle_value": found.value,
+        "random_value": _random_value(tasks.world, config.horizon),
+        "divergence": tasks.divergence,
+    }
+    if not config.trajectories:
+        return result
+    episodes = stream_key(config.seed, Stream.TRAIN_EPISODES)
+    played = _play(task_keys(episodes, size, first=first), tasks.world, policy, config)
+    if isinstance(tasks.model, APOMDP):
+        earned = discounted_return(played.reward, tasks.model.discount)
+        result["oracle_value"] = earned.mean(-1)
+    optimal = played.action  # the oracle is what played
+    if config.random_trajectories:
+        assert isinstance(found, MDPSolution)  # as `OracleConfig` sees to
+        assert isinstance(tasks.world, MDP)
+        wandered = rollout(
+            task_keys(stream_key(config.seed, Stream.TRAIN_RANDOM), size, first=first),
+            tasks.world,
+            uniform_random(tasks.world, config.horizon),
+            horizon=config.horizon,
+            episodes=config.random_trajectories,
+        )
+        asked = found
+        if config.family.defaults.stationary:
+            # Too late to earn anything, every action is optimal: take that of stage 0,
+            # which is optimal at every stage.
+            early = jnp.broadcast_to(found.policy[:, :1], found.policy.shape)
+            asked = dataclasses.replace(found, policy=early)
+        better = optimal_action(asked, wandered.observation)
+        optimal = jnp.concatenate([optimal, better], axis=1)
+        played = jax.tree.map(
+            lambda *parts: jnp.concatenate(parts, axis=1), played, wandered
+        )
+    return result | {
+        "observation": played.observation,
+        "action": played.action,
+        "reward": played.reward,
+        "optimal_action": optimal,
+    }
+
+
+@partial(jax.jit, static_argnames="config")
+def _play(
+    keys: Key[Array, " B"], world: MDP | POMDP, policy: Policy, config: OracleConfig
+) -> Trajectory:
+    return rollout(
+        keys,
+        world,
+        policy,
+        horizon=config.horizon,
+        episodes=config.trajectories,
+    )
+
+
+def _random_value(world: MDP | POMDP, horizon: int) -> Float[Array, " B"]:
+    """Exact return of uniformly random actions, which need no observation."""
+    states = states_observed(world)
+    return evaluate_policy(states, uniform_random(states, horizon).probabilities)

@@ -1,0 +1,1 @@
+"""Optimality gaps of policies on a benchmark, as rows, tables and figures."""

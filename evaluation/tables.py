@@ -1,0 +1,194 @@
+"""Evaluation results for people and programs: rows, a table, a figure."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
+from rich.table import Table
+
+from sdm.data.optimality_gap import paired_difference
+from sdm.evaluation.evaluate import PolicyResult
+
+Row = dict[str, Any]
+
+
+def result_rows(
+    results: Sequence[PolicyResult], reference: str | None = None
+) -> dict[str, Row]:
+    """What is reported of each policy, the smallest gap first.
+
+    Args:
+        results: of one test.
+        reference: a policy among them, to which the others are compared task by task;
+            None for no comparison.
+
+    """
+    rows = {}
+    for result in sorted(results, key=lambda result: result.gap.mean):
+        rows[result.policy] = result_row(result)
+        for other in results:
+            if other.policy == reference:
+                rows[result.policy] |= _difference(result, other)
+    return rows
+
+
+def _difference(result: PolicyResult, other: PolicyResult) -> Row:
+    found = paired_difference(result.returns, other.returns, result.optimal_returns)
+    ends = {"difference_low": found.low, "difference_high": found.high}
+    return {"difference_percent": 100 * found.mean} | {
+        name: None if math.isnan(end) else 100 * end for name, end in ends.items()
+    }
+
+
+def result_row(result: PolicyResult) -> Row:
+    """What is reported of one policy; gaps in per cent of the optimal return."""
+    gap, exact = result.gap, result.exact_gap
+    return {
+        "gap_percent": 100 * gap.mean,
+        "ci_low": None if math.isnan(gap.low) else 100 * gap.low,
+        "ci_high": None if math.isnan(gap.high) else 100 * gap.high,
+        "exact_gap_percent": None if exact is None else 100 * exact.mean,
+        "return_mean": result.return_mean,
+        "exact_return_mean": result.exact_return_mean,
+        "optimal_return_mean": result.optimal_return_mean,
+        "agreement": result.agreement,
+        "work_agreement": result.work_agreement,
+        "invalid_mass": result.invalid_mass,
+        "undefined_tasks": list(gap.undefined_tasks),
+        "tiny_tasks": list(gap.tiny_tasks),
+        "seconds": result.seconds,
+    }
+
+
+class FittingTable(Table):
+    """A table that leaves columns out, where a terminal is narrow, and cuts no number.
+
+    Attributes:
+        spare: titles of columns that may be left out, the first to go first.
+
+    """
+
+    def __init__(self, *, spare: Sequence[str], **options: Any) -> None:
+        """Begin with no columns; `options` are those of `rich.table.Table`."""
+        super().__init__(**options)
+        self.spare = spare
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[Any]:
+        """Draw what fits, and say what does not."""
+        shown, left_out = copy.copy(self), list[str]()
+        unbounded = options.update_width(10_000)
+        for title in self.spare:
+            if Measurement.get(console, unbounded, shown).maximum <= options.max_width:
+                break
+            shown.columns = [c for c in shown.columns if c.header != title]
+            left_out.append(title)
+        if left_out:
+            told = f"left out for want of width: {', '.join(left_out)}"
+            shown.caption = f"{self.caption}\n{told}" if self.caption else told
+        yield from Table.__rich_console__(shown, console, options)
+
+
+def gap_table(
+    rows: Mapping[str, Row],
+    paper: Mapping[str, str] | None = None,
+    reference: str | None = None,
+    test: str = "",
+    caption: str | None = None,
+) -> Table:
+    """One line a policy.
+
+    Args:
+        rows: as `result_rows` makes them.
+        paper: the paper's values, for the policies it has.
+        reference: the policy to which rows are compared, if they are.
+        test: what was played, in a few words.
+        caption: what to write below.
+
+    """
+    title = "Optimality gap in unseen tasks, % of the optimal return"
+    spare = ("seconds", "invalid", "work/charge", "agreement", "return", "exact gap")
+    table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
+    table.add_column("policy", overflow="fold")
+    for title in ("gap", "95 % interval", "exact gap"):
+        table.add_column(title, justify="right")
+    if paper:
+        table.add_column("paper", justify="right")
+    if reference is not None:
+        table.add_column(f"gap over {reference}'s", justify="right")
+    for title in ("return", "agreement", "work/charge", "invalid", "seconds"):
+        table.add_column(title, justify="right")
+    for name, row in rows.items():
+        low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
+        cells = [
+            name,
+            f"{row['gap_percent']:.2f}",
+            "one task" if low is None else f"{low:.2f} … {high:.2f}",
+            "" if exact is None else f"{round(exact, 2) + 0:.2f}",
+        ]
+        if paper:
+            cells.append(paper.get(name, ""))
+        if reference is not None:
+            cells.append(_interval(row, "difference"))
+        cells += [
+            f"{row['return_mean']:.3f}",
+            f"{100 * row['agreement']:.1f} %",
+            _percent(row["work_agreement"], ".1f"),
+            _percent(row["invalid_mass"], ".3g"),
+            f"{row['seconds']:.1f}",
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _percent(share: float | None, digits: str) -> str:
+    """A share in per cent, or nothing where there is none."""
+    return "" if share is None else f"{100 * share:{digits}} %"
+
+
+def _interval(row: Row, name: str) -> str:
+    """A number and its interval, if it has one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    middle = f"{row[f'{name}_percent']:+.2f}"
+    return middle if low is None else f"{middle} ({low:.2f} … {high:.2f})"
+
+
+def save_gap_figure(rows: Mapping[str, Row], title: str, path: Path) -> None:
+    """Bars of the gaps with their intervals, as `path`.png and `path`.pdf.
+
+    Drawn without a display. Policies stand in the order of `rows`, the first on top.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(rows)
+    gaps = [rows[name]["gap_percent"] for name in names]
+    # An interval of a single task is unknown; the bar then stands alone.
+    ends = [
+        (gap - rows[n]["ci_low"], rows[n]["ci_high"] - gap)
+        if rows[n]["ci_low"] is not None
+        else (0.0, 0.0)
+        for n, gap in zip(names, gaps, strict=True)
+    ]
+    figure = Figure(figsize=(7, 0.42 * len(names) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, gaps, xerr=list(zip(*ends, strict=True)), capsize=3, color="C0")
+    for y, (gap, (_, up)) in enumerate(zip(gaps, ends, strict=True)):
+        axes.annotate(
+            f"{gap:.1f}",
+            (max(gap + up, 0), y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("optimality gap, % (95 % interval over tasks)")
+    axes.set_title(title)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)

@@ -1,0 +1,1 @@
+"""Policies to compare with: planning-based, demonstration-based and learned."""

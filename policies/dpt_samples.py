@@ -1,0 +1,236 @@
+"""What decision-pretrained transformers are trained on: samples from an oracle dataset.
+
+A sample is a task, a query with its optimal action, and a context: either episodes of
+the oracle (`trajectories`, as Zhang, Aghaei, Saghafian, 2026, compare with) or
+transitions from uniformly random states and actions (`transitions`, as in the
+original). Where states are in sight, half of the queries are uniformly random states,
+as in the original, and half are moments of the oracle's episodes: otherwise the one
+cell of a Darkroom where to stay is hardly ever asked about. Where states are hidden,
+all are such moments, and the episode's past is part of the context.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.policies.dpt import (
+    DPTShape,
+    Transitions,
+    followed_by,
+    one_after_another,
+    tokens_of,
+    transitions_of,
+)
+from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks.families import DarkroomFamily, Family, family_of
+from sdm.tasks.models import MDP, POMDP, check_count
+from sdm.tasks.policy import draw
+from sdm.tasks.rollout import Trajectory
+
+Contexts = Literal["trajectories", "transitions"]
+
+
+@dataclass(frozen=True)
+class DPTConfig:
+    """What to learn from, and how.
+
+    Attributes:
+        data: the oracle dataset.
+        contexts: `trajectories` of the oracle, or random `transitions`.
+        support: episodes, or so many episodes' worth of transitions, in a context.
+        steps: of the optimiser.
+        batch_size: samples per step.
+        learning_rate: at the beginning.
+        weight_decay: of AdamW.
+        layers: transformer blocks.
+        width: of the network.
+        heads: of attention.
+        seed: of weights and samples.
+
+    """
+
+    data: str
+    contexts: Contexts = "trajectories"
+    support: int = 2
+    steps: int = 20_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    layers: int = 4
+    width: int = 32
+    heads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a number or a name that makes no sense."""
+        if self.contexts not in get_args(Contexts):
+            raise ValueError(
+                f"contexts = {self.contexts!r}: must be one of "
+                f"{', '.join(get_args(Contexts))}"
+            )
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        for name in ("support", "steps", "batch_size", "layers", "width", "heads"):
+            check_count(name, getattr(self, name), 1)
+        if self.width % self.heads:
+            raise ValueError(
+                f"width = {self.width} cannot be shared by {self.heads} heads"
+            )
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pool:
+    """What samples are made of.
+
+    Attributes:
+        played: the oracle's episodes of each task.
+        optimal: an optimal action of each state and stage; None where states are
+            hidden.
+        world: the tasks' models.
+
+    """
+
+    played: Trajectory
+    optimal: Int[Array, "N T S"] | None
+    world: MDP | POMDP
+
+
+def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
+    """The oracle's episodes of a dataset, [N, M, T]."""
+    rows = table.filter(pc.invert(table["random"]))
+
+    def column(name: str, kind: Any) -> Array:
+        return jnp.asarray(
+            np.stack(rows[name].to_numpy()).reshape(tasks, -1, len(rows[name][0])), kind
+        )
+
+    return Trajectory(
+        column("observation", np.int32),
+        column("action", np.int32),
+        column("reward", np.float32),
+    )
+
+
+def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
+    """Everything about the tasks of a dataset that samples are made of.
+
+    The models are those of the table's own p or goals: the first of an ambiguity set,
+    which is the one that runs, is the POMDP of its p.
+    """
+    family = family_of(manifest["setting"], manifest["family_config"])
+    episodes = len(table) // manifest["tasks"]
+    first = table.take(np.arange(manifest["tasks"]) * episodes)
+    world: MDP | POMDP
+    if isinstance(family, DarkroomFamily):
+        world = family.mdp(jnp.asarray(first["goal"].to_numpy(), jnp.int32))
+    else:
+        p = jnp.asarray(first["p"].to_numpy(), jnp.result_type(float))
+        world = family.mdp(p) if manifest["setting"] == "mdp" else family.pomdp(p)
+    optimal = None
+    if isinstance(world, MDP):
+        solution = backward_induction(world, horizon=manifest["horizon"])
+        optimal = solution.policy.astype(jnp.int32)
+    return Pool(oracle_episodes(table, manifest["tasks"]), optimal, world)
+
+
+def shape_for(config: DPTConfig, manifest: Mapping[str, Any]) -> DPTShape:
+    """The network that fits a dataset."""
+    family: Family = family_of(manifest["setting"], manifest["family_config"])
+    hidden = manifest["setting"] in ("pomdp", "apomdp")
+    horizon = manifest["horizon"]
+    return DPTShape(
+        symbols=family.states,
+        actions=family.actions,
+        # A goal is looked for in the same way at every stage.
+        stages=0 if isinstance(family, DarkroomFamily) else horizon,
+        length=(config.support + hidden) * horizon,
+        grid=family.grid or 0,
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+    )
+
+
+def random_transitions(
+    key: Key[Array, ""], world: MDP | POMDP, task: Int[Array, " B"], length: int
+) -> Transitions:
+    """Where uniformly random actions lead from uniformly random states."""
+    states, actions = world.reward.shape[-2:]
+    keys = jax.random.split(key, 5)
+    shape = (len(task), length)
+    state = jax.random.randint(keys[0], shape, 0, states, jnp.int32)
+    action = jax.random.randint(keys[1], shape, 0, actions, jnp.int32)
+    own = task[:, None]
+
+    def drawn(key: Array, row: Array) -> Array:
+        return draw(row, jax.random.uniform(key, shape, row.dtype))
+
+    after = drawn(keys[2], world.transition[own, state, action])
+    paid = world.reward[own, state, action].astype(jnp.float32)
+    if isinstance(world, MDP):
+        return Transitions(state, action, after, paid)
+    assert world.initial_observation is not None
+    seen = drawn(keys[3], world.initial_observation[own, state])
+    following = drawn(keys[4], world.observation[own, action, after])
+    return Transitions(seen, action, following, paid)
+
+
+def sample(
+    key: Key[Array, ""], pool: Pool, config: DPTConfig, shape: DPTShape
+) -> tuple[Float[Array, "B L F"], Int[Array, " B"], Float[Array, "B L"]]:
+    """A batch: tokens, optimal actions, and the weight of every prefix."""
+    tasks, episodes, horizon = pool.played.action.shape
+    which, query, moment, where, around = jax.random.split(key, 5)
+    size = config.batch_size
+    task = jax.random.randint(which, (size,), 0, tasks, jnp.int32)
+    # Without replacement: what is queried is not shown.
+    order = jax.vmap(lambda k: jax.random.permutation(k, episodes))(
+        jax.random.split(query, size)
+    )
+    stage = jax.random.randint(moment, (size,), 0, horizon, jnp.int32)
+    context = (
+        one_after_another(
+            transitions_of(_episodes(pool.played, task, order[:, : config.support]))
+        )
+        if config.contexts == "trajectories"
+        else random_transitions(around, pool.world, task, config.support * horizon)
+    )
+    length = context.seen.shape[-1]
+    own = _episodes(pool.played, task, order[:, -1:])
+    row = jnp.arange(size, dtype=jnp.int32)
+    met = own.observation[row, 0, stage]
+    if pool.optimal is not None:
+        anywhere = jax.random.randint(where, (size,), 0, shape.symbols, jnp.int32)
+        seen = jnp.where(row % 2 == 0, anywhere, met)
+        stage = stage if shape.stages else jnp.zeros_like(stage)
+        wanted = pool.optimal[task, stage, seen]
+        weight = jnp.ones((size, length + 1), jnp.float32)
+    else:
+        past = one_after_another(transitions_of(own))
+        context = followed_by(context, past)
+        seen, wanted = met, own.action[row, 0, stage]
+        place = jnp.arange(length + horizon + 1, dtype=jnp.int32)
+        known = place[None] <= length + stage[:, None]
+        weight = known.astype(jnp.float32)
+    weight = weight.at[:, 0].set(0)  # the empty prefix
+    return tokens_of(shape, seen, stage, context), wanted, weight
+
+
+def _episodes(
+    played: Trajectory, task: Int[Array, " B"], chosen: Int[Array, "B N"]
+) -> Trajectory:
+    """Some episodes of some tasks."""
+    return jax.tree.map(lambda x: x[task[:, None], chosen], played)

@@ -1,0 +1,259 @@
+"""Training of decision-pretrained transformers, from an oracle dataset.
+
+The loss is the cross-entropy of the optimal action after every prefix of the context
+but the empty one. Original: AdamW, weight decay 1e-4, batches of 64, learning rate
+1e-3. Ours: the learning rate falls to zero along a cosine.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import serialization, traverse_util
+from jaxtyping import Array, Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sdm.data.shards import read_manifest, read_shards
+from sdm.policies.dpt import DPT, DPTShape
+from sdm.policies.dpt_samples import DPTConfig, Pool, make_pool, sample, shape_for
+from sdm.policies.policy_runs import LearnedRun, PolicyRecord, save_policy_run
+from sdm.storage.files import (
+    StorageError,
+    folder_in_progress,
+    temporary_name,
+    write_atomically,
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+STEPS_TOGETHER = 100  # between two looks at the loss
+SECONDS_BETWEEN = 30.0  # checkpoints
+
+
+def loss_of(
+    params: Any,
+    shape: DPTShape,
+    batch: tuple[Float[Array, "B L F"], Int[Array, " B"], Float[Array, "B L"]],
+) -> Float[Array, ""]:
+    """Mean cross-entropy of the optimal action over all prefixes."""
+    tokens, wanted, weight = batch
+    logits = DPT(shape).apply(params, tokens)
+    assert isinstance(logits, jax.Array)
+    label = jnp.broadcast_to(wanted[:, None], weight.shape)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    return (each * weight).sum() / weight.sum()
+
+
+class Learner:
+    """The network in training, and what it takes a step with.
+
+    Attributes:
+        state: step, seconds, parameters and the optimiser's memory: what is kept.
+
+    """
+
+    def __init__(self, config: DPTConfig, shape: DPTShape, pool: Pool) -> None:
+        """Begin with random weights."""
+        self._pool = pool
+        self._root = jax.random.key(config.seed)
+        optimiser = optax.adamw(
+            optax.cosine_decay_schedule(config.learning_rate, config.steps),
+            weight_decay=config.weight_decay,
+        )
+        params = DPT(shape).init(
+            jax.random.fold_in(self._root, 0),
+            jnp.zeros((1, 2, shape.features), jnp.float32),
+        )
+        self.state: dict[str, Any] = {
+            "step": np.int64(0),
+            "seconds": np.float64(0),
+            "params": params,
+            "optimiser": optimiser.init(params),
+        }
+
+        @partial(jax.jit, static_argnames="count")
+        def advance(
+            pool: Pool, params: Any, memory: Any, first: Array, count: int
+        ) -> Any:
+            def one(carry: Any, step: Array) -> Any:
+                params, memory = carry
+                key = jax.random.fold_in(jax.random.fold_in(self._root, 1), step)
+                batch = sample(key, pool, config, shape)
+                loss, slope = jax.value_and_grad(loss_of)(params, shape, batch)
+                with jax.numpy_dtype_promotion("standard"):  # optax relies on it
+                    change, memory = optimiser.update(slope, memory, params)
+                return (optax.apply_updates(params, change), memory), loss
+
+            steps = first + jnp.arange(count, dtype=jnp.int32)
+            carry, losses = jax.lax.scan(one, (params, memory), steps)
+            return *carry, losses.mean()
+
+        self._advance = advance
+
+    def learn(self, count: int) -> float:
+        """Take some steps; the mean loss over them.
+
+        Raises:
+            FloatingPointError: if it is not finite.
+
+        """
+        start, step = time.monotonic(), int(self.state["step"])
+        params, memory, loss = self._advance(
+            self._pool,
+            self.state["params"],
+            self.state["optimiser"],
+            jnp.int32(step),
+            count,
+        )
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                "the training diverged: a loss is not finite; lower the learning rate"
+            )
+        self.state |= {
+            "step": np.int64(step + count),
+            "seconds": self.state["seconds"] + (time.monotonic() - start),
+            "params": params,
+            "optimiser": memory,
+        }
+        return float(loss)
+
+
+def train_dpt(
+    config: DPTConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
+) -> LearnedRun:
+    """Train on an oracle dataset and write the folder of the policy `out`.
+
+    Args:
+        config: what to learn from, and how.
+        out: the folder; `out.partial` until training is done.
+        resume: go on with an unfinished run of the same configuration.
+        overwrite: replace `out`.
+        progress: called with the steps done and the steps there will be.
+
+    Raises:
+        StorageError: if the data or a checkpoint cannot be read, or `out` cannot be
+            begun.
+        ValueError: if a task has too few episodes.
+        FloatingPointError: if the training diverges.
+
+    """
+    data = Path(config.data)
+    manifest = read_manifest(data)
+    needed = config.support + 1
+    if config.contexts == "trajectories" and manifest["trajectories"] < needed:
+        raise ValueError(
+            f"{config.support} demonstrations and a query need {needed} trajectories "
+            f"of each task: there are {manifest['trajectories']}"
+        )
+    plan = {"dpt": dataclasses.asdict(config), "data": manifest["shards"]}
+    with folder_in_progress(
+        out, plan, inputs=(data,), resume=resume, overwrite=overwrite
+    ) as folder:
+        shape = shape_for(config, manifest)
+        learner = Learner(config, shape, make_pool(manifest, read_shards(data)))
+        history = _train(learner, config.steps, folder, progress)
+        run = LearnedRun(
+            kind="dpt",
+            arrays=_flat(learner.state["params"]),
+            about=PolicyRecord(
+                setting=manifest["setting"],
+                horizon=manifest["horizon"],
+                family=manifest["family_config"],
+                config=dataclasses.asdict(config),
+                shape=dataclasses.asdict(shape),
+                report={
+                    "train_loss": history[-1]["loss"],
+                    "seconds": float(learner.state["seconds"]),
+                    "steps": config.steps,
+                },
+            ),
+        )
+        packages, device = ("jax", "flax", "optax", "numpy"), jax.devices()[0]
+        save_policy_run(folder, run, packages=packages, device=device.device_kind)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return run
+
+
+def _train(
+    learner: Learner,
+    steps: int,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> list[dict[str, float | int]]:
+    """Train to the end from wherever the folder's checkpoint is; the losses."""
+    checkpoint, metrics = folder / CHECKPOINT, folder / "metrics.jsonl"
+    if checkpoint.is_file():
+        learner.state = restore(learner.state, checkpoint)
+    history = _read_metrics(metrics, int(learner.state["step"]))
+    saved = time.monotonic()
+    while (step := int(learner.state["step"])) < steps:
+        count = min(STEPS_TOGETHER, steps - step)
+        history.append({"step": step + count, "loss": learner.learn(count)})
+        progress(step + count, steps)
+        if time.monotonic() - saved > SECONDS_BETWEEN:
+            _write_metrics(metrics, history)
+            save_state(learner.state, checkpoint)
+            saved = time.monotonic()
+    _write_metrics(metrics, history)
+    return history
+
+
+def _flat(tree: Any) -> dict[str, np.ndarray]:
+    """A tree of arrays by their paths."""
+    flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
+    return {name: np.asarray(array) for name, array in flat.items()}
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write the state of a training, or nothing."""
+    with temporary_name(path) as temporary:
+        save_file(_flat(state), temporary)
+
+
+def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, in the form of `like`.
+
+    Raises:
+        StorageError: if the file is damaged, or of another network.
+
+    """
+    again = "begin again with `--overwrite` and without `--resume`"
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"`{path}` is damaged: {error}", again) from error
+    plain = serialization.to_state_dict(like)
+    flat = traverse_util.flatten_dict(plain, sep="/", keep_empty_nodes=True)
+    wanted = {name: array.shape for name, array in _flat(like).items()}
+    if wanted != {name: array.shape for name, array in found.items()}:
+        raise StorageError(f"`{path}` is of another network", again)
+    filled = {name: found.get(name, empty) for name, empty in flat.items()}
+    state: dict[str, Any] = serialization.from_state_dict(
+        like, traverse_util.unflatten_dict(filled, sep="/")
+    )
+    return state
+
+
+def _read_metrics(path: Path, upto: int) -> list[dict[str, float | int]]:
+    """Lines of the steps that a resumed training does not take again."""
+    if not path.is_file():
+        return []
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["step"] <= upto]
+
+
+def _write_metrics(path: Path, history: list[dict[str, float | int]]) -> None:
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in history))

@@ -1,0 +1,175 @@
+r"""What demonstrations say about a task's parameters, in every family and kind.
+
+The prior has finite support: candidates g with weights w_g. Where states are observed,
+
+    w_g ∝ w_g Π_t P_g(s_{t+1} | s_t, a_t),
+
+and where they are hidden, the symbols take the place of the states, with the forward
+filter of each candidate,
+
+    w_g ∝ w_g Π_t Pr_g(o_t | o_1, a_1, ..., a_{t-1}).
+
+Where agents see their rewards, a candidate is weighed by these too.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sdm.data.benchmark import Benchmark
+from sdm.tasks.family import ConjugateFamily, Params
+from sdm.tasks.models import MDP, POMDP
+from sdm.tasks.policy import draw
+from sdm.tasks.rollout import Trajectory
+
+# The true parameters lie between candidates: an outcome that a candidate excludes
+# weighs it down by this much and does not rule it out, so that something is left.
+IMPOSSIBLE = 1e-12
+SAME_REWARD = 1e-9  # rewards of one decision agree to rounding, or differ
+
+
+class Posterior(eqx.Module):
+    """Probabilities of the candidates.
+
+    Attributes:
+        params: the candidates.
+        models: the candidates' models, fully observed or hidden as the tasks are.
+        weight: probability of each candidate in each task.
+
+    """
+
+    params: Params
+    models: MDP | POMDP
+    weight: Float[Array, "B G"]
+
+    def mean_model(self) -> MDP | POMDP:
+        """Return the posterior-mean model of each task."""
+
+        def mean(x: Any) -> Any:
+            if jnp.ndim(x) == 0:  # the discount
+                return x
+            flat = self.weight @ x.reshape(len(x), -1)
+            return flat.reshape(len(self.weight), *x.shape[1:])
+
+        return jax.tree.map(mean, self.models)
+
+    def draw(self, uniform: Float[Array, "B N"]) -> Array:
+        """Draw N candidates for each task by inverse transform."""
+        return draw(self.weight[:, None, :], uniform.astype(self.weight.dtype))
+
+
+def candidates(bed: Benchmark) -> tuple[Params, MDP | POMDP, Float[Array, " G"]]:
+    """Return the prior's candidates, their models and their weights."""
+    family, kind = bed.config.prior_family, bed.config.kind
+    params, weight = family.prior()
+    models = family.model(params, "mdp" if kind == "mdp" else "pomdp")
+    assert isinstance(models, MDP | POMDP)
+    return params, models, weight
+
+
+def prior(bed: Benchmark) -> Posterior:
+    """Return what is believed without demonstrations."""
+    params, models, weight = candidates(bed)
+    tasks = bed.config.tasks
+    return Posterior(params, models, jnp.broadcast_to(weight, (tasks, len(weight))))
+
+
+def posterior(bed: Benchmark) -> Posterior:
+    """Return what the demonstrations of each task of a benchmark say."""
+    params, models, weight = candidates(bed)
+    log = jnp.log(weight) + log_likelihood(
+        models, bed.support, rewards=bed.config.rewards_seen
+    )
+    return Posterior(params, models, jax.nn.softmax(log, axis=-1))
+
+
+def log_likelihood(
+    models: MDP | POMDP, support: Trajectory, *, rewards: bool
+) -> Float[Array, "B G"]:
+    """Return the log-probability of each task's episodes under each candidate."""
+    tasks, episodes, _ = support.observation.shape
+    if not episodes:
+        return jnp.zeros((tasks, len(models.reward)), models.reward.dtype)
+    if isinstance(models, MDP):
+        return _of_states(models, support, rewards=rewards)
+    return _of_symbols(models, support, rewards=rewards)
+
+
+def _log(chance: Array) -> Array:
+    return jnp.log(jnp.maximum(chance, IMPOSSIBLE))
+
+
+def _agrees(paid: Array, expected: Array) -> Array:
+    """Whether a reward is what a candidate pays, as a probability."""
+    scale = jnp.maximum(1, jnp.abs(expected))
+    return (jnp.abs(paid - expected) <= SAME_REWARD * scale).astype(expected.dtype)
+
+
+@eqx.filter_jit
+def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
+    def of_task(played: Trajectory) -> Array:
+        state, action = played.observation, played.action
+        before, after = state[..., :-1], state[..., 1:]
+        moves = _log(models.transition[:, before, action[..., :-1], after])
+        log = moves.sum((-2, -1))
+        if rewards:
+            expected = models.reward[:, state, action]
+            log += _log(_agrees(played.reward[None], expected)).sum((-2, -1))
+        return log
+
+    # Task by task: the probabilities of all at once would not fit.
+    return jax.lax.map(of_task, support)
+
+
+@eqx.filter_jit
+def _of_symbols(models: POMDP, support: Trajectory, *, rewards: bool) -> Array:
+    first = models.initial_observation
+
+    def weigh(joint: Array, likelihood: Array) -> tuple[Array, Array]:
+        new = joint * likelihood
+        mass = new.sum(-1, keepdims=True)
+        kept = jnp.where(mass > 0, new / jnp.where(mass > 0, mass, 1), joint)
+        return kept, _log(mass[..., 0])
+
+    def paid(belief: Array, action: Array, reward: Array) -> tuple[Array, Array]:
+        if not rewards:
+            return belief, jnp.zeros(len(belief), belief.dtype)
+        return weigh(belief, _agrees(reward, models.reward[:, :, action]))
+
+    def step(belief: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        action, reward, symbol = now
+        belief, log_reward = paid(belief, action, reward)
+        moved = jnp.einsum("gs,gsm->gm", belief, models.transition[:, :, action])
+        belief, log = weigh(moved, models.observation[:, action, :, symbol])
+        return belief, log + log_reward
+
+    def of_episode(seen: Array, done: Array, reward: Array) -> Array:
+        belief, log = models.initial, jnp.zeros(len(models.initial), reward.dtype)
+        if first is not None:
+            belief, log = weigh(belief, first[:, :, seen[0]])
+        belief, logs = jax.lax.scan(step, belief, (done[:-1], reward[:-1], seen[1:]))
+        _, last = paid(belief, done[-1], reward[-1])
+        return log + logs.sum(0) + last
+
+    def of_task(played: Trajectory) -> Array:
+        parts = (played.observation, played.action, played.reward)
+        return jax.vmap(of_episode)(*parts).sum(0)
+
+    # Task by task: the filters of all at once would not fit.
+    return jax.lax.map(of_task, support)
+
+
+def count_moves(bed: Benchmark) -> np.ndarray:
+    """Return the counts of a conjugate family over each task's demonstrations, [B, C].
+
+    The last decision of an episode adds nothing: its outcome is not shown.
+    """
+    family = bed.config.prior_family
+    assert isinstance(family, ConjugateFamily)
+    state, action = np.asarray(bed.support.observation), np.asarray(bed.support.action)
+    moves = family.tally(state[..., :-1], action[..., :-1], state[..., 1:])
+    return moves.sum((1, 2))

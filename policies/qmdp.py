@@ -1,0 +1,79 @@
+r"""Plans that ignore what is yet to be learned: QMDP, and symbols taken for states.
+
+QMDP (Littman, Cassandra, Kaelbling, 1995) acts in belief b by
+
+    argmax_a Σ_s b(s) Q_t(s, a),
+
+as if the state were seen after this decision. It needs no planning over beliefs, and
+with an exact filter it is close to optimal where actions are not taken to learn.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks.belief import BeliefPolicy, belief_filter
+from sdm.tasks.models import APOMDP, POMDP, states_observed
+from sdm.tasks.policy import TabularPolicy, deterministic
+
+
+class QMDPPlan(eqx.Module):
+    """What to do in a belief, given the values of acting in each state.
+
+    Attributes:
+        q: optimal values of the states' actions, as if states were seen.
+
+    """
+
+    q: Float[Array, "B T S A"]
+
+    def action(
+        self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
+    ) -> Int[Array, "B N"]:
+        """Actions at stage `t` in beliefs `x`; ties go to the lowest."""
+        values = jnp.einsum("bns,bsa->bna", x, self.q[:, t])
+        return values.argmax(-1).astype(jnp.int32)
+
+
+def qmdp(model: POMDP, *, horizon: int) -> BeliefPolicy:
+    """QMDP with the exact filter, for a batch of tasks."""
+    q = backward_induction(states_observed(model), horizon=horizon).q
+    return BeliefPolicy(QMDPPlan(q), belief_filter(model))
+
+
+def observation_as_state(model: POMDP, *, horizon: int) -> TabularPolicy:
+    """Act on a symbol as is optimal in the state of the same number.
+
+    Raises:
+        ValueError: if there are not as many symbols as states.
+
+    """
+    states, symbols = model.observation.shape[-2:]
+    if states != symbols:
+        raise ValueError(f"{symbols} symbols cannot stand for {states} states")
+    solution = backward_induction(states_observed(model), horizon=horizon)
+    return deterministic(solution.policy, model.reward.shape[-1])
+
+
+def mixture(model: APOMDP) -> POMDP:
+    """Not knowing which model runs as one more thing that is hidden.
+
+    States are pairs (k, s), in this order; each model is as likely at first.
+    """
+    tasks, models, states, actions, _ = model.transition.shape
+    same = jnp.eye(models, dtype=model.reward.dtype)
+    pairs = models * states
+    first = model.initial_observation
+    return POMDP(
+        transition=jnp.einsum("bksam,kl->bksalm", model.transition, same).reshape(
+            tasks, pairs, actions, pairs
+        ),
+        observation=jnp.moveaxis(model.observation, 1, 2).reshape(
+            tasks, actions, pairs, -1
+        ),
+        reward=jnp.tile(model.reward, (1, models, 1)),
+        initial=jnp.tile(model.initial, (1, models)) / models,
+        discount=model.discount,
+        initial_observation=None if first is None else first.reshape(tasks, pairs, -1),
+    )

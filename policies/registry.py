@@ -1,0 +1,121 @@
+"""Policies that need no training, by name.
+
+Each file in `untrained` registers those it defines. Another package registers a policy
+through the entry-point group `sdm.policies`, whose objects are functions decorated with
+`register_policy`.
+"""
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import sdm.policies.untrained
+from sdm.data.benchmark import Benchmark
+from sdm.policies.constant import PREFIX, constant, constant_actions
+from sdm.policies.prepared import Prepared
+from sdm.tasks.family import Kind, TaskFamily
+
+GROUP = "sdm.policies"
+Make = Callable[[Benchmark], Prepared]
+# The reason why a policy does not fit a family's tasks of a kind; None where it does.
+Refuse = Callable[[TaskFamily, Kind], str | None]
+# The order of the table of all policies; others follow.
+ORDER = (
+    *("oracle", "random", "mean-plan", "bc", "ce", "psrl", "bayes-adaptive"),
+    *("bayes-imitation", "qmdp", "observation-as-state", "nominal", "mixture"),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A policy without training.
+
+    Attributes:
+        name: what the command line calls it.
+        make: prepares it for a benchmark.
+        refuse: says why it does not fit a family and a kind.
+
+    """
+
+    name: str
+    make: Make
+    refuse: Refuse
+
+
+_rules: dict[str, Rule] = {}
+
+
+def anywhere(family: TaskFamily, kind: Kind) -> None:
+    """Fit every family and kind."""
+
+
+def only(*kinds: Kind) -> Refuse:
+    """Fit these kinds only."""
+
+    def refuse(family: TaskFamily, kind: Kind) -> str | None:
+        return None if kind in kinds else f"it is for {' and '.join(kinds)} tasks"
+
+    return refuse
+
+
+def register_policy(name: str, refuse: Refuse = anywhere) -> Callable[[Make], Make]:
+    """Register what prepares a policy; use it as a decorator."""
+
+    def add(make: Make) -> Make:
+        _rules[name] = Rule(name, make, refuse)
+        return make
+
+    return add
+
+
+@cache
+def rules() -> Mapping[str, Rule]:
+    """Return every registered policy, in the order of the table of all policies."""
+    package = sdm.policies.untrained
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for point in importlib.metadata.entry_points(group=GROUP):
+        point.load()
+    return {name: _rules[name] for name in (*ORDER, *_rules) if name in _rules}
+
+
+def names(family: TaskFamily, kind: Kind) -> tuple[str, ...]:
+    """Return the policies without training that fit a family's tasks of a kind."""
+    return tuple(n for n, rule in rules().items() if not rule.refuse(family, kind))
+
+
+def is_rule(name: str) -> bool:
+    """Return whether a name is that of a policy without training."""
+    return name in rules() or name.startswith(PREFIX)
+
+
+def check_rule(name: str, family: TaskFamily, kind: Kind) -> None:
+    """Raise `ValueError` unless this policy fits a family's tasks of a kind."""
+    if name in rules():
+        if why := rules()[name].refuse(family, kind):
+            raise ValueError(
+                f"policy `{name}` does not fit {kind} tasks of family "
+                f"`{family.name}`: {why}; those that fit are "
+                f"{', '.join(names(family, kind))}"
+            )
+    elif name not in constant_actions(family):
+        raise ValueError(
+            f"policy `{name}`: family `{family.name}` has no such action: there are "
+            f"{', '.join(constant_actions(family))}"
+        )
+
+
+def prepare(name: str, bed: Benchmark) -> Prepared:
+    """Prepare a policy without training for a benchmark.
+
+    Raises:
+        ValueError: if it does not fit.
+
+    """
+    check_rule(name, bed.config.family, bed.config.kind)
+    if name in rules():
+        return rules()[name].make(bed)
+    return constant(bed, name)

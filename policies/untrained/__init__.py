@@ -1,0 +1,1 @@
+"""Policies that need no training; each file registers those it defines."""

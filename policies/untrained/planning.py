@@ -1,0 +1,106 @@
+"""Policies that plan: for the true model, for a mean one, or as if states were seen."""
+
+import jax.numpy as jnp
+
+from sdm.data.benchmark import Benchmark
+from sdm.policies.posterior import count_moves, posterior, prior
+from sdm.policies.prepared import Prepared, state_table, table
+from sdm.policies.qmdp import mixture, observation_as_state, qmdp
+from sdm.policies.registry import only, register_policy
+from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.solvers_jax.pomdp import solve_pomdp
+from sdm.tasks.belief import BeliefPolicy, belief_filter
+from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
+from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
+
+
+@register_policy("oracle")
+def oracle(bed: Benchmark) -> Prepared:
+    """Know the task and act optimally."""
+    if isinstance(bed.oracle, TabularPolicy):
+        return table(bed, bed.oracle)
+    return Prepared(bed.oracle)
+
+
+@register_policy("random")
+def random(bed: Benchmark) -> Prepared:
+    """Take every action with equal probability."""
+    config = bed.config
+    states = uniform_random(bed.states, config.horizon)
+    shape = (*states.probabilities.shape[:2], config.family.spaces.symbols(config.kind))
+    chance = jnp.full((*shape, states.probabilities.shape[-1]), 1.0)
+    policy = TabularPolicy(chance / chance.shape[-1])
+    return Prepared(policy, state_table(bed, states).value)
+
+
+@register_policy("mean-plan")
+def mean_plan(bed: Benchmark) -> Prepared:
+    """Plan for the mean of the prior, and ignore the demonstrations."""
+    family = bed.config.prior_family
+    if isinstance(family, ConjugateFamily) and bed.config.kind == "mdp":
+        nothing = jnp.zeros((bed.config.tasks, family.counts), jnp.int32)
+        return plan_for(bed, family.model(family.posterior_mean(nothing), "mdp"))
+    return plan_for(bed, prior(bed).mean_model())
+
+
+@register_policy("ce")
+def certainty_equivalence(bed: Benchmark) -> Prepared:
+    """Plan for the posterior-mean model, given the demonstrations."""
+    family = bed.config.prior_family
+    if isinstance(family, ConjugateFamily) and bed.config.kind == "mdp":
+        counts = count_moves(bed)
+        return plan_for(bed, family.model(family.posterior_mean(counts), "mdp"))
+    return plan_for(bed, posterior(bed).mean_model())
+
+
+def plan_for(bed: Benchmark, believed: MDP | POMDP | APOMDP) -> Prepared:
+    """Plan as if these were the tasks; where states are hidden, by QMDP."""
+    horizon = bed.config.horizon
+    if isinstance(believed, MDP):
+        found = backward_induction(believed, horizon=horizon)
+        return table(bed, deterministic(found.policy, believed.reward.shape[-1]))
+    assert isinstance(believed, POMDP)
+    return Prepared(qmdp(believed, horizon=horizon))
+
+
+@register_policy("qmdp")
+def with_states_seen_later(bed: Benchmark) -> Prepared:
+    """Know the task, and act as if states were observed after the next decision."""
+    world = bed.tasks.world
+    if isinstance(world, MDP):  # QMDP is then the optimal policy
+        return oracle(bed)
+    return Prepared(qmdp(world, horizon=bed.config.horizon))
+
+
+def _as_many_symbols(family: TaskFamily, kind: Kind) -> str | None:
+    if why := only("pomdp", "apomdp")(family, kind):
+        return why
+    spaces = family.spaces
+    if spaces.symbols(kind) == spaces.states:
+        return None
+    return f"{spaces.symbols(kind)} symbols cannot stand for {spaces.states} states"
+
+
+@register_policy("observation-as-state", _as_many_symbols)
+def symbol_for_state(bed: Benchmark) -> Prepared:
+    """Know the task, and take each symbol for the state of the same number."""
+    world = bed.tasks.world
+    assert isinstance(world, POMDP)
+    return table(bed, observation_as_state(world, horizon=bed.config.horizon))
+
+
+@register_policy("nominal", only("apomdp"))
+def nominal(bed: Benchmark) -> Prepared:
+    """Plan for the first model of the ambiguity set alone."""
+    world = bed.tasks.world
+    assert isinstance(world, POMDP)
+    solution = solve_pomdp(world, horizon=bed.config.horizon)
+    return Prepared(BeliefPolicy(solution, belief_filter(world)))
+
+
+@register_policy("mixture", only("apomdp"))
+def bayesian_mixture(bed: Benchmark) -> Prepared:
+    """Take each model of the set to be as likely, and plan by QMDP."""
+    assert isinstance(bed.tasks.model, APOMDP)
+    return Prepared(qmdp(mixture(bed.tasks.model), horizon=bed.config.horizon))

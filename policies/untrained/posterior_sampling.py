@@ -1,0 +1,128 @@
+"""Posterior sampling: draw a candidate before an episode, and act as if it were true.
+
+Thompson (1933); for reinforcement learning Strens (2000), Osband, Russo, Van Roy
+(2013). The candidate is drawn from the posterior after the demonstrations; what an
+episode itself shows does not change it. Where states are hidden the plan for the
+candidate is QMDP's, with the candidate's filter.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.data.benchmark import Benchmark
+from sdm.policies.posterior import Posterior, posterior
+from sdm.policies.prepared import Prepared
+from sdm.policies.registry import register_policy
+from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.solvers_jax.policy_evaluation import evaluate_policy
+from sdm.tasks.models import MDP, POMDP, Model, states_observed
+from sdm.tasks.policy import deterministic
+
+
+class Drawn(NamedTuple):
+    """What is remembered in an episode.
+
+    Attributes:
+        place: which candidate was drawn.
+        belief: probability of each state under that candidate.
+        action: the last one.
+
+    """
+
+    place: Int[Array, "B N"]
+    belief: Float[Array, "B N S"]
+    action: Int[Array, "B N"]
+
+
+class PosteriorSampling(eqx.Module):
+    """The policy; its plans are for the candidates, and common to all tasks.
+
+    Attributes:
+        posterior: of each task.
+        q: values of actions under each candidate.
+
+    """
+
+    posterior: Posterior
+    q: Float[Array, "G T S A"]
+
+    def init(self, model: Model) -> None:
+        """The first decision draws: it knows the number of episodes."""
+
+    def act(
+        self,
+        memory: Drawn | None,
+        t: int | Int[Array, ""],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+        key: Key[Array, "B N"],
+    ) -> tuple[Int[Array, "B N"], Drawn]:
+        """Draw a candidate where an episode begins; then plan for it."""
+        tasks = self.posterior.models
+        if memory is None:
+            place = self.posterior.draw(jax.vmap(jax.vmap(jax.random.uniform))(key))
+            belief = tasks.initial[place]
+        else:
+            place = memory.place
+            moves = tasks.transition[place, :, memory.action]
+            belief = jnp.einsum("bns,bnsm->bnm", memory.belief, moves)
+        if isinstance(tasks, MDP):
+            belief = jax.nn.one_hot(observation, self.q.shape[-2], dtype=self.q.dtype)
+        else:
+            belief = _condition(tasks, belief, place, memory, observation)
+        values = jnp.einsum("bns,bnsa->bna", belief, self.q[place, t])
+        action = values.argmax(-1).astype(jnp.int32)
+        return action, Drawn(place, belief, action)
+
+
+def _condition(
+    tasks: POMDP,
+    belief: Float[Array, "B N S"],
+    place: Int[Array, "B N"],
+    memory: Drawn | None,
+    observation: Int[Array, "B N"],
+) -> Float[Array, "B N S"]:
+    """Weigh the states by the symbol, unless it is impossible in all of them."""
+    if memory is None:
+        first = tasks.initial_observation
+        if first is None:
+            return belief
+        likelihood = first[place, :, observation]
+    else:
+        shown = tasks.observation[place, memory.action]
+        likelihood = jnp.take_along_axis(shown, observation[..., None, None], axis=-1)
+        likelihood = likelihood[..., 0]
+    joint = belief * likelihood
+    mass = joint.sum(-1, keepdims=True)
+    return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
+
+
+@register_policy("psrl")
+def posterior_sampling(bed: Benchmark) -> Prepared:
+    """Plan for every candidate; in each episode, act for one drawn from the posterior."""
+    found = posterior(bed)
+    seen = states_observed(found.models)
+    q = backward_induction(seen, horizon=bed.config.horizon).q
+    policy = PosteriorSampling(found, q)
+    if isinstance(found.models, MDP):
+        return Prepared(policy, expected_return(policy, bed.states))
+    return Prepared(policy)
+
+
+def expected_return(policy: PosteriorSampling, tasks: MDP) -> Float[Array, " B"]:
+    """Return the exact value in observed states: the mean over candidates' plans."""
+    plans = deterministic(policy.q.argmax(-1).astype(jnp.int32), tasks.reward.shape[-1])
+
+    def of_task(transition: Array, reward: Array, initial: Array) -> Array:
+        task = MDP(transition, reward, initial, tasks.discount)
+        return jax.vmap(lambda table: evaluate_policy(task, table))(plans.probabilities)
+
+    # Task by task: a table of every plan for every task would not fit.
+    values = jax.lax.map(
+        lambda arrays: of_task(*arrays), (tasks.transition, tasks.reward, tasks.initial)
+    )
+    return (policy.posterior.weight * values).sum(-1)

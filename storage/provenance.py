@@ -1,0 +1,86 @@
+"""Where a result comes from: versions, device, commit."""
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sdm
+from sdm.storage.processes import usable_cores
+
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers"),
+    *("peft", "accelerate", "bitsandbytes", "d3rlpy"),
+)
+BY_TORCH = ("finetune", "icl", "cql")  # kinds of cells; JAX computes the others
+
+
+@cache
+def provenance(kind: str) -> dict[str, Any]:
+    """Versions of what computes a kind of cell, on what, and this code's commit."""
+    found = {name: version for name in PACKAGES if (version := _version(name))}
+    return {
+        "sdm": sdm.__version__,
+        "commit": commit(),
+        "device": device(by_torch=kind in BY_TORCH),
+        "versions": {"python": platform.python_version(), **found},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def device(*, by_torch: bool) -> str:
+    """The accelerator that computes, if there is one, else the processor and cores."""
+    if by_torch:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    else:
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return str(jax.devices()[0].device_kind)
+    cores = usable_cores()
+    return f"{_processor()}, {cores} core{'s' * (cores > 1)}"
+
+
+def _processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this code, with a `+` if changed since; None if unknown."""
+    root = Path(sdm.__file__).parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        # Rows are written while an experiment runs: they do not change its code.
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + "+" * bool(changed)
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()

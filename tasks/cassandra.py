@@ -1,0 +1,403 @@
+"""Cassandra's `.POMDP` text format: read and write.
+
+The format is that of pomdp-solve (Cassandra, 1997): a preamble that names discount,
+values, states, actions and observations, then `start`, `T:`, `O:` and `R:` entries,
+each for one number, a row or a matrix, with `*` for every index, `uniform` and
+`identity`. Rewards R(s, a, s', o) become their expectation r(s, a). A file is read line
+by line, and every error says in which.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from sdm.storage.files import write_atomically
+from sdm.tasks.cassandra_words import (
+    PREAMBLE,
+    RESERVED,
+    Names,
+    PomdpFileError,
+    Reader,
+)
+from sdm.tasks.models import POMDP, ROW_SUM_TOLERANCE, Model, check_model
+
+MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
+MOST_NAMES = 1_000_000
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+ENTRIES = ("start", "T", "O", "R")
+
+
+class PomdpFile(NamedTuple):
+    """What a `.POMDP` file holds.
+
+    Attributes:
+        model: the task; nothing is observed before its first action.
+        states: the name of each state, its number as text where the file gives none.
+        actions: the name of each action.
+        observations: the name of each observation.
+
+    """
+
+    model: POMDP
+    states: tuple[str, ...]
+    actions: tuple[str, ...]
+    observations: tuple[str, ...]
+
+
+def load_pomdp(path: str | os.PathLike[str]) -> POMDP:
+    """Read a file in Cassandra's format.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The task; nothing is observed before its first action.
+
+    Raises:
+        PomdpFileError: a `ValueError` with file and line, if it is not in the format or
+            its probabilities do not sum to 1.
+        OSError: if it cannot be read.
+
+    """
+    return read_pomdp(path).model
+
+
+def read_pomdp(path: str | os.PathLike[str]) -> PomdpFile:
+    """Read a file in Cassandra's format, with its names.
+
+    Raises:
+        PomdpFileError: as `load_pomdp`.
+        OSError: if it cannot be read.
+
+    """
+    return _Model(Reader(Path(path))).read()
+
+
+class _Model:
+    """A model while its file is read."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.sign = 1.0
+        self.discount: float | None = None
+        self.sizes: dict[str, Names] = {}
+
+    def read(self) -> PomdpFile:
+        """Everything, checked."""
+        reader = self.reader
+        while reader.peek() not in ("", *ENTRIES):
+            self.preamble()
+        missing = [k for k in PREAMBLE if k != "values" and k not in self.sizes]
+        if self.discount is not None:
+            missing.remove("discount")
+        if missing:
+            raise reader.error(f"`{missing[0]}:` is not given before the first entry")
+        self.states, self.actions, self.symbols = (
+            self.sizes[k] for k in ("states", "actions", "observations")
+        )
+        s, a, o = len(self.states), len(self.actions), len(self.symbols)
+        if a * s * s * o > MOST_REWARDS:
+            raise reader.error(
+                f"{s} states, {a} actions and {o} observations are more than can be "
+                "held: use arrays"
+            )
+        self.initial = np.full(s, 1 / s)
+        self.transition = np.zeros((a, s, s))
+        self.observation = np.zeros((a, s, o))
+        self.reward = np.zeros((a, s, s, o))
+        # The line that gave each row last; 0 is none.
+        self.lines = {letter: np.zeros((a, s), int) for letter in "TO"}
+        while reader.peek():
+            self.entry()
+        names = (tuple(x.names) for x in (self.states, self.actions, self.symbols))
+        return PomdpFile(self.finish(), *names)
+
+    def preamble(self) -> None:
+        reader = self.reader
+        if reader.peek() not in PREAMBLE:
+            raise reader.unknown_keyword()
+        keyword = reader.take("a keyword")
+        reader.colon()
+        if keyword == "discount":
+            self.discount = reader.number("the discount", chance=True)
+        elif keyword == "values":
+            word = reader.take("`reward` or `cost`")
+            if word not in ("reward", "cost"):
+                raise reader.error(f"`{word}` where `reward` or `cost` should be")
+            self.sign = 1.0 if word == "reward" else -1.0
+        else:
+            names = []
+            while not reader.begins_entry():
+                names.append(reader.take("a name"))
+                if names[-1] in RESERVED:
+                    raise reader.error(
+                        f"`{names[-1]}` stands among the names of `{keyword}:`: it is "
+                        "a word of the format (is a `:` missing?)"
+                    )
+            self.sizes[keyword] = Names(keyword[:-1], self.numbered(keyword, names))
+
+    def numbered(self, keyword: str, names: list[str]) -> list[str]:
+        """The names that a preamble gives, or the numbers that stand for them."""
+        reader = self.reader
+        if not names:
+            raise reader.error(f"`{keyword}:` has neither a number nor names")
+        if len(names) == 1 and names[0].isdecimal():
+            if len(names[0]) > 7 or not 1 <= int(names[0]) <= MOST_NAMES:
+                raise reader.error(
+                    f"{names[0][:20]} {keyword}: must be 1 to {MOST_NAMES}"
+                )
+            return [str(i) for i in range(int(names[0]))]
+        for name in names:
+            if name[0] in "+-." or (name[0].isdecimal() and not name.isalnum()):
+                raise reader.error(
+                    f"`{keyword}:` has `{name}`: must be one whole number, or names"
+                )
+        if len(set(names)) < len(names):
+            raise reader.error(f"`{keyword}:` has a name twice")
+        return names
+
+    def entry(self) -> None:
+        """One `start`, `T:`, `O:` or `R:` entry."""
+        reader = self.reader
+        if reader.peek() not in ENTRIES:
+            raise reader.unknown_keyword()
+        word = reader.take("an entry")
+        if word == "start":
+            return self.start()
+        reader.colon()
+        action = self.actions.find(reader)
+        if word == "R":
+            indices = self.indices(self.states, self.states, self.symbols)
+            if not indices:
+                raise reader.error("`R:` needs an action and a state")
+            self.fill(self.reward, (action, *indices), square=False, chances=False)
+        elif word == "T":
+            indices = self.indices(self.states, self.states)
+            lines = self.fill(
+                self.transition, (action, *indices), square=True, chances=True
+            )
+            self.lines[word][(action, *indices[:1])] = lines
+        else:
+            indices = self.indices(self.states, self.symbols)
+            lines = self.fill(
+                self.observation, (action, *indices), square=False, chances=True
+            )
+            self.lines[word][(action, *indices[:1])] = lines
+        return None
+
+    def indices(self, *kinds: Names) -> list[slice]:
+        """What is given of an entry's indices, colon by colon."""
+        found = []
+        for names in kinds:
+            if self.reader.peek() != ":":
+                break
+            self.reader.colon()
+            found.append(names.find(self.reader))
+        return found
+
+    def fill(
+        self,
+        array: np.ndarray,
+        where: tuple[slice, ...],
+        *,
+        square: bool,
+        chances: bool,
+    ) -> np.ndarray:
+        """Set what an entry speaks of to the numbers that follow.
+
+        Returns:
+            The line in which each row of a matrix ends, or that of all numbers.
+
+        """
+        reader, shape = self.reader, array.shape[len(where) :]
+        first = reader.at
+        word, what = reader.peek(), "a probability" if chances else "a reward"
+        value: np.ndarray
+        if word == "uniform" and chances and shape:
+            reader.take(what)
+            value = np.full(shape, 1 / shape[-1])
+        elif word == "reset" and square and shape:  # back to where episodes start
+            reader.take(what)
+            value = np.broadcast_to(self.initial, shape)
+        elif word == "identity" and square and len(shape) == 2:
+            reader.take(what)
+            value = np.eye(shape[0])
+        else:
+            count = int(np.prod(shape))
+            value = reader.numbers(count, what, chances=chances).reshape(shape)
+            if len(shape) == 2:
+                array[where] = value
+                ends = range(first + shape[1] - 1, reader.at, shape[1])
+                return np.array([reader.words[i].line for i in ends])
+        array[where] = value
+        return np.array(reader.line)
+
+    def start(self) -> None:
+        reader, count = self.reader, len(self.states)
+        word = reader.peek()
+        if word in ("include", "exclude"):
+            reader.take("include or exclude")
+            reader.colon()
+            chosen = np.zeros(count, bool)
+            while not reader.begins_entry():
+                chosen[self.states.find(reader)] = True
+            if word == "exclude":
+                chosen = ~chosen
+            if not chosen.any():
+                raise reader.error("`start` leaves no state")
+            self.initial = chosen / chosen.sum()
+            return
+        reader.colon()
+        word = reader.peek()
+        if word == "uniform" and self.one_word():
+            reader.take("uniform")
+            self.initial = np.full(count, 1 / count)
+        elif self.one_word() and not self.a_certainty():  # a state, by name or number
+            chosen = np.zeros(count)
+            chosen[self.states.find(reader)] = 1
+            self.initial = chosen
+        else:
+            self.initial = reader.numbers(
+                count, "a probability of `start`", chances=True
+            )
+            if abs(self.initial.sum() - 1) > ROW_SUM_TOLERANCE:
+                raise reader.error(f"`start` sums to {self.initial.sum():.6g}, not 1")
+
+    def a_certainty(self) -> bool:
+        """Whether the word is the probability of the only state, and not its number."""
+        return len(self.states) == 1 and self.reader.peek() not in (
+            "0",
+            *self.states.names,
+        )
+
+    def one_word(self) -> bool:
+        """Whether `start:` is followed by a single word."""
+        self.reader.at += 1
+        single = self.reader.begins_entry()
+        self.reader.at -= 1
+        return single
+
+    def finish(self) -> POMDP:
+        """The model of what was read."""
+        self.check("T", self.transition, "state")
+        self.check("O", self.observation, "next state")
+        paid = self.reward
+        # What does not depend on what follows needs no expectation, and no rounding.
+        alone = (paid == paid[:, :, :1, :1]).all((2, 3)).T
+        seen = np.einsum("asn,ano,asno->sa", self.transition, self.observation, paid)
+        seen = np.where(alone, paid[:, :, 0, 0].T, seen)
+        assert self.discount is not None
+        model = POMDP(
+            transition=jnp.asarray(np.swapaxes(self.transition, 0, 1)),
+            observation=jnp.asarray(self.observation),
+            reward=jnp.asarray(self.sign * seen),
+            initial=jnp.asarray(self.initial),
+            discount=self.discount,
+        )
+        try:
+            check_model(model)
+        except ValueError as error:
+            raise PomdpFileError(f"`{self.reader.path}`: {error}") from error
+        return model
+
+    def check(self, letter: str, array: np.ndarray, kind: str) -> None:
+        """Every row must sum to 1."""
+        sums = array.sum(-1)
+        wrong = np.argwhere(np.abs(sums - 1) > ROW_SUM_TOLERANCE)
+        if len(wrong):
+            a, s = wrong[0]
+            row = (
+                f"`{letter}:` of action `{self.actions.names[a]}`, {kind} "
+                f"`{self.states.names[s]}`"
+            )
+            rest = f" ({len(wrong)} of {sums.size} rows are wrong)"
+            line = int(self.lines[letter][a, s])
+            if not line:
+                raise self.reader.error(f"{row} is not given before the end{rest}")
+            raise self.reader.error(
+                f"{row} sums to {sums[a, s]:.6g}, not 1{rest}", line
+            )
+
+
+def save_pomdp(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    states: Sequence[str] = (),
+    actions: Sequence[str] = (),
+    observations: Sequence[str] = (),
+) -> None:
+    """Write one task in Cassandra's format, to be read back exactly.
+
+    Args:
+        model: the task.
+        path: the file.
+        states: a name for each state; they are numbered where none are given.
+        actions: a name for each action.
+        observations: a name for each observation.
+
+    Raises:
+        ValueError: if the model is no POMDP, a batch, not well posed, or shows
+            something before the first action, which the format cannot say; or if the
+            names are not those of the format.
+        OSError: if the file cannot be written.
+
+    """
+    if not isinstance(model, POMDP):
+        raise ValueError(f"the format holds a POMDP: this is {type(model).__name__}")
+    check_model(model)
+    if np.ndim(model.reward) != 2:
+        raise ValueError("the format holds one task: this is a batch")
+    if model.initial_observation is not None:
+        raise ValueError("the format has no observation before the first action")
+    count_states, count_actions = model.reward.shape
+    lines = [
+        f"discount: {float(model.discount)!r}",
+        "values: reward",
+        _names("states", states, count_states),
+        _names("actions", actions, count_actions),
+        _names("observations", observations, model.observation.shape[-1]),
+        f"start: {_row(np.asarray(model.initial))}",
+    ]
+    for a in range(count_actions):
+        for letter, rows in (
+            ("T", np.asarray(model.transition)[:, a]),
+            ("O", np.asarray(model.observation)[a]),
+        ):
+            lines += ["", f"{letter}: {a}", *map(_row, rows)]
+    rewards = np.asarray(model.reward)
+    lines += [
+        "",
+        *(
+            f"R: {a} : {s} : * : * {float(rewards[s, a])!r}"
+            for a in range(count_actions)
+            for s in range(count_states)
+        ),
+    ]
+    write_atomically(Path(path), "\n".join(lines) + "\n")
+
+
+def _names(keyword: str, names: Sequence[str], count: int) -> str:
+    """The line of the preamble that names, or numbers, the states, actions, ..."""
+    if not names:
+        return f"{keyword}: {count}"
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"`{keyword}` has {len(names)} names: must be {count} distinct"
+        )
+    for name in names:
+        if not NAME.fullmatch(name) or name in RESERVED:
+            raise ValueError(
+                f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_` that "
+                "begin with a letter, and no word of the format"
+            )
+    return f"{keyword}: {' '.join(names)}"
+
+
+def _row(row: np.ndarray) -> str:
+    return " ".join(repr(float(x)) for x in row)

@@ -1,0 +1,1 @@
+"""Task families that come with the package, one file each; each registers itself."""

@@ -1,0 +1,220 @@
+"""Episodes of many tasks at once, with random numbers that do not depend on the policy.
+
+Every task has its own key; from it each episode draws one uniform number for the
+initial state, one for each transition and, where states are hidden, one for each
+symbol. Two policies that are given the same keys therefore meet the same luck (common
+random numbers), however tasks are batched.
+"""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.tasks.models import MDP, POMDP, Scalar
+from sdm.tasks.policy import Policy, draw
+
+Carry = tuple[Array, Array, Array, Any]  # state, symbol, last reward, memory
+
+
+class Trajectory(eqx.Module):
+    """N episodes of each task, T decisions long.
+
+    Attributes:
+        observation: what the agent saw before each decision: the state of an MDP, a
+            symbol of a POMDP, -1 where nothing is seen before the first action.
+        action: what it did.
+        reward: what that paid.
+
+    """
+
+    observation: Int[Array, "*B N T"]
+    action: Int[Array, "*B N T"]
+    reward: Float[Array, "*B N T"]
+
+
+class Luck(eqx.Module):
+    """All the randomness of N episodes, drawn before any policy acts.
+
+    Attributes:
+        initial: uniform numbers that choose the first states.
+        transition: uniform numbers that choose the next states.
+        observation: uniform numbers that choose what is seen before each decision.
+        policy: keys for policies that randomise.
+
+    """
+
+    initial: Float[Array, "B N"]
+    transition: Float[Array, "T B N"]
+    observation: Float[Array, "T B N"]
+    policy: Key[Array, "T B N"]
+
+
+def task_keys(
+    key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
+) -> Key[Array, " n"]:
+    """One key for each of tasks `first`, ..., `first + n - 1`; slices agree."""
+    index = first + jnp.arange(n, dtype=jnp.int32)
+    return jax.vmap(partial(jax.random.fold_in, key))(index)
+
+
+@partial(jax.jit, static_argnames=("episodes", "horizon"))
+def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
+    """Randomness of `episodes` episodes of each task; episode i depends on i only."""
+    # All keys of a kind are made in one call: the generator is slow to compile, and
+    # this is compiled for each number of tasks, episodes and stages.
+    shape = (len(keys), episodes)
+    fold = jax.vmap(jax.random.fold_in)
+    own = fold(
+        jnp.repeat(keys, episodes),
+        jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(keys)),
+    )
+    start, move, choose = jax.vmap(partial(jax.random.split, num=3))(own).T
+    show = fold(own, jnp.full(own.shape, 3, jnp.int32))
+    parts = jnp.concatenate([move, show, choose])
+    of_stage = fold(
+        jnp.tile(parts, horizon),
+        jnp.repeat(jnp.arange(horizon, dtype=jnp.int32), len(parts)),
+    ).reshape(horizon, 3, *shape)
+    moves_and_shows = of_stage[:, :2].reshape(-1)
+    number = jax.vmap(jax.random.uniform)(jnp.concatenate([start, moves_and_shows]))
+    later = number[len(start) :].reshape(horizon, 2, *shape)
+    return Luck(
+        number[: len(start)].reshape(shape), later[:, 0], later[:, 1], of_stage[:, 2]
+    )
+
+
+def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:
+    """Initial states of every episode."""
+    return draw(model.initial[:, None, :], luck.initial.astype(model.initial.dtype))
+
+
+@jax.jit
+def first_observation(
+    model: MDP | POMDP, state: Int[Array, "B N"], uniform: Float[Array, "B N"]
+) -> Int[Array, "B N"]:
+    """What is seen before the first action."""
+    if isinstance(model, MDP):
+        return state
+    if model.initial_observation is None:
+        return jnp.full_like(state, -1)
+    row = model.initial_observation[jnp.arange(len(state))[:, None], state]
+    return draw(row, uniform.astype(row.dtype))
+
+
+@jax.jit
+def next_observation(
+    model: MDP | POMDP,
+    action: Int[Array, "B N"],
+    state: Int[Array, "B N"],
+    uniform: Float[Array, "B N"],
+) -> Int[Array, "B N"]:
+    """What is seen in `state`, which `action` led to."""
+    if isinstance(model, MDP):
+        return state
+    row = model.observation[jnp.arange(len(state))[:, None], action, state]
+    return draw(row, uniform.astype(row.dtype))
+
+
+@jax.jit
+def environment_step(
+    model: MDP | POMDP,
+    state: Int[Array, "B N"],
+    action: Int[Array, "B N"],
+    uniform: Float[Array, "B N"],
+) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
+    """Next states and rewards of one decision in every episode."""
+    task = jnp.arange(len(model.reward))[:, None]
+    row = model.transition[task, state, action]
+    return draw(row, uniform.astype(row.dtype)), model.reward[task, state, action]
+
+
+def rollout(
+    keys: Key[Array, " B"],
+    model: MDP | POMDP,
+    policy: Policy,
+    *,
+    horizon: int,
+    episodes: int,
+) -> Trajectory:
+    """Play `episodes` episodes of each task with a policy made of JAX operations.
+
+    Args:
+        keys: one key per task, as `task_keys` makes them.
+        model: a batch of B tasks; of an APOMDP, the `true_model` that is played in.
+        policy: what chooses the actions; its memory is carried by the scan.
+        horizon: decisions per episode.
+        episodes: episodes per task.
+
+    Returns:
+        Trajectories [B, episodes, horizon].
+
+    """
+    luck = draw_luck(keys, episodes=episodes, horizon=horizon)
+    return _play(model, policy, luck)
+
+
+@eqx.filter_jit
+def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
+    start, horizon = _start(model, policy, luck), len(luck.transition)
+    # The first decision stands alone: a policy may begin its memory with it.
+    now, first = _stage(model, policy, start, (jnp.int32(0), *_stage_luck(luck, 0)))
+    later = (jnp.arange(1, horizon), *_stage_luck(luck, slice(1, None)))
+    _, rest = jax.lax.scan(partial(_stage, model, policy), now, later)
+    played = (jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True))
+    return Trajectory(*(jnp.moveaxis(x, 0, -1) for x in played))
+
+
+def rollout_on_host(
+    keys: Key[Array, " B"],
+    model: MDP | POMDP,
+    policy: Policy,
+    *,
+    horizon: int,
+    episodes: int,
+) -> Trajectory:
+    """Play the same episodes as `rollout`, stage by stage from Python.
+
+    For policies that JAX cannot trace, such as a language model.
+    """
+    luck = draw_luck(keys, episodes=episodes, horizon=horizon)
+    now, played = _start(model, policy, luck), []
+    for t in range(horizon):
+        now, stage = _stage(model, policy, now, (t, *_stage_luck(luck, t)))
+        played.append(stage)
+    return Trajectory(*(jnp.stack(x, axis=-1) for x in zip(*played, strict=True)))
+
+
+def _stage_luck(luck: Luck, t: int | slice) -> tuple[Array, Array, Array]:
+    """What decides a stage; the symbol is the one seen before the next decision."""
+    return luck.transition[t], jnp.roll(luck.observation, -1, axis=0)[t], luck.policy[t]
+
+
+def _start(model: MDP | POMDP, policy: Policy, luck: Luck) -> Carry:
+    state = first_state(model, luck)
+    seen = first_observation(model, state, luck.observation[0])
+    nothing = jnp.zeros(state.shape, model.reward.dtype)
+    return state, seen, nothing, policy.init(model)
+
+
+def _stage(
+    model: MDP | POMDP, policy: Policy, carry: Carry, now: tuple[Any, ...]
+) -> tuple[Carry, tuple[Array, Array, Array]]:
+    """One decision in every episode: what was seen, done and paid."""
+    state, seen, reward, memory = carry
+    t, move, show, key = now
+    action, memory = policy.act(memory, t, seen, reward, key)
+    state, reward = environment_step(model, state, action, move)
+    following = next_observation(model, action, state, show)
+    return (state, following, reward, memory), (seen, action, reward)
+
+
+def discounted_return(
+    reward: Float[Array, "*B T"], discount: Scalar
+) -> Float[Array, "*B"]:
+    """Σ_t γ^t r_t of every episode."""
+    stage = jnp.arange(reward.shape[-1], dtype=reward.dtype)
+    return reward @ jnp.asarray(discount, reward.dtype) ** stage
