@@ -4,8 +4,9 @@ Test tasks, their demonstrations and their episodes come from random streams of 
 own, so no training task is ever met.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sdm.data.request import OracleConfig, sees_rewards
+from sdm.data.request import OracleConfig, family_header, sees_rewards
 from sdm.data.solved_tasks import (
     Solution,
     Tasks,
@@ -96,6 +97,15 @@ class EvaluationConfig:
     def rewards_seen(self) -> bool:
         """Whether agents see their rewards."""
         return sees_rewards(self.family, self.kind, self.observes_reward)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the benchmark, as JSON can write it."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        believed = fields.pop("training_family")
+        header = family_header(fields.pop("family"), fields.pop("kind"))
+        if believed is not None:
+            believed = family_header(believed, self.kind)["family_config"]
+        return {**header, **fields, "training_family": believed}
 
     @property
     def oracle(self) -> OracleConfig:

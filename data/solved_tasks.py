@@ -1,8 +1,9 @@
 """Tasks of a family, solved and played: the columns of an oracle dataset.
 
-All columns have tasks leading. `value` is the solver's; `oracle_value` is what its policy
-earns in the model that generates episodes. The two are equal except for an APOMDP, whose
-value is no model's expectation: there the mean return of the episodes stands in.
+All columns have tasks leading. `value` is the solver's; `oracle_value` is what its
+policy earns in the model that generates episodes. The two are equal except for an
+APOMDP, whose value is no model's expectation: there the mean return of the episodes
+stands in.
 """
 
 import dataclasses

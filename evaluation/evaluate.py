@@ -1,11 +1,7 @@
-"""Optimality gaps of any mix of policies on the same unseen tasks and the same luck.
-
-PyTorch is imported only where a language model takes part.
-"""
+"""Optimality gaps of policies on the same unseen tasks, with common random numbers."""
 
 import dataclasses
 import gc
-import hashlib
 import sys
 import time
 import warnings
@@ -22,17 +18,17 @@ from jaxtyping import Float
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig, agreement, task_returns
 from sdm.data.optimality_gap import OptimalityGap, optimality_gap
-from sdm.llm.base_names import check_base_name
-from sdm.policies import by_name
-from sdm.policies.by_name import Baseline, baseline, check_baseline
-from sdm.policies.learned import check_learned, is_learned, learned, run_folder
-from sdm.policies.policy_runs import ABOUT
+from sdm.policies.prepared import Prepared
+from sdm.policies.registry import prepare
+from sdm.policies.spec import ActingOptions, parse_policy
+from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
 # Episodes that are played together, at most: a processor has enough to do with those.
 ROWS_TOGETHER = 1024
+DEFAULT = ActingOptions()
 Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
 
 
@@ -58,11 +54,11 @@ class PolicyResult:
         exact_gap: the same from exact values; None where a value is not known exactly.
         return_mean: mean discounted return.
         exact_return_mean: its expectation; None where it is not known exactly.
-        optimal_return_mean: that of the oracle, under the same luck.
-        agreement: share of decisions that equal the oracle's; in Darkroom, where
-            several may be best, that are optimal.
-        work_agreement: the same when the two ways to charge count as one; None in
-            Darkroom.
+        optimal_return_mean: that of the oracle, with common random numbers.
+        agreement: share of decisions that equal the oracle's, or, where the family
+            breaks ties at random, that are optimal.
+        merged_agreement: the same, duplicates of an action counted as one action; None
+            where the family has none.
         invalid_mass: mean probability that a language model gave to anything but an
             action; None for other policies.
         seconds: spent acting.
@@ -78,20 +74,20 @@ class PolicyResult:
     exact_return_mean: float | None
     optimal_return_mean: float
     agreement: float
-    work_agreement: float | None
+    merged_agreement: float | None
     invalid_mass: float | None
     seconds: float
     returns: Float[np.ndarray, " B"]
     optimal_returns: Float[np.ndarray, " B"]
 
 
-def evaluate_baseline(name: str, bed: Benchmark) -> PolicyResult:
-    """Play a policy that needs no learning."""
-    return evaluate_traced(name, baseline(name, bed), bed)
+def evaluate_untrained(name: str, bed: Benchmark) -> PolicyResult:
+    """Play a policy that needs no training."""
+    return evaluate_traced(name, prepare(name, bed), bed)
 
 
 def evaluate_traced(
-    name: str, made: Baseline, bed: Benchmark, *, before: float = 0.0
+    name: str, made: Prepared, bed: Benchmark, *, before: float = 0.0
 ) -> PolicyResult:
     """Play a policy made of JAX operations, which took `before` seconds already."""
     start = time.perf_counter() - before
@@ -210,9 +206,8 @@ def _result(
 ) -> PolicyResult:
     returns, best = task_returns(bed.tasks, played), bed.optimal_returns
     same = agreement(bed, played)
-    optimum_is_exact = bed.config.setting in ("mdp", "darkroom")
     exact = None
-    if value is not None and optimum_is_exact:
+    if value is not None and isinstance(bed.solution, MDPSolution):
         exact = optimality_gap(value, np.asarray(bed.solution.value))
     return PolicyResult(
         policy=name,
@@ -222,7 +217,7 @@ def _result(
         exact_return_mean=None if value is None else float(value.mean()),
         optimal_return_mean=float(best.mean()),
         agreement=float(same.action.mean()),
-        work_agreement=None if same.work is None else float(same.work.mean()),
+        merged_agreement=None if same.merged is None else float(same.merged.mean()),
         invalid_mass=invalid,
         seconds=seconds,
         returns=returns,
@@ -233,135 +228,66 @@ def _result(
 def evaluate(
     names: Sequence[str],
     bed: Benchmark,
+    options: ActingOptions = DEFAULT,
     *,
-    schema: str | None = None,
-    quantize: str | None = None,
-    backend: str | None = None,
     kept: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, tasks: None,
 ) -> list[PolicyResult]:
-    """Evaluate policies by name: see `check_policy`.
+    """Evaluate policies by name; see `sdm.policies.spec`.
 
     Args:
         names: policies, in the order wanted.
-        bed: the test.
-        schema: wording for `icl:` policies; None for the base's default. A run folder
-            is always read in the schema that it was trained in.
-        quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
-        backend: `vllm` to let vLLM score for `icl:` policies.
-        kept: a folder where played groups of tasks are kept, and found again by a run
-            that goes on; None to keep nothing.
+        bed: the benchmark.
+        options: how language models are read and computed.
+        kept: a folder where played groups of tasks are kept, and found again by a
+            resumed run; None to keep nothing.
         progress: called with what is being played, the tasks done and all tasks.
 
     Raises:
-        ValueError: if a name is none of these, or does not fit the setting.
+        ValueError: if a name is unknown, or the policy does not fit the benchmark.
 
     """
     results = []
     if kept is not None:
         kept.mkdir(exist_ok=True)
     for i, name in enumerate(names):
-        if name in by_name.MAKERS:
-            results.append(evaluate_baseline(name, bed))
-            continue
-        if is_learned(name):
-            start = time.perf_counter()
-            made = learned(name, bed)  # where a network may answer once and for all
+        start = time.perf_counter()
+        made = parse_policy(name).build(bed, options)
+        if isinstance(made, Prepared):
+            # A network may have computed its whole table by now.
             jax.block_until_ready(jax.tree.leaves((made.policy, made.value)))
             spent = time.perf_counter() - start
             results.append(evaluate_traced(name, made, bed, before=spent))
             continue
-        from sdm.llm.acting import language_model_policy
-
-        make = language_model_policy(
-            name, bed, schema=schema, quantize=quantize, backend=backend
-        )
         result = evaluate_stepwise(
             name,
             bed,
-            make,
-            rows=make.rows,
+            made,
+            rows=made.rows,
             kept=None if kept is None else kept / str(i),
             progress=partial(progress, f"playing {name}"),
         )
         results.append(result)
-        del make  # before the next model is loaded: two may not fit
+        del made  # before the next model is loaded: two may not fit
         gc.collect()
     return results
 
 
-def choose_policies(
-    given: Sequence[str], setting: str, *, several: bool = False
-) -> list[str]:
-    """The policies that names on the command line stand for in a setting.
-
-    Args:
-        given: names; `all` stands for every policy without learning that fits, and
-            `{setting}` in a name for the setting.
-        setting: of the test.
-        several: whether the names are meant for several settings: those of policies
-            without learning that do not fit this one are then left out.
-
-    """
-    fitting: tuple[str, ...] = by_name.names(setting)
-    chosen: list[str] = []
-    for name in given:
-        if name == "all":
-            chosen += fitting
-        elif not several or name in fitting or name not in by_name.MAKERS:
-            chosen.append(name.replace("{setting}", setting))
-    return list(dict.fromkeys(chosen))
-
-
 def check_policy(
-    name: str, config: EvaluationConfig, *, backend: str | None = None
+    name: str, config: EvaluationConfig, options: ActingOptions = DEFAULT
 ) -> None:
-    """Raise `ValueError` unless `name` can be a policy in a test; loads no model.
-
-    It is a policy without learning, `dpt:RUN` or `cql:RUN`, `icl:BASE`, or the run
-    folder of a language model.
-    """
-    if name in by_name.MAKERS:
-        check_baseline(name, config.setting)
-        return
-    if is_learned(name):
-        check_learned(name, config)
-        return
-    if (Path(name) / "config.yaml").is_file():
-        from sdm.llm.acting import check_backend
-        from sdm.llm.runs import read_run
-
-        check_backend(name, backend)
-        read_run(Path(name))
-        return
-    if name.startswith("icl:"):
-        check_base_name(name.removeprefix("icl:"))
-        return
-    known = ", ".join(by_name.names(config.setting))
-    raise ValueError(
-        f"there is no policy `{name}`: it is none of {known}, "
-        "does not begin with `dpt:`, `cql:` or `icl:`, and is not a run folder"
-    )
+    """Raise `ValueError` unless `name` can play a benchmark; loads no model."""
+    parse_policy(name).check(config, options)
 
 
 def plan_of(
-    names: Sequence[str], config: EvaluationConfig, **options: str | None
+    names: Sequence[str], config: EvaluationConfig, options: ActingOptions
 ) -> dict[str, object]:
-    """Everything that decides the episodes of an evaluation, to be resumed with it.
-
-    Of run folders, what their metrics say, which no two runs have in common; of merged
-    models, the name of the run and when it was written.
-    """
-    runs = {}
-    for name in names:
-        run = run_folder(name) if is_learned(name) else Path(name.removeprefix("icl:"))
-        for file in (run / "metrics.jsonl", run / "merged.json", run / ABOUT):
-            if file.is_file():
-                about = file.read_bytes() + str(file.stat().st_mtime_ns).encode()
-                runs[name] = hashlib.sha256(about).hexdigest()
+    """Return everything that decides the episodes of an evaluation, to resume it."""
+    runs = {name: parse_policy(name).fingerprint() for name in names}
     return {
-        "evaluate": dataclasses.asdict(config),
+        "evaluate": config.describe(),
         "policies": list(names),
-        "runs": runs,
-        **options,
+        "runs": {name: found for name, found in runs.items() if found is not None},
+        **dataclasses.asdict(options),
     }

@@ -56,7 +56,7 @@ def result_row(result: PolicyResult) -> Row:
         "exact_return_mean": result.exact_return_mean,
         "optimal_return_mean": result.optimal_return_mean,
         "agreement": result.agreement,
-        "work_agreement": result.work_agreement,
+        "merged_agreement": result.merged_agreement,
         "invalid_mass": result.invalid_mass,
         "undefined_tasks": list(gap.undefined_tasks),
         "tiny_tasks": list(gap.tiny_tasks),
@@ -112,7 +112,7 @@ def gap_table(
 
     """
     title = "Optimality gap in unseen tasks, % of the optimal return"
-    spare = ("seconds", "invalid", "work/charge", "agreement", "return", "exact gap")
+    spare = ("seconds", "invalid", "merged", "agreement", "return", "exact gap")
     table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
     table.add_column("policy", overflow="fold")
     for title in ("gap", "95 % interval", "exact gap"):
@@ -121,7 +121,7 @@ def gap_table(
         table.add_column("paper", justify="right")
     if reference is not None:
         table.add_column(f"gap over {reference}'s", justify="right")
-    for title in ("return", "agreement", "work/charge", "invalid", "seconds"):
+    for title in ("return", "agreement", "merged", "invalid", "seconds"):
         table.add_column(title, justify="right")
     for name, row in rows.items():
         low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
@@ -138,7 +138,7 @@ def gap_table(
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
-            _percent(row["work_agreement"], ".1f"),
+            _percent(row["merged_agreement"], ".1f"),
             _percent(row["invalid_mass"], ".3g"),
             f"{row['seconds']:.1f}",
         ]

@@ -22,9 +22,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sdm.tasks.families
+# First, since `sdm.tasks` then binds this name to the function `families`.
+import sdm.tasks.families  # noqa: F401
 from sdm.tasks.family import TaskFamily
 
+PACKAGE = "sdm.tasks.families"
 GROUP = "sdm.families"
 FOLDER = "folder"  # the family that a folder's path stands for
 FamilyFactory = Callable[..., TaskFamily]
@@ -55,8 +57,9 @@ def families() -> Mapping[str, FamilyFactory]:
         FamilyError: if a package's entry point cannot be loaded.
 
     """
-    for module in pkgutil.iter_modules(sdm.tasks.families.__path__):
-        importlib.import_module(f"{sdm.tasks.families.__name__}.{module.name}")
+    package = importlib.import_module(PACKAGE)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{PACKAGE}.{module.name}")
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             _registered.setdefault(point.name, point.load())

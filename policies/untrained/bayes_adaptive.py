@@ -4,7 +4,8 @@ In a conjugate family all that visible moves tell of the parameters is a vector 
 counts, so the Bayes-adaptive MDP (Duff, 2002) is small: its states are (s, n), with the
 counts of this episode added to those of the demonstrations, and
 
-    V_t(s, n) = max_a [ r(s, a) + γ Σ_{s'} P(s' | s, a; n) V_{t+1}(s', n + tally(s, a, s')) ]
+    V_t(s, n) = max_a [ r(s, a)
+                        + γ Σ_{s'} P(s' | s, a; n) V_{t+1}(s', n + tally(s, a, s')) ]
 
 where P(· ; n) is the model of the posterior mean. Backward induction over these is
 optimal on average over tasks from the prior, exploration included, among policies that

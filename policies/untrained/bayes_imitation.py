@@ -37,8 +37,8 @@ def bayes_imitation(bed: Benchmark) -> Prepared:
     Of episodes of others only the moves are read.
 
     Raises:
-        ValueError: if the demonstrations are of another horizon than the episodes, since
-            the oracle's choices depend on the stages that are left.
+        ValueError: if the demonstrations have another horizon than the episodes: the
+            oracle's choices depend on the stages that are left.
 
     """
     support, horizon = bed.support, bed.config.horizon

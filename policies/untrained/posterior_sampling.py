@@ -103,7 +103,7 @@ def _condition(
 
 @register_policy("psrl")
 def posterior_sampling(bed: Benchmark) -> Prepared:
-    """Plan for every candidate; in each episode, act for one drawn from the posterior."""
+    """Plan for every candidate, and act for one drawn before each episode."""
     found = posterior(bed)
     seen = states_observed(found.models)
     q = backward_induction(seen, horizon=bed.config.horizon).q
