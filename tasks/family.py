@@ -9,8 +9,6 @@ register it (docs/families.md). Nothing else in the package needs to know about 
 """
 
 import dataclasses
-import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -293,30 +291,6 @@ class Family:
     def config(self) -> dict[str, Any]:
         """Give the fields."""
         return dataclasses.asdict(self)
-
-
-def option_texts(config: type) -> dict[str, str]:
-    """What the section `Attributes` of a docstring says of each field, in one line."""
-    return parse_attributes(inspect.getdoc(config) or "")
-
-
-def parse_attributes(doc: str) -> dict[str, str]:
-    """Read the section `Attributes` of a docstring."""
-    section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", doc, re.MULTILINE)
-    found: dict[str, str] = {}
-    name, indent = "", 0
-    for line in (section[1] if section else "").splitlines():
-        if not line.strip():
-            continue
-        depth = len(line) - len(line.lstrip())
-        indent = indent or depth
-        start = re.match(r"\s*(\w+):\s*(.*)", line)
-        if start and depth == indent:
-            name = start[1]
-            found[name] = start[2]
-        else:
-            found[name] = f"{found[name]} {line.strip()}"
-    return found
 
 
 def poses(family: TaskFamily, kind: str) -> Kind:

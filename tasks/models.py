@@ -20,6 +20,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from sdm.storage.checks import check_count as check_count
+from sdm.storage.checks import check_horizon as check_horizon
+
 Scalar = float | Float[Array, ""]  # a Python number, or the tracer `jit` makes of it
 
 # Rows given with six printed digits, or summed in float32, miss 1 by about this much.
@@ -113,20 +116,6 @@ Model = MDP | RobustMDP | POMDP | APOMDP
 def batch_shape(model: Model) -> tuple[int, ...]:
     """Sizes of the leading axes *B of a model; () for a single task."""
     return tuple(model.reward.shape[:-2])
-
-
-def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
-    """Raise `ValueError` unless `value` is a whole number from `least` to `most`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:  # type: ignore[operator]
-        raise ValueError(
-            f"{name} = {value!r}: must be a whole number from {least} to {most}"
-        )
-
-
-def check_horizon(horizon: object) -> None:
-    """Raise `ValueError` unless `horizon` is a whole number of stages, 1 or more."""
-    check_count("horizon", horizon, 1, 10**6)
 
 
 def check_model(model: Model) -> None:

@@ -11,7 +11,7 @@ model and its test must agree on that seed, whatever else is random.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from sdm.tasks.family import (
 from sdm.tasks.models import MDP, check_count
 from sdm.tasks.registry import register
 
-REWARDS = ("stay", "arrival")
+PAYS = ("stay", "arrival")
 
 
 @register
@@ -51,7 +51,7 @@ class DarkroomFamily(Family):
     """
 
     size: int = 10
-    pays: str = "stay"
+    pays: Literal["stay", "arrival"] = "stay"
     discount: float = 1.0
     training_share: float = 0.8
     split: int = 0
@@ -80,10 +80,8 @@ class DarkroomFamily(Family):
         """Raise `ValueError` for a size, a reward or a split that makes no task."""
         check_count("size", self.size, 2)
         check_count("split", self.split, 0, 2**32 - 1)
-        if self.pays not in REWARDS:
-            raise ValueError(
-                f"pays = {self.pays!r}: must be one of {', '.join(REWARDS)}"
-            )
+        if self.pays not in PAYS:
+            raise ValueError(f"pays = {self.pays!r}: must be one of {', '.join(PAYS)}")
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
         if not 0 < self.training_share < 1:

@@ -17,7 +17,7 @@ their first figure; so are q = 0.8, α = 0.5, the radius and the concentration. 
 them freely.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -71,7 +71,7 @@ class EnergyFamily(Family):
     charge_cost: float = 0.05
     discount: float = 0.95
     q: float = 0.8
-    models: int = 5
+    models: int = field(default=5, metadata={"option": "--K"})
     alpha: float = 0.5
     radius: float = 0.05
     concentration: float = 50.0

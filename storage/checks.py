@@ -1,0 +1,17 @@
+"""Checks of options, with messages for people. Imports nothing heavy."""
+
+from numbers import Integral
+
+
+def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
+    """Raise `ValueError` unless `value` is a whole number from `least` to `most`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(
+            f"{name} = {value!r}: must be a whole number from {least} to {most}"
+        )
+
+
+def check_horizon(horizon: object) -> None:
+    """Raise `ValueError` unless `horizon` is a whole number of stages, 1 or more."""
+    check_count("horizon", horizon, 1, 10**6)

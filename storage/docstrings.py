@@ -1,0 +1,28 @@
+"""What docstrings say of fields, for option help. Imports nothing heavy."""
+
+import inspect
+import re
+
+
+def field_texts(config: type) -> dict[str, str]:
+    """Return what a class says of each field in its section `Attributes`."""
+    return parse_attributes(inspect.getdoc(config) or "")
+
+
+def parse_attributes(doc: str) -> dict[str, str]:
+    """Read the section `Attributes` of a docstring; one line a field."""
+    section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", doc, re.MULTILINE)
+    found: dict[str, str] = {}
+    name, indent = "", 0
+    for line in (section[1] if section else "").splitlines():
+        if not line.strip():
+            continue
+        depth = len(line) - len(line.lstrip())
+        indent = indent or depth
+        start = re.match(r"\s*(\w+):\s*(.*)", line)
+        if start and depth == indent:
+            name = start[1]
+            found[name] = start[2]
+        else:
+            found[name] = f"{found[name]} {line.strip()}"
+    return found
