@@ -15,11 +15,11 @@ from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
-from sdm.commands.evaluate import evaluate
+from sdm.commands.evaluate import EvalCommand, evaluate
 from sdm.commands.experiment import experiment
 from sdm.commands.finetune import finetune
 from sdm.commands.merge import merge
-from sdm.commands.solve import solve
+from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
 from sdm.commands.train import train
 
@@ -49,10 +49,10 @@ def sdm(
     """Sequential decisions: solve them, teach them to language models, measure both."""
 
 
-app.command()(solve)
+app.command(cls=SolveCommand)(solve)
 app.command()(finetune)
 app.command()(merge)
-app.command("eval")(evaluate)
+app.command("eval", cls=EvalCommand)(evaluate)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")

@@ -1,8 +1,7 @@
 """`sdm eval`."""
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 
+from sdm.commands.config_options import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
@@ -19,36 +19,42 @@ from sdm.commands.console import (
     start_torch,
     user_faults,
 )
+from sdm.commands.family_options import DEFAULT, FamilyCommand, make_family
 from sdm.commands.options import (
-    SETTINGS,
-    Alpha,
+    ALL,
+    KINDS,
     Backend,
-    Believe,
     Context,
-    Demonstrations,
-    Discount,
-    GoalReward,
+    FamilyName,
     Json,
-    Models,
     Overwrite,
-    Pays,
-    PMax,
-    PMin,
     Quantize,
     Resume,
-    Schema,
     Seed,
-    SeeingChance,
-    Size,
-    Split,
-    of_setting,
-    task_family,
+    check_setting,
+    given,
     warn_of_idle_options,
 )
+from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import EvaluationConfig
     from sdm.evaluation.evaluate import PolicyResult
+    from sdm.policies.spec import ActingOptions
+    from sdm.tasks.family import TaskFamily
+
+
+class EvalCommand(FamilyCommand):
+    """The command with the options of `EvaluationConfig`, the family and its prior."""
+
+    prior = True
+
+    @property
+    def configs(self) -> Mapping[str, OptionGroup]:
+        """Options of the benchmark."""
+        own = ("family", "kind", "seed", "training_family")
+        fields = config_fields("data/benchmark.py", "EvaluationConfig", without=own)
+        return {"config": group_of(fields)}
 
 
 def evaluate(
@@ -56,54 +62,28 @@ def evaluate(
     policy: Annotated[
         list[str],
         typer.Option(
-            help="`oracle`, `random`, `always-work` (not darkroom), `mean-plan`, `bc`, "
-            "`ce`, `psrl`, `qmdp`, `bayes-adaptive`, `bayes-imitation` (mdp), "
-            "`observation-as-state` (pomdp, apomdp), `nominal`, `mixture` (apomdp), "
-            "`dpt:RUN`, `cql:RUN`, `icl:BASE`, or the run folder of a language model. "
-            "Repeat it."
+            help="`oracle`, `random`, `mean-plan`, `bc`, `ce`, `psrl`, `qmdp`, "
+            "`bayes-adaptive`, `bayes-imitation` (mdp), `observation-as-state` (pomdp, "
+            "apomdp), `nominal`, `mixture` (apomdp), `always-ACTION`, `dpt:RUN`, "
+            "`cql:RUN`, `icl:BASE`, or the run folder of a language model; `all` for "
+            "every policy without training that fits. Repeat it."
         ),
     ],
     reference: Annotated[
         str | None,
         typer.Option(help="One of them; the others are compared to it task by task."),
     ] = None,
+    family: FamilyName = DEFAULT,
     setting: Annotated[
-        str, typer.Option(help=f"Task type: {', '.join(SETTINGS)}; or all.")
-    ] = "mdp",
-    tasks: Annotated[
-        int | None,
-        typer.Option(help="Number of unseen tasks: 100 (darkroom: all held out, 20)."),
-    ] = None,
-    trajectories: Annotated[
-        int | None, typer.Option(help="Episodes per task: 30 (darkroom: 5).")
-    ] = None,
-    support: Annotated[int, typer.Option(help="Demonstrations shown.")] = 2,
-    demonstrations: Annotated[
-        Demonstrations, typer.Option(help="Whose episodes are shown.")
-    ] = Demonstrations.optimal,
-    horizon: Annotated[
-        int | None, typer.Option(help="Decisions per episode, T: 10 (darkroom: 100).")
-    ] = None,
-    discount: Discount = None,
-    p_min: PMin = 0.2,
-    p_max: PMax = 0.9,
-    prior_p_min: Annotated[
-        float | None,
-        typer.Option(help="What policies with a prior take for the smallest p."),
-    ] = None,
-    prior_p_max: Annotated[
-        float | None,
-        typer.Option(help="What policies with a prior take for the largest p."),
-    ] = None,
-    q: SeeingChance = 0.8,
-    models: Models = 5,
-    alpha: Alpha = 0.5,
-    believe: Believe = "0",
-    size: Size = 10,
-    pays: Pays = GoalReward.stay,
-    split: Split = 0,
+        str,
+        typer.Option(
+            help="Kind of model: mdp, pomdp, apomdp, or `all` that the family poses; "
+            "mdp if not given."
+        ),
+    ] = "",
     schema: Annotated[
-        Schema | None, typer.Option(help="Wording for `icl:` policies.")
+        str | None,
+        typer.Option(help="Text schema for `icl:` policies: paper, compact or words."),
     ] = None,
     quantize: Annotated[
         Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
@@ -111,6 +91,9 @@ def evaluate(
     backend: Annotated[
         Backend, typer.Option(help="What computes; vllm takes `icl:` policies.")
     ] = Backend.torch,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with values of these options.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -119,154 +102,230 @@ def evaluate(
 ) -> None:
     """Let policies act in the same unseen tasks and measure their optimality gaps.
 
-    `--policy all` stands for every policy without learning that fits; with `--setting
-    all`, one test after another, `{setting}` in a policy's name for the setting.
+    `--setting all` plays every kind that the family poses, `--family all` every
+    registered family; `{family}` and `{setting}` in a policy's name stand for these.
+    `--prior-OPTION` sets an option of the family that policies with a prior believe in.
+    `--family NAME --help` shows the options of another family.
 
     Examples: `sdm eval --policy ce --policy runs/tiny --tasks 100`,
     `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`,
-    `sdm eval --setting all --policy all --policy 'dpt:runs/dpt-{setting}'`
+    `sdm eval --family all --setting all --policy all`
     """
     if resume and out is None:
-        fail("`--resume` needs `--out`: nothing else is left to go on with")
-    several = setting == "all"
-    if not several:
-        warn_of_idle_options(context, setting)
+        fail("`--resume` needs `--out`: there is nothing else to continue")
+    several = ALL in (family, setting)
     with user_faults(), progress_bars() as bar:
-        settings = SETTINGS if several else (setting,)
-        families = {
-            each: task_family(
-                each,
-                p_min=p_min,
-                p_max=p_max,
-                discount=discount,
-                q=q,
-                models=models,
-                alpha=alpha,
-                size=size,
-                pays=pays.value,
-                split=split,
-            )
-            for each in settings
-        }
-        start_jax(every_core=not {"pomdp", "apomdp"}.isdisjoint(settings))
-        from sdm.data.benchmark import EvaluationConfig, make_benchmark
-        from sdm.evaluation.evaluate import check_policy, choose_policies, plan_of
-        from sdm.evaluation.evaluate import evaluate as run
-        from sdm.evaluation.paper import caption, paper_column, paper_rows
-        from sdm.evaluation.tables import gap_table, result_rows
-        from sdm.policies.by_name import MAKERS
-        from sdm.policies.learned import is_learned
-        from sdm.storage.files import file_in_progress, write_atomically
-        from sdm.tasks.families import DarkroomFamily, Family
+        tests = _tests(context, family, setting, seed, config)
+        start_jax(every_core=any(test.kind != "mdp" for test in tests))
+        from sdm.policies.spec import ActingOptions
 
-        def test_of(setting: str, family: Family) -> EvaluationConfig:
-            prior, held_out = family, 0
-            if isinstance(family, DarkroomFamily):
-                held_out = len(family.goals(held_out=True))
-            else:
-                prior = dataclasses.replace(
-                    family,
-                    p_min=p_min if prior_p_min is None else prior_p_min,
-                    p_max=p_max if prior_p_max is None else prior_p_max,
-                )
-            return EvaluationConfig(
-                family,
-                of_setting(setting, horizon, 10, 100),
-                of_setting(setting, tasks, 100, held_out),
-                of_setting(setting, trajectories, 30, 5),
-                support,
-                seed,
-                training_family=prior,
-                setting=setting,
-                demonstrations=demonstrations.value,
-                believe=int(believe) if believe.isdecimal() else believe,
-            )
-
-        def named(setting: str) -> str | None:
-            return reference and reference.replace("{setting}", setting)
-
-        tests = {each: test_of(each, family) for each, family in families.items()}
-        players = {
-            each: choose_policies(policy, each, several=several) for each in settings
-        }
-        if several:  # those that nobody plays are left out
-            players = {each: names for each, names in players.items() if names}
-            tests = {each: tests[each] for each in players}
-        if not any(players.values()):
-            fail(f"none of the policies plays {setting} tasks")
-        everyone = {name for names in players.values() for name in names}
-        if not all(name in MAKERS or is_learned(name) for name in everyone):
-            start_torch()
-        for each, names in players.items():
-            for name in names:
-                check_policy(name, tests[each], backend=backend.value)
-            if reference is not None and named(each) not in names:
-                fail(
-                    f"the reference `{named(each)}` is not among the policies that "
-                    f"play {each} tasks: {', '.join(names)}"
-                )
-        wording: dict[str, str | None] = {
-            "schema": schema and schema.value,
-            "quantize": "nf4" if quantize is Quantize.nf4 else None,
-            "backend": backend.value,
-        }
-        reports: dict[str, dict[str, Any]] = {}
+        options = ActingOptions(
+            schema=schema,
+            quantize="nf4" if quantize is Quantize.nf4 else None,
+            backend=backend.value,
+        )
+        players = _players(tests, policy, reference, options, several=several)
         with ExitStack() as stack:
-            kept = None
+            kept = _folder(stack, out, players, options, resume=resume, again=overwrite)
+            reports = [
+                _play(each, options, kept and kept / each.title.replace(" ", "-"), bar)
+                for each in players
+            ]
+            report = _all(reports) if several else reports[0]
             if out is not None:
-                plan = {
-                    each: plan_of(players[each], test, **wording)
-                    for each, test in tests.items()
-                }
-                folder = file_in_progress(out, plan, resume=resume, overwrite=overwrite)
-                kept = stack.enter_context(folder)
-            for each, test in tests.items():
-                results = run(
-                    players[each],
-                    make_benchmark(test),
-                    **wording,
-                    kept=None if kept is None else kept / each,
-                    progress=bar,
-                )
-                _warn_of_odd_tasks(results, each)
-                reports[each] = {
-                    "setting": each,
-                    "config": dataclasses.asdict(test),
-                    "policies": result_rows(results, named(each)),
-                    "paper": dict(paper_rows(test)),
-                }
-            report = {"settings": reports} if several else reports[setting]
-            if out is not None:
+                from sdm.storage.files import write_atomically
+
                 write_atomically(out, json.dumps(report, indent=2) + "\n")
-    emit(
-        report,
-        as_json,
-        lambda: Group(
-            *(
-                gap_table(
-                    done["policies"],
-                    paper_column(done["paper"], done["policies"]),
-                    reference=named(each),
-                    test=_title(tests[each]),
-                    caption=caption(done["paper"], each),
-                )
-                for each, done in reports.items()
-            )
-        ),
+    emit(report, as_json, lambda: Group(*map(_table, players, reports)))
+
+
+class _Players:
+    """A benchmark, the policies that play it, and the one they are compared to."""
+
+    def __init__(
+        self, test: "EvaluationConfig", names: list[str], reference: str | None
+    ) -> None:
+        self.test, self.names, self.reference = test, names, reference
+        self.title = f"{test.family.name} {test.kind}"
+
+
+def _tests(
+    context: Context, family: str, setting: str, seed: int, file: Path | None
+) -> list["EvaluationConfig"]:
+    """Return the benchmarks that the options describe."""
+    found = []
+    values = given(context, "config").merged(file)
+    for posed in _families(context, family):
+        able = [kind for kind in KINDS if kind in posed.kinds]
+        for kind in able if setting == ALL else [setting or able[0]]:
+            found.append(_test(context, family, posed, kind, seed, values))
+    return found
+
+
+def _families(context: Context, family: str) -> list["TaskFamily"]:
+    """Return the family on the command line, or every one that needs no argument."""
+    if family != ALL:
+        return [make_family(family, given(context, "family").merged(None))]
+    from sdm.tasks.registry import families
+
+    found = []
+    for name, factory in families().items():
+        try:
+            factory()
+        except TypeError:  # it needs an argument
+            continue
+        found.append(make_family(name, {}))
+    return found
+
+
+def _test(
+    context: Context,
+    family: str,
+    posed: "TaskFamily",
+    setting: str,
+    seed: int,
+    values: Mapping[str, Any],
+) -> "EvaluationConfig":
+    """Return one benchmark."""
+    kind = check_setting(setting, posed)
+    if family != ALL:
+        warn_of_idle_options(context, kind)
+    from sdm.data.benchmark import EvaluationConfig
+
+    default, believed = posed.defaults, posed
+    if family != ALL and (changed := given(context, "prior").merged(None)):
+        believed = make_family(family, given(context, "family").merged(None) | changed)
+    sizes = {
+        "horizon": default.horizon,
+        "tasks": default.test_tasks or posed.available("test") or 1,
+        "trajectories": default.test_trajectories,
+    }
+    return EvaluationConfig(
+        family=posed,
+        training_family=believed,
+        kind=kind,
+        seed=seed,
+        **(sizes | dict(values)),
     )
 
 
-def _title(test: "EvaluationConfig") -> str:
-    """The test in a few words."""
-    family, parts = test.family, [test.setting, f"T = {test.horizon}"]
-    shown = {"pomdp": ("q",), "apomdp": ("q", "models", "alpha")}
-    names = {"models": "K", "alpha": "α"}
-    for field in shown.get(test.setting, ()):
-        parts.append(f"{names.get(field, field)} = {getattr(family, field)}")
+def _players(
+    tests: Sequence["EvaluationConfig"],
+    policies: Sequence[str],
+    reference: str | None,
+    options: "ActingOptions",
+    *,
+    several: bool,
+) -> list[_Players]:
+    """Return who plays each benchmark, after checking that they can."""
+    from sdm.evaluation.evaluate import check_policy
+    from sdm.policies.spec import choose_policies, parse_policy
+
+    found = []
+    for test in tests:
+        names = choose_policies(policies, test.family, test.kind, several=several)
+        chosen = reference and reference.replace("{setting}", test.kind)
+        chosen = chosen and chosen.replace("{family}", test.family.name)
+        if names:
+            found.append(_Players(test, names, chosen))
+    if not found:
+        fail(f"policy: none of {', '.join(policies)} plays these tasks")
+    if any(parse_policy(n).needs_torch for each in found for n in each.names):
+        start_torch()
+    for each in found:
+        for name in each.names:
+            check_policy(name, each.test, options)
+        if reference is not None and each.reference not in each.names:
+            fail(
+                f"reference: `{each.reference}` is not among the policies that play "
+                f"{each.title} tasks: {', '.join(each.names)}"
+            )
+    return found
+
+
+def _folder(
+    stack: ExitStack,
+    out: Path | None,
+    players: Sequence[_Players],
+    options: "ActingOptions",
+    *,
+    resume: bool,
+    again: bool,
+) -> Path | None:
+    """Begin the folder where played episodes are kept until `out` is written."""
+    if out is None:
+        return None
+    from sdm.evaluation.evaluate import plan_of
+    from sdm.storage.files import file_in_progress
+
+    plan = {each.title: plan_of(each.names, each.test, options) for each in players}
+    return stack.enter_context(
+        file_in_progress(out, plan, resume=resume, overwrite=again)
+    )
+
+
+def _play(
+    each: _Players, options: "ActingOptions", kept: Path | None, bar: Any
+) -> dict[str, Any]:
+    """Play a benchmark and return its report."""
+    from sdm.data.benchmark import make_benchmark
+    from sdm.evaluation.evaluate import evaluate as run
+    from sdm.evaluation.paper import paper_rows
+    from sdm.evaluation.tables import result_rows
+
+    results = run(
+        each.names, make_benchmark(each.test), options, kept=kept, progress=bar
+    )
+    _warn_of_odd_tasks(results, each.title)
+    return {
+        "family": each.test.family.name,
+        "setting": each.test.kind,
+        "config": each.test.describe(),
+        "policies": result_rows(results, each.reference),
+        "paper": dict(paper_rows(each.test)),
+    }
+
+
+def _all(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the reports of several benchmarks by family and kind."""
+    return {"benchmarks": {f"{r['family']} {r['setting']}": r for r in reports}}
+
+
+def _table(each: _Players, report: Mapping[str, Any]) -> Any:
+    """Return the table of a benchmark."""
+    from sdm.evaluation.paper import caption, paper_column
+    from sdm.evaluation.tables import gap_table
+    from sdm.policies.spec import parse_policy
+
+    like = {name: parse_policy(name).like for name in report["policies"]}
+    return gap_table(
+        report["policies"],
+        paper_column(report["paper"], like),
+        reference=each.reference,
+        test=_words(each.test),
+        caption=caption(report["paper"], each.test.family, each.test.kind) or None,
+    )
+
+
+def _words(test: "EvaluationConfig") -> str:
+    """Say what the benchmark is: the family, and its options that are no defaults."""
+    from sdm.tasks.registry import reference_of
+
+    parts = [f"{reference_of(test.family)}, {test.kind}", f"T = {test.horizon}"]
+    parts += [f"{name} = {value}" for name, value in _changed(test.family)]
     return ", ".join([*parts, f"{test.tasks} tasks x {test.trajectories} episodes"])
 
 
-def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", setting: str) -> None:
+def _changed(family: "TaskFamily") -> list[tuple[str, Any]]:
+    """Return a family's options that are not its class's defaults."""
+    try:
+        plain = type(family)().config()
+    except TypeError:  # it needs an argument, which its reference tells
+        return []
+    return [(k, x) for k, x in family.config().items() if plain.get(k) != x]
+
+
+def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", title: str) -> None:
     for result in results:
         for indices, what in (
             (result.gap.undefined_tasks, "of 0 and so no gap: they are left out"),
@@ -274,7 +333,7 @@ def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", setting: str) -> None:
         ):
             if indices:
                 say(
-                    f"warning: `{result.policy}`: {setting} tasks {list(indices)} have "
+                    f"warning: `{result.policy}`: {title} tasks {list(indices)} have "
                     f"an optimal return {what}",
                     "yellow",
                 )

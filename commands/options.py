@@ -1,7 +1,7 @@
 """Options that several commands share, and what they are choices of."""
 
 import enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -10,20 +10,13 @@ from sdm.commands.console import fail, say
 if TYPE_CHECKING:
     from typer import Context as Context
 
-    from sdm.tasks.families import Family
-
+    from sdm.commands.config_options import Given
+    from sdm.tasks.family import Kind, TaskFamily
 else:
     Context = typer.Context.__base__  # typer hands out no more than its base class
 
-SETTINGS = ("mdp", "pomdp", "apomdp", "darkroom")
-ENERGY = SETTINGS[:3]
-
-
-class Schema(enum.StrEnum):
-    """Ways to write an episode."""
-
-    paper = "paper"
-    compact = "compact"
+KINDS = ("mdp", "pomdp", "apomdp")
+ALL = "all"
 
 
 class Quantize(enum.StrEnum):
@@ -47,85 +40,27 @@ class Method(enum.StrEnum):
     exact = "exact"
 
 
-class Demonstrations(enum.StrEnum):
-    """Whose episodes a policy is shown."""
-
-    optimal = "optimal"
-    random = "random"
-
-
-class GoalReward(enum.StrEnum):
-    """When a Darkroom task pays."""
-
-    stay = "stay"
-    arrival = "arrival"
-
-
-class Shown(enum.StrEnum):
-    """Whose episodes training texts show."""
-
-    optimal = "optimal"
-    all = "all"
-
-
-class Loss(enum.StrEnum):
-    """Tokens that the training loss counts."""
-
-    all = "all"
-    actions = "actions"
-
-
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Decides every random number.")
+    int, typer.Option(min=0, max=2**32 - 1, help="Random seed of everything.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
-Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run.")]
-Setting = Annotated[str, typer.Option(help=f"Task type: {', '.join(SETTINGS)}.")]
-Discount = Annotated[
-    float | None,
-    typer.Option(help="Factor per stage, in [0, 1]: 0.95 (darkroom: 1)."),
-]
-PMin = Annotated[float, typer.Option(help="Smallest success probability of a move.")]
-PMax = Annotated[float, typer.Option(help="Largest success probability of a move.")]
-SeeingChance = Annotated[
-    float, typer.Option("--q", help="Chance to see the true state (pomdp, apomdp).")
-]
-Models = Annotated[
-    int, typer.Option("--K", help="Models in an ambiguity set (apomdp).")
-]
-Alpha = Annotated[
-    float, typer.Option(help="Weight of the worst model, in [0, 1] (apomdp).")
-]
-Believe = Annotated[
+Resume = Annotated[bool, typer.Option(help="Continue an unfinished run.")]
+FamilyName = Annotated[
     str,
     typer.Option(
-        help="What the oracle filters its belief with: a model, 0 (the one that runs) "
-        "to K - 1, or `mixture` (apomdp)."
+        "--family",
+        help="Task family: a registered name, MODULE:OBJECT, or a folder of models.",
     ),
 ]
-Size = Annotated[int, typer.Option(help="Rows and columns of the grid (darkroom).")]
-Pays = Annotated[
-    GoalReward,
-    typer.Option(
-        help="What the goal pays: staying there, or every arrival (darkroom)."
-    ),
-]
-Split = Annotated[
-    int, typer.Option(help="Seed that says which goals are held out (darkroom).")
-]
-# Options that mean something in some settings only.
-OF_SETTINGS = {
-    "p_min": ENERGY,
-    "p_max": ENERGY,
-    "prior_p_min": ENERGY,
-    "prior_p_max": ENERGY,
-    "size": ("darkroom",),
-    "pays": ("darkroom",),
-    "split": ("darkroom",),
+
+# Options that mean something for some kinds of model only.
+OF_KINDS = {
     "q": ("pomdp", "apomdp"),
     "models": ("apomdp",),
     "alpha": ("apomdp",),
+    "radius": ("apomdp",),
+    "concentration": ("apomdp",),
     "believe": ("apomdp",),
     "gap": ("pomdp",),
     "points": ("pomdp", "apomdp"),
@@ -133,7 +68,7 @@ OF_SETTINGS = {
 
 
 def given_options(context: Context) -> dict[str, str]:
-    """What the command line names: each parameter, and its option."""
+    """Return the parameters on the command line, and the option of each."""
     return {
         option.name: option.opts[0]
         for option in context.command.params
@@ -143,26 +78,33 @@ def given_options(context: Context) -> dict[str, str]:
     }
 
 
-def warn_of_idle_options(context: Context, setting: str) -> None:
-    """Say which of the options given do nothing in this setting."""
-    given = given_options(context)
-    for name, settings in OF_SETTINGS.items():
-        if name in given and setting in SETTINGS and setting not in settings:
-            say(f"warning: `{given[name]}` does nothing for {setting} tasks", "yellow")
+def given(context: Context, group: str) -> "Given":
+    """Return the values given for a group of options."""
+    return cast("Given", context.meta[group])
 
 
-def task_family(setting: str, *, discount: float | None, **options: Any) -> "Family":
-    """The task family that the options describe."""
-    if setting not in SETTINGS:
-        fail(f"unknown setting `{setting}`", f"settings are: {', '.join(SETTINGS)}")
-    from sdm.tasks.families import family_of
-
-    given = {} if discount is None else {"discount": discount}
-    return family_of(setting, options | given)
+def warn_of_idle_options(context: Context, kind: str) -> None:
+    """Report options on the command line that have no effect for a kind of model."""
+    for name, option in given_options(context).items():
+        plain = name.removeprefix("prior__").removeprefix("family__")
+        if kind in KINDS and kind not in OF_KINDS.get(plain, KINDS):
+            say(f"warning: `{option}` has no effect for {kind} tasks", "yellow")
 
 
-def of_setting(setting: str, given: int | None, energy: int, darkroom: int) -> int:
-    """What is given, or else the setting's default."""
-    if given is not None:
-        return given
-    return darkroom if setting == "darkroom" else energy
+def check_setting(setting: str, family: "TaskFamily") -> "Kind":
+    """Return the kind of model that `--setting` names, if the family poses it."""
+    from sdm.tasks.family import poses
+
+    if setting in KINDS:
+        return poses(family, setting)
+    able = ", ".join(kind for kind in KINDS if kind in family.kinds)
+    hint = f"family `{family.name}` poses {able}"
+    if setting in _families():
+        hint = f"it is a family now: pass `--family {setting}`"
+    fail(f"setting: unknown kind of model, found `{setting}`", hint)
+
+
+def _families() -> tuple[str, ...]:
+    from sdm.tasks.registry import families
+
+    return tuple(families())

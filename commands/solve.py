@@ -2,10 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdm.commands.config_options import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
@@ -15,98 +16,60 @@ from sdm.commands.console import (
     start_plotting,
     user_faults,
 )
+from sdm.commands.family_options import DEFAULT, FamilyCommand, make_family
 from sdm.commands.options import (
-    Alpha,
-    Believe,
     Context,
-    Discount,
-    GoalReward,
+    FamilyName,
     Json,
     Method,
-    Models,
     Overwrite,
-    Pays,
-    PMax,
-    PMin,
     Resume,
     Seed,
-    SeeingChance,
-    Setting,
-    Size,
-    Split,
+    check_setting,
+    given,
     given_options,
-    of_setting,
-    task_family,
     warn_of_idle_options,
 )
-from sdm.commands.solve_model import solve_model
+from sdm.commands.solve_model import check_plot, draw, solve_model
+from sdm.commands.source_fields import config_fields
 
-# Options that speak of a model in a file, too; the others are of sampled tasks.
+if TYPE_CHECKING:
+    from sdm.data.request import OracleConfig
+    from sdm.tasks.family import TaskFamily
+
+# Options that apply to a model in a file, too; the others are of sampled tasks.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
 OF_A_MODEL |= {"seed", "as_json"}
+GAP = 0.01
+
+
+class SolveCommand(FamilyCommand):
+    """The command with the options of `OracleConfig` and of the family."""
+
+    @property
+    def configs(self) -> dict[str, OptionGroup]:
+        """Options of the dataset."""
+        own = ("family", "kind", "seed")
+        return {
+            "config": group_of(
+                config_fields("data/request.py", "OracleConfig", without=own)
+            )
+        }
 
 
 def solve(
     context: Context,
-    setting: Setting = "mdp",
+    family: FamilyName = DEFAULT,
+    setting: Annotated[
+        str, typer.Option(help="Kind of model: mdp, pomdp or apomdp; mdp if not given.")
+    ] = "",
     model: Annotated[
         Path | None,
         typer.Option(help="Solve this model instead: a `.POMDP` or `.npz` file."),
     ] = None,
-    tasks: Annotated[
-        int | None,
-        typer.Option(help="Number of tasks: 3200 (darkroom: every goal to train on)."),
-    ] = None,
-    horizon: Annotated[
-        int | None,
-        typer.Option(
-            help="Decisions per episode, T: 10 (darkroom: 100), or for a discounted "
-            "`--model` so many that γ^T ≤ 0.001."
-        ),
-    ] = None,
-    discount: Discount = None,
-    p_min: PMin = 0.2,
-    p_max: PMax = 0.9,
-    q: SeeingChance = 0.8,
-    models: Models = 5,
-    alpha: Alpha = 0.5,
-    believe: Believe = "0",
-    gap: Annotated[
-        float,
-        typer.Option(help="Certified gap to reach, relative to the value (pomdp)."),
-    ] = 0.01,
     method: Annotated[
         Method, typer.Option(help="`exact` is for a small `--model` (pomdp).")
     ] = Method.points,
-    points: Annotated[
-        int | None,
-        typer.Option(
-            help="Beliefs per stage (pomdp: 512, apomdp: 64, a small `--model`: 256)."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Tasks solved together, and the share that one of several processes "
-            "takes at a time; by memory if not given."
-        ),
-    ] = None,
-    trajectories: Annotated[
-        int | None,
-        typer.Option(
-            help="Optimal episodes per task, where `--out` is given: 15 (darkroom: 10)."
-        ),
-    ] = None,
-    random_trajectories: Annotated[
-        int | None,
-        typer.Option(
-            help="Episodes of random actions per task besides: 0 (darkroom: 100) "
-            "(mdp, darkroom)."
-        ),
-    ] = None,
-    size: Size = 10,
-    pays: Pays = GoalReward.stay,
-    split: Split = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the oracle dataset.")
     ] = None,
@@ -129,79 +92,31 @@ def solve(
 ) -> None:
     """Sample tasks and solve them; with `--out`, write the oracle's episodes.
 
+    `--family NAME --help` shows the options of another family.
+
     Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
+    `sdm solve --family inventory --out data`,
     `sdm solve --model tiger.POMDP --horizon 10 --plot tiger.png`
     """
     if plot is not None:
         start_plotting()
-    given = given_options(context)
     if model is not None:
-        for name in given.keys() - OF_A_MODEL:
-            fail(f"`{given[name]}` is for sampled tasks: a `--model` is only solved")
-        with user_faults(), progress_bars() as bar:
-            _check_plot(plot, overwrite=overwrite)
-            bar(f"solving {model.name}", 0, 1)
-            own = solve_model(
-                model,
-                horizon,
-                gap=gap,
-                points=points,
-                method=method.value,
-                plot=plot,
-                given=given,
-            )
-            bar(f"solving {model.name}", 1, 1)
-        emit(own, as_json, lambda: pairs_table(own))
+        report = _solve_file(context, model, method, plot)
+        emit(report, as_json, lambda: pairs_table(report))
         return
-    if method is not Method.points:
-        fail("`--method exact` is for a `--model`: sampled tasks are too large")
-    if out is None:
-        if distributed:
-            fail("`--distributed` needs `--out`: processes meet in what they write")
-        if resume:
-            fail("`--resume` needs `--out`: nothing else is left to go on with")
-    warn_of_idle_options(context, setting)
+    _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
-        family = task_family(
-            setting,
-            p_min=p_min,
-            p_max=p_max,
-            discount=discount,
-            q=q,
-            models=models,
-            alpha=alpha,
-            size=size,
-            pays=pays.value,
-            split=split,
-        )
-        start_jax(every_core=setting in ("pomdp", "apomdp"), several=distributed)
-        import jax
-
-        from sdm.data.generation import (
-            OracleConfig,
-            solve_tasks,
-            write_oracle_dataset,
-        )
+        posed = make_family(family, given(context, "family").merged(None))
+        kind = check_setting(setting or _first_kind(posed), posed)
+        warn_of_idle_options(context, kind)
+        start_jax(every_core=kind != "mdp", several=distributed)
+        from sdm.data.generation import solve_tasks, write_oracle_dataset
+        from sdm.data.request import OracleConfig
         from sdm.storage.processes import is_first
-        from sdm.tasks.families import DarkroomFamily
 
-        goals = 0
-        if isinstance(family, DarkroomFamily):
-            goals = len(family.goals(held_out=False))
-        config = OracleConfig(
-            family,
-            of_setting(setting, horizon, 10, 100),
-            of_setting(setting, tasks, 3200, goals),
-            of_setting(setting, trajectories, 15, 10),
-            seed,
-            batch=batch_size,
-            setting=setting,
-            gap=gap,
-            points=points,
-            believe=int(believe) if believe.isdecimal() else believe,
-            random_trajectories=of_setting(setting, random_trajectories, 0, 100),
-        )
-        _check_plot(plot, overwrite=overwrite)
+        values = _defaults(posed, kind) | given(context, "config").merged(None)
+        config = OracleConfig(family=posed, kind=kind, seed=seed, **values)
+        check_plot(plot, overwrite=overwrite)
 
         def progress(done: int) -> None:
             bar("solving", done, config.tasks)
@@ -215,39 +130,108 @@ def solve(
         if not is_first():  # one of several processes reports
             return
         if plot is not None:
-            from sdm.data.solved_tasks import sample_tasks, solve_sampled
-            from sdm.solvers_jax.plot import save_picture
+            _draw_first(config, plot)
+    report = _report(config, dataclasses.asdict(summary), out, plot)
+    emit(report, as_json, lambda: pairs_table(report))
 
-            first = sample_tasks(0, config=config, size=1)
-            found, _ = solve_sampled(first.model, config)
-            shown = f"p = {float(first.p[0]):.3f}"
-            if setting == "darkroom":
-                shown = f"goal {int(first.goal[0])}"
-            save_picture(
-                jax.tree.map(lambda x: x[0], found),
-                plot,
-                title=f"{setting}, task 0 ({shown})",
-            )
+
+def _solve_file(
+    context: Context, model: Path, method: Method, plot: Path | None
+) -> dict[str, Any]:
+    """Solve a model in a file."""
+    named = given_options(context)
+    for name in named.keys() - OF_A_MODEL:
+        fail(f"`{named[name]}` is for sampled tasks: a `--model` is only solved")
+    values = given(context, "config").values
+    with user_faults(), progress_bars() as bar:
+        check_plot(plot, overwrite="overwrite" in named)
+        bar(f"solving {model.name}", 0, 1)
+        report = solve_model(
+            model,
+            values.get("horizon"),
+            gap=values.get("gap", GAP),
+            points=values.get("points"),
+            method=method.value,
+            plot=plot,
+            given=named,
+        )
+        bar(f"solving {model.name}", 1, 1)
+    return report
+
+
+def _check_call(
+    method: Method, out: Path | None, *, distributed: bool, resume: bool
+) -> None:
+    """Refuse options that need another."""
+    if method is not Method.points:
+        fail("`--method exact` is for a `--model`: sampled tasks are too large")
+    if out is None and distributed:
+        fail("`--distributed` needs `--out`: processes meet in what they write")
+    if out is None and resume:
+        fail("`--resume` needs `--out`: there is nothing else to continue")
+
+
+def _first_kind(family: "TaskFamily") -> str:
+    """Return mdp, or the first kind that the family poses."""
+    from sdm.tasks.family import KINDS
+
+    return next((kind for kind in KINDS if kind in family.kinds), "mdp")
+
+
+def _defaults(family: "TaskFamily", kind: str) -> dict[str, Any]:
+    """Return the family's defaults for a dataset."""
+    default = family.defaults
+    return {
+        "horizon": default.horizon,
+        "tasks": default.tasks or family.available("train") or 1,
+        "trajectories": default.trajectories,
+        "random_trajectories": default.random_trajectories if kind == "mdp" else 0,
+    }
+
+
+def _draw_first(config: "OracleConfig", plot: Path) -> None:
+    """Draw the solution of task 0."""
+    import jax
+    import numpy as np
+
+    from sdm.data.request import plain_params
+    from sdm.data.solved_tasks import sample_tasks, solve_sampled
+
+    first = sample_tasks(0, config=config, size=1)
+    found, _ = solve_sampled(first.model, config)
+    shown = ", ".join(
+        f"{name} = {value.item():.4g}"
+        for name, value in plain_params(first.params).items()
+        if np.size(value) == 1
+    )
+    draw(
+        jax.tree.map(lambda x: x[0], found),
+        plot,
+        title=f"{config.family.name}, {config.kind}, task 0"
+        + f" ({shown})" * bool(shown),
+        actions=config.family.spaces.actions,
+    )
+
+
+def _report(
+    config: "OracleConfig",
+    summary: dict[str, Any],
+    out: Path | None,
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Say what was made and what it cost."""
+    import jax
+
     report = {
-        "setting": setting,
+        "family": config.family.name,
+        "setting": config.kind,
         "tasks": config.tasks,
         "horizon": config.horizon,
-        **dataclasses.asdict(summary),
-        "tasks_per_second": config.tasks / max(summary.seconds, 1e-9),
+        "observes_reward": config.rewards_seen,
+        **summary,
+        "tasks_per_second": config.tasks / max(summary["seconds"], 1e-9),
         "device": str(jax.devices()[0].device_kind),
         "processes": jax.process_count(),
         "out": str(out) if out else None,
     }
-    if plot is not None:
-        report["plot"] = str(plot)
-    emit(report, as_json, lambda: pairs_table(report))
-
-
-def _check_plot(path: Path | None, *, overwrite: bool) -> None:
-    """Refuse a picture that could not be written, before the work that it shows."""
-    if path is not None:
-        from sdm.solvers_jax.plot import check_picture
-        from sdm.storage.files import check_output_file
-
-        check_picture(path)
-        check_output_file(path, overwrite=overwrite)
+    return report if plot is None else {**report, "plot": str(plot)}

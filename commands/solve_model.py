@@ -90,8 +90,23 @@ def solve_model(
     if horizon is None:
         report["truncation_error"] = truncation_error(model, stages)
     if plot is not None:
-        from sdm.solvers_jax.plot import save_picture
-
-        save_picture(found, plot, title=path.name, states=states, actions=actions)
+        draw(found, plot, title=path.name, states=states, actions=actions)
         report["plot"] = str(plot)
     return report
+
+
+def check_plot(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse a picture that could not be written, before the work that it shows."""
+    if path is not None:
+        from sdm.solvers_jax.plot import check_picture
+        from sdm.storage.files import check_output_file
+
+        check_picture(path)
+        check_output_file(path, overwrite=overwrite)
+
+
+def draw(found: "Solution", path: Path, **words: Any) -> None:
+    """Draw a solution."""
+    from sdm.solvers_jax.plot import save_picture
+
+    save_picture(found, path, **words)

@@ -6,7 +6,7 @@ own, so no training task is ever met.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -34,7 +34,8 @@ from sdm.tasks.rollout import (
 )
 from sdm.tasks.streams import Stream, stream_key
 
-DEMONSTRATIONS = ("optimal", "random")
+Demonstrations = Literal["optimal", "random"]
+DEMONSTRATIONS: tuple[Demonstrations, ...] = get_args(Demonstrations)
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,20 @@ class EvaluationConfig:
 
     Attributes:
         family: where test tasks come from.
-        horizon: decisions per episode.
-        tasks: number of test tasks.
-        trajectories: episodes of each task.
-        support: demonstrations a policy is shown.
-        seed: of all of these.
-        training_family: what policies that know a prior take it to be; `family` unless
-            the test is out of distribution.
+        horizon: decisions per episode, T; the family's default, energy 10.
+        tasks: number of unseen tasks; the family's default, energy 100.
+        trajectories: episodes per task; the family's default, energy 30.
+        support: demonstrations shown to a policy.
+        seed: random seed of tasks, episodes and demonstrations.
+        training_family: what policies with a prior believe in; `family` unless the test
+            is out of distribution.
         kind: kind of model, mdp, pomdp or apomdp.
-        demonstrations: whose episodes are shown: the oracle's (`optimal`), or those of
+        demonstrations: whose episodes are shown, the oracle's (`optimal`) or those of
             uniformly `random` actions.
-        believe: what the oracle of an APOMDP filters with; see `OracleConfig`.
-        observes_reward: whether agents see their rewards; None for the family's
-            default.
+        believe: model that the oracle's filter uses (apomdp), 0, which generates the
+            episodes, to K - 1, or `mixture` for all of them.
+        observes_reward: whether agents, the oracle included, see their rewards; the
+            family's default if not given.
 
     """
 
@@ -67,7 +69,7 @@ class EvaluationConfig:
     seed: int = 0
     training_family: TaskFamily | None = None
     kind: Kind = "mdp"
-    demonstrations: str = "optimal"
+    demonstrations: Demonstrations = "optimal"
     believe: int | str = 0
     observes_reward: bool | None = None
 

@@ -1,7 +1,7 @@
 """What to make: the tasks of a dataset, and how they are solved and played."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,20 +24,22 @@ class OracleConfig:
 
     Attributes:
         family: where the tasks come from.
-        horizon: decisions per episode.
-        tasks: number of tasks.
-        trajectories: optimal episodes of each task; 0 to solve only.
+        horizon: decisions per episode, T; the family's default, energy 10.
+        tasks: number of tasks; the family's default, energy 3200.
+        trajectories: optimal episodes per task, where `--out` is given; the family's
+            default, energy 15.
         seed: random seed of tasks and episodes.
-        batch: tasks solved together, and per shard; None to choose by memory.
+        batch: tasks solved together, and per shard; chosen from the memory budget if
+            not given.
         kind: kind of model, mdp, pomdp or apomdp.
-        gap: relative certified gap at which a POMDP is solved.
-        points: beliefs per stage, of POMDPs and APOMDPs; None for the solver's default.
-        believe: of an APOMDP, the model that the oracle filters its belief with, or
-            "mixture" for all of them.
-        random_trajectories: further episodes of uniformly random actions, where states
-            are observed.
-        observes_reward: whether agents, the oracle included, see their rewards; None
-            for the family's default.
+        gap: certified gap to reach, relative to the value (pomdp).
+        points: beliefs per stage (pomdp: 512, apomdp: 64).
+        believe: model that the oracle's filter uses (apomdp), 0, which generates the
+            episodes, to K - 1, or `mixture` for all of them.
+        random_trajectories: further episodes of uniformly random actions per task
+            (mdp); the family's default, energy 0.
+        observes_reward: whether agents, the oracle included, see their rewards; the
+            family's default if not given.
 
     """
 
@@ -46,7 +48,7 @@ class OracleConfig:
     tasks: int
     trajectories: int
     seed: int = 0
-    batch: int | None = None
+    batch: int | None = field(default=None, metadata={"option": "--batch-size"})
     kind: Kind = "mdp"
     gap: float = 0.01
     points: int | None = None

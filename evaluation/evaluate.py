@@ -22,6 +22,7 @@ from sdm.policies.prepared import Prepared
 from sdm.policies.registry import prepare
 from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.storage.files import temporary_name
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.tasks.streams import Stream, stream_key
@@ -183,10 +184,8 @@ def _play_group(
 
 def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
     """Write a group's episodes, or nothing."""
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as out:
+    with temporary_name(file) as temporary, temporary.open("wb") as out:
         np.savez_compressed(out, allow_pickle=False, **part)
-    temporary.replace(file)
 
 
 def _episode_keys(bed: Benchmark) -> jax.Array:

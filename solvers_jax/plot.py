@@ -12,6 +12,7 @@ from jaxtyping import Int
 from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.storage.files import temporary_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,9 +80,8 @@ def save_picture(
         _draw_states(figure, solution, actions)
     else:
         _draw_beliefs(figure, solution, states, actions)
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(path)
+    with temporary_name(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix("."))
 
 
 def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) -> None:

@@ -1,0 +1,145 @@
+"""Options of a task family: shown under its heading, and read without importing it.
+
+A family's file is parsed, not run, to learn its options: importing one takes a second,
+and `--help` must not.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdm.commands.config_options import (
+    ConfigCommand,
+    OptionField,
+    OptionGroup,
+    fields_of,
+    parameters_of,
+)
+from sdm.commands.console import user_faults
+from sdm.commands.options import ALL
+from sdm.commands.source_fields import class_fields
+
+if TYPE_CHECKING:
+    from sdm.tasks.family import TaskFamily
+
+DEFAULT = "energy"
+FAMILIES = Path(__file__).parents[1] / "tasks" / "families"
+
+
+class FamilyCommand(ConfigCommand):
+    """A command with the options of the family that `--family` names.
+
+    Attributes:
+        prior: whether options of the prior's family, `--prior-OPTION`, are read too.
+
+    """
+
+    prior = False
+
+    @property
+    def configs(self) -> Mapping[str, OptionGroup]:
+        """Further groups of options, by name."""
+        return {}
+
+    def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
+        """Return the options of the family on the command line."""
+        reference = family_in(args)
+        with user_faults():
+            fields = [] if reference == ALL else family_fields(reference)
+        panel = f"Options of family {reference}"
+        groups = dict(self.configs)
+        taken = {name for p in self.params for name in p.opts}
+        taken |= {
+            n for group in groups.values() for p in group.parameters for n in p.opts
+        }
+        fields = [
+            field
+            if field.option not in taken
+            else dataclasses.replace(field, option=f"--family-{field.option[2:]}")
+            for field in fields
+        ]
+        groups["family"] = OptionGroup(fields, parameters_of(fields, panel=panel))
+        if self.prior:
+            hidden = parameters_of(fields, prefix="prior", hidden=True)
+            groups["prior"] = OptionGroup(fields, hidden)
+        return groups
+
+
+def family_in(args: Sequence[str]) -> str:
+    """Return the family that words on a command line name."""
+    found = DEFAULT
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == "--family":
+            found = following
+        elif word.startswith("--family="):
+            found = word.partition("=")[2]
+    return found
+
+
+def family_fields(reference: str) -> list[OptionField]:
+    """Return a family's options.
+
+    Raises:
+        FamilyError: if there is no such family.
+
+    """
+    if reference in built_in():
+        return built_in()[reference]
+    name, _, rest = reference.partition(":")
+    if rest and name in built_in():
+        return built_in()[name][1:]
+    if Path(reference).is_dir():
+        return built_in()["folder"][1:] if "folder" in built_in() else []
+    from sdm.tasks.registry import find_family
+
+    factory, first = find_family(reference)
+    kind = factory if isinstance(factory, type) else type(factory)
+    if not dataclasses.is_dataclass(kind):
+        return []
+    fields = fields_of(kind, without=first)
+    if kind is not factory:  # an instance has defaults of its own
+        fields = [
+            dataclasses.replace(f, default=getattr(factory, f.name)) for f in fields
+        ]
+    return fields
+
+
+def built_in() -> dict[str, list[OptionField]]:
+    """Return the options of the families in this package, by the families' names."""
+    found = {}
+    for path in sorted(FAMILIES.glob("[!_]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and (name := _family_name(node)):
+                found[name] = class_fields(node)
+    return found
+
+
+def _family_name(node: ast.ClassDef) -> str:
+    """Return the `name` of a registered family's class; "" of other classes."""
+    decorated = any(
+        isinstance(each, ast.Name) and each.id == "register"
+        for each in node.decorator_list
+    )
+    for item in node.body if decorated else []:
+        if (
+            isinstance(item, ast.AnnAssign)
+            and isinstance(item.target, ast.Name)
+            and item.target.id == "name"
+            and isinstance(item.value, ast.Constant)
+        ):
+            return str(item.value.value)
+    return ""
+
+
+def make_family(reference: str, options: Mapping[str, Any]) -> "TaskFamily":
+    """Make the family of a command.
+
+    Raises:
+        FamilyError: if there is no such family, or it does not take these options.
+
+    """
+    from sdm.tasks.registry import load_family
+
+    return load_family(reference, options)

@@ -1,0 +1,89 @@
+"""Fields of a config dataclass, read from its source without importing it.
+
+Importing JAX or PyTorch takes seconds, and `--help` must not.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from sdm.commands.config_options import UNSET, OptionField, option_name
+from sdm.storage.docstrings import parse_attributes
+
+ROOT = Path(__file__).parents[1]
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Literal": Literal}
+
+
+def config_fields(
+    module: str, config: str, *, without: tuple[str, ...] = ()
+) -> list[OptionField]:
+    """Return the options of a dataclass of this package, in the order of its fields.
+
+    Args:
+        module: its file's path below the package, as `llm/recipes.py`.
+        config: the name of the class.
+        without: fields that are no options.
+
+    """
+    return [f for f in _all_fields(ROOT / module)[config] if f.name not in without]
+
+
+@cache
+def _all_fields(path: Path) -> dict[str, list[OptionField]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = dict(TYPES)
+    for node in tree.body:  # names of choices: X = Literal[…]
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if ast.unparse(node.value).startswith("Literal["):
+                names[node.targets[0].id] = _type(node.value, names)
+    return {
+        node.name: class_fields(node, names)
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
+    """Return the type that an annotation names; text where the reader knows none."""
+    try:
+        return eval(ast.unparse(annotation), {"__builtins__": {}}, names)
+    except (NameError, TypeError):
+        return str
+
+
+def class_fields(
+    node: ast.ClassDef, names: dict[str, Any] | None = None
+) -> list[OptionField]:
+    """Return the fields of a dataclass's source."""
+    texts = parse_attributes(ast.get_docstring(node) or "")
+    found = []
+    for item in node.body:
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        if ast.unparse(item.annotation).startswith("ClassVar"):
+            continue
+        name, (default, option) = item.target.id, _default(item.value)
+        found.append(
+            OptionField(
+                name=name,
+                annotation=_type(item.annotation, names or dict(TYPES)),
+                default=default,
+                text=texts.get(name, ""),
+                option=option or option_name(name),
+            )
+        )
+    return found
+
+
+def _default(value: ast.expr | None) -> tuple[Any, str | None]:
+    """Return a field's default and the name of its option, if it has one."""
+    if value is None:
+        return UNSET, None
+    if isinstance(value, ast.Call):  # field(default=…, metadata={"option": …})
+        given = {word.arg: ast.literal_eval(word.value) for word in value.keywords}
+        return given.get("default", UNSET), given.get("metadata", {}).get("option")
+    try:
+        return ast.literal_eval(value), None
+    except ValueError:
+        return UNSET, None
