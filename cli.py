@@ -17,7 +17,7 @@ from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
 from sdm.commands.evaluate import EvalCommand, evaluate
 from sdm.commands.experiment import experiment
-from sdm.commands.finetune import finetune
+from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
@@ -50,7 +50,7 @@ def sdm(
 
 
 app.command(cls=SolveCommand)(solve)
-app.command()(finetune)
+app.command(cls=FinetuneCommand)(finetune)
 app.command()(merge)
 app.command("eval", cls=EvalCommand)(evaluate)
 app.command()(demo)

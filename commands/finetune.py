@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from sdm.commands.config_options import OptionGroup, command_with, group_of
 from sdm.commands.console import (
     emit,
+    fail,
     pairs_table,
     progress_bars,
     say,
@@ -15,120 +17,69 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.options import (
+    Context,
     Json,
-    Loss,
     Overwrite,
     Quantize,
     Resume,
-    Schema,
     Seed,
-    Shown,
+    given,
 )
+from sdm.commands.source_fields import config_fields
+
+
+def _options() -> OptionGroup:
+    """Return the options of `FinetuneConfig`; their defaults are the base's recipe."""
+    fields = config_fields(
+        "llm/recipes.py", "FinetuneConfig", without=("seed", "quantize")
+    )
+    return group_of(fields, show_default=False)
+
+
+FinetuneCommand = command_with(_options)
 
 
 def finetune(
-    data: Annotated[Path, typer.Option(help="Oracle dataset, from `sdm solve --out`.")],
-    base: Annotated[
-        str,
-        typer.Option(help="`smollm2`, `tiny`, a Hugging Face id, or a model's folder."),
-    ],
+    context: Context,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    schema: Annotated[Schema | None, typer.Option(help="Wording of episodes.")] = None,
-    support: Annotated[
-        int | None, typer.Option(help="Demonstrations in each text.")
-    ] = None,
-    texts_per_task: Annotated[int | None, typer.Option(help="Texts per task.")] = None,
-    tasks: Annotated[int | None, typer.Option(help="Use the first so many.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the texts.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Texts per step, over all processes.")
-    ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Pieces of a batch: more take less memory.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
-    demonstrations: Annotated[
-        Shown | None,
-        typer.Option(help="Whose episodes are shown; `all`: random ones, too."),
-    ] = None,
-    queries: Annotated[
-        Shown | None,
-        typer.Option(help="Whose episodes are asked about; `all`: random ones, too."),
-    ] = None,
-    loss: Annotated[Loss | None, typer.Option(help="Tokens that count.")] = None,
     quantize: Annotated[
-        Quantize | None, typer.Option(help="4-bit base weights (QLoRA).")
+        Quantize | None, typer.Option(help="4-bit base weights (QLoRA), or none.")
     ] = None,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Rank of the adapter; 0 trains all weights.")
-    ] = None,
-    lora_alpha: Annotated[
-        int | None, typer.Option(help="Scale of the adapter, over its rank.")
-    ] = None,
-    lora_dropout: Annotated[
-        float | None, typer.Option(help="Dropout before the adapter.")
-    ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option(help="Random weights in the base's architecture.")
-    ] = False,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Less memory, a third more time.",
-        ),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run code that comes with the base.")
-    ] = False,
     tensorboard: Annotated[
-        bool, typer.Option(help="Metrics for TensorBoard, too, in the run folder.")
+        bool, typer.Option(help="Metrics for TensorBoard in the run folder.")
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with values of these options.")
+    ] = None,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Teach a language model to act, from an oracle dataset.
+    """Fine-tune a language model on an oracle dataset.
 
     What is not given comes from the base's recipe.
 
     Examples: `sdm finetune --data data --base tiny --out runs/tiny`, and on four GPUs
     `torchrun --nproc-per-node 4 -m sdm.cli finetune --data data --base …`
     """
-    given = {
-        "schema": schema and schema.value,
-        "support": support,
-        "texts_per_task": texts_per_task,
-        "tasks": tasks,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "demonstrations": demonstrations and demonstrations.value,
-        "queries": queries and queries.value,
-        "loss": loss and loss.value,
-        "quantize": quantize and quantize.value,
-        "lora_rank": lora_rank,
-        "accumulate": accumulate,
-        "lora_alpha": lora_alpha,
-        "lora_dropout": lora_dropout,
-        "from_scratch": from_scratch or None,
-        "gradient_checkpointing": gradient_checkpointing,
-        "trust_remote_code": trust_remote_code or None,
-    }
     with user_faults():
+        values = given(context, "config").merged(config)
+        data, base = (_needed(values, name) for name in ("data", "base"))
+        if quantize is not None:
+            values["quantize"] = quantize.value
         start_torch(tensorboard=tensorboard)
         from sdm.llm.base_names import check_base_name
         from sdm.llm.finetune import finetune as run
         from sdm.llm.processes import is_first
         from sdm.llm.recipes import recipe, recipe_of
 
-        config = recipe(str(data), base, seed=seed, **given)
+        chosen = recipe(data, base, seed=seed, **values)
         if not recipe_of(base) and is_first():
             check_base_name(base)
             say(
-                f"`{base}` has no recipe of its own: LoRA of rank {config.lora_rank}, "
-                f"quantised: {config.quantize or 'no'}, schema {config.schema}"
+                f"`{base}` has no recipe: LoRA of rank {chosen.lora_rank}, "
+                f"quantised: {chosen.quantize or 'no'}, schema {chosen.schema}"
             )
         with progress_bars() as bar:
 
@@ -137,7 +88,7 @@ def finetune(
                     bar(f"fine-tuning {base}", step, steps)
 
             done = run(
-                config,
+                chosen,
                 out,
                 resume=resume,
                 overwrite=overwrite,
@@ -148,3 +99,10 @@ def finetune(
         return
     report = {"out": str(out), "base": base, **dataclasses.asdict(done)}
     emit(report, as_json, lambda: pairs_table(report))
+
+
+def _needed(values: dict[str, Any], name: str) -> str:
+    """Take a value that the options or the file must give."""
+    if name not in values:
+        fail(f"Missing option '--{name}'.", "sdm finetune --help")
+    return str(values.pop(name))
