@@ -1,0 +1,171 @@
+r"""Garnets: random decision problems, of which nothing is known beforehand.
+
+A task is a random table (Archibald, McKinnon, Thomas, 1995). From each state s, each
+action a leads to b successors, chosen among the S states without replacement. Their
+probabilities are the lengths of the b pieces into which b - 1 uniform numbers cut
+[0, 1]. A decision (s, a) pays 0 with probability z (the reward sparsity), and otherwise
+one of 1/L, 2/L, ..., 1, each as likely. The first state is uniformly random.
+
+Partially observed, a state shows b_o of O symbols, chosen and weighted in the same way,
+whatever the action, and before the first action too.
+
+Each task draws its own table, and stores the seed that makes it: even seeds are for
+training, odd ones for tests. With a share h > 0, each row (s, a), with its reward, and
+each row of symbols is with probability h that of a table common to all tasks. With
+h = 0 there is nothing to memorise: a policy has to read a task from its demonstrations.
+
+What a decision pays differs between tasks, so that agents see their rewards.
+
+Archibald et al. draw the rewards from continuous distributions; the grid of rewards,
+symbols, common rows and all defaults are ours.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from sdm.tasks.family import Component, Defaults, Family, Kind, Params, Spaces, Split
+from sdm.tasks.models import MDP, POMDP, check_count
+from sdm.tasks.registry import register
+
+COMMON = 0  # seed of the rows that all tasks have in common
+
+
+@register
+@dataclass(frozen=True)
+class GarnetFamily(Family):
+    """Garnet tasks, each a random table of its own.
+
+    Attributes:
+        states: S, the number of states.
+        actions: A, the number of actions.
+        branching: b, the number of successors of each state and action.
+        sparsity: z, the probability that a decision pays nothing.
+        levels: L, the number of positive rewards 1/L, ..., 1.
+        symbols: O, the number of symbols, if states are hidden.
+        shown: b_o, the number of symbols that a state can show.
+        shared: h, the probability that a row is common to all tasks.
+        discount: factor per stage.
+
+    """
+
+    states: int = 5
+    actions: int = 3
+    branching: int = 2
+    sparsity: float = 0.5
+    levels: int = 2
+    symbols: int = 5
+    shown: int = 2
+    shared: float = 0.0
+    discount: float = 0.95
+
+    name: ClassVar[str] = "garnet"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
+    defaults: ClassVar[Defaults] = Defaults(observes_reward=frozenset({"mdp", "pomdp"}))
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes or probabilities that make no task."""
+        for name in ("states", "actions", "levels", "symbols"):
+            check_count(name, getattr(self, name), 1)
+        check_count("branching", self.branching, 1, self.states)
+        check_count("shown", self.shown, 1, self.symbols)
+        for name in ("sparsity", "shared", "discount"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+
+    @property
+    def spaces(self) -> Spaces:
+        """States, actions and symbols are numbered; rewards lie on a grid."""
+        return Spaces(
+            state=(Component("state", self.states),),
+            actions=tuple(f"action {a}" for a in range(self.actions)),
+            symbol=(Component("symbol", self.symbols),),
+            rewards=tuple(level / self.levels for level in range(self.levels + 1)),
+        )
+
+    def parameters(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        *,
+        split: Split,
+        first: int | Int[Array, ""] = 0,
+    ) -> Params:
+        """Draw the seed of each task's table; see `TaskFamily.parameters`."""
+
+        def one(index: Array) -> Array:
+            return jax.random.bits(jax.random.fold_in(key, index), dtype=jnp.uint32)
+
+        drawn = jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
+        even = (drawn >> jnp.uint32(1)) << jnp.uint32(1)
+        return {"table": even + jnp.uint32(split == "test")}
+
+    def model(self, params: Params, kind: Kind) -> MDP | POMDP:
+        """Make the models of tasks with the tables that `params["table"]` seeds."""
+        seed: Array = params["table"]
+        flat = jax.vmap(self._table)(seed.reshape(-1))
+        transition, reward, seen = (x.reshape(*seed.shape, *x.shape[1:]) for x in flat)
+        shape = reward.shape[:-1]
+        initial = jnp.full(shape, 1 / self.states, reward.dtype)
+        if kind == "mdp":
+            return MDP(transition, reward, initial, self.discount)
+        every = jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
+        return POMDP(transition, every, reward, initial, self.discount, seen)
+
+    def _table(
+        self, seed: UInt32[Array, ""]
+    ) -> tuple[Float[Array, "S A S"], Float[Array, "S A"], Float[Array, "S O"]]:
+        """Transitions, rewards and symbols of a seed, with the rows in common."""
+        own, mixed = self._independent(seed)
+        common, _ = self._independent(jnp.uint32(COMMON))
+
+        def mix(ours: Array, theirs: Array, number: Array) -> Array:
+            taken = (number < self.shared).reshape(
+                *number.shape, *(1,) * (ours.ndim - number.ndim)
+            )
+            return jnp.where(taken, theirs, ours)
+
+        transition, reward, seen = map(mix, own, common, mixed)
+        return transition, reward, seen
+
+    def _independent(
+        self, seed: UInt32[Array, ""]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """A table of its own, and uniform numbers that decide about common rows."""
+        moves, shows = jax.random.split(jax.random.key(seed))
+        wide, narrow = self.states + self.branching - 1, self.symbols + self.shown - 1
+        # The same numbers in single and in double precision.
+        u = _uniform(moves, self.states, self.actions, wide + 3)
+        v = _uniform(shows, self.states, narrow + 1)
+        pays = u[..., wide] >= self.sparsity
+        level = jnp.minimum(1 + jnp.floor(u[..., wide + 1] * self.levels), self.levels)
+        reward = jnp.where(pays, level / self.levels, 0)
+        table = (
+            _rows(u[..., :wide], self.states),
+            reward,
+            _rows(v[..., :narrow], self.symbols),
+        )
+        decides = u[..., wide + 2]
+        return table, (decides, decides, v[..., narrow])
+
+
+def _uniform(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
+    drawn = jax.random.uniform(key, shape, jnp.float32)
+    return drawn.astype(jnp.result_type(float))
+
+
+def _rows(uniform: Float[Array, "*R W"], width: int) -> Float[Array, "*R N"]:
+    """Make distributions over `width` outcomes from uniform numbers.
+
+    The first `width` rank the outcomes, of which the lowest are possible; the others
+    cut [0, 1] into their probabilities.
+    """
+    cuts = jnp.sort(uniform[..., width:], axis=-1)
+    ends = jnp.pad(cuts, [(0, 0)] * (cuts.ndim - 1) + [(1, 0)])
+    chance = jnp.diff(ends, axis=-1, append=jnp.ones_like(ends[..., :1]))
+    possible = jnp.argsort(uniform[..., :width], axis=-1)[..., : chance.shape[-1]]
+    hot = jax.nn.one_hot(possible, width, dtype=chance.dtype)
+    return (hot * chance[..., None]).sum(-2)

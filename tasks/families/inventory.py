@@ -1,0 +1,200 @@
+r"""Inventory control with lost sales, not knowing how demand behaves.
+
+A state is the market m, slow or busy, and the stock s ∈ {0, ..., M}. Action a orders a
+units, which arrive at once. What the store has no room for is neither delivered nor
+charged: the stock rises to y = min(s + a, M), and orders above M - s are one action
+under several names. Then demand d is drawn, min(y, d) units are sold, s' = max(y - d, 0)
+units are left, and demand above y is lost. The market stays as it is with probability ρ.
+
+Demand in market m is negative binomial with mean μ_m and dispersion k (its variance is
+μ_m + k μ_m²; k = 0 is Poisson), restricted to d ≤ D:
+
+    P(d + 1 | m) / P(d | m) = (1 + k d) μ_m / ((d + 1) (1 + k μ_m)),
+    μ_slow = (1 - w) μ,   μ_busy = (1 + w) μ.
+
+The reward is the expected one, in units of what one sale earns:
+
+    r(m, s, a) = E[min(y, d)] - h E[max(y - d, 0)] - b E[max(d - y, 0)] - c 1[y > s].
+
+Each task draws its own μ, k and ρ. It starts in a uniformly random state.
+
+Partially observed, the agent sees the stock only. It knows its orders, hence what was
+sold, but not the demand where the stock ran out (censored demand), nor the market.
+
+Sources: Song and Zipkin (1993) for demand that depends on a market; Treharne and Sox
+(2002) for markets that are not observed; Bensoussan, Çakanyıldırım and Sethi (2007) for
+censored demand in such markets. All numbers are ours.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.tasks.family import (
+    Component,
+    Defaults,
+    Family,
+    Kind,
+    Params,
+    Spaces,
+    Split,
+    WeightedParams,
+)
+from sdm.tasks.models import MDP, POMDP, check_count
+from sdm.tasks.ranges import Ranges, check_ranges, draw_uniform, grid_prior
+from sdm.tasks.registry import register
+
+MARKETS = ("slow", "busy")
+CELLS = (8, 4, 4)  # of the candidates' grid: mean, dispersion, persistence
+
+
+@register
+@dataclass(frozen=True)
+class InventoryFamily(Family):
+    """Inventory tasks that differ in the demand.
+
+    Attributes:
+        mean_min: smallest mean demand μ, averaged over the markets, in units a stage.
+        mean_max: largest mean demand.
+        dispersion_min: smallest dispersion k of the demand; 0 for Poisson.
+        dispersion_max: largest dispersion.
+        persistence_min: smallest probability ρ that the market stays as it is.
+        persistence_max: largest probability that the market stays as it is.
+        swing: w, by which share the mean demand of a market differs from μ.
+        capacity: M, the largest stock.
+        max_order: largest order.
+        max_demand: D, the largest demand.
+        holding: h, the cost of a unit left at the end of a stage.
+        penalty: b, the cost of a unit of lost demand, on top of the lost sale.
+        fixed: c, the cost of an order of any size.
+        discount: factor per stage.
+
+    """
+
+    mean_min: float = 1.0
+    mean_max: float = 4.0
+    dispersion_min: float = 0.0
+    dispersion_max: float = 0.5
+    persistence_min: float = 0.6
+    persistence_max: float = 0.95
+    swing: float = 0.5
+    capacity: int = 9
+    max_order: int = 9
+    max_demand: int = 20
+    holding: float = 0.15
+    penalty: float = 0.5
+    fixed: float = 0.5
+    discount: float = 0.95
+
+    name: ClassVar[str] = "inventory"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
+    # Rewards are expectations: an agent that saw them could compute the demand.
+    defaults: ClassVar[Defaults] = Defaults()
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for ranges, sizes or costs that make no task."""
+        ranges = self.ranges
+        persistence = ranges.pop("persistence")
+        check_ranges(ranges, most=1e6)
+        check_ranges({"persistence": persistence}, most=1)
+        for name in ("swing", "discount"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+        for name in ("capacity", "max_order", "max_demand"):
+            check_count(name, getattr(self, name), 1)
+        for name in ("holding", "penalty", "fixed"):
+            if not 0 <= (value := getattr(self, name)) < np.inf:
+                raise ValueError(f"{name} = {value:g}: must be 0 or more, and finite")
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value of each parameter."""
+        names = ("mean", "dispersion", "persistence")
+        return {x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max")) for x in names}
+
+    @property
+    def spaces(self) -> Spaces:
+        """Market and stock are seen; partially observed, the stock only."""
+        stock = Component("stock", self.capacity + 1)
+        return Spaces(
+            state=(Component("market", 2, MARKETS), stock),
+            actions=tuple(f"order {a}" for a in range(self.max_order + 1)),
+            symbol=(stock,),
+        )
+
+    def parameters(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        *,
+        split: Split,
+        first: int | Int[Array, ""] = 0,
+    ) -> Params:
+        """Draw μ, k and ρ of each task; see `TaskFamily.parameters`."""
+        return draw_uniform(key, self.ranges, n, first=first)
+
+    def prior(self) -> WeightedParams:
+        """Give the middles of a grid's 8 × 4 × 4 cells equal weight."""
+        return grid_prior(self.ranges, CELLS)
+
+    def demand(self, params: Params) -> Float[Array, "*B 2 D"]:
+        """Return the probability of each demand 0, ..., D in each market."""
+        kind = params["mean"].dtype
+        alone = (None,) * params["mean"].ndim  # every task has these in common
+        share = jnp.asarray([[1 - self.swing], [1 + self.swing]], kind)[alone]
+        d = jnp.arange(self.max_demand, dtype=kind)[(*alone, None)]
+        mean = params["mean"][..., None, None] * share
+        k = params["dispersion"][..., None, None]
+        ratio = (1 + k * d) * mean / ((d + 1) * (1 + k * mean))  # [*B, 2, D]
+        others = jnp.cumprod(ratio, axis=-1)
+        weight = jnp.concatenate([jnp.ones_like(others[..., :1]), others], axis=-1)
+        return weight / weight.sum(-1, keepdims=True)
+
+    def model(self, params: Params, kind: Kind) -> MDP | POMDP:
+        """Make the models of tasks with these demands."""
+        mdp = self._mdp(params)
+        if kind == "mdp":
+            return mdp
+        levels, actions = self.capacity + 1, self.max_order + 1
+        shown = jnp.tile(jnp.eye(levels, dtype=mdp.reward.dtype), (2, 1))
+        batch = mdp.initial.shape[:-1]
+        return POMDP(
+            transition=mdp.transition,
+            observation=jnp.broadcast_to(shown, (*batch, actions, 2 * levels, levels)),
+            reward=mdp.reward,
+            initial=mdp.initial,
+            discount=mdp.discount,
+            initial_observation=jnp.broadcast_to(shown, (*batch, 2 * levels, levels)),
+        )
+
+    def _mdp(self, params: Params) -> MDP:
+        """Tabulate by the stock y after delivery first: equal y make equal actions."""
+        demand = self.demand(params)  # [*B, m, d]
+        kind, batch = demand.dtype, demand.shape[:-2]
+        levels, actions = self.capacity + 1, self.max_order + 1
+        stock, wanted = np.arange(levels), np.arange(self.max_demand + 1)
+        over = stock[:, None] - wanted  # y - d
+        left, lost = np.maximum(over, 0), np.maximum(-over, 0)
+        sold = np.minimum(stock[:, None], wanted)
+        pay = jnp.asarray(sold - self.holding * left - self.penalty * lost, kind)
+        into = jnp.asarray(np.eye(levels)[left], kind)  # [y, d, s']
+        filled = np.minimum(stock[:, None] + np.arange(actions), self.capacity)  # [s, a]
+        cost = jnp.asarray(self.fixed * (filled > stock[:, None]), kind)
+        earned = jnp.einsum("...md,yd->...my", demand, pay)[..., filled]
+        moved = jnp.einsum("...md,ydn->...myn", demand, into)[..., filled, :]
+        same = jnp.eye(2, dtype=kind)[(None,) * len(batch)]
+        stays = params["persistence"][..., None, None]
+        market = stays * same + (1 - stays) * (1 - same)  # [*B, m, m']
+        transition = jnp.einsum("...msan,...mk->...msakn", moved, market)
+        states = 2 * levels
+        return MDP(
+            transition=transition.reshape(*batch, states, actions, states),
+            reward=(earned - cost[(None,) * (len(batch) + 1)]).reshape(
+                *batch, states, actions
+            ),
+            initial=jnp.full((*batch, states), 1 / states, kind),
+            discount=self.discount,
+        )
