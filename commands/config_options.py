@@ -68,6 +68,7 @@ def parameters_of(
     fields: Sequence[OptionField],
     *,
     panel: str | None = None,
+    scope: str = "",
     prefix: str = "",
     hidden: bool = False,
     show_default: bool = True,
@@ -77,7 +78,8 @@ def parameters_of(
     Args:
         fields: the options.
         panel: heading in the help; None for the common one.
-        prefix: stands before the names of the parameters, and of the options.
+        scope: stands before the names of the parameters.
+        prefix: stands before the names of the options.
         hidden: leave them out of the help.
         show_default: tell the class's defaults in the help.
 
@@ -97,7 +99,7 @@ def parameters_of(
         annotation = Annotated[_or_none(_plain(field.annotation)), declared]
         signature.append(
             inspect.Parameter(
-                f"{prefix}__{field.name}" if prefix else field.name,
+                f"{scope}__{field.name}" if scope else field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
                 annotation=annotation,

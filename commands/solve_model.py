@@ -46,7 +46,7 @@ def solve_model(
     for name in ("gap", "points"):
         if name in given and name not in used.get(type(model).__name__, ()):
             kind = type(model).__name__
-            say(f"warning: `{given[name]}` does nothing for {kind} models", "yellow")
+            say(f"warning: `{given[name]}` has no effect for {kind} models", "yellow")
     try:
         stages = long_horizon(model) if horizon is None else horizon
     except ValueError as error:

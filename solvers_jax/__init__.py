@@ -1,6 +1,5 @@
 """Solvers in JAX: from models to solutions, thousands of tasks at once."""
 
-from sdm.data.optimality_gap import OptimalityGap, optimality_gap
 from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
 from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
 from sdm.solvers_jax.belief_tree import belief_tree_value
@@ -33,7 +32,6 @@ __all__ = [
     "EnergyFamily",
     "FilterState",
     "MDPSolution",
-    "OptimalityGap",
     "POMDPSolution",
     "Policy",
     "PomdpFile",
@@ -48,7 +46,6 @@ __all__ = [
     "load_model",
     "load_npz",
     "load_pomdp",
-    "optimality_gap",
     "read_pomdp",
     "rollout",
     "save_npz",

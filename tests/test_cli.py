@@ -229,7 +229,7 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([*SOLVE, "--setting", "nonsense"], "unknown setting `nonsense`"),
+        ([*SOLVE, "--setting", "nonsense"], "unknown kind of model, found `nonsense`"),
         ([*SOLVE, "--horizon", "0"], "horizon = 0: must be a whole number"),
         ([*SOLVE, "--p-min", "0.9", "--p-max", "0.2"], "p_min = 0.9 is larger than"),
         ([*SOLVE, "--p-max", "1.2"], "p_max = 1.2: must lie between 0 and 1"),
@@ -248,7 +248,7 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
             ["finetune", "--base", "foo", "--out", "out", "--data", "DATA"],
             "unknown base `foo`",
         ),
-        (["eval", "--policy", "best"], "there is no policy `best`"),
+        (["eval", "--policy", "best"], "unknown policy `best`"),
         (["eval", "--policy", "icl:foo"], "unknown base `foo`"),
         (["eval", "--policy", "random", "--out", "taken"], "`taken` is a folder"),
         (["eval", "--policy", "random", "--horizon", "0"], "horizon = 0"),
@@ -260,8 +260,8 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
         (["solve", "--model", "nowhere.POMDP"], "`nowhere.POMDP` does not exist"),
         (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
-        (["eval", "--policy", "random", "--setting", "bandit"], "unknown setting"),
-        (["eval", "--policy", "nominal", "--setting", "pomdp"], "does not fit pomdp"),
+        (["eval", "--policy", "random", "--family", "nonsense"], "unknown family `nonsense`"),
+        (["eval", "--policy", "nominal", "--setting", "pomdp"], "it is for apomdp tasks"),
         (["eval", "--policy", "ce", "--reference", "qmdp"], "`qmdp` is not among"),
         (["eval", "--policy", "random", "--resume"], "`--resume` needs `--out`"),
         (["eval", "--policy", "ce", "--prior-p-min", "0.95"], "p_min = 0.95 is larger"),
@@ -309,20 +309,20 @@ def test_a_call_that_cannot_be_parsed_is_one_line_too(arguments, tmp_path):
     assert len(lines) == 2
 
 
-def test_an_option_that_does_nothing_is_pointed_out():
+def test_an_option_without_effect_is_reported():
     result = run(app, ["solve", "--tasks", "4", "--K", "3", "--q", "0.5", "--json"])
     assert result.exit_code == 0 and json.loads(result.stdout)["missed_gap"] is None
     assert result.stderr.count("warning:") == 2
-    assert "`--K` does nothing for mdp tasks" in result.stderr
+    assert "`--K` has no effect for mdp tasks" in result.stderr
 
 
-def test_an_option_that_does_nothing_for_a_model_is_pointed_out(tmp_path):
+def test_an_option_without_effect_for_a_model_is_reported(tmp_path):
     save_npz(random_apomdp(0, 0.5), tmp_path / "own.npz")
     ask = ["solve", "--model", str(tmp_path / "own.npz"), "--horizon", "2"]
     result = run(app, [*ask, "--gap", "0.1", "--points", "8", "--json"])
     assert result.exit_code == 0
     assert result.stderr.count("warning") == 1
-    assert "`--gap` does nothing for APOMDP models" in result.stderr
+    assert "`--gap` has no effect for APOMDP models" in result.stderr
     # One action for each symbol that may be seen first.
     assert len(json.loads(result.stdout)["action"]) == 2
 
@@ -331,7 +331,7 @@ def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sdm.commands.solve.task_family", stop)
+    monkeypatch.setattr("sdm.commands.solve.make_family", stop)
     monkeypatch.setattr(sys, "argv", ["sdm", "solve"])
     with pytest.raises(SystemExit) as stopped:
         main()
