@@ -4,13 +4,18 @@ BIN := .venv/bin
 # Processes that share the tests, a file at a time; each wants a core and 6 GB.
 WORKERS ?= 2
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all check bench clean
 
 demo: .venv/installed
 	$(BIN)/sdm demo --out demo --overwrite
 
+# What every change must pass, and prints its ten slowest tests.
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+
+# The same and the tests marked slow: kills, browsers, other processes. Before a release.
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10 -m ""
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -60,7 +60,9 @@ class FamilyCommand(ConfigCommand):
             else dataclasses.replace(field, option=f"--family-{field.option[2:]}")
             for field in fields
         ]
-        groups["family"] = OptionGroup(fields, parameters_of(fields, panel=panel, scope="family"))
+        groups["family"] = OptionGroup(
+            fields, parameters_of(fields, panel=panel, scope="family")
+        )
         if self.prior:
             hidden = parameters_of(fields, scope="prior", prefix="prior", hidden=True)
             groups["prior"] = OptionGroup(fields, hidden)

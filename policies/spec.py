@@ -55,6 +55,7 @@ class Stepwise(Protocol):
         ...
 
 
+@runtime_checkable
 class PolicySpec(Protocol):
     """A policy that is named, and not yet made for a benchmark.
 

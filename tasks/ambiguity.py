@@ -10,7 +10,7 @@ radius 0.05 and the concentration 50 are ours.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from sdm.tasks.models import APOMDP, POMDP, check_count
 MAX_TRIES = 1000
 
 
+@runtime_checkable
 class Ambiguous(Protocol):
     """A configuration of ambiguity sets.
 

@@ -260,8 +260,14 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
         (["solve", "--model", "nowhere.POMDP"], "`nowhere.POMDP` does not exist"),
         (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
-        (["eval", "--policy", "random", "--family", "nonsense"], "unknown family `nonsense`"),
-        (["eval", "--policy", "nominal", "--setting", "pomdp"], "it is for apomdp tasks"),
+        (
+            ["eval", "--policy", "random", "--family", "nonsense"],
+            "unknown family `nonsense`",
+        ),
+        (
+            ["eval", "--policy", "nominal", "--setting", "pomdp"],
+            "it is for apomdp tasks",
+        ),
         (["eval", "--policy", "ce", "--reference", "qmdp"], "`qmdp` is not among"),
         (["eval", "--policy", "random", "--resume"], "`--resume` needs `--out`"),
         (["eval", "--policy", "ce", "--prior-p-min", "0.95"], "p_min = 0.95 is larger"),

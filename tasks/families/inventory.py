@@ -113,7 +113,9 @@ class InventoryFamily(Family):
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Smallest and largest value of each parameter."""
         names = ("mean", "dispersion", "persistence")
-        return {x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max")) for x in names}
+        return {
+            x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max")) for x in names
+        }
 
     @property
     def spaces(self) -> Spaces:
@@ -181,7 +183,9 @@ class InventoryFamily(Family):
         sold = np.minimum(stock[:, None], wanted)
         pay = jnp.asarray(sold - self.holding * left - self.penalty * lost, kind)
         into = jnp.asarray(np.eye(levels)[left], kind)  # [y, d, s']
-        filled = np.minimum(stock[:, None] + np.arange(actions), self.capacity)  # [s, a]
+        filled = np.minimum(
+            stock[:, None] + np.arange(actions), self.capacity
+        )  # [s, a]
         cost = jnp.asarray(self.fixed * (filled > stock[:, None]), kind)
         earned = jnp.einsum("...md,yd->...my", demand, pay)[..., filled]
         moved = jnp.einsum("...md,ydn->...myn", demand, into)[..., filled, :]
