@@ -89,8 +89,8 @@ class FittingTable(Table):
             shown.columns = [c for c in shown.columns if c.header != title]
             left_out.append(title)
         if left_out:
-            told = f"left out for want of width: {', '.join(left_out)}"
-            shown.caption = f"{self.caption}\n{told}" if self.caption else told
+            note = f"columns hidden: {', '.join(left_out)}"
+            shown.caption = f"{self.caption}\n{note}" if self.caption else note
         yield from Table.__rich_console__(shown, console, options)
 
 

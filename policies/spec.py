@@ -67,9 +67,10 @@ class PolicySpec(Protocol):
 
     """
 
-    text: str
-    needs_torch: bool
-
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def needs_torch(self) -> bool: ...  # noqa: D102
     @property
     def like(self) -> str: ...  # noqa: D102
 

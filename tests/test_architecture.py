@@ -1,4 +1,4 @@
-"""Imports point downwards, and nothing outside a family's file asks which family it is."""
+"""Imports point downwards, and only a family's own file asks which family it is."""
 
 import ast
 import subprocess

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdm.data.optimality_gap import paired_difference
-from sdm.solvers_jax import optimality_gap
+from sdm.data.optimality_gap import optimality_gap, paired_difference
 
 
 def test_the_gap_is_the_mean_of_ratios_not_the_ratio_of_means():

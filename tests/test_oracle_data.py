@@ -15,14 +15,15 @@ from tolerances import ROUNDING
 
 from sdm.data.generation import (
     OracleBatches,
-    OracleConfig,
     solve_tasks,
     write_oracle_dataset,
 )
-from sdm.data.shards import read_manifest, read_shards
+from sdm.data.request import OracleConfig, family_of, params_of
+from sdm.data.shards import parameters, read_manifest, read_shards
 from sdm.data.solved_tasks import columns, sample_tasks
 from sdm.solvers_jax import EnergyFamily, solve
 from sdm.storage.files import StorageError
+from sdm.tasks.registry import load_family
 from sdm.tasks.streams import Stream, stream_key
 
 
@@ -76,6 +77,7 @@ def test_the_manifest_says_how_it_was_made(tmp_path):
     write_oracle_dataset(config(), tmp_path / "data")
     manifest = read_manifest(tmp_path / "data")
     assert manifest["family_config"]["charge_cost"] == 0.05
+    assert (manifest["family"], manifest["kind"]) == ("energy", "mdp")
     assert manifest["certified_error"] == 0 and manifest["seed"] == 4
     assert manifest["versions"]["jax"] == jax.__version__
 
@@ -109,7 +111,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     "options",
     [
         "--tasks 200000 --horizon 5",
-        "--setting pomdp --tasks 120 --batch-size 6 --horizon 3 --gap 0.05",
+        pytest.param(
+            "--setting pomdp --tasks 120 --batch-size 6 --horizon 3 --gap 0.05",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["mdp", "pomdp"],
 )
@@ -165,7 +170,7 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path):
 
 def test_ambiguous_episodes_are_played_in_the_first_model():
     family = EnergyFamily(models=2, q=0.7)
-    chosen = OracleConfig(family, 3, 2, 20, seed=1, batch=2, setting="apomdp")
+    chosen = OracleConfig(family, 3, 2, 20, seed=1, batch=2, kind="apomdp")
     tasks = sample_tasks(0, config=chosen, size=2)
     np.testing.assert_array_equal(tasks.world.transition, tasks.model.transition[:, 0])
     found = columns(jnp.int32(0), config=chosen, size=2)
@@ -204,10 +209,26 @@ def test_the_filter_of_an_ambiguous_oracle_can_be_chosen():
     family, found = EnergyFamily(models=2, q=0.6, radius=0.2, concentration=5.0), []
     for believe in (0, 1, "mixture"):
         chosen = OracleConfig(
-            family, 4, 2, 30, seed=1, batch=2, setting="apomdp", believe=believe
+            family, 4, 2, 30, seed=1, batch=2, kind="apomdp", believe=believe
         )
         made = columns(jnp.int32(0), config=chosen, size=2)
         found.append(np.asarray(made["action"]))
     assert (found[0] != found[1]).any() and (found[0] != found[2]).any()
     with pytest.raises(ValueError, match="believe = 2: must be `mixture`"):
-        OracleConfig(family, 4, 2, 30, setting="apomdp", believe=2)
+        OracleConfig(family, 4, 2, 30, kind="apomdp", believe=2)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("energy", "apomdp"), ("darkroom", "mdp"), ("garnet", "mdp")]
+)
+def test_parameters_in_a_dataset_make_the_same_models_again(family, kind, tmp_path):
+    made = load_family(family, {"models": 2} if kind == "apomdp" else {})
+    chosen = OracleConfig(made, 2, 3, 2, seed=1, batch=2, kind=kind)
+    write_oracle_dataset(chosen, tmp_path / "data")
+    manifest, table = read_manifest(tmp_path / "data"), read_shards(tmp_path / "data")
+    first = {name: x[::2] for name, x in parameters(table).items()}
+    again = family_of(manifest).model(params_of(first), manifest["kind"])
+    wanted = sample_tasks(0, config=chosen, size=3).model
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(wanted), strict=True):
+        # Compiled as one or not, sums may differ in their last digit.
+        np.testing.assert_allclose(one, other, rtol=ROUNDING, atol=ROUNDING)

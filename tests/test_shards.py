@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from sdm.data import shards
 from sdm.data.shards import read_manifest, read_shards
-from sdm.solvers_jax import shards
 from sdm.storage.files import StorageError
 
 TASKS, EPISODES, HORIZON = 3, 2, 4
@@ -23,7 +23,8 @@ def rows(first=0):
         if kind == "double" and not axes:
             table[name] = random.uniform(size=n)
     table["random"] = random.integers(0, 2, n).astype(bool)
-    table["goal"] = random.integers(-1, 100, n)
+    table["parameters.p"] = random.uniform(size=n)
+    table["parameters.rows"] = random.integers(0, 9, (n, 2, 3))
     table["divergence"] = random.uniform(size=(n, 2))
     for name in ("observation", "action", "optimal_action"):
         table[name] = random.integers(0, 3, (n, HORIZON))
@@ -37,8 +38,9 @@ def dataset(tmp_path):
     for index in range(2):
         path = shards.shard_path(folder, index)
         shards.write_shard(path, rows(index * TASKS))
-    about = {"setting": "mdp", "horizon": HORIZON, "tasks": 2 * TASKS}
-    about |= {"trajectories": EPISODES, "family_config": {}}
+    about = {"family": "energy", "kind": "mdp", "family_config": {}}
+    about |= {"horizon": HORIZON, "tasks": 2 * TASKS, "trajectories": EPISODES}
+    about |= {"observes_reward": True}
     shards.write_manifest(folder, about)
     return folder
 
@@ -49,6 +51,9 @@ def test_what_is_written_is_read(dataset):
     for name in shards.COLUMNS:
         both = np.concatenate([part[name] for part in wanted])
         np.testing.assert_array_equal(np.array(table.column(name).to_pylist()), both)
+    for name, values in shards.parameters(table).items():
+        both = np.concatenate([part[f"parameters.{name}"] for part in wanted])
+        np.testing.assert_array_equal(values, both)
 
 
 def test_the_manifest_describes_columns_and_files(dataset):
@@ -103,12 +108,22 @@ def test_another_schema_version_is_refused(dataset):
     path = dataset / "manifest.json"
     manifest = json.loads(path.read_text()) | {"schema_version": 99}
     path.write_text(json.dumps(manifest))
-    with pytest.raises(StorageError, match="version 99: this sdm reads"):
+    with pytest.raises(StorageError, match=r"schema version 99, expected 4"):
         read_shards(dataset)
 
 
 @pytest.mark.parametrize(
-    "key", ["setting", "horizon", "tasks", "family_config", "shards", "format"]
+    "key",
+    [
+        "kind",
+        "family",
+        "observes_reward",
+        "horizon",
+        "tasks",
+        "family_config",
+        "shards",
+        "format",
+    ],
 )
 def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
     path = dataset / "manifest.json"

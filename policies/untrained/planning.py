@@ -1,6 +1,7 @@
 """Policies that plan: for the true model, for a mean one, or as if states were seen."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from sdm.data.benchmark import Benchmark
 from sdm.policies.posterior import count_moves, posterior, prior
@@ -39,7 +40,7 @@ def mean_plan(bed: Benchmark) -> Prepared:
     """Plan for the mean of the prior, and ignore the demonstrations."""
     family = bed.config.prior_family
     if isinstance(family, ConjugateFamily) and bed.config.kind == "mdp":
-        nothing = jnp.zeros((bed.config.tasks, family.counts), jnp.int32)
+        nothing = np.zeros((bed.config.tasks, family.counts), np.int64)
         return plan_for(bed, family.model(family.posterior_mean(nothing), "mdp"))
     return plan_for(bed, prior(bed).mean_model())
 

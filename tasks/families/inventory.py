@@ -44,7 +44,7 @@ from sdm.tasks.family import (
     WeightedParams,
 )
 from sdm.tasks.models import MDP, POMDP, check_count
-from sdm.tasks.ranges import Ranges, check_ranges, draw_uniform, grid_prior
+from sdm.tasks.ranges import check_ranges, draw_uniform, grid_prior
 from sdm.tasks.registry import register
 
 MARKETS = ("slow", "busy")
