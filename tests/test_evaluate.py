@@ -161,7 +161,7 @@ def test_names_that_are_no_policy_are_refused(tmp_path):
         check_policy("icl:foo", CONFIG)
     with pytest.raises(
         ValueError,
-        match="`mixture` does not fit pomdp tasks of family `energy`: it is for",
+        match="does not fit pomdp tasks of family `energy`: it is for",
     ):
         check_policy("mixture", dataclasses.replace(CONFIG, kind="pomdp"))
 
