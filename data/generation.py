@@ -32,8 +32,7 @@ from sdm.data.request import (
 from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
 from sdm.data.solved_tasks import columns
 from sdm.solvers_jax.belief_solution import relative_gap
-from sdm.storage.files import folder_in_progress, partial_folder
-from sdm.storage.processes import first_succeeded, is_first, wait_for_all
+from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_all
 
 EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")
 TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
@@ -168,7 +167,8 @@ def write_oracle_dataset(
         raise ValueError("trajectories = 0: a dataset needs 1 or more")
     check_available(config)
     about = describe(config)
-    with _folder_of_all(out, about, resume=resume, overwrite=overwrite) as folder:
+    options = {"resume": resume, "overwrite": overwrite}
+    with folder_of_all(out, about, JaxGroup(), **options) as folder:
         start, batches = time.perf_counter(), OracleBatches(config)
         for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
@@ -184,34 +184,6 @@ def write_oracle_dataset(
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
     return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
-
-
-@contextmanager
-def _folder_of_all(
-    out: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool
-) -> Iterator[Path]:
-    """The folder in progress that all processes fill; the first makes and renames it.
-
-    Raises:
-        StorageError: in the first process, if the folder cannot be begun.
-        RuntimeError: in the others, if the first could not.
-
-    """
-    if not is_first():
-        if not first_succeeded(False):
-            raise RuntimeError("the first process could not begin; it says why")
-        yield partial_folder(out)
-        wait_for_all("every shard is read")
-        return
-    begun = False
-    try:
-        with folder_in_progress(out, plan, resume=resume, overwrite=overwrite) as at:
-            begun = first_succeeded(True)
-            yield at
-            wait_for_all("every shard is read")
-    finally:
-        if not begun:
-            first_succeeded(False)
 
 
 def _of_tasks(path: Path) -> dict[str, np.ndarray]:

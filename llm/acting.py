@@ -12,15 +12,16 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
+from sdm.data.request import family_header, family_of
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
+from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import RECIPES
 from sdm.llm.runs import MERGED, load_run
+from sdm.llm.schema import Schema, make_schema
 from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
-from sdm.llm.serialize import Episode, Schema, render_prompt, schema_for
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
-from sdm.tasks.families import DarkroomFamily
 
 
 def default_schema(base: str) -> str:
@@ -31,31 +32,29 @@ def default_schema(base: str) -> str:
 
 
 def _warn_of_another_test(
-    name: str, about: Mapping[str, Any], config: EvaluationConfig
+    name: str, tasks: Mapping[str, Any], support: int, config: EvaluationConfig
 ) -> None:
-    """Point out that a model was trained for something else than it is tested in."""
-    trained, tested = (
-        f"{setting} tasks of {horizon} stages after {support} "
-        f"demonstration{'s' * (support != 1)}"
-        for setting, horizon, support in (
-            (about["setting"], about["horizon"], about["support"]),
-            (config.setting, config.horizon, config.support),
-        )
+    """Point out that a model was trained for another test, or on its test tasks."""
+    tested = {
+        **family_header(config.family, config.kind),
+        "horizon": config.horizon,
+        "observes_reward": config.rewards_seen,
+    }
+    trained, played = (
+        f"{about['family']} tasks ({about['kind']}) of {about['horizon']} stages after "
+        f"{shown} demonstration{'s' * (shown != 1)}, rewards "
+        f"{'observed' if about['observes_reward'] else 'not observed'}"
+        for about, shown in ((tasks, support), (tested, config.support))
     )
-    if trained != tested:
+    if trained != played:
         warnings.warn(
-            f"`{name}` was trained on {trained}: this test plays {tested}",
+            f"`{name}` was trained on {trained}: this test plays {played}",
             stacklevel=3,
         )
-    if about["setting"] == config.setting == "darkroom":
-        assert isinstance(config.family, DarkroomFamily)
-        met = config.family.goals_met(DarkroomFamily(**about["family"]))
-        if met:
-            warnings.warn(
-                f"`{name}` was trained on {met} of the goals that this test holds out: "
-                f"its `--split` was {about['family']['split']}",
-                stacklevel=3,
-            )
+    if tasks["family"] == tested["family"]:
+        shared = config.family.covers(family_of(tasks))
+        if shared is not None:
+            warnings.warn(f"`{name}`: {shared}", stacklevel=3)
 
 
 def check_backend(name: str, backend: str | None) -> None:
@@ -102,7 +101,7 @@ def _longest(
     horizon: int,
 ) -> int:
     """Tokens of the demonstrations of a task and of an episode as long as one."""
-    reward = -0.05 if schema.grid is None else 1.0  # on a grid, the longest there is
+    reward = max(schema.contents.levels, default=-0.05)  # the longest there is
     unseen = Episode((0,) * horizon, (0,) * horizon, (reward,) * horizon)
     texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
     return max(map(len, encode(tokenizer, texts)))
@@ -150,27 +149,23 @@ def language_model_policy(
         model, tokenizer = run.model, run.tokenizer
         begin = partial(CachedRows, model)
         wording = run.config["schema"]
-        about = {
-            "setting": run.setting,
-            "horizon": run.horizon,
-            "family": run.family,
-            "support": run.config["support"],
-        }
-        _warn_of_another_test(name, about, bed.config)
+        _warn_of_another_test(name, run.tasks, run.config["support"], bed.config)
     if (merged := Path(name.removeprefix("icl:")) / MERGED).is_file():
         about = json.loads(merged.read_text("utf-8"))
-        _warn_of_another_test(name, about, bed.config)
+        _warn_of_another_test(name, about, about["support"], bed.config)
         if wording != about["schema"]:
             warnings.warn(
                 f"`{name}` was trained in the schema {about['schema']}: it is read in "
                 f"{wording}",
                 stacklevel=2,
             )
-    support, family = episodes_of(bed.support), bed.config.family
-    written = schema_for(wording, family.grid)
-    check_tokenizer(tokenizer, written, family.actions)
+    support, config = episodes_of(bed.support), bed.config
+    spaces = config.family.spaces
+    written = make_schema(wording, spaces, config.kind, rewards=config.rewards_seen)
+    check_tokenizer(tokenizer, written)
     rows = sys.maxsize  # vLLM keeps no more than fits
     if model is not None:
         longest = _longest(tokenizer, written, support, bed.config.horizon)
         rows = rows_that_fit(model, longest)
-    return PolicyMaker(begin, tokenizer, written, support, family.actions, rows)
+    actions = len(spaces.actions)
+    return PolicyMaker(begin, tokenizer, written, support, actions, rows)

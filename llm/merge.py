@@ -32,9 +32,7 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
         "base": loaded.config["base"],
         "schema": loaded.config["schema"],
         "support": loaded.config["support"],
-        "setting": loaded.setting,
-        "horizon": loaded.horizon,
-        "family": loaded.family,
+        **loaded.tasks,
     }
     with folder_in_progress(
         out, about, inputs=(run,), overwrite=overwrite, resumable=False

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from transformers import PreTrainedTokenizerBase
 
+from sdm.llm.episode import Episode, render_prompt
+from sdm.llm.schema import Schema
 from sdm.llm.scoring import (
     Rows,
     Tokens,
@@ -15,7 +17,6 @@ from sdm.llm.scoring import (
     needs_terminator,
     split_candidates,
 )
-from sdm.llm.serialize import Episode, Schema, render_prompt
 from sdm.tasks.models import Model
 from sdm.tasks.rollout import Trajectory
 

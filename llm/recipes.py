@@ -17,7 +17,6 @@ from sdm.llm.base_names import stored_name
 from sdm.tasks.models import check_count
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "schema": ("paper", "compact"),
     "demonstrations": ("optimal", "all"),
     "queries": ("optimal", "all"),
     "loss": ("all", "actions"),

@@ -35,7 +35,9 @@ from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
 from sdm.storage.files import StorageError, write_atomically
 
-RUN_VERSION = 3
+RUN_VERSION = 4
+# What a run folder says of the tasks of its training data, as their manifest does.
+TASKS = ("family", "kind", "family_config", "observes_reward", "horizon")
 MERGED = "merged.json"  # what is known of a merged model
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -47,9 +49,8 @@ class RunRecord:
     Attributes:
         config: the fine-tuning configuration.
         report: losses, speed and time.
-        setting: of the training data: mdp, pomdp, apomdp or darkroom.
-        horizon: of the training data.
-        family: where its tasks come from.
+        tasks: what the training data's manifest says of its tasks, by the names in
+            `TASKS`.
         base: fingerprint of the base under an adapter; None where there is none.
         training_texts: how many there were.
 
@@ -57,9 +58,7 @@ class RunRecord:
 
     config: Mapping[str, Any]
     report: Mapping[str, Any]
-    setting: str
-    horizon: int
-    family: Mapping[str, Any]
+    tasks: Mapping[str, Any]
     base: str | None
     training_texts: int
 
@@ -72,18 +71,14 @@ class LoadedRun:
         model: base with adapter, or the whole model.
         tokenizer: its tokeniser.
         config: the fine-tuning configuration.
-        setting: of the training data.
-        horizon: of the training data.
-        family: where its tasks come from.
+        tasks: what the training data's manifest says of its tasks.
 
     """
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
     config: dict[str, Any]
-    setting: str
-    horizon: int
-    family: dict[str, Any]
+    tasks: dict[str, Any]
 
 
 def environment() -> dict[str, Any]:
@@ -126,9 +121,7 @@ def save_run(
     tokenizer.save_pretrained(weights)
     header = {
         "run_version": RUN_VERSION,
-        "setting": record.setting,
-        "horizon": record.horizon,
-        "family": dict(record.family),
+        **record.tasks,
         "base": record.base,
         "finetune": dict(record.config),
     }
@@ -147,9 +140,10 @@ def model_card(record: RunRecord) -> str:
     what = "LoRA adapter for" if config["lora_rank"] else "All weights of"
     return f"""# {what} `{config["base"]}`
 
-Chooses actions in unseen {record.setting} tasks by comparing the probabilities of the
-action tokens, after {config["support"]} demonstrations. Trained by `sdm finetune` on
-{record.training_texts} texts that end in an optimal episode of {record.horizon} stages.
+Chooses actions in unseen tasks ({record.tasks["family"]}, {record.tasks["kind"]}) by
+comparing the probabilities of the action tokens, after {config["support"]}
+demonstrations. Trained by `sdm finetune` on {record.training_texts} texts that end in
+an optimal episode of {record.tasks["horizon"]} stages.
 
 - training loss {report["train_loss"]:.4f}; validation loss by epoch: {losses}
 - {report["steps"]} steps in {report["seconds"]:.0f} s, \
@@ -217,17 +211,13 @@ class RunHeader:
 
     Attributes:
         config: the fine-tuning configuration.
-        setting: of the training data.
-        horizon: of the training data.
-        family: where its tasks come from.
+        tasks: what the training data's manifest says of its tasks.
         base: the fingerprint of the base under an adapter.
 
     """
 
     config: dict[str, Any]
-    setting: str
-    horizon: int
-    family: dict[str, Any]
+    tasks: dict[str, Any]
     base: str | None
 
 
@@ -250,12 +240,12 @@ def read_run(folder: Path) -> RunHeader:
         ) from error
     if version != RUN_VERSION:
         raise StorageError(
-            f"`{folder}` is a run of version {version}: this sdm reads {RUN_VERSION}",
+            f"`{folder}`: run version {version}, expected {RUN_VERSION}",
             again,
         )
     try:
         FinetuneConfig(**config)
-        about = (header["setting"], header["horizon"], header["family"])
+        tasks = {name: header[name] for name in TASKS}
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"`{path}` is damaged: {error}", again) from error
     weights = weights_folder(folder, config["lora_rank"])
@@ -267,7 +257,7 @@ def read_run(folder: Path) -> RunHeader:
             raise StorageError(
                 f"`{folder}` has no {what}: `{weights}` is missing or not whole", again
             )
-    return RunHeader(config, *about, header.get("base"))
+    return RunHeader(config, tasks, header.get("base"))
 
 
 def _check_there(folder: Path, base: str) -> None:
@@ -323,6 +313,4 @@ def load_run(folder: Path, **options: str | None) -> LoadedRun:
         raise StorageError(
             f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
         ) from error
-    return LoadedRun(
-        model.eval(), tokenizer, config, header.setting, header.horizon, header.family
-    )
+    return LoadedRun(model.eval(), tokenizer, config, header.tasks)

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sdm.llm.serialize import Episode, Schema, render_prompt
+from sdm.llm.episode import Episode, render_prompt
+from sdm.llm.schema import Schema
 
 Wanted = tuple[int | None, ...]
 

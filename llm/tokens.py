@@ -6,10 +6,12 @@ from typing import Literal
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.serialize import Episode, Schema
+from sdm.llm.episode import Episode
+from sdm.llm.schema import Schema
 from sdm.llm.texts import TrainingText
 
 IGNORED = -100
+MOST_SYMBOLS = 100  # observations tried with a tokeniser: all digits are among them
 Loss = Literal["all", "actions"]
 
 
@@ -85,19 +87,20 @@ def _relabelled(
     ]
 
 
-def check_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, schema: Schema, actions: int
-) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
     """Raise `ValueError` unless a fast tokeniser has all that a schema writes.
 
     Some tokenisers make what they lack an unknown token; others leave it out.
     """
-    rounds = range(max(10, actions))
+    contents = schema.contents
+    actions, symbols = len(contents.actions), contents.observations
+    rounds = range(max(10, actions, min(symbols, MOST_SYMBOLS)))
+    levels = contents.levels
     episode = Episode(
-        tuple(rounds),
+        tuple(i % symbols for i in rounds),
         tuple(i % actions for i in rounds),
-        # Rewards of a grid are 0 or 1; others have signs, too.
-        tuple(float(i % 2) if schema.grid else i / 100 - 0.05 for i in rounds),
+        # Rewards have digits and signs.
+        tuple(levels[i % len(levels)] if levels else i / 100 - 0.05 for i in rounds),
     )
     text = schema.render(episode) + "\n" + schema.render(episode)
     encoded = tokenizer(text, return_offsets_mapping=True)

@@ -48,7 +48,8 @@ class Stepwise(Protocol):
 
     """
 
-    rows: int
+    @property
+    def rows(self) -> int: ...  # noqa: D102
 
     def __call__(self, group: slice) -> Policy:
         """Return the policy for these tasks."""

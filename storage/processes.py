@@ -1,15 +1,21 @@
 """Several processes of one command that share a file system: a machine, or a cluster.
 
-Each takes its share of the batches; the first begins and finishes what they write
-together. Nothing here does anything where there is one process only.
+The first of them begins and finishes what they write together. With one process, all of
+this does nothing.
 """
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from sdm.storage.files import folder_in_progress, partial_folder
 
 ADDRESS, COUNT, INDEX = (
     "JAX_COORDINATOR_ADDRESS",
@@ -72,3 +78,73 @@ def first_succeeded(done: bool) -> bool:
     if jax.process_count() == 1:
         return done
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(done)))
+
+
+class Group(Protocol):
+    """Processes that write one folder together."""
+
+    def is_first(self) -> bool:
+        """Return whether this process begins and finishes the folder."""
+        ...
+
+    def first_decides(self, decision: bool) -> bool:
+        """Return the first process's decision; all must ask."""
+        ...
+
+    def wait(self, step: str) -> None:
+        """Return once every process has come to this step."""
+        ...
+
+
+class JaxGroup:
+    """The processes that `join_processes` has joined."""
+
+    def is_first(self) -> bool:
+        """Return whether this is the first process."""
+        return is_first()
+
+    def first_decides(self, decision: bool) -> bool:
+        """Return the first process's decision; all must ask."""
+        return first_succeeded(decision)
+
+    def wait(self, step: str) -> None:
+        """Return once every process has come to this step."""
+        wait_for_all(step)
+
+
+class FirstFailedError(ValueError):
+    """One of several processes has nothing to do, since the first one failed."""
+
+
+@contextmanager
+def folder_of_all(
+    out: Path, plan: Mapping[str, Any], group: Group, **options: Any
+) -> Iterator[Path]:
+    """Fill the folder in progress of `out`, which the first process makes and renames.
+
+    Args:
+        out: the folder to make.
+        plan: everything that decides its content.
+        group: the processes.
+        options: those of `files.folder_in_progress`.
+
+    Raises:
+        StorageError: in the first process, if the folder cannot be begun.
+        FirstFailedError: in the others, then.
+
+    """
+    if not group.is_first():
+        if not group.first_decides(False):
+            raise FirstFailedError("the first process could not begin; it says why")
+        yield partial_folder(out)
+        group.wait("every process is done")
+        return
+    begun = False
+    try:
+        with folder_in_progress(out, plan, **options) as folder:
+            begun = group.first_decides(True)
+            yield folder
+            group.wait("every process is done")
+    finally:
+        if not begun:
+            group.first_decides(False)

@@ -73,6 +73,8 @@ class Spaces:
         duplicates: groups of actions that are one action under several names.
         rewards: every reward that a decision can pay, where rewards tell the agent
             something; () where what is seen and done determines them.
+        hidden_rewards: the same of a POMDP or an APOMDP, where rewards tell something
+            there only.
 
     """
 
@@ -81,6 +83,11 @@ class Spaces:
     symbol: tuple[Component, ...] = ()
     duplicates: tuple[tuple[int, ...], ...] = ()
     rewards: tuple[float, ...] = ()
+    hidden_rewards: tuple[float, ...] = ()
+
+    def levels(self, kind: Kind) -> tuple[float, ...]:
+        """Rewards that tell an agent something; () where they tell nothing."""
+        return self.rewards if kind == "mdp" else self.rewards or self.hidden_rewards
 
     def seen(self, kind: Kind) -> tuple[Component, ...]:
         """Components of an observation."""

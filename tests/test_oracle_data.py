@@ -191,15 +191,15 @@ def test_each_of_several_processes_does_its_share(tmp_path, monkeypatch):
     monkeypatch.setattr(OracleBatches, "__getitem__", record)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    where = "sdm.data.generation."
-    monkeypatch.setattr(where + "first_succeeded", lambda done: True)
+    monkeypatch.setattr("sdm.storage.processes.first_succeeded", lambda done: True)
 
     def the_first_does_its_share(step):
         for index in (0, 2):
             name = f"shard-{index:05d}.parquet"
             shutil.copy(tmp_path / "all" / name, tmp_path / "two.partial" / name)
 
-    monkeypatch.setattr(where + "wait_for_all", the_first_does_its_share)
+    for module in ("data.generation", "storage.processes"):
+        monkeypatch.setattr(f"sdm.{module}.wait_for_all", the_first_does_its_share)
     (tmp_path / "two.partial").mkdir()
     write_oracle_dataset(config(), tmp_path / "two")
     assert done == [1]  # of batches 0, 1 and 2

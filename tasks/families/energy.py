@@ -111,6 +111,10 @@ class EnergyFamily(Family):
             state=(Component("energy", self.states),),
             actions=("charge", "charge too", "work"),
             duplicates=(self.charge,),
+            hidden_rewards=(
+                -self.charge_cost,
+                *(level / self.max_energy for level in range(self.states)),
+            ),
         )
 
     def parameters(

@@ -1,0 +1,61 @@
+"""An episode as a schema writes it, and the prompt that a model reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Renders(Protocol):
+        """What writes an episode."""
+
+        def render(self, episode: "Episode") -> str:
+            """Return the text of an episode."""
+            ...
+
+
+NOTHING = -1  # instead of an observation
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What was observed, done and earned, stage by stage.
+
+    Attributes:
+        observations: one a decision, and one more while an action is awaited; the
+            first is `NOTHING` where nothing is observed before the first action.
+        actions: one a decision.
+        rewards: one a decision; None where the schema does not write them.
+
+    """
+
+    observations: tuple[int, ...]
+    actions: tuple[int, ...]
+    rewards: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where lengths disagree or a number is negative."""
+        extra = len(self.observations) - len(self.actions)
+        if extra not in (0, 1):
+            raise ValueError(
+                f"{len(self.observations)} observations and {len(self.actions)} "
+                "actions: there must be as many, or one observation more"
+            )
+        if self.rewards is not None and len(self.rewards) != len(self.actions):
+            raise ValueError(
+                f"{len(self.rewards)} rewards for {len(self.actions)} actions"
+            )
+        later = self.observations[self.observations[:1] == (NOTHING,) :]
+        if any(x < 0 for x in (*later, *self.actions)):
+            raise ValueError("observations and actions are counted from 0")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an action is awaited."""
+        return len(self.observations) > len(self.actions)
+
+
+def render_prompt(schema: "Renders", support: Sequence[Episode], query: Episode) -> str:
+    """Return demonstrations, one a line, then the query episode, open or complete."""
+    return "\n".join(schema.render(episode) for episode in (*support, query))

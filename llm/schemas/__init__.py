@@ -1,0 +1,1 @@
+"""Text schemas, one file each; each registers itself."""

@@ -1,0 +1,121 @@
+"""The compact schema (ours): a number for the observation, a letter for the action.
+
+    3b4c
+
+takes a thirteenth of the tokens of the paper's schema, or less. An observation of
+several components is written digit by digit: `34a` is row 3, column 4 and action a.
+Rewards are written only where the agent observes them and they tell it something: of
+two possible rewards, the higher one is a dot (`34a.34a.`); of more, each is an
+underscore and a letter (`3b_a4c_f`), in the order of `Spaces.rewards`. A text that
+begins with `-` shows nothing before the first action.
+"""
+
+import re
+from dataclasses import dataclass
+
+from sdm.llm.episode import NOTHING, Episode
+from sdm.llm.schema import Contents, register_schema
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ACTION = r"(?<!_)[a-z]"
+
+
+@register_schema("compact")
+@dataclass(frozen=True)
+class CompactSchema:
+    """At most 26 actions and 26 levels of reward."""
+
+    contents: Contents
+
+    name = "compact"
+    terminator = ""
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """Digits of each component; a single one is written as it is."""
+        return tuple(len(str(each.size - 1)) for each in self.contents.seen)
+
+    @property
+    def _levels(self) -> int:
+        """Number of rewards that are told apart; 0 where none is written."""
+        return len(self.contents.levels) if self.contents.rewards else 0
+
+    def render(self, episode: Episode) -> str:
+        """Write `3b4c`, with marks for rewards where these tell something."""
+        seen = [self._write(observation) for observation in episode.observations]
+        done = [self.answer(action) for action in episode.actions]
+        paid = [""] * len(done)
+        if self._levels:
+            if episode.rewards is None:
+                raise ValueError("rewards are written here: the episode has none")
+            paid = [self._mark(reward) for reward in episode.rewards]
+        stages = zip(seen, done, paid, strict=False)
+        text = "".join(part for stage in stages for part in stage)
+        return f"{text}{seen[-1]}" if episode.is_open else text
+
+    def _write(self, observation: int) -> str:
+        if observation == NOTHING:
+            return "-"
+        if len(self.contents.seen) == 1:
+            return str(observation)
+        values = zip(self.contents.coordinates(observation), self._widths, strict=True)
+        return "".join(f"{value:0{width}}" for value, width in values)
+
+    def _mark(self, reward: float) -> str:
+        """Write a reward's level."""
+        level = self.contents.level(reward)
+        if self._levels == 2:
+            return "." * level
+        if level >= len(LETTERS):
+            raise ValueError(
+                f"reward {reward:g} is level {level}: the schema `compact` has "
+                f"{len(LETTERS)}; use the schema `paper`"
+            )
+        return f"_{LETTERS[level]}"
+
+    def parse(self, text: str) -> Episode:
+        """Read an episode; raise `ValueError` at the first sign out of place."""
+        seen = r"(\d+)"
+        if len(self.contents.seen) > 1:
+            seen = "".join(rf"(\d{{{width}}})" for width in self._widths)
+        blind = text.startswith("-")
+        if blind:  # read as if the first of all observations stood there
+            text = self._write(0) + text[1:]
+        mark = {0: "()", 2: r"(\.?)"}.get(self._levels, "_([a-z])")
+        stage = rf"{seen}([a-z]){mark}"
+        whole = stage.replace("(", "(?:")
+        if not re.fullmatch(rf"({whole})*({seen})?", text):
+            raise ValueError(
+                f"stages of observation, letter and mark expected: `{text[:40]}`"
+            )
+        count = len(self.contents.seen)
+        found = [m.groups() for m in re.finditer(stage, text)]
+        observations = [stage[:count] for stage in found]
+        if left := re.search(rf"{seen}$", text):
+            observations.append(left.groups())
+        read = [self.contents.observation(tuple(map(int, x))) for x in observations]
+        return Episode(
+            tuple([NOTHING, *read[1:]] if blind else read),
+            tuple(LETTERS.index(stage[count]) for stage in found),
+            tuple(self._read(stage[-1]) for stage in found) if self._levels else None,
+        )
+
+    def _read(self, mark: str) -> float:
+        """Return the reward that a mark stands for."""
+        level = len(mark) if self._levels == 2 else LETTERS.index(mark)
+        if level >= self._levels:
+            raise ValueError(f"there is no reward of level {level}")
+        return self.contents.levels[level]
+
+    def answer(self, action: int) -> str:
+        """Write the action's letter."""
+        if action >= len(LETTERS):
+            raise ValueError(
+                f"action {action} has no letter: the schema `compact` has "
+                f"{len(LETTERS)}; use the schema `paper`"
+            )
+        return LETTERS[action]
+
+    def action_spans(self, text: str) -> list[tuple[int, int]]:
+        """Find every letter that is no reward."""
+        return [m.span() for m in re.finditer(ACTION, text)]
