@@ -12,7 +12,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from sdm.llm.processes import first_decides
+from sdm.llm.processes import TorchGroup
 from sdm.llm.runs import write_metrics
 
 CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill
@@ -47,7 +47,7 @@ class Reporter(TrainerCallback):
         """Report the step, and ask for a checkpoint when one is due."""
         self.progress(state.global_step, state.max_steps)
         due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
-        if first_decides(due):
+        if TorchGroup().first_decides(due):
             control.should_save = True
 
     def on_log(
