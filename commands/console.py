@@ -137,10 +137,10 @@ def start_torch(*, tensorboard: bool = False) -> None:
     hear_interrupts()
 
 
-def start_d3rlpy() -> None:
-    """Fail kindly where d3rlpy is missing."""
-    if importlib.util.find_spec("d3rlpy") is None:
-        fail_without("d3rlpy", "cql")
+def start_optional(package: str, extra: str) -> None:
+    """Fail kindly where an optional package is missing; "" is none."""
+    if package and importlib.util.find_spec(package) is None:
+        fail_without(package, extra)
 
 
 @contextmanager

@@ -9,13 +9,14 @@ Source: Lee, Xie, Pacchiano, Chandak, Finn, Nachum, Brunskill (2023), with their
 architecture: 4 pre-norm GPT-2 blocks of width 32, one head, learned positions, no
 dropout; a token is a linear map of one-hot (s, a, s') and r. Ours: the query's stage is
 part of its token where the horizon is short, since the optimal action depends on it;
-a cell of a grid is one-hot in its row and in its column, so that goals that were never
+an observation of several components is one-hot in each, so that goals that were never
 trained on are made of parts that were.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -55,31 +56,35 @@ class DPTShape:
     """What a network is built for.
 
     Attributes:
-        symbols: things there are to be seen.
-        grid: columns of the grid whose cells these are; 0 where they are numbers.
+        components: size of each component of an observation.
         actions: things there are to be done.
         stages: of the query, one-hot in its token; 0 where it does not count.
         length: transitions in the longest context.
         layers: transformer blocks.
         width: of the residual stream.
         heads: of attention.
+        rewards: whether rewards are observed; they are zero in tokens otherwise.
 
     """
 
-    symbols: int
+    components: tuple[int, ...]
     actions: int
     stages: int
     length: int
-    grid: int = 0
     layers: int = 4
     width: int = 32
     heads: int = 1
+    rewards: bool = True
+
+    @property
+    def symbols(self) -> int:
+        """Number of different observations."""
+        return prod(self.components)
 
     @property
     def features(self) -> int:
         """Numbers in a token."""
-        seen = 2 * self.grid if self.grid else self.symbols
-        return 2 * seen + self.actions + 1 + self.stages
+        return 2 * sum(self.components) + self.actions + 1 + self.stages
 
 
 class DPT(nn.Module):
@@ -124,12 +129,11 @@ def tokens_of(
         return jax.nn.one_hot(index, size, dtype=jnp.float32)  # zeros for -1
 
     def seen_as(index: Int[Array, "*I"]) -> Float[Array, "*I C"]:
-        if not shape.grid:
-            return one_hot(index, shape.symbols)
-        row, column = jnp.divmod(index, jnp.asarray(shape.grid, index.dtype))
-        column = jnp.where(index < 0, -1, column)
-        both = one_hot(row, shape.grid), one_hot(column, shape.grid)
-        return jnp.concatenate(both, axis=-1)
+        parts, left = [], index
+        for size in reversed(shape.components):
+            left, value = jnp.divmod(left, jnp.asarray(size, index.dtype))
+            parts.append(one_hot(jnp.where(index < 0, -1, value), size))
+        return jnp.concatenate(parts[::-1], axis=-1)
 
     def token(
         seen: Array, action: Array, following: Array, reward: Array, stage: Array
@@ -240,7 +244,7 @@ class HistoryPolicy(eqx.Module):
             paid = jnp.zeros(blank.shape, reward.dtype)
             own = Transitions(blank, blank, blank, paid)
         else:
-            latest = (memory.seen, memory.action, seen, reward)
+            latest = (memory.seen, memory.action, seen, reward * self.shape.rewards)
             own = Transitions(
                 *(
                     old.at[..., t - 1].set(new)

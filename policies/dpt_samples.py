@@ -11,7 +11,7 @@ all are such moments, and the episode's past is part of the context.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Array, Float, Int, Key
 
+from sdm.data.request import family_of, params_of
+from sdm.data.shards import parameters
 from sdm.policies.dpt import (
     DPTShape,
     Transitions,
@@ -28,66 +30,13 @@ from sdm.policies.dpt import (
     tokens_of,
     transitions_of,
 )
+from sdm.policies.learners.dpt import DPTConfig
 from sdm.solvers_jax.backward_induction import backward_induction
-from sdm.tasks.families import DarkroomFamily, Family, family_of
-from sdm.tasks.models import MDP, POMDP, check_count
+from sdm.tasks.belief import true_model
+from sdm.tasks.family import HIDDEN
+from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.rollout import Trajectory
-
-Contexts = Literal["trajectories", "transitions"]
-
-
-@dataclass(frozen=True)
-class DPTConfig:
-    """What to learn from, and how.
-
-    Attributes:
-        data: the oracle dataset.
-        contexts: `trajectories` of the oracle, or random `transitions`.
-        support: episodes, or so many episodes' worth of transitions, in a context.
-        steps: of the optimiser.
-        batch_size: samples per step.
-        learning_rate: at the beginning.
-        weight_decay: of AdamW.
-        layers: transformer blocks.
-        width: of the network.
-        heads: of attention.
-        seed: of weights and samples.
-
-    """
-
-    data: str
-    contexts: Contexts = "trajectories"
-    support: int = 2
-    steps: int = 20_000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    layers: int = 4
-    width: int = 32
-    heads: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for a number or a name that makes no sense."""
-        if self.contexts not in get_args(Contexts):
-            raise ValueError(
-                f"contexts = {self.contexts!r}: must be one of "
-                f"{', '.join(get_args(Contexts))}"
-            )
-        check_count("seed", self.seed, 0, 2**32 - 1)
-        for name in ("support", "steps", "batch_size", "layers", "width", "heads"):
-            check_count(name, getattr(self, name), 1)
-        if self.width % self.heads:
-            raise ValueError(
-                f"width = {self.width} cannot be shared by {self.heads} heads"
-            )
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(
-                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
-            )
 
 
 @jax.tree_util.register_dataclass
@@ -125,47 +74,49 @@ def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
 
 
 def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
-    """Everything about the tasks of a dataset that samples are made of.
+    """Return everything about a dataset's tasks that samples are made of.
 
-    The models are those of the table's own p or goals: the first of an ambiguity set,
-    which is the one that runs, is the POMDP of its p.
+    The models are those of the dataset's parameters; of an ambiguity set, the first,
+    which generates the episodes.
     """
-    family = family_of(manifest["setting"], manifest["family_config"])
-    episodes = len(table) // manifest["tasks"]
-    first = table.take(np.arange(manifest["tasks"]) * episodes)
-    world: MDP | POMDP
-    if isinstance(family, DarkroomFamily):
-        world = family.mdp(jnp.asarray(first["goal"].to_numpy(), jnp.int32))
-    else:
-        p = jnp.asarray(first["p"].to_numpy(), jnp.result_type(float))
-        world = family.mdp(p) if manifest["setting"] == "mdp" else family.pomdp(p)
+    family, tasks = family_of(manifest), manifest["tasks"]
+    first = table.take(np.arange(tasks) * (len(table) // tasks))
+    model = family.model(params_of(parameters(first)), manifest["kind"])
+    world = true_model(model) if isinstance(model, APOMDP) else model
     optimal = None
     if isinstance(world, MDP):
         solution = backward_induction(world, horizon=manifest["horizon"])
         optimal = solution.policy.astype(jnp.int32)
-    return Pool(oracle_episodes(table, manifest["tasks"]), optimal, world)
+    played = oracle_episodes(table, tasks)
+    if not manifest["observes_reward"]:
+        nothing = jnp.zeros_like(played.reward)
+        played = Trajectory(played.observation, played.action, nothing)
+    return Pool(played, optimal, world)
 
 
 def shape_for(config: DPTConfig, manifest: Mapping[str, Any]) -> DPTShape:
-    """The network that fits a dataset."""
-    family: Family = family_of(manifest["setting"], manifest["family_config"])
-    hidden = manifest["setting"] in ("pomdp", "apomdp")
-    horizon = manifest["horizon"]
+    """Return the network that fits a dataset."""
+    family, horizon = family_of(manifest), manifest["horizon"]
+    hidden = manifest["kind"] in HIDDEN
     return DPTShape(
-        symbols=family.states,
-        actions=family.actions,
-        # A goal is looked for in the same way at every stage.
-        stages=0 if isinstance(family, DarkroomFamily) else horizon,
+        components=tuple(c.size for c in family.spaces.seen(manifest["kind"])),
+        actions=len(family.spaces.actions),
+        stages=0 if family.defaults.stationary else horizon,
         length=(config.support + hidden) * horizon,
-        grid=family.grid or 0,
         layers=config.layers,
         width=config.width,
         heads=config.heads,
+        rewards=manifest["observes_reward"],
     )
 
 
 def random_transitions(
-    key: Key[Array, ""], world: MDP | POMDP, task: Int[Array, " B"], length: int
+    key: Key[Array, ""],
+    world: MDP | POMDP,
+    task: Int[Array, " B"],
+    length: int,
+    *,
+    rewards: bool,
 ) -> Transitions:
     """Where uniformly random actions lead from uniformly random states."""
     states, actions = world.reward.shape[-2:]
@@ -179,11 +130,13 @@ def random_transitions(
         return draw(row, jax.random.uniform(key, shape, row.dtype))
 
     after = drawn(keys[2], world.transition[own, state, action])
-    paid = world.reward[own, state, action].astype(jnp.float32)
+    paid = world.reward[own, state, action].astype(jnp.float32) * rewards
     if isinstance(world, MDP):
         return Transitions(state, action, after, paid)
-    assert world.initial_observation is not None
-    seen = drawn(keys[3], world.initial_observation[own, state])
+    if world.initial_observation is None:
+        seen = jnp.full_like(state, -1)
+    else:
+        seen = drawn(keys[3], world.initial_observation[own, state])
     following = drawn(keys[4], world.observation[own, action, after])
     return Transitions(seen, action, following, paid)
 
@@ -206,7 +159,13 @@ def sample(
             transitions_of(_episodes(pool.played, task, order[:, : config.support]))
         )
         if config.contexts == "trajectories"
-        else random_transitions(around, pool.world, task, config.support * horizon)
+        else random_transitions(
+            around,
+            pool.world,
+            task,
+            config.support * horizon,
+            rewards=shape.rewards,
+        )
     )
     length = context.seen.shape[-1]
     own = _episodes(pool.played, task, order[:, -1:])

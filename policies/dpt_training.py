@@ -22,16 +22,32 @@ from jaxtyping import Array, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sdm.data.benchmark import Benchmark
 from sdm.data.shards import read_manifest, read_shards
-from sdm.policies.dpt import DPT, DPTShape
-from sdm.policies.dpt_samples import DPTConfig, Pool, make_pool, sample, shape_for
-from sdm.policies.policy_runs import LearnedRun, PolicyRecord, save_policy_run
+from sdm.policies.dpt import (
+    DPT,
+    DPTShape,
+    HistoryPolicy,
+    one_after_another,
+    table_policy,
+    transitions_of,
+)
+from sdm.policies.dpt_samples import Pool, make_pool, sample, shape_for
+from sdm.policies.learners.dpt import DPTConfig
+from sdm.policies.policy_runs import (
+    LearnedRun,
+    PolicyRecord,
+    save_policy_run,
+    tasks_of,
+)
+from sdm.policies.prepared import Prepared, table
 from sdm.storage.files import (
     StorageError,
     folder_in_progress,
     temporary_name,
     write_atomically,
 )
+from sdm.tasks.rollout import Trajectory
 
 CHECKPOINT = "checkpoint.safetensors"
 STEPS_TOGETHER = 100  # between two looks at the loss
@@ -169,9 +185,7 @@ def train_dpt(
             kind="dpt",
             arrays=_flat(learner.state["params"]),
             about=PolicyRecord(
-                setting=manifest["setting"],
-                horizon=manifest["horizon"],
-                family=manifest["family_config"],
+                tasks=tasks_of(manifest),
                 config=dataclasses.asdict(config),
                 shape=dataclasses.asdict(shape),
                 report={
@@ -257,3 +271,18 @@ def _read_metrics(path: Path, upto: int) -> list[dict[str, float | int]]:
 
 def _write_metrics(path: Path, history: list[dict[str, float | int]]) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in history))
+
+
+def prepare_dpt(run: LearnedRun, bed: Benchmark) -> Prepared:
+    """Make the policy of a folder for the tasks of a benchmark."""
+    about = {**run.about.shape, "components": tuple(run.about.shape["components"])}
+    shape = DPTShape(**about)
+    params = traverse_util.unflatten_dict(dict(run.arrays), sep="/")
+    horizon, support = bed.config.horizon, bed.support
+    if not shape.rewards:
+        nothing = jnp.zeros_like(support.reward)
+        support = Trajectory(support.observation, support.action, nothing)
+    if bed.config.kind == "mdp":
+        return table(bed, table_policy(shape, params, support, horizon=horizon))
+    context = one_after_another(transitions_of(support))
+    return Prepared(HistoryPolicy(params, context, shape, horizon))

@@ -1,101 +1,105 @@
-"""Learned policies other than language models, by name: `dpt:RUN` and `cql:RUN`."""
+"""Learned policies by name: `NAME:RUN`, with the name of a learner and a folder."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-
-import jax.numpy as jnp
-from flax import traverse_util
+from typing import Any
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
-from sdm.policies.by_name import Baseline, table_baseline
-from sdm.policies.dpt import (
-    DPTShape,
-    HistoryPolicy,
-    one_after_another,
-    table_policy,
-    transitions_of,
-)
-from sdm.policies.policy_runs import LearnedRun, load_policy_run
+from sdm.data.request import family_header, family_of
+from sdm.policies.learner import learners
+from sdm.policies.policy_runs import ABOUT, LearnedRun, load_policy_run
+from sdm.policies.prepared import Prepared
+from sdm.policies.spec import ActingOptions, register_parser
 from sdm.storage.files import StorageError
-from sdm.tasks.families import DarkroomFamily
-from sdm.tasks.policy import deterministic
-
-KINDS = ("dpt", "cql")
+from sdm.tasks.family import HIDDEN
 
 
-def is_learned(name: str) -> bool:
-    """Whether a policy's name is one of these."""
-    kind, colon, folder = name.partition(":")
-    return kind in KINDS and bool(colon and folder)
+@dataclass(frozen=True)
+class Learned:
+    """The policy in a folder.
 
-
-def run_folder(name: str) -> Path:
-    """The folder that a policy's name tells."""
-    return Path(name.partition(":")[2])
-
-
-def check_learned(name: str, config: EvaluationConfig) -> LearnedRun:
-    """Load the policy of a folder, if it fits a test.
-
-    Raises:
-        StorageError: if the folder holds no such policy, or one for other tasks.
+    Attributes:
+        text: its name on the command line.
 
     """
-    kind = name.partition(":")[0]
-    run = load_policy_run(run_folder(name), kind)
-    about = run.about
-    size = "size" if config.setting == "darkroom" else "max_energy"
-    trained = (about.setting, about.horizon, about.family.get(size))
-    played = (config.setting, config.horizon, getattr(config.family, size))
-    if trained != played:
-        words = (f"{s} tasks, T = {t}, {size} = {n}" for s, t, n in (trained, played))
-        raise StorageError(
-            f"`{name}` was trained for {next(words)}: the test is {next(words)}",
-            "test it on such tasks, or train another",
-        )
-    if isinstance(config.family, DarkroomFamily):
-        rooms = DarkroomFamily(**about.family)
-        if rooms.pays != config.family.pays:
+
+    text: str
+    needs_torch: bool = False
+
+    @property
+    def like(self) -> str:
+        """The paper has some of these, by the learners' names."""
+        return self.text.partition(":")[0]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return Path(self.text.partition(":")[2])
+
+    def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
+        """Raise `StorageError` unless the folder has a policy that fits a benchmark."""
+        self.load(config)
+
+    def fingerprint(self) -> str | None:
+        """Hash what its folder says of its training."""
+        file = self.folder / ABOUT
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+    def build(self, bed: Benchmark, options: ActingOptions) -> Prepared:
+        """Make the policy for a benchmark."""
+        return learners()[self.like].prepare(self.load(bed.config), bed)
+
+    def load(self, config: EvaluationConfig) -> LearnedRun:
+        """Load the policy, if it fits a benchmark.
+
+        Raises:
+            StorageError: if the folder has no such policy, or one for other tasks.
+
+        """
+        run = load_policy_run(self.folder, self.like)
+        tasks = run.about.tasks
+        played = {
+            **family_header(config.family, config.kind),
+            "horizon": config.horizon,
+            "observes_reward": config.rewards_seen,
+        }
+        for name in ("family", "kind", "horizon", "observes_reward"):
+            if tasks[name] != played[name]:
+                raise StorageError(
+                    f"`{self.text}`: {name} of its training is {tasks[name]}, of this "
+                    f"benchmark {played[name]}",
+                    "evaluate it on such tasks, or train another",
+                )
+        self._check_family(tasks, config)
+        shown = learners()[self.like].demonstrations(run, config.kind in HIDDEN)
+        if shown is not None and config.support not in shown:
+            some = f"{shown[0]} to {shown[-1]}" if len(shown) > 1 else f"{shown[0]}"
             raise StorageError(
-                f"`{name}` was trained for goals that pay by {rooms.pays}: those of "
-                f"the test pay by {config.family.pays}",
-                f"pass `--pays {rooms.pays}`",
+                f"`{self.text}` reads {some} demonstrations, found {config.support}",
+                f"pass `--support {shown[-1]}`",
             )
-        if met := config.family.goals_met(rooms):
+        return run
+
+    def _check_family(self, tasks: dict[str, Any], config: EvaluationConfig) -> None:
+        """Raise `StorageError` for other spaces, or for test tasks that it has met."""
+        trained = family_of(tasks)
+        if trained.spaces != config.family.spaces:
+            changed = {
+                name: value
+                for name, value in tasks["family_config"].items()
+                if config.family.config().get(name) != value
+            }
             raise StorageError(
-                f"`{name}` was trained on {met} of the goals that the test holds out",
-                f"pass `--split {rooms.split}`, with which it was trained",
+                f"`{self.text}` was trained for other states or actions: {changed}",
+                "evaluate it on such tasks, or train another",
             )
-    if kind == "dpt":
-        most = int(about.config["support"])
-        # Where states are hidden, what follows the demonstrations has its place.
-        hidden = config.setting in ("pomdp", "apomdp")
-        if not (most if hidden else 1) <= config.support <= most:
-            raise StorageError(
-                f"`{name}` reads {'' if hidden else '1 to '}{most} demonstrations: "
-                f"the test shows {config.support}",
-                f"pass `--support {most}`",
-            )
-    return run
+        if (shared := config.family.covers(trained)) is not None:
+            raise StorageError(f"`{self.text}`: {shared}")
 
 
-def learned(name: str, bed: Benchmark) -> Baseline:
-    """The policy of a folder, for the tasks of a test.
-
-    Raises:
-        StorageError: if the folder holds no such policy, or one for other tasks.
-
-    """
-    run = check_learned(name, bed.config)
-    if run.kind == "cql":
-        best = jnp.asarray(run.arrays["q"].argmax(-1), jnp.int32)
-        table = jnp.broadcast_to(best, (bed.config.tasks, *best.shape))
-        return table_baseline(bed, deterministic(table, bed.config.family.actions))
-    shape = DPTShape(**run.about.shape)
-    params = traverse_util.unflatten_dict(dict(run.arrays), sep="/")
-    horizon = bed.config.horizon
-    if bed.config.setting in ("mdp", "darkroom"):
-        return table_baseline(
-            bed, table_policy(shape, params, bed.support, horizon=horizon)
-        )
-    context = one_after_another(transitions_of(bed.support))
-    return Baseline(HistoryPolicy(params, context, shape, horizon))
+@register_parser
+def learned(text: str) -> Learned | None:
+    """Read `NAME:RUN`."""
+    name, colon, folder = text.partition(":")
+    return Learned(text) if colon and folder and name in learners() else None

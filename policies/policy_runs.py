@@ -21,7 +21,8 @@ import sdm
 from sdm.storage.files import StorageError, temporary_name, write_atomically
 
 ABOUT, ARRAYS = "policy.json", "policy.safetensors"
-VERSION = 1
+VERSION = 2
+TASKS = ("family", "kind", "family_config", "observes_reward", "horizon")
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,15 @@ class PolicyRecord:
     """What a folder says about its policy.
 
     Attributes:
-        setting: of the training data.
-        horizon: of the training data.
-        family: where its tasks come from.
+        tasks: what the training data's manifest says of its tasks: family, kind,
+            family_config, observes_reward and horizon.
         config: of the training.
         shape: of the network, if there is one.
         report: how the training went.
 
     """
 
-    setting: str
-    horizon: int
-    family: Mapping[str, Any]
+    tasks: dict[str, Any]
     config: Mapping[str, Any]
     shape: Mapping[str, Any]
     report: Mapping[str, Any]
@@ -97,11 +95,12 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
         raise StorageError(
             f"`{folder}` holds no policy: {ABOUT} is missing or damaged", make
         ) from error
-    if (version, found) != (VERSION, kind):
+    if found != kind:
+        raise StorageError(f"`{folder}`: a `{found}` policy, expected `{kind}`", make)
+    if version != VERSION:
+        again = f"train it again with `sdm train {kind}`"
         raise StorageError(
-            f"`{folder}` holds a `{found}` policy of version {version}: "
-            f"`{kind}` of version {VERSION} is asked for",
-            make,
+            f"`{folder}`: policy version {version}, expected {VERSION}", again
         )
     try:
         record = PolicyRecord(
@@ -114,3 +113,8 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
             make,
         ) from error
     return LearnedRun(kind, arrays, record)
+
+
+def tasks_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of its tasks."""
+    return {name: manifest[name] for name in TASKS}

@@ -10,6 +10,7 @@ Other packages add a parser with `register_parser`, in a module that they name i
 entry-point group `sdm.policies`.
 """
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ def untrained(text: str) -> Untrained | None:
 @cache
 def parsers() -> tuple[Parser, ...]:
     """Return every parser, those of other packages included."""
+    importlib.import_module("sdm.policies.learned")
     for point in importlib.metadata.entry_points(group=GROUP):
         point.load()
     return tuple(_parsers)

@@ -1,0 +1,1 @@
+"""Learners, one file each; each registers itself and imports nothing heavy."""
