@@ -1,5 +1,6 @@
 """Decision models, task families, episodes and model files."""
 
+from sdm.tasks.check_family import check_family
 from sdm.tasks.family import (
     Component,
     ConjugateFamily,
@@ -11,9 +12,14 @@ from sdm.tasks.family import (
     TaskFamily,
     WeightedParams,
 )
+from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.ranges import draw_uniform, grid_prior
 from sdm.tasks.registry import FamilyError, families, load_family, register
 
 __all__ = [
+    "APOMDP",
+    "MDP",
+    "POMDP",
     "Component",
     "ConjugateFamily",
     "Defaults",
@@ -24,7 +30,10 @@ __all__ = [
     "Spaces",
     "TaskFamily",
     "WeightedParams",
+    "check_family",
+    "draw_uniform",
     "families",
+    "grid_prior",
     "load_family",
     "register",
 ]

@@ -1,16 +1,43 @@
 """Gymnasium's tables of transitions as models."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from sdm.tasks.models import MDP, check_model
 
 # P[s][a]: (probability, next state, reward, whether the episode ends there) each.
 Table = Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]]
+
+
+class TableArrays(NamedTuple):
+    """A table of transitions as arrays.
+
+    Attributes:
+        transition: P(s' | s, a).
+        paid: P(s' | s, a) times the expected reward of moving from s by a to s'.
+        initial: distribution of the first state.
+
+    """
+
+    transition: Float[np.ndarray, "S A S"]
+    paid: Float[np.ndarray, "S A S"]
+    initial: Float[np.ndarray, " S"]
+
+
+class _Outcome(NamedTuple):
+    """One entry of P[s][a]."""
+
+    state: int
+    action: int
+    chance: float
+    following: int
+    reward: float
+    ends: bool
 
 
 def from_gymnasium(
@@ -19,7 +46,7 @@ def from_gymnasium(
     discount: float,
     initial: Sequence[float] | np.ndarray | None = None,
 ) -> MDP:
-    """The MDP of an environment with a table `P`, such as FrozenLake or CliffWalking.
+    """Return the MDP of an environment with a table `P`, such as FrozenLake.
 
     Where an episode can end in a state that is not a dead end by itself (worth nothing
     and never left), one more state, the last, stands for its end.
@@ -34,6 +61,29 @@ def from_gymnasium(
     Raises:
         ValueError: if there is no table or no initial distribution, or what they hold
             makes no MDP.
+
+    """
+    table = read_table(source, initial=initial)
+    model = MDP(
+        transition=jnp.asarray(table.transition),
+        reward=jnp.asarray(table.paid.sum(-1)),
+        initial=jnp.asarray(table.initial),
+        discount=discount,
+    )
+    check_model(model)
+    return model
+
+
+def read_table(
+    source: "gymnasium.Env[Any, Any] | Table",
+    *,
+    initial: Sequence[float] | np.ndarray | None = None,
+) -> TableArrays:
+    """Return an environment's table as arrays; see `from_gymnasium`.
+
+    Raises:
+        ValueError: if there is no table or no initial distribution, or an entry is
+            wrong.
 
     """
     table: Any = source
@@ -51,52 +101,60 @@ def from_gymnasium(
     states, actions = len(table), len(table[0])
     if np.shape(initial) != (states,):
         raise ValueError(f"initial has shape {np.shape(initial)}: must be ({states},)")
-    transition = np.zeros((states + 1, actions, states + 1))
-    reward = np.zeros((states + 1, actions))
-    endings = []
-    for s in range(states):
-        for a in range(actions):
-            try:
-                rows = [(c, n, r, over) for c, n, r, over in table[s][a]]
-                extra = len(table[s]) > actions
-            except (KeyError, IndexError) as error:
-                raise ValueError(f"P[{s}][{a}] is missing") from error
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"P[{s}][{a}] must list (probability, next state, reward, "
-                    "terminated)"
-                ) from error
-            if extra:
-                raise ValueError(f"P[{s}] has more actions than P[0]: {len(table[s])}")
-            for chance, following, paid, over in rows:
-                if not 0 <= chance <= 1:
-                    raise ValueError(
-                        f"P[{s}][{a}] has the probability {chance:g}: must be 0 to 1"
-                    )
-                if not 0 <= following < states:
-                    raise ValueError(
-                        f"P[{s}][{a}] leads to state {following}: must be 0 to "
-                        f"{states - 1}"
-                    )
-                transition[s, a, following] += chance
-                reward[s, a] += chance * paid
-                if over and chance:
-                    endings.append((s, a, following, chance))
-    transition[states, :, states] = 1
-    stays = transition[range(states + 1), :, range(states + 1)]
-    dead = (stays == 1).all(-1) & (reward == 0).all(-1)
-    open_endings = [end for end in endings if not dead[end[2]]]
-    for s, a, following, chance in open_endings:
-        transition[s, a, following] -= chance
-        transition[s, a, states] += chance
-    size = states + bool(open_endings)
-    first = np.zeros(size)
-    first[:states] = initial
-    model = MDP(
-        transition=jnp.asarray(np.maximum(transition[:size, :, :size], 0)),
-        reward=jnp.asarray(reward[:size]),
-        initial=jnp.asarray(first),
-        discount=discount,
-    )
-    check_model(model)
-    return model
+    outcomes = [
+        each
+        for s in range(states)
+        for a in range(actions)
+        for each in _outcomes(table, s, a, states=states, actions=actions)
+    ]
+    return _arrays(outcomes, np.asarray(initial, float), actions)
+
+
+def _outcomes(
+    table: Any, s: int, a: int, *, states: int, actions: int
+) -> list[_Outcome]:
+    """Return the entries of P[s][a], checked."""
+    try:
+        rows = [_Outcome(s, a, c, n, r, over) for c, n, r, over in table[s][a]]
+        extra = len(table[s]) > actions
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"P[{s}][{a}] is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"P[{s}][{a}] must list (probability, next state, reward, terminated)"
+        ) from error
+    if extra:
+        raise ValueError(f"P[{s}] has more actions than P[0]: {len(table[s])}")
+    for row in rows:
+        if not 0 <= row.chance <= 1:
+            raise ValueError(
+                f"P[{s}][{a}] has the probability {row.chance:g}: must be 0 to 1"
+            )
+        if not 0 <= row.following < states:
+            raise ValueError(
+                f"P[{s}][{a}] leads to state {row.following}: must be 0 to {states - 1}"
+            )
+    return rows
+
+
+def _arrays(
+    outcomes: Sequence[_Outcome],
+    initial: Float[np.ndarray, " S"],
+    actions: int,
+) -> TableArrays:
+    """Sum the outcomes of each decision; add a state for the end where it needs one."""
+    states = len(initial)
+    alive = np.zeros(states, bool)  # left, or worth something
+    for each in outcomes:
+        if each.chance and (each.following != each.state or each.reward):
+            alive[each.state] = True
+    ends = [bool(e.chance and e.ends and alive[e.following]) for e in outcomes]
+    size = states + any(ends)
+    transition = np.zeros((size, actions, size))
+    paid = np.zeros((size, actions, size))
+    for each, to_end in zip(outcomes, ends, strict=True):
+        where = each.state, each.action, states if to_end else each.following
+        transition[where] += each.chance
+        paid[where] += each.chance * each.reward
+    transition[states:, :, states:] = 1
+    return TableArrays(transition, paid, np.pad(initial, (0, size - states)))

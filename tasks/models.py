@@ -170,8 +170,8 @@ def check_model(model: Model) -> None:
             lambda i: f" = {rewards[i]:g}: must be {most:.3g} at most, in size",
             "entries",
         )
-    _check_rows("transition", model.transition)
-    _check_rows("initial", model.initial)
+    check_rows("transition", model.transition)
+    check_rows("initial", model.initial)
     if not isinstance(model, MDP | RobustMDP):
         _check_observation(model, (*lead, actions, states), (*lead, states))
 
@@ -184,7 +184,7 @@ def _check_observation(
     _check_shape(
         "observation", model.observation, (*lead, *symbols), f"[*B, {k}A, S, O]"
     )
-    _check_rows("observation", model.observation)
+    check_rows("observation", model.observation)
     if model.initial_observation is not None:
         _check_shape(
             "initial_observation",
@@ -192,7 +192,7 @@ def _check_observation(
             (*initial_lead, *symbols),
             f"[*B, {k}S, O]",
         )
-        _check_rows("initial_observation", model.initial_observation)
+        check_rows("initial_observation", model.initial_observation)
 
 
 def _check_shape(name: str, value: Array, expected: tuple[int, ...], axes: str) -> None:
@@ -234,7 +234,7 @@ def _check_finite(name: str, value: object) -> None:
         )
 
 
-def _check_rows(name: str, value: object) -> None:
+def check_rows(name: str, value: object) -> None:
     """Every last-axis row of `value` must be a probability distribution."""
     array = np.asarray(value)
     _check_finite(name, array)

@@ -17,35 +17,45 @@ import importlib.metadata
 import inspect
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 # First, since `sdm.tasks` then binds this name to the function `families`.
 import sdm.tasks.families  # noqa: F401
 from sdm.tasks.family import TaskFamily
+from sdm.tasks.imported import FamilyError as FamilyError
+from sdm.tasks.imported import import_object, reason
 
 PACKAGE = "sdm.tasks.families"
 GROUP = "sdm.families"
 FOLDER = "folder"  # the family that a folder's path stands for
+REQUIRED = (
+    *("name", "kinds", "defaults", "spaces", "parameters", "model", "prior"),
+    *("divergence", "available", "covers", "config"),
+)
 FamilyFactory = Callable[..., TaskFamily]
 _registered: dict[str, FamilyFactory] = {}
 _Class = TypeVar("_Class", bound=type)
 
 
-class FamilyError(ValueError):
-    """A family that cannot be found, made or used."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        """Keep what is wrong and what to do about it apart."""
-        super().__init__(message)
-        self.hint = hint
-
-
 def register(family: _Class) -> _Class:
-    """Register a family's class under its `name`; use it as a decorator."""
-    _registered[family.name] = family  # type: ignore[attr-defined]
+    """Register a family's class under its `name`; use it as a decorator.
+
+    Raises:
+        FamilyError: if another class has that name.
+
+    """
+    name: str = family.name  # type: ignore[attr-defined]
+    known = _registered.get(name)
+    if known is not None and _address(known) != _address(family):
+        raise FamilyError(
+            f"family `{name}`: the name is taken, found `{_address(known)}`",
+            f"give `{_address(family)}` another `name`",
+        )
+    _registered[name] = family
     return family
 
 
@@ -53,23 +63,50 @@ def register(family: _Class) -> _Class:
 def families() -> Mapping[str, FamilyFactory]:
     """Return every registered family's class by name.
 
-    Raises:
-        FamilyError: if a package's entry point cannot be loaded.
-
+    A package that cannot be loaded is skipped with a warning.
     """
     package = importlib.import_module(PACKAGE)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{PACKAGE}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
+    for name in _entry_points():
         try:
-            _registered.setdefault(point.name, point.load())
-        except Exception as error:
-            raise FamilyError(
-                f"family `{point.name}`: its package cannot be loaded, found "
-                f"`{point.value}`: {error}",
-                "repair or uninstall that package",
-            ) from error
+            _load_entry_point(name)
+        except FamilyError as error:
+            warnings.warn(f"{error}; it is skipped", stacklevel=2)
     return dict(sorted(_registered.items()))
+
+
+@cache
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return the families that other packages register, by name."""
+    return {p.name: p for p in importlib.metadata.entry_points(group=GROUP)}
+
+
+def _load_entry_point(name: str) -> None:
+    """Register the family of an entry point.
+
+    Raises:
+        FamilyError: if it cannot be loaded, or its name is taken.
+
+    """
+    point = _entry_points()[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        raise FamilyError(
+            f"family `{name}`: its package cannot be loaded, found `{point.value}`: "
+            f"{reason(error)}",
+            f"repair or uninstall that package{_distribution(point)}",
+        ) from error
+    if _registered.setdefault(name, found) is not found:
+        raise FamilyError(
+            f"family `{name}`: the name is taken, found `{point.value}`",
+            f"rename the entry point of that package{_distribution(point)}",
+        )
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> str:
+    return f", {point.dist.name}" if point.dist is not None else ""
 
 
 def load_family(reference: str, options: Mapping[str, Any] | None = None) -> TaskFamily:
@@ -85,21 +122,10 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
 
     """
     factory, first = find_family(reference)
-    given = {**first, **(options or {})}
-    unknown = given.keys() - set(option_names(factory))
-    if unknown:
-        raise FamilyError(
-            f"family `{reference}`: unknown option {sorted(unknown)[0]!r}",
-            f"its options are {', '.join(option_names(factory)) or 'none'}",
-        )
-    if not callable(factory):
-        made = dataclasses.replace(factory, **given) if given else factory
-    else:
-        try:
-            made = factory(**given)
-        except TypeError as error:
-            raise FamilyError(f"family `{reference}`: {error}") from error
-    missing = [name for name in REQUIRED if not hasattr(made, name)]
+    given = {name: _frozen(x) for name, x in {**first, **(options or {})}.items()}
+    made = _make(factory, given, reference)
+    # Not `hasattr`, which would compute properties: they may read files.
+    missing = [n for n in REQUIRED if inspect.getattr_static(made, n, None) is None]
     if missing:
         raise FamilyError(
             f"family `{reference}`: `{missing[0]}` is missing, found a "
@@ -108,27 +134,71 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
             "and `model`",
         )
     if not isinstance(made.name, str):
-        raise FamilyError(f"family `{reference}`: `name` must be a string")
-    if reference not in _registered:
-        _references[made.name] = reference
+        raise FamilyError(
+            f"family `{reference}`: `name` must be a string, found {made.name!r}"
+        )
+    _made_by[type(made)] = reference
     return made
 
 
-REQUIRED = (
-    *("name", "kinds", "defaults", "spaces", "parameters", "model", "prior"),
-    *("divergence", "available", "covers", "config"),
-)
-_references: dict[str, str] = {}
+_made_by: dict[type, str] = {}
+
+
+def _frozen(value: Any) -> Any:
+    """Return JSON's lists as tuples, which fields of a frozen dataclass hold."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _make(factory: Any, given: Mapping[str, Any], reference: str) -> Any:
+    """Make a family of these options."""
+    names = option_names(factory)
+    unknown = [name for name in given if name not in names]
+    if unknown and all(p.kind != p.VAR_KEYWORD for p in _signature(factory)):
+        raise FamilyError(
+            f"family `{reference}`: unknown option {unknown[0]!r}",
+            f"its options are {', '.join(names) or 'none'}",
+        )
+    if not callable(factory) or _is_made(factory):
+        return dataclasses.replace(factory, **given) if given else factory
+    try:
+        return factory(**given)
+    except ValueError:  # it says which option is wrong
+        raise
+    except Exception as error:
+        needed = (p.name for p in _signature(factory) if p.default is p.empty)
+        lacking = [n for n in needed if n in names and n not in given]
+        if lacking and isinstance(error, TypeError):
+            given_so = reference in families() and lacking[0] == names[0]
+            raise FamilyError(
+                f"family `{reference}`: the option `{lacking[0]}` is missing",
+                f"name {reference}:{lacking[0].upper()}"
+                if given_so
+                else f"pass `--{lacking[0].replace('_', '-')}`",
+            ) from error
+        raise FamilyError(
+            f"family `{reference}`: it cannot be made: {reason(error)}"
+        ) from error
 
 
 def reference_of(family: TaskFamily) -> str:
     """Return a reference under which `load_family` finds a family's class again."""
     kind = type(family)
-    if families().get(family.name) is kind:
-        return family.name
-    if family.name in _references:
-        return _references[family.name]
-    return f"{kind.__module__}:{kind.__qualname__}"
+    for name, factory in families().items():
+        lasting = kind.__module__.startswith(f"{PACKAGE}.") or name in _entry_points()
+        if factory is kind and lasting:
+            return name
+    if "<locals>" in kind.__qualname__ and kind in _made_by:
+        return _made_by[kind]
+    return _address(kind)
+
+
+def _address(kind: Any) -> str:
+    """Return where an object is defined; a script by its name as a module."""
+    module, name = kind.__module__, getattr(kind, "__qualname__", str(kind))
+    script = getattr(sys.modules.get(module), "__file__", None)
+    if module == "__main__" and script is not None:
+        module = Path(script).stem
+    return f"{module}:{name}"
 
 
 def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
@@ -140,16 +210,20 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
     """
     if reference in families():
         return families()[reference], {}
+    if reference in _entry_points():
+        _load_entry_point(reference)  # raises: it says why it was skipped
     name, colon, rest = reference.partition(":")
     if colon and name in families():
-        fields = option_names(families()[name])
-        if not fields:
-            raise FamilyError(f"family `{name}` takes no argument, found `{rest}`")
-        return families()[name], {fields[0]: rest}
+        return families()[name], _first_option(name, rest)
     if Path(reference).is_dir():
         return families()[FOLDER], {"path": reference}
     if colon and name and rest:
-        return _import(name, rest), {}
+        return import_object(name, rest), {}
+    if Path(reference).is_file():
+        raise FamilyError(
+            f"unknown family `{reference}`: it is a file",
+            "name the folder of several models, or solve one by `sdm solve --model`",
+        )
     close = difflib.get_close_matches(reference, families(), n=1)
     raise FamilyError(
         f"unknown family `{reference}`",
@@ -159,32 +233,52 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def _import(module: str, name: str) -> Any:
-    """Import an object, also from the working folder."""
-    here = str(Path.cwd())
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        why = str(error) or type(error).__name__
+def _first_option(name: str, text: str) -> dict[str, Any]:
+    """Read the value that follows a registered name, as its first option's type."""
+    factory = families()[name]
+    fields = option_names(factory)
+    if not fields:
+        raise FamilyError(f"family `{name}` takes no argument, found `{text}`")
+    if not text:
         raise FamilyError(
-            f"family `{module}:{name}`: cannot be imported: {why}",
-            "name MODULE:OBJECT with a module in this folder or an installed one",
-        ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
-    return found
+            f"family `{name}`: there is no value of `{fields[0]}` after the colon"
+        )
+    try:
+        hint = get_type_hints(factory).get(fields[0], str)
+    except NameError:
+        hint = str
+    for kind in (int, float):
+        if kind in (hint, *get_args(hint)):
+            try:
+                return {fields[0]: kind(text)}
+            except ValueError as error:
+                raise FamilyError(
+                    f"family `{name}`: `{fields[0]}` must be a number, found `{text}`"
+                ) from error
+    return {fields[0]: text}
 
 
 def option_names(factory: Any) -> tuple[str, ...]:
     """Return the options of a family: its dataclass fields, or its parameters."""
     if dataclasses.is_dataclass(factory):
         return tuple(each.name for each in dataclasses.fields(factory) if each.init)
-    if callable(factory):
-        return tuple(inspect.signature(factory).parameters)
-    return ()
+    return tuple(p.name for p in _signature(factory) if p.kind not in _REST)
+
+
+_REST = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _signature(factory: Any) -> list[inspect.Parameter]:
+    """Return the parameters of what makes a family; none of what is one."""
+    if not callable(factory) or _is_made(factory):
+        return []
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except ValueError:  # of classes written in C
+        return []
+
+
+def _is_made(found: Any) -> bool:
+    """Return whether an object is a family, and not what makes one."""
+    static = inspect.getattr_static(found, "parameters", None)
+    return static is not None and not isinstance(found, type)

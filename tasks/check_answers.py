@@ -1,0 +1,211 @@
+"""Checks of single answers of a family: arrays by name, and models.
+
+An error is one line: family and method, what is wrong, the value found, what to do.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from sdm.tasks.family import SET_KEY, Kind, Params, Split
+from sdm.tasks.models import APOMDP, MDP, POMDP, batch_shape, check_model
+from sdm.tasks.registry import FamilyError
+from sdm.tasks.streams import Stream, stream_key
+
+CLASSES: dict[Kind, type] = {"mdp": MDP, "pomdp": POMDP, "apomdp": APOMDP}
+STREAMS: dict[Split, Stream] = {"train": Stream.TRAIN_TASKS, "test": Stream.TEST_TASKS}
+SAME_REWARD = 1e-6  # relative; rewards in single precision
+UNTRACEABLE = "JAX must be able to trace it: use `jax.numpy`, and `jnp.where` for `if`"
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A family that is checked, and the kind that it is to pose."""
+
+    family: Any
+    kind: Kind
+
+    def wrong(self, where: str, what: str, hint: str = "") -> NoReturn:
+        """Raise the error."""
+        name = getattr(self.family, "name", None) or type(self.family).__name__
+        raise FamilyError(f"family `{name}`: `{where}` {what}", hint)
+
+    def ask(self, where: str, call: Callable[[], _T]) -> _T:
+        """Return what a method returns; say so where it raises."""
+        try:
+            return call()
+        except Exception as error:
+            if hasattr(error, "hint"):  # written to be read
+                raise
+            first = (str(error) or "?").splitlines()[0]
+            traced = isinstance(error, jax.errors.JAXTypeError)
+            raise FamilyError(
+                f"family `{self.family.name}`: `{where}` raised "
+                f"{type(error).__name__}: {first}",
+                UNTRACEABLE if traced else "set `SDM_DEBUG=1` to see where",
+            ) from error
+
+    def count(self, split: Split) -> int | None:
+        """Return how many tasks a split lists; None where they are drawn."""
+        found = self.ask("available", lambda: self.family.available(split))
+        whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
+        if found is not None and (not whole or found < 1):
+            self.wrong(
+                "available",
+                f"must be None, or a number of tasks from 1: found {found!r} for "
+                f"split {split!r}",
+            )
+        return None if found is None else int(found)
+
+    def draw(self, split: Split, n: int, first: Any) -> dict[str, Array]:
+        """Return the parameters of tasks, drawn as the commands draw them."""
+        key, make = stream_key(0, STREAMS[split]), self.family.parameters
+        drawn = self.ask("parameters", lambda: make(key, n, split=split, first=first))
+        check_arrays(self, "parameters", drawn, n)
+        return dict(drawn)
+
+    def pose(self, params: Params, kind: Kind) -> Any:
+        """Return the models of a batch of parameters."""
+        found = self.ask("model", lambda: self.family.model(params, kind))
+        if not isinstance(found, CLASSES[kind]):
+            self.wrong(
+                "model",
+                f"must return {CLASSES[kind].__name__} for kind {kind!r}: found "
+                f"{type(found).__name__}",
+            )
+        return found
+
+    @property
+    def believed(self) -> Kind:
+        """Kind of the models that Bayesian policies plan in."""
+        return "mdp" if self.kind == "mdp" else "pomdp"
+
+
+def shapes_of(params: Params) -> Shapes:
+    """Return the shape of a task's entry, and the dtype, of each parameter."""
+    return {name: (tuple(x.shape[1:]), str(x.dtype)) for name, x in params.items()}
+
+
+def check_same(subject: Subject, where: str, first: Shapes, other: Shapes) -> None:
+    """Check that two calls return arrays of the same names, shapes and dtypes."""
+    for name in {**first, **other}:
+        mine, theirs = (x.get(name, ((), "nothing")) for x in (first, other))
+        if mine != theirs:
+            subject.wrong(
+                where,
+                f"must return the same shapes in every call: found {name} "
+                f"{mine[1]}{list(mine[0])} and {theirs[1]}{list(theirs[0])}",
+            )
+
+
+def check_arrays(subject: Subject, where: str, params: Any, n: int) -> None:
+    """Check that parameters are arrays of numbers by name, tasks leading."""
+    if not isinstance(params, Mapping) or not params:
+        subject.wrong(where, f"must return arrays by name: found {short(params)}")
+    for name, value in params.items():
+        if not isinstance(name, str) or name == SET_KEY:
+            subject.wrong(where, f"cannot have an entry of this name: found {name!r}")
+        if not isinstance(value, jax.Array | np.ndarray):
+            subject.wrong(where, f"must return arrays: found {name} = {short(value)}")
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            subject.wrong(where, f"must return numbers: found {name} {value.dtype}")
+        if value.ndim < 1 or len(value) != n:
+            subject.wrong(
+                where,
+                f"must return arrays with {n} tasks leading: found {name} of shape "
+                f"{value.shape}",
+            )
+
+
+def check_finite(subject: Subject, where: str, params: Params) -> None:
+    """Check that parameters are finite."""
+    for name, value in params.items():
+        bad = np.argwhere(~np.isfinite(np.asarray(value)))
+        if len(bad):
+            subject.wrong(
+                where,
+                f"must be finite: found {name}{bad[0].tolist()} = "
+                f"{np.asarray(value)[tuple(bad[0])]}",
+            )
+
+
+def check_posed(
+    subject: Subject, model: Any, n: int, kind: Kind, where: str = "model"
+) -> None:
+    """Check that models are well posed, and as large as `spaces` says."""
+    try:
+        check_model(model)
+    except ValueError as error:
+        subject.wrong(where, f"is not well posed as {kind}: {error}")
+    if batch_shape(model) != (n,):
+        subject.wrong(
+            where,
+            f"must return {n} models for {n} tasks: found the batch axes "
+            f"{batch_shape(model)}",
+        )
+    precision = str(jnp.result_type(float))
+    if str(model.reward.dtype) != precision:
+        subject.wrong(
+            where,
+            f"must return arrays of {precision}: found {model.reward.dtype}",
+            "leave the dtype to `jax.numpy`",
+        )
+    spaces = subject.family.spaces
+    states, actions = model.reward.shape[1:]
+    sizes = [
+        ("states", states, spaces.states),
+        ("actions", actions, len(spaces.actions)),
+    ]
+    if not isinstance(model, MDP):
+        symbols = model.observation.shape[-1]
+        sizes.append(("symbols", symbols, spaces.symbols(kind)))
+    for name, found, said in sizes:
+        if found != said:
+            subject.wrong(where, f"has {found} {name}: `spaces` says {said}")
+    _check_duplicates(subject, model, where)
+    _check_rewards(subject, model, where)
+
+
+def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
+    """Check that actions which `spaces` calls duplicates do the same."""
+    for group in subject.family.spaces.duplicates:
+        for copy in group[1:]:
+            for name in ("transition", "reward"):
+                table = np.asarray(getattr(model, name))
+                table = table if name == "reward" else np.moveaxis(table, -2, -1)
+                if not np.allclose(table[..., copy], table[..., group[0]]):
+                    subject.wrong(
+                        where,
+                        f"makes actions {group[0]} and {copy} differ in {name}: "
+                        "`spaces.duplicates` says that they are one action",
+                    )
+
+
+def _check_rewards(subject: Subject, model: Any, where: str) -> None:
+    """Check that decisions pay what `spaces` lists, where it lists rewards."""
+    listed = np.asarray(subject.family.spaces.rewards, float)
+    if not listed.size:
+        return
+    reward = np.asarray(model.reward, float)
+    near = SAME_REWARD * np.maximum(1, np.abs(reward))
+    bad = (np.abs(reward[..., None] - listed) > near[..., None]).all(-1)
+    if bad.any():
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        subject.wrong(
+            where,
+            f"pays a reward that `spaces.rewards` does not list: found reward"
+            f"{list(at)} = {reward[at]:g}",
+        )
+
+
+def short(value: Any) -> str:
+    """Return a value as one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:59] + "…"

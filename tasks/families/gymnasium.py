@@ -1,0 +1,236 @@
+"""Variations of a Gymnasium environment that has a table of transitions.
+
+The environment gives P(s' | s, a), the reward of each transition, and the distribution
+of the first state. Each task draws its own table around that one,
+
+    P_task(· | s, a) ~ Dirichlet(c P_ε(· | s, a)),
+    P_ε(· | s, a) = (1 - ε) P(· | s, a) + ε mean_a' P(· | s, a'),
+
+with ε ~ U(0, slip), the probability that a random action replaces the one chosen. Rows
+keep their support, so that a row with one outcome stays certain. Rewards belong to
+transitions: r(s, a) is their expectation under the task's own table.
+
+Gymnasium's environments are single tasks; that tasks are drawn in this way, and all
+defaults, are ours.
+
+Each task stores the seed of its table: even seeds are for training, odd ones for tests.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from sdm.tasks.family import Component, Defaults, Family, Kind, Params, Spaces, Split
+from sdm.tasks.models import MDP, check_rows
+from sdm.tasks.registry import FamilyError, register
+
+if TYPE_CHECKING:
+    from sdm.tasks.gymnasium_tables import TableArrays
+
+# A possible outcome keeps this probability, relative to its row's most likely one, so
+# that it stays possible in single precision.
+LEAST = 1e-12
+TRIES = 8  # all of which fail with a probability below 1e-10
+TINY = 1e-30
+
+
+@register
+@dataclass(frozen=True)
+class GymnasiumFamily(Family):
+    """Tasks whose transition probabilities vary around an environment's.
+
+    Attributes:
+        env: the environment's id, as in `gymnasium.make`.
+        discount: factor per stage.
+        concentration: c of the Dirichlet distributions; larger is nearer to the
+            environment's table.
+        slip: largest probability that a random action replaces the one chosen.
+
+    """
+
+    env: str
+    discount: float = 0.95
+    concentration: float = 20.0
+    slip: float = 0.0
+
+    name: ClassVar[str] = "gymnasium"
+    defaults: ClassVar[Defaults] = Defaults(horizon=50, tasks=1000)
+
+    def __post_init__(self) -> None:
+        """Read the environment's table.
+
+        Raises:
+            FamilyError: if there is none, or it leaves nothing to vary.
+            ValueError: if an option is wrong.
+
+        """
+        for name in ("discount", "slip"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+        if not 0 < self.concentration < np.inf:
+            raise ValueError(
+                f"concentration = {self.concentration:g}: must be positive and finite"
+            )
+        if (self._base[0].max(-1) == 1).all() and not self.slip:
+            raise FamilyError(
+                f"family `{self.name}`: every transition of `{self.env}` is certain, "
+                "so that all tasks would be equal, found slip = 0",
+                "pass `--slip 0.2`, the largest probability of a random action",
+            )
+
+    @cached_property
+    def table(self) -> "TableArrays":
+        """The environment's table."""
+        return _read_table(self.env)
+
+    @cached_property
+    def _base(self) -> tuple[np.ndarray, ...]:
+        """Possible outcomes [S, A, N] of each decision, at ε = 0 and at ε = 1.
+
+        Two pairs, of probabilities and of probabilities times rewards, and the states
+        that the outcomes lead to.
+        """
+        chance, paid, _ = self.table
+        slipped, slipped_paid = (
+            np.broadcast_to(x.mean(1, keepdims=True), x.shape) for x in (chance, paid)
+        )
+        possible = chance + self.slip * slipped > 0
+        most = possible.sum(-1).max()
+        # Impossible ones fill up shorter rows.
+        following = np.argsort(~possible, axis=-1, kind="stable")[..., :most]
+        pick = (np.take_along_axis(x, following, -1) for x in (chance, paid))
+        slip = (np.take_along_axis(x, following, -1) for x in (slipped, slipped_paid))
+        return (*pick, *slip, following.astype(np.int32))
+
+    @property
+    def spaces(self) -> Spaces:
+        """States and actions are numbered as the environment does."""
+        states, actions, _ = self.table.transition.shape
+        return Spaces(
+            state=(Component("state", states),),
+            actions=tuple(f"action {a}" for a in range(actions)),
+        )
+
+    def parameters(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        *,
+        split: Split,
+        first: int | Int[Array, ""] = 0,
+    ) -> Params:
+        """Draw the seed of each task's table; see `TaskFamily.parameters`."""
+
+        def one(index: Array) -> Array:
+            return jax.random.bits(jax.random.fold_in(key, index), dtype=jnp.uint32)
+
+        drawn = jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
+        even = (drawn >> jnp.uint32(1)) << jnp.uint32(1)
+        return {"table": even + jnp.uint32(split == "test")}
+
+    def model(self, params: Params, kind: Kind) -> MDP:
+        """Make the models of tasks with the tables that `params["table"]` seeds."""
+        seed: Array = params["table"]
+        flat = jax.vmap(self._task)(seed.reshape(-1))
+        transition, reward = (x.reshape(*seed.shape, *x.shape[1:]) for x in flat)
+        initial = jnp.asarray(self.table.initial, reward.dtype)
+        shape = (*seed.shape, *initial.shape)
+        return MDP(transition, reward, jnp.broadcast_to(initial, shape), self.discount)
+
+    def _task(
+        self, seed: UInt32[Array, ""]
+    ) -> tuple[Float[Array, "S A S"], Float[Array, "S A"]]:
+        """Transitions and rewards of a seed."""
+        precision = jnp.result_type(float)
+        *parts, following = self._base
+        chance, paid, slipped, slipped_paid = (jnp.asarray(x, precision) for x in parts)
+        # One call, since the generator is slow to compile. In single precision, so that
+        # the numbers are the same in double precision.
+        numbers = (2 * TRIES + 1, *following.shape)
+        uniform = jax.random.uniform(
+            jax.random.key(seed), (1 + math.prod(numbers),), jnp.float32, minval=TINY
+        )
+        share = self.slip * uniform[0].astype(precision)
+        row = (1 - share) * chance + share * slipped
+        earned = (1 - share) * paid + share * slipped_paid
+        possible = row > 0
+        shape = jnp.where(possible, self.concentration * row, 1).astype(jnp.float32)
+        weight = _log_gamma(uniform[1:].reshape(numbers), shape).astype(precision)
+        weight = jnp.where(possible, weight, -jnp.inf)
+        least = weight.max(-1, keepdims=True) + np.log(LEAST)
+        weight = jnp.where(possible, jnp.maximum(weight, least), -jnp.inf)
+        drawn = jax.nn.softmax(weight, axis=-1)
+        reward = (drawn * earned / jnp.where(possible, row, 1)).sum(-1)
+        states, actions, _ = following.shape
+        where = np.ix_(range(states), range(actions), [0])[:2]
+        transition = jnp.zeros((states, actions, states), precision)
+        return transition.at[(*where, following)].add(drawn), reward
+
+
+def _log_gamma(
+    uniform: Float[Array, "U S A N"], shape: Float[Array, "S A N"]
+) -> Float[Array, "S A N"]:
+    """Make logarithms of Gamma variables from uniform ones (Marsaglia and Tsang, 2000).
+
+    `jax.random.loggamma` rejects in a loop, which takes seconds to compile; here, all
+    tries are made at once. A try fails with a probability of 5 % at most.
+
+    Args:
+        uniform: numbers in (0, 1), 2 `TRIES` + 1 for each variable.
+        shape: parameter of each variable.
+
+    """
+    d = jnp.where(shape < 1, shape + 1, shape) - 1 / 3  # the method is for 1 and more
+    x = jax.scipy.special.ndtri(uniform[:TRIES])
+    v = jnp.maximum(1 + x / jnp.sqrt(9 * d)[None], 0) ** 3
+    log_v = jnp.log(jnp.maximum(v, TINY))
+    bound = 0.5 * x**2 + d[None] * (1 - v + log_v)
+    accepted = (v > 0) & (jnp.log(uniform[TRIES:-1]) < bound)
+    chosen = jnp.argmax(accepted, axis=0)[None]
+    found = jnp.log(d) + jnp.take_along_axis(log_v, chosen, 0)[0]
+    return found + jnp.where(shape < 1, jnp.log(uniform[-1]) / shape, 0)
+
+
+def _read_table(env: str) -> "TableArrays":
+    """Read the table of a registered environment.
+
+    Raises:
+        FamilyError: if there is no such environment, or it has no proper table.
+
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise FamilyError(
+            "family `gymnasium`: this needs the package `gymnasium`, which is not "
+            "installed",
+            "pip install 'sdm-llm[gym]'",
+        ) from error
+    from sdm.tasks.gymnasium_tables import read_table
+
+    try:
+        made = gymnasium.make(env)
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise FamilyError(
+            f"family `gymnasium`: `{env}` cannot be made: {first}",
+            "name a registered environment that has a table, such as FrozenLake-v1",
+        ) from error
+    try:
+        table = read_table(made)
+        check_rows("transition", table.transition)
+        check_rows("initial", table.initial)
+    except ValueError as error:
+        raise FamilyError(
+            f"family `gymnasium`: `{env}`: {error}",
+            "name an environment that has a table, such as FrozenLake-v1",
+        ) from error
+    finally:
+        made.close()
+    return table

@@ -1,0 +1,225 @@
+"""A folder of model files: found, told apart, and read as models of one class.
+
+Models are read when they are first needed, and kept.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sdm.tasks.cassandra import read_pomdp
+from sdm.tasks.imported import FamilyError
+from sdm.tasks.model_files import load_npz
+from sdm.tasks.models import Model
+
+SUFFIXES = (".pomdp", ".npz")
+CLASSES = ("MDP", "POMDP", "APOMDP")
+
+
+class ModelFile(NamedTuple):
+    """A model in a file, and the names that the file gives; () where it gives none."""
+
+    path: Path
+    model: Model
+    states: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+
+
+class ModelFolder:
+    """The models in a folder.
+
+    Attributes:
+        path: the folder, absolute.
+        files: those named `*.POMDP` and `*.npz` that are not hidden, by name.
+        hashes: SHA-256 of each file's content, by name.
+        digest: SHA-256 of `hashes`.
+
+    """
+
+    def __init__(self, path: str) -> None:
+        """Find the files.
+
+        Raises:
+            FamilyError: if there are fewer than two, or two are equal.
+
+        """
+        # Absolute, so that what is written can be read in another working folder.
+        self.path = Path(path).resolve()
+        if not self.path.is_dir():
+            what = "is a file" if self.path.exists() else "does not exist"
+            raise FamilyError(
+                f"folder `{self.path}` {what}",
+                "name a folder of `.POMDP` or `.npz` files",
+            )
+        found = (
+            file
+            for file in self.path.iterdir()
+            if file.suffix.lower() in SUFFIXES
+            and not file.name.startswith(".")
+            and file.is_file()
+        )
+        self.files = tuple(sorted(found, key=lambda file: file.name))
+        if len(self.files) < 2:
+            only = self.files[0].name if self.files else "none"
+            raise FamilyError(
+                f"folder `{self.path}`: must hold 2 or more `.POMDP` or `.npz` files, "
+                f"found {only}",
+                "add models: some are for training, the others for tests",
+            )
+        self.hashes = {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in self.files
+        }
+        self._check_different()
+        self.digest = hashlib.sha256(
+            "\n".join(self.hashes.values()).encode()
+        ).hexdigest()
+
+    def _check_different(self) -> None:
+        """Refuse equal files: one may be for training, and the other for tests."""
+        first: dict[str, str] = {}
+        for name, value in self.hashes.items():
+            if value in first:
+                raise FamilyError(
+                    f"folder `{self.path}`: `{first[value]}` and `{name}` are equal: "
+                    "training and test would share a task",
+                    f"remove `{name}`",
+                )
+            first[value] = name
+
+    @cached_property
+    def model_class(self) -> str:
+        """Name of the class of the models, found without reading them."""
+        first, *others = ((file, _class_of(file)) for file in self.files)
+        _check_equal("class of model", first, others)
+        return first[1]
+
+    @cached_property
+    def models(self) -> tuple[ModelFile, ...]:
+        """The models, of one class, and of equal sizes and names.
+
+        Raises:
+            FamilyError: if a file cannot be read, or two do not agree.
+
+        """
+        _ = self.model_class
+        with jax.ensure_compile_time_eval():  # also where JAX traces
+            found = tuple(map(_read, self.files))
+        first, *others = ((file.path, _shapes(file.model)) for file in found)
+        _check_equal("shapes", first, others)
+        for what in ("states", "actions", "symbols"):
+            named = [(f.path, names) for f in found if (names := getattr(f, what))]
+            if named:
+                _check_equal(f"names of {what}", named[0], named[1:])
+        return found
+
+    def names(self, what: str) -> tuple[str, ...]:
+        """Return the names of `states`, `actions` or `symbols`; () for none."""
+        return next((found for f in self.models if (found := getattr(f, what))), ())
+
+    def number(self, name: str, hint: str = "") -> float:
+        """Return the discount or the alpha that all models have.
+
+        Raises:
+            FamilyError: if two models differ.
+
+        """
+        first, *others = ((f.path, float(getattr(f.model, name))) for f in self.models)
+        _check_equal(name, first, others, hint)
+        return first[1]
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of the models by field, files leading."""
+        return {
+            name: np.stack([np.asarray(getattr(f.model, name)) for f in self.models])
+            for name in _shapes(self.models[0].model)
+        }
+
+
+def _class_of(path: Path) -> str:
+    """Return the class of the model in a file, without reading the model."""
+    if path.suffix.lower() != ".npz":
+        return "POMDP"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = str(file["kind"])
+    except Exception:  # reading all of it says what is wrong
+        found = type(_read(path).model).__name__
+    if found not in CLASSES:
+        raise FamilyError(
+            f"folder `{path.parent}`: `{path.name}`: no task is posed as a {found}",
+            f"the models must be one of {', '.join(CLASSES)}",
+        )
+    return found
+
+
+def _read(path: Path) -> ModelFile:
+    """Read a model, which must be a single task.
+
+    Raises:
+        FamilyError: if it cannot be read, or is a batch.
+
+    """
+    try:
+        if path.suffix.lower() == ".npz":
+            found = ModelFile(path, load_npz(path))
+        else:
+            text = read_pomdp(path)
+            named = map(_names, (text.states, text.actions, text.observations))
+            found = ModelFile(path, text.model, *named)
+    except (ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise FamilyError(
+            f"folder `{path.parent}`: `{path.name}` cannot be read: {first}",
+            "correct the file, or remove it",
+        ) from error
+    batch = found.model.reward.shape[:-2]
+    if batch:
+        raise FamilyError(
+            f"folder `{path.parent}`: `{path.name}` holds a batch of shape {batch}",
+            "write one model to each file",
+        )
+    return found
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names; () where they are the numbers that stand for none."""
+    return () if names == tuple(map(str, range(len(names)))) else names
+
+
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a model."""
+    return {
+        name: np.shape(value)
+        for name, value in vars(model).items()
+        if name not in ("alpha", "discount") and value is not None
+    }
+
+
+def _check_equal(
+    what: str,
+    first: tuple[Path, Any],
+    others: Sequence[tuple[Path, Any]],
+    hint: str = "",
+) -> None:
+    """Raise `FamilyError` naming the first file that differs from the first of all."""
+    for path, value in others:
+        if value == first[1]:
+            continue
+        mine, theirs = first[1], value
+        if isinstance(value, dict):  # of shapes: the first that differs
+            name = next(n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n))
+            what = f"shape of {name}"
+            mine, theirs = (x.get(name, "none") for x in (mine, theirs))
+        raise FamilyError(
+            f"folder `{path.parent}`: files must have the same {what}, found {mine} "
+            f"in `{first[0].name}` and {theirs} in `{path.name}`",
+            hint or f"correct or remove `{path.name}`",
+        )
