@@ -1,11 +1,12 @@
-"""Backward induction on 100,000 energy MDPs, T = 20: ours, others, and the floor.
+"""Benchmark of backward induction on 100,000 energy MDPs, T = 20.
 
-Prints a Markdown table. The others, as far as they are installed (`pip install
-'sdm-llm[bench]'`), take one task at a time, and so fewer of them; what they are given
-is made apart (the last column), and their values are checked against ours. Compilation
-is timed apart, too; every run is waited for. The arithmetic floor is the multiply-adds
-at the rate of a matrix product on this machine, the memory floor the bytes that must be
-read and written at the rate of a large copy; both are measured in the same process.
+Prints a Markdown table of sdm, other packages and two lower bounds. Other packages are
+timed if they are installed (`pip install 'sdm-llm[bench]'`). They solve one task at a
+time, so they get fewer tasks, and their values are checked against those of sdm. The
+last column is the time to compile, or to build the input of the other package; the
+other columns exclude it. The arithmetic floor is the multiply-adds at the rate of a
+matrix product. The memory floor is the bytes to read and write at the rate of a large
+copy. Both rates are measured in the same process.
 """
 
 import argparse
@@ -22,12 +23,12 @@ import numpy as np
 from sdm.solvers_jax import EnergyFamily, backward_induction
 
 HORIZON, REPEATS, DISCOUNT = 20, 5, 0.95
-RAISED = 0.05  # the largest cost of the energy tasks
-LOOPED = 500  # tasks that solvers of one task at a time are given
+RAISED = 0.05  # largest cost of an energy task; Storm refuses negative rewards
+LOOPED = 500  # tasks for packages that solve one task at a time
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Median of several runs, after one that is not counted."""
+    """Return the median time of several runs, after a warm-up run."""
     jax.block_until_ready(function())
     times = []
     for _ in range(REPEATS):
@@ -40,7 +41,7 @@ def seconds(function: Callable[[], Any]) -> float:
 def numpy_baseline(
     transition: np.ndarray, reward: np.ndarray, discount: float, chunk: int
 ) -> None:
-    """The same recursion and outputs, batched in numpy, `chunk` tasks at a time."""
+    """Run the same recursion in NumPy, on `chunk` tasks at once."""
     tasks, states, actions = reward.shape
     q = np.empty((tasks, HORIZON, states, actions), reward.dtype)
     policy = np.empty((tasks, HORIZON, states), np.int32)
@@ -55,12 +56,12 @@ def numpy_baseline(
             q[part, t], policy[part, t] = q_t, q_t.argmax(-1)
 
 
-# Its name; seconds to make what it is given; a run, which ends with the values [N, S].
+# Name; seconds to build the input; a function that returns the values [N, S].
 Peer = tuple[str, float, Callable[[], np.ndarray]]
 
 
 def peers(p: np.ndarray, r: np.ndarray) -> Iterator[Peer]:
-    """What else solves the tasks [N, S, A, S], [N, S, A], where it is installed."""
+    """Yield the installed packages that solve tasks p [N, S, A, S] and r [N, S, A]."""
     tasks, states, actions = r.shape
     with contextlib.suppress(ImportError):
         import scipy.sparse
@@ -131,10 +132,11 @@ def peers(p: np.ndarray, r: np.ndarray) -> Iterator[Peer]:
 
 
 def storm_model(p: np.ndarray, r: np.ndarray) -> Any:
-    """Tasks [N, S, A, S] side by side in one model of Storm.
+    """Build one Storm model of several tasks, p [N, S, A, S] and r [N, S, A].
 
-    Storm knows no discount: a share 1 - γ of every move ends in a sink instead. Rewards
-    are raised by the largest cost, as a cost is refused; `storm` takes that off again.
+    Storm has no discount, so every move ends in a sink with probability 1 - γ. Storm
+    refuses negative rewards, so all rewards are raised by the largest cost; `storm`
+    subtracts its discounted sum.
     """
     from stormpy import datastructures, models
 
@@ -166,7 +168,7 @@ def storm_model(p: np.ndarray, r: np.ndarray) -> Any:
 
 
 def storm(models: list[Any]) -> np.ndarray:
-    """Values of all states of all tasks."""
+    """Return the values of all states of all tasks, [N, S]."""
     import stormpy
 
     (asked,) = stormpy.parse_properties(f'R{{"r"}}max=? [C<={HORIZON}]')
@@ -179,7 +181,7 @@ def storm(models: list[Any]) -> np.ndarray:
 
 
 def expanded(p: np.ndarray, r: np.ndarray) -> dict[str, list[Any]]:
-    """A task with a state for each state and stage, which then may be endless."""
+    """Return a task over (stage, state) pairs, as mdpsolver has no finite horizon."""
     states, actions = r.shape
     end = HORIZON * states
     chances, columns = [], []
@@ -199,7 +201,7 @@ def expanded(p: np.ndarray, r: np.ndarray) -> dict[str, list[Any]]:
 
 
 def floors(tasks: int, dtype: Any) -> tuple[float, float]:
-    """Seconds that the arithmetic and the memory traffic alone would take."""
+    """Return the seconds of the arithmetic alone and of the memory traffic alone."""
     n = 1500
     a = jnp.ones((n, n), dtype)
     flops = 2 * n**3 / seconds(jax.jit(lambda: a @ a))
@@ -214,13 +216,13 @@ def floors(tasks: int, dtype: Any) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--tasks", type=int, default=100_000, help="Number of tasks.")
     tasks = parser.parse_args().tasks
     device = jax.devices()[0].device_kind
     print(f"{tasks} tasks, T = {HORIZON}, {platform.machine()}, JAX on {device}\n")
-    print("| what | µs per task | × ours | made or compiled first |")
+    print("| solver | µs per task | × sdm | building or compiling |")
     print("|---|---|---|---|")
     for wide in (True, False):
         with jax.enable_x64(wide):
@@ -228,7 +230,7 @@ def main() -> None:
 
 
 def measure(tasks: int, dtype: Any) -> None:
-    """Print the rows of one precision."""
+    """Print the rows of one floating-point precision."""
     name = np.dtype(dtype).name
     mdp = EnergyFamily().sample(jax.random.key(0), tasks)
     solve = jax.jit(lambda m: backward_induction(m, horizon=HORIZON))
@@ -242,18 +244,18 @@ def measure(tasks: int, dtype: Any) -> None:
         found = backward_induction(m, horizon=HORIZON)
         return found.policy, found.state_value
 
-    rows = [(f"ours, {name}", ours / tasks, f"{compile_seconds:.2f} s")]
+    rows = [(f"sdm, {name}", ours / tasks, f"{compile_seconds:.2f} s")]
     took = seconds(lambda: without_q(mdp))
-    rows.append((f"ours, policy and values only, {name}", took / tasks, ""))
+    rows.append((f"sdm, policy and values only, {name}", took / tasks, ""))
     p, r = np.asarray(mdp.transition), np.asarray(mdp.reward)
     took = seconds(lambda: numpy_baseline(p, r, DISCOUNT, 200))
     rows.append((f"numpy, chunks of 200, {name}", took / tasks, ""))
     if dtype == jnp.float64:
         right = np.asarray(solve(mdp).state_value[:LOOPED, 0])
         for label, prepared, run in peers(p[:LOOPED], r[:LOOPED]):
-            # Theirs is an accuracy asked for, 1e-9 a stage; the others round only.
+            # mdpsolver iterates to a tolerance of 1e-9; the others only round.
             np.testing.assert_allclose(run(), right, atol=1e-7, err_msg=label)
-            making = f"{1e6 * prepared / LOOPED:.0f} µs a task"
+            making = f"{1e6 * prepared / LOOPED:.0f} µs per task"
             rows.append((label, seconds(run) / LOOPED, making))
     arithmetic, memory = floors(tasks, dtype)
     rows.append((f"arithmetic floor, {name}", arithmetic / tasks, ""))

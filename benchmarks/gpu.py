@@ -1,16 +1,16 @@
-"""Fine-tuning a model of Llama-2-7B's shape, and acting at the paper's size, on a GPU.
+"""Benchmark of fine-tuning a model the size of Llama-2-7B, and of acting, on a GPU.
 
-Prints Markdown. Training: tokens a second, model FLOP utilisation and peak
-memory of `sdm finetune` on a base with random weights (`--shape llama-2-7b`), with LoRA
-on 4-bit (QLoRA) and on full weights, with gradient checkpointing in two pieces a batch,
-as in the recipe, and without it a text at a time, and where the time of a step goes.
-Acting: 100 tasks × 30 episodes × T = 20 with SmolLM2. A random-weight base is trained
-and merged as any other, so everything but what it learns is as it will be.
+Prints Markdown. Training: tokens per second, model FLOP utilisation (MFU) and peak
+memory of `sdm finetune` on a base with random weights (`--shape llama-2-7b`). LoRA runs
+on 4-bit weights (QLoRA) and on bfloat16 weights, each with gradient checkpointing and
+two micro-batches per step, as in the recipe, and without checkpointing, one text per
+micro-batch. A profile shows the kernels of one step. Random weights change what a model
+learns, not its speed or memory. Acting: 100 tasks × 30 episodes × T = 20 with SmolLM2.
 
-A token costs 4 floating-point operations a weight (forward, and backward through the
-base, whose own gradients are not computed); attention is counted in addition.
-Utilisation is that over `--peak`, the accelerator's dense bfloat16 rate, by default an
-H100's or H200's: 989e12. On a CPU, `--shape small` shows that the benchmark runs.
+A token costs 4 floating-point operations per weight: forward, and backward through the
+base without gradients of its weights. Attention is added. MFU is the resulting rate
+over `--peak`, the dense bfloat16 rate of the accelerator; the default, 989e12, is that
+of an H100 or H200. `--shape small` tests the benchmark on a CPU.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from sdm.solvers_jax import EnergyFamily
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
-        "vocab_size": 49_152,  # SmolLM2's tokeniser stands in for Llama-2's of 32,000
+        "vocab_size": 49_152,  # of SmolLM2, whose tokeniser replaces that of Llama-2
         "hidden_size": 4096,
         "intermediate_size": 11_008,
         "num_hidden_layers": 32,
@@ -52,7 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def random_base(shape: str, folder: Path) -> None:
-    """Write a Llama of this shape with random weights."""
+    """Write a Llama of this shape with random weights, and a tokeniser."""
     with torch.device(device()):
         before = torch.get_default_dtype()
         torch.set_default_dtype(compute_dtype())
@@ -66,12 +66,12 @@ def random_base(shape: str, folder: Path) -> None:
 
 
 def flops_per_token(shape: dict[str, int], length: float) -> float:
-    """Floating-point operations that one token of a text of `length` takes."""
+    """Return the floating-point operations per token of a text of `length` tokens."""
     width, layers = shape["hidden_size"], shape["num_hidden_layers"]
     weights = layers * (4 * width**2 + 3 * width * shape["intermediate_size"])
     weights += width * shape["vocab_size"]
     attention = layers * 2 * width * length / 2  # causal: half of the positions
-    # Attention has no weights: both of its factors always want gradients.
+    # Attention needs gradients of both factors, as neither of them is a frozen weight.
     return 4 * weights + 6 * attention
 
 
@@ -85,7 +85,7 @@ def train(
     *,
     checkpointing: bool,
 ) -> None:
-    """Print the row of one run."""
+    """Fine-tune once and print a row of the table."""
     ends: list[float] = []
     config = FinetuneConfig(
         str(data),
@@ -97,7 +97,7 @@ def train(
         gradient_checkpointing=checkpointing,
         quantize="nf4" if quantize else None,
     )
-    gc.collect()  # what the last run held in circles
+    gc.collect()  # frees the reference cycles of the previous run
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as place:
@@ -106,7 +106,7 @@ def train(
             Path(place) / "run",
             progress=lambda step, steps: ends.append(time.perf_counter()),
         )
-    half = len(ends) // 2  # the first half warms up
+    half = len(ends) // 2  # the first half is the warm-up
     tokens = report.tokens_per_second * report.seconds / report.steps
     rate = tokens * (len(ends) - 1 - half) / (ends[-1] - ends[half])
     cost = flops_per_token(SHAPES[shape], tokens / batch)
@@ -120,7 +120,7 @@ def train(
 
 
 def where_time_goes(base: Path, quantize: str | None, length: int, batch: int) -> None:
-    """Print the kernels that a step spends most time in."""
+    """Print the kernels that take most of the time of a step."""
     config = FinetuneConfig("", str(base), quantize="nf4" if quantize else None)
     model, _ = prepare_model(config)
     model.train()
@@ -146,7 +146,7 @@ def where_time_goes(base: Path, quantize: str | None, length: int, batch: int) -
 
 
 def act(horizon: int, tasks: int) -> None:
-    """Print how long SmolLM2 takes to play a whole test."""
+    """Print how long SmolLM2 takes to act in all episodes of a test."""
     bed = make_benchmark(EvaluationConfig(EnergyFamily(), horizon, tasks))
     (result,) = evaluate(["icl:smollm2"], bed)
     print(
@@ -156,14 +156,16 @@ def act(horizon: int, tasks: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-2-7b")
-    parser.add_argument("--horizon", type=int, default=20)
-    parser.add_argument("--tasks", type=int, default=60, help="To train on.")
-    parser.add_argument("--batch", type=int, default=16, help="Texts a step.")
-    parser.add_argument("--peak", type=float, default=989e12)
-    parser.add_argument("--test-tasks", type=int, default=100, help="0: do not act.")
+    parser.add_argument(
+        "--horizon", type=int, default=20, help="Decisions per episode."
+    )
+    parser.add_argument("--tasks", type=int, default=60, help="Training tasks.")
+    parser.add_argument("--batch", type=int, default=16, help="Texts per step.")
+    parser.add_argument("--peak", type=float, default=989e12, help="FLOP/s of the GPU.")
+    parser.add_argument("--test-tasks", type=int, default=100, help="0 skips acting.")
     options = parser.parse_args()
     print(f"On {environment()['device']}, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as place:
@@ -172,7 +174,7 @@ def main() -> None:
         made = OracleConfig(EnergyFamily(), options.horizon, options.tasks, 15)
         write_oracle_dataset(made, data)
         print(
-            "| base | checkpointing | texts at once | tokens a text | tokens/s | "
+            "| base | checkpointing | micro-batch | tokens per text | tokens/s | "
             "MFU, % | GiB |"
         )
         print("|---|---|---|---|---|---|---|")
@@ -190,7 +192,7 @@ def main() -> None:
         for quantize in ("nf4", None):
             where_time_goes(base, quantize, 512, options.batch // 2)
     if options.test_tasks:
-        print("| acting: tasks × episodes × T | seconds | decisions a second |")
+        print("| acting: tasks × episodes × T | seconds | decisions/s |")
         print("|---|---|---|")
         act(options.horizon, options.test_tasks)
 

@@ -1,10 +1,10 @@
-"""Language models: training against TRL, and acting with a cache against without.
+"""Benchmark of fine-tuning against TRL, and of acting with and without a cache.
 
-Prints two Markdown tables. Training: tokens a second, padding not counted, of
-`sdm finetune`'s trainer and of TRL's `SFTTrainer` with packing, on the same base,
-texts and machine, where TRL is installed (`pip install 'sdm-llm[bench]'`); the first
-steps are not counted. Acting: decisions a second of the policy as it is, and scoring
-every episode's whole text anew at every stage.
+Prints two Markdown tables. Training: tokens per second, without padding, of the trainer
+of `sdm finetune` and of TRL's `SFTTrainer` with packing, on the same base, texts and
+machine. TRL must be installed (`pip install 'sdm-llm[bench]'`), and the first steps are
+a warm-up. Acting: decisions per second of the policy, which caches keys and values, and
+of scoring the whole text of every episode again at every stage.
 """
 
 import argparse
@@ -31,28 +31,28 @@ from sdm.llm.texts import episodes_by_task, training_texts
 from sdm.solvers_jax import EnergyFamily
 from sdm.tasks.rollout import Trajectory, rollout_on_host, task_keys
 
-UNCOUNTED = 2  # steps of warming up
+UNCOUNTED = 2  # warm-up steps
 
 
 class Clock:
-    """When each step of a training ended."""
+    """The times at which the steps of a training end."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start without steps."""
         self.ends: list[float] = []
 
     def __call__(self, step: int, steps: int) -> None:
-        """Note a step."""
+        """Record the end of a step."""
         self.ends.append(time.perf_counter())
 
     @property
     def seconds(self) -> float:
-        """Of the steps that count."""
+        """Seconds of all steps after the warm-up."""
         return self.ends[-1] - self.ends[UNCOUNTED - 1]
 
 
 def texts_of(config: FinetuneConfig) -> list[str]:
-    """The training texts, all tasks."""
+    """Return the training texts of all tasks."""
     tasks = episodes_by_task(read_shards(Path(config.data)))
     made = training_texts(
         tasks,
@@ -65,7 +65,7 @@ def texts_of(config: FinetuneConfig) -> list[str]:
 
 
 def ours(config: FinetuneConfig, folder: Path) -> float:
-    """Tokens a second of our trainer, all steps but the first."""
+    """Return the tokens per second of sdm's trainer after the warm-up."""
     clock = Clock()
     report = finetune(config, folder / "ours", progress=clock)
     tokens = report.tokens_per_second * report.seconds  # of all steps
@@ -73,7 +73,7 @@ def ours(config: FinetuneConfig, folder: Path) -> float:
 
 
 def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
-    """Tokens a second of TRL's trainer with packing into rows of `length` tokens."""
+    """Return the tokens per second of TRL's trainer with rows of `length` tokens."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.trainer.sft_config import SFTConfig
@@ -88,7 +88,7 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
     model, tokenizer = prepare_model(config)
     texts = texts_of(config)
     tokens = sum(len(ids) for ids in tokenizer(texts)["input_ids"])
-    together = config.batch_size * tokens / len(texts)  # as many a step as ours
+    together = config.batch_size * tokens / len(texts)  # tokens per step, as in `ours`
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -117,10 +117,10 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
 
 
 def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
-    """Score every whole text of the episodes at every stage.
+    """Score the whole text of every episode at every stage, without a cache.
 
     Returns:
-        The share of the actions played that are the best scored.
+        The fraction of the actions taken that have the highest score.
 
     """
     same = []
@@ -148,7 +148,7 @@ def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
 
 
 def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> None:
-    """Print decisions a second as we act, and scoring all texts anew."""
+    """Print decisions per second with the cache and without it."""
     config = EvaluationConfig(EnergyFamily(), horizon, tasks, episodes)
     bed = make_benchmark(config)
     policy = language_model_policy(f"icl:{base}", bed, schema=schema)(slice(None))
@@ -159,7 +159,7 @@ def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> N
             keys, bed.tasks.world, policy, horizon=horizon, episodes=episodes
         )
 
-    play()  # compiles what JAX does
+    play()  # compiles
     start = time.perf_counter()
     played = play()
     middle = time.perf_counter()
@@ -175,8 +175,8 @@ def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> N
 
 
 def training(options: argparse.Namespace) -> None:
-    """Print tokens a second of our trainer and of TRL's."""
-    print("| training | tokens a second | × TRL |")
+    """Print the tokens per second of both trainers."""
+    print("| training | tokens/s | × TRL |")
     print("|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -192,28 +192,29 @@ def training(options: argparse.Namespace) -> None:
         try:
             theirs = trl(config, folder, options.length)
         except ImportError:
-            print(f"| ours, {options.schema} | {own:.0f} | TRL is not installed |")
+            print(f"| sdm, {options.schema} | {own:.0f} | TRL is not installed |")
         else:
-            print(f"| ours, {options.schema} | {own:.0f} | {own / theirs:.2f} |")
+            print(f"| sdm, {options.schema} | {own:.0f} | {own / theirs:.2f} |")
             print(f"| TRL, packed, {options.schema} | {theirs:.0f} | 1 |", flush=True)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default="smollm2")
-    parser.add_argument("--tasks", type=int, default=10, help="To train on.")
-    parser.add_argument("--test-tasks", type=int, default=2, help="To act in.")
+    parser.add_argument("--base", default="smollm2", help="Base model.")
+    parser.add_argument("--tasks", type=int, default=10, help="Training tasks.")
+    parser.add_argument("--test-tasks", type=int, default=2, help="Tasks to act in.")
     parser.add_argument("--only", choices=["training", "acting"])
-    parser.add_argument("--schema", default="compact")
-    parser.add_argument("--length", type=int, default=512, help="Of TRL's rows.")
+    parser.add_argument("--schema", default="compact", help="Text schema.")
+    parser.add_argument("--length", type=int, default=512, help="Tokens per TRL row.")
     options = parser.parse_args()
     print(f"On {environment()['device']}, torch {torch.__version__}\n")
     if options.only != "acting":
         training(options)
     if options.only != "training":
         print(
-            "\n| acting: tasks × episodes × T | decisions a second | anew | × | same |"
+            "\n| acting: tasks × episodes × T | decisions/s | without cache | × | "
+            "same actions |"
         )
         print("|---|---|---|---|---|")
         acting(options.base, options.schema, options.test_tasks, 30, 20)

@@ -1,10 +1,11 @@
-"""What fine-tuning Llama-2-7B takes of a GPU's memory, reckoned on a CPU.
+"""Estimate of the GPU memory for fine-tuning Llama-2-7B, computed on a CPU.
 
-Prints Markdown. A Llama an eighth as wide is prepared as `sdm finetune` does, and what
-its layers keep of a token for the backward pass is weighed, tensor by tensor: that is
-proportional to width and number of layers. Weights, the one layer that checkpointing
-computes again, and logits with their gradients, in float32, are added. What PyTorch
-holds beyond its tensors is not; a GPU's own figure is that of `benchmarks/gpu.py`.
+Prints Markdown. The script prepares a Llama of one eighth of the width as `sdm
+finetune` does, and adds up the tensors that its layers keep per token for the backward
+pass. That number is proportional to the width and to the number of layers. It then adds
+weights, the layer that checkpointing recomputes, and logits with their float32
+gradients. Memory that PyTorch reserves beyond its tensors is not included;
+`benchmarks/gpu.py` measures memory on a GPU.
 """
 
 import tempfile
@@ -23,19 +24,19 @@ from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 WIDTH, MLP, LAYERS, VOCABULARY = 4096, 11_008, 32, 32_000
 NARROW = 8
 WEIGHTS = 5.0  # GiB: NF4, embeddings in float32, adapters and their AdamW
-TEXTS, LENGTH = 16, 256  # so many that casting weights is lost among them
-LOGITS = 2 + 4 * 4  # bytes: bfloat16, then float32 four times in loss and gradient
+TEXTS, LENGTH = 16, 256  # large, so that cast weights are a negligible part
+LOGITS = 2 + 4 * 4  # bytes: one bfloat16 and four float32 copies, loss and gradient
 
 
 def dropout_of_a_gpu(
     x: torch.Tensor, p: float, training: bool, inplace: bool
 ) -> torch.Tensor:
-    """Keeps a byte of every number, dropped or not, where a CPU keeps four."""
+    """Apply dropout as a GPU does, with a mask of one byte per number, not four."""
     return torch.native_dropout(x, p, training)[0]
 
 
 def kept(layers: int, *, checkpointing: bool) -> float:
-    """Bytes that a narrow model of so many layers keeps of a token."""
+    """Return the bytes per token that a narrow model of `layers` layers keeps."""
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=WIDTH // NARROW,
@@ -67,26 +68,26 @@ def kept(layers: int, *, checkpointing: bool) -> float:
         torch.autocast("cpu", torch.bfloat16),
         torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor),
     ):
-        loss = model(input_ids=ids, labels=ids).loss  # alive, and what it keeps
+        loss = model(input_ids=ids, labels=ids).loss
     assert loss.requires_grad
     return sum(found.values()) / ids.numel()
 
 
 def tokens_of_a_text(horizon: int) -> int:
-    """In the paper's wording, after two demonstrations, by SmolLM2's tokeniser."""
+    """Return the tokens of a text in the schema `paper` with two demonstrations."""
     episode = Episode((5,) * horizon, (0,) * horizon, (0.56,) * horizon)
     text = render_prompt(SCHEMAS["paper"], [episode] * 2, episode)
     return len(encode(load_tokenizer("smollm2"), [text])[0])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Estimate and print the table."""
     a_layer = {
         on: NARROW * (kept(3, checkpointing=on) - kept(1, checkpointing=on)) / 2
         for on in (False, True)
     }
     share = recipe("", "meta-llama/Llama-2-7b-hf")
-    print("| T | tokens a text | texts at once | checkpointing | GiB, about |")
+    print("| T | tokens per text | micro-batch | checkpointing | GiB, estimated |")
     print("|---|---|---|---|---|")
     for horizon in (10, 20, 30):
         length = tokens_of_a_text(horizon)
@@ -95,7 +96,7 @@ def main() -> None:
             (share.batch_size // share.accumulate, False),
             (1, False),
         ):
-            # A layer that is computed again keeps for a while what it would have kept.
+            # Checkpointing recomputes one layer at a time, which needs full memory.
             a_token = LAYERS * a_layer[on] + on * a_layer[False] + LOGITS * VOCABULARY
             total = WEIGHTS + texts * length * a_token / 2**30
             said = "yes" if on else "no"

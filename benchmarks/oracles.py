@@ -1,13 +1,13 @@
-"""Partially observed oracles: time per task, what share is arithmetic, and a peer.
+"""Benchmark of the POMDP and APOMDP solvers: time per task, and a comparison.
 
-Prints two Markdown tables. The energy tasks are solved in one batch, in double
-precision, after a run that compiles; every core is a device. The arithmetic floor is
-the multiply-adds of the two large products (beliefs with α-vectors, beliefs with
-sawtooth points) at the rate of a single-precision matrix product on as many cores;
-everything else, choosing, gathering, sorting and the small products, is not in it.
+Prints two Markdown tables. Energy tasks are solved in one batch, in double precision,
+after a run that compiles; every core is a JAX device. The arithmetic floor is the
+multiply-adds of the two large products (beliefs with α-vectors, beliefs with sawtooth
+points) at the rate of a single-precision matrix product on all cores. It excludes
+selecting, gathering, sorting and the small products.
 
-The peer is pomdp-py's value iteration (`pip install 'sdm-llm[bench]'`), on its own
-tiger problem; it does not get beyond three decisions in minutes.
+The comparison is with value iteration of pomdp-py (`pip install 'sdm-llm[bench]'`) on
+its tiger problem. It takes minutes for more than three decisions.
 """
 
 import argparse
@@ -29,7 +29,7 @@ HORIZON = 10
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds of a first run, of a second one, and what that found."""
+    """Return the seconds of a first and a second run, and the result of the second."""
     times = []
     for _ in range(2):
         start = time.perf_counter()
@@ -39,7 +39,7 @@ def seconds(function: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def product_rate() -> float:
-    """Multiply-adds a second of a matrix product in single precision, all cores."""
+    """Return multiply-adds per second of a single-precision matrix product."""
     n = 2000
     a = np.ones((n, n), np.float32)
     times = []
@@ -51,9 +51,9 @@ def product_rate() -> float:
 
 
 def products(model: POMDP | APOMDP, solution: Any) -> float:
-    """Multiply-adds of the large products, over all tasks and rounds."""
+    """Return the multiply-adds of the large products, over all tasks and rounds."""
     *_, actions, states, symbols = model.observation.shape
-    actions -= 1  # the two charge actions are one
+    actions -= 1  # the solver merges the two identical charge actions
     models = model.observation.shape[1] if isinstance(model, APOMDP) else 1
     kinds = 2 if isinstance(model, POMDP) else 1  # α-vectors, and sawtooth points
     kinds_of_plans = models if isinstance(model, APOMDP) else 1
@@ -67,10 +67,10 @@ def products(model: POMDP | APOMDP, solution: Any) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pomdps", type=int, default=64)
-    parser.add_argument("--apomdps", type=int, default=64)
+    parser.add_argument("--pomdps", type=int, default=64, help="Number of POMDPs.")
+    parser.add_argument("--apomdps", type=int, default=64, help="Number of APOMDPs.")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
@@ -101,7 +101,7 @@ def main() -> None:
             _, then, found = seconds(
                 lambda: solve(tiger(), horizon=horizon, method=method)  # noqa: B023
             )
-            name = f"ours, `{method}`, T = {horizon}"
+            name = f"sdm, `{method}`, T = {horizon}"
             print(f"| {name} | {float(found.value):.6f} | {then:.4f} |")
     with contextlib.suppress(ImportError):
         tiger_by_pomdp_py()
@@ -127,7 +127,7 @@ def row(
 
 
 def tiger() -> POMDP:
-    """Two doors, a tiger behind one (Kaelbling, Littman, Cassandra, 1998)."""
+    """Return the tiger problem (Kaelbling, Littman, Cassandra, 1998)."""
     transition = np.full((2, 3, 2), 0.5)
     transition[:, 0] = np.eye(2)
     observation = np.full((3, 2, 2), 0.5)
@@ -144,7 +144,7 @@ def tiger() -> POMDP:
 
 
 def tiger_by_pomdp_py() -> None:
-    """One decision, three stages deep."""
+    """Time one decision of pomdp-py, planned over three stages."""
     import pomdp_py
     from pomdp_py.problems.tiger.tiger_problem import TigerProblem, TigerState
 
@@ -155,7 +155,7 @@ def tiger_by_pomdp_py() -> None:
     start = time.perf_counter()
     planner.plan(agent)
     took = time.perf_counter() - start
-    print(f"| pomdp-py, value iteration, T = 3 | not told | {took:.4f} |")
+    print(f"| pomdp-py, value iteration, T = 3 | not reported | {took:.4f} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Which recipe learns most in a given time? One option is changed at a time.
+"""Comparison of fine-tuning recipes that differ in one option each.
 
 Every cell trains one base on the same oracle dataset and measures its optimality gap in
-the same unseen tasks. Cells are rows of `rows.jsonl`, with everything that it takes to
-run them again; those that are there are not run again. `python run.py --report` prints
-the rows as a Markdown table.
+the same unseen tasks. A cell is a row of `experiments/published/recipes/rows.jsonl`,
+with the configuration that reproduces it; cells that have a row are skipped. `python
+benchmarks/recipes.py --report` prints the rows as a Markdown table.
 """
 
 import argparse
@@ -23,10 +23,9 @@ from sdm.llm.recipes import recipe
 from sdm.llm.runs import environment
 from sdm.solvers_jax import EnergyFamily
 
-HERE = Path(__file__).parent
-ROWS = HERE / "rows.jsonl"
-# What all cells of a base have, and what each has instead; the number of texts is the
-# same in all.
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "experiments" / "published" / "recipes" / "rows.jsonl"
+# Options of all cells of a base; `CELLS` overrides them. All cells have as many texts.
 COMMON: dict[str, dict[str, Any]] = {
     "tiny": {"batch_size": 16, "learning_rate": 2e-3, "loss": "all"},
     "smollm2": {"batch_size": 8, "learning_rate": 1e-3, "loss": "actions"},
@@ -63,16 +62,18 @@ CELLS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run what is missing, or print what there is."""
+    """Run the missing cells, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", choices=sorted(CELLS), default="tiny")
-    parser.add_argument("--cell", action="append", help="Only these.")
-    parser.add_argument("--horizon", type=int, default=10)
-    parser.add_argument("--texts", type=int, default=24_000, help="To train on.")
-    parser.add_argument("--per-task", type=int, default=15)
-    parser.add_argument("--test-tasks", type=int, default=100, help="To act in.")
-    parser.add_argument("--work", type=Path, default=Path("recipes"))
-    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--cell", action="append", help="Cell to run; repeatable.")
+    parser.add_argument(
+        "--horizon", type=int, default=10, help="Decisions per episode."
+    )
+    parser.add_argument("--texts", type=int, default=24_000, help="Training texts.")
+    parser.add_argument("--per-task", type=int, default=15, help="Texts per task.")
+    parser.add_argument("--test-tasks", type=int, default=100, help="Test tasks.")
+    parser.add_argument("--work", type=Path, default=Path("recipes"), help="Folder.")
+    parser.add_argument("--report", action="store_true", help="Print the table.")
     options = parser.parse_args()
     if options.report:
         print(report())
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, name: str) -> None:
-    """Train and measure one cell, unless its row is there."""
+    """Train and evaluate one cell, unless it has a row."""
     changes = CELLS[options.base][name]
     per_task = changes.get("texts_per_task", options.per_task)
     cell = {
@@ -129,14 +130,14 @@ def run(options: argparse.Namespace, name: str) -> None:
 
 
 def read() -> list[dict[str, Any]]:
-    """The rows that there are."""
+    """Return the rows of all cells that were run."""
     if not ROWS.exists():
         return []
     return [json.loads(line) for line in ROWS.read_text("utf-8").splitlines()]
 
 
 def report() -> str:
-    """A table, best first within a base, horizon and number of texts."""
+    """Return a table, sorted by gap within a base, horizon and number of texts."""
     lines = [
         "| base | T | texts | changed | gap, % | 95 % interval | seconds | tokens/s |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""What every command shares: messages, exit codes, progress, output, heavy imports."""
+"""Shared by all commands: messages, exit codes, progress, output, heavy imports."""
 
 import importlib.util
 import json
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def say(message: str, colour: str | None = None) -> None:
-    """One message to stderr."""
+    """Print a message to stderr."""
     typer.secho(message, fg=colour, err=True)
 
 
 def fail(message: str, hint: str = "", *, code: int = 2) -> NoReturn:
-    """Say what is wrong and what to do about it, and exit."""
+    """Print an error and a hint to stderr, and exit."""
     say(f"error: {message}", "red")
     if hint:
         say(f"\nhint: {hint}", "cyan")
@@ -34,9 +34,9 @@ def fail(message: str, hint: str = "", *, code: int = 2) -> NoReturn:
 
 @contextmanager
 def user_faults() -> Iterator[None]:
-    """Turn what the package raises into messages and exit codes, without traceback.
+    """Turn exceptions into an error line and an exit code, and warnings into lines.
 
-    A warning is a line too.
+    `SDM_DEBUG=1` lets exceptions pass, so that the traceback is shown.
     """
     warnings.showwarning = lambda message, *_: say(f"warning: {message}", "yellow")
     try:
@@ -47,23 +47,25 @@ def user_faults() -> Iterator[None]:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         code = 2 if isinstance(error, ValueError) else 1
         if code == 2 and os.environ.get("RANK", "0") != "0":
-            raise typer.Exit(code) from None  # the first of several processes says it
+            raise typer.Exit(code) from None  # the first process reports it
         fail(first, getattr(error, "hint", ""), code=code)
     except Exception as error:
         if os.environ.get("SDM_DEBUG") == "1":
             raise
         fail(
             f"{type(error).__name__}: {(str(error) or '?').splitlines()[0]}",
-            "set `SDM_DEBUG=1` to see where",
+            "set `SDM_DEBUG=1` to see the traceback",
             code=1,
         )
 
 
 def start_jax(*, every_core: bool = False, several: bool = False) -> None:
-    """Solve in double precision, and leave an accelerator's memory to PyTorch.
+    """Configure JAX: double precision, and no preallocation of accelerator memory.
 
-    With `every_core`, each core of the CPU is a device of its own: many small tasks are
-    then solved side by side. With `several`, this is one of several processes.
+    Args:
+        every_core: make each CPU core a JAX device, to solve tasks in parallel.
+        several: join the other processes of a distributed run.
+
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
@@ -72,7 +74,7 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
     if every_core:
         from sdm.storage.processes import usable_cores
 
-        # Too late where JAX runs already; it then has the devices it began with.
+        # JAX refuses this once it has started; it then keeps its devices.
         with suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", usable_cores())
     if several:
@@ -84,13 +86,13 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
 
 def hear_interrupts() -> None:
-    """Raise `KeyboardInterrupt` on Ctrl-C: what was loaded can now be left in order."""
+    """Raise `KeyboardInterrupt` on Ctrl-C, once C++ libraries are loaded."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _keep_stdout_for_ourselves() -> None:
-    """Send what libraries written in C++ print to stderr: Gloo greets its peers."""
+    """Redirect the standard output of C++ libraries, such as Gloo, to stderr."""
     sys.stdout.flush()
     ours = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -98,7 +100,7 @@ def _keep_stdout_for_ourselves() -> None:
 
 
 def start_plotting() -> None:
-    """Fail kindly where the `plot` extra is missing."""
+    """Exit with a hint if the extra `plot` is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -106,16 +108,16 @@ def start_plotting() -> None:
 
 
 def fail_without(package: str | None, extra: str) -> NoReturn:
-    """Say which extra is missing, and exit."""
+    """Exit with a hint on which extra to install."""
     fail(
-        f"this needs the package `{package}`, which is not installed",
-        f"pip install 'sdm-llm[{extra}]'",
+        f"package `{package}`: not installed",
+        f"run `pip install 'sdm-llm[{extra}]'`",
         code=1,
     )
 
 
 def start_torch(*, tensorboard: bool = False) -> None:
-    """Fail kindly where an extra is missing; keep its libraries quiet."""
+    """Exit with a hint if an extra is missing; silence the logs of its libraries."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -130,7 +132,7 @@ def start_torch(*, tensorboard: bool = False) -> None:
         fail_without("tensorboard", "tensorboard")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT sets it right
+    warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT corrects it
     import huggingface_hub
 
     huggingface_hub.utils.logging.set_verbosity_error()
@@ -138,14 +140,17 @@ def start_torch(*, tensorboard: bool = False) -> None:
 
 
 def start_optional(package: str, extra: str) -> None:
-    """Fail kindly where an optional package is missing; "" is none."""
+    """Exit with a hint if an optional package is missing; "" is none."""
     if package and importlib.util.find_spec(package) is None:
         fail_without(package, extra)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars with the time left on a terminal; elsewhere a line as each step begins."""
+    """Show progress bars on a terminal, and elsewhere a line per step.
+
+    Yields a function that takes the step, the work done and the total.
+    """
     from rich.console import Console
     from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
 
@@ -169,19 +174,19 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 def emit(
     report: dict[str, Any], as_json: bool, table: "Callable[[], RenderableType]"
 ) -> None:
-    """Print one JSON object, or a table for people."""
+    """Print the report as one JSON object or as a table."""
     if as_json:
-        with user_faults():  # JSON has no word for a number that is not finite
+        with user_faults():  # JSON has no NaN and no infinity
             typer.echo(json.dumps(report, allow_nan=False))
         return
     from rich.console import Console
 
-    # Without a terminal there is no width to fit.
+    # A file or a pipe has no width, so columns get the room that they need.
     Console(width=None if sys.stdout.isatty() else 160).print(table())
 
 
 def pairs_table(report: dict[str, Any]) -> "Table":
-    """A two-column table of names and values."""
+    """Return a two-column table of names and values."""
     from rich.table import Table
 
     table = Table(show_header=False)

@@ -5,9 +5,9 @@ from sdm.commands.options import Json, Seed
 
 
 def doctor(seed: Seed = 0, as_json: Json = False) -> None:
-    """Say what is installed, what computes, and what is missing and how to get it.
+    """Print versions and devices, and how to install what is missing.
 
-    Nothing here is random: `--seed` is there because every command has it.
+    `--seed` has no effect; every command accepts it.
     """
     from sdm.llm.doctor import examine
 

@@ -10,13 +10,13 @@ from sdm.commands.options import Json, Overwrite, Seed
 
 
 def merge(
-    run: Annotated[Path, typer.Argument(help="Run folder, from `sdm finetune`.")],
+    run: Annotated[Path, typer.Argument(help="Run folder from `sdm finetune`.")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model.")],
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Merge a run's adapter into its base, for vLLM and other programs.
+    """Merge the adapter of a run into its base model, for vLLM and other programs.
 
     Example: `sdm merge runs/smollm2 --out merged`, then
     `sdm eval --policy icl:./merged`

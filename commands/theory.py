@@ -31,16 +31,18 @@ if TYPE_CHECKING:
     from sdm.theory.proposition_1 import Claim
 
 theory = typer.Typer(
-    no_args_is_help=True, help="Linear self-attention, and what the bound promises."
+    no_args_is_help=True, help="Check the theory of linear self-attention."
 )
 
 Dim = Annotated[int, typer.Option(help="Dimension d of the features.")]
 Kappas = Annotated[
-    list[float], typer.Option("--kappa", help="Condition number κ of Λ; repeat it.")
+    list[float], typer.Option("--kappa", help="Condition number κ of Λ; repeatable.")
 ]
 Actions = Annotated[int, typer.Option(help="Candidates A at each step.")]
-Steps = Annotated[int, typer.Option("--horizon", help="Steps T.")]
-Gamma = Annotated[float, typer.Option("--discount", help="γ, in (0, 1].")]
+Steps = Annotated[int, typer.Option("--horizon", help="Steps T of a task.")]
+Gamma = Annotated[
+    float, typer.Option("--discount", help="Discount factor γ, in (0, 1].")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder for figures, CSV and JSON.")]
 KAPPAS, SUPPORTS = [1.0, 10.0, 100.0], [5, 10, 20, 40, 80, 160]
 TRAINS = [10, 20, 40, 80, 160]
@@ -55,7 +57,7 @@ def _run(
     *,
     overwrite: bool,
 ) -> Report:
-    """Do the work; with a folder, leave its figures, tables and report there."""
+    """Return the report of `work`; write it, its figures and tables to the folder."""
     if out is None:
         return work()
     from sdm.storage.files import folder_in_progress, write_atomically
@@ -63,7 +65,7 @@ def _run(
 
     made = {"command": sys.argv[1:], "versions": _versions()}
     with folder_in_progress(out, made, overwrite=overwrite) as folder:
-        # Nothing is written before everything is known: there is no run to go on with.
+        # All files are written at the end, since these commands cannot be resumed.
         report = work() | {"out": str(out), "made": made}
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         figures = draw(report)
@@ -92,18 +94,18 @@ def validate(
     discount: Gamma = 0.95,
     kappa: Kappas = KAPPAS,
     support: Annotated[
-        list[int], typer.Option(help="Examples M shown; repeat it.")
+        list[int], typer.Option(help="Examples M in the prompt; repeatable.")
     ] = SUPPORTS,
     train: Annotated[
-        list[int], typer.Option(help="Examples N in training prompts; repeat it.")
+        list[int], typer.Option(help="Examples N in training prompts; repeatable.")
     ] = TRAINS,
-    tasks: Annotated[int, typer.Option(help="Tasks in each cell.")] = 1000,
+    tasks: Annotated[int, typer.Option(help="Tasks per cell.")] = 1000,
     out: Out = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Check Proposition 1 link by link, in every cell of κ, M and N.
+    """Check each step of the proof of Proposition 1 for every κ, M and N.
 
     Example: `sdm theory validate --out proposition-1`
     """
@@ -149,13 +151,13 @@ def validate(
 
 
 def _claims_table(made: "Sequence[Claim]") -> "Table":
-    """Which claim was checked where, and how loose it is."""
+    """Return a table of the steps, where each comes from, and how loose it is."""
     from rich.table import Table
 
-    table = Table(title="Proposition 1, link by link")
-    for title in ("claim", "where", "cells in which it holds"):
+    table = Table(title="Proposition 1, step by step")
+    for title in ("claim", "source", "cells in which it holds"):
         table.add_column(title)
-    for title in ("right / left, least", "median", "most"):
+    for title in ("right / left, min", "median", "max"):
         table.add_column(title, justify="right")
     for claim in made:
         table.add_row(
@@ -168,7 +170,7 @@ def _claims_table(made: "Sequence[Claim]") -> "Table":
 
 
 def _rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
-    """A line a row, a column a name."""
+    """Return a table with a line per row and a column per name."""
     from rich.table import Table
 
     table = Table(title=title)
@@ -188,14 +190,14 @@ def flow(
     train: Annotated[int, typer.Option(help="Examples N in training prompts.")] = 20,
     scale: Annotated[
         float | None,
-        typer.Option(help="Initial scale σ; half the largest allowed, if not given."),
+        typer.Option(help="Initial scale σ; half of the largest allowed by default."),
     ] = None,
     out: Out = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Follow the gradient flow of the attention layer and read Γ off where it ends.
+    """Integrate the gradient flow of the layer and estimate Γ from its limit.
 
     Example: `sdm theory flow --dim 10 --kappa 100`
     """
@@ -247,12 +249,18 @@ def flow(
         report = _run(
             work, draw, lambda r: {"flows": r["flows"]}, out, overwrite=overwrite
         )
-    emit(report, as_json, lambda: _rows_table("Where the flow ends", report["flows"]))
+    emit(
+        report,
+        as_json,
+        lambda: _rows_table("Limit of the gradient flow", report["flows"]),
+    )
 
 
 @theory.command("sample-size")
 def sample_size(
-    delta: Annotated[float, typer.Option(help="Loss δ allowed, in units of return.")],
+    delta: Annotated[
+        float, typer.Option(help="Largest loss δ, in units of the return.")
+    ],
     dim: Dim = 5,
     kappa: Annotated[float, typer.Option(help="Condition number κ of Λ.")] = 10.0,
     actions: Actions = 5,
@@ -260,13 +268,13 @@ def sample_size(
     discount: Gamma = 0.95,
     calibration: Annotated[
         float | None,
-        typer.Option(help="C; measured in a first simulation, if not given."),
+        typer.Option(help="Calibration C; measured by simulation by default."),
     ] = None,
-    tasks: Annotated[int, typer.Option(help="Tasks simulated to confirm.")] = 200,
+    tasks: Annotated[int, typer.Option(help="Tasks in the simulation.")] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Say how many examples are enough by Proposition 2, and confirm it by simulation.
+    """Compute the sample sizes of Proposition 2 and check them by simulation.
 
     Example: `sdm theory sample-size --delta 5`
     """
@@ -306,12 +314,16 @@ def sample_size(
         if sizes.support <= MOST_SIMULATED:
             found = confirm(sizes, seed)
             while calibration is None and found.calibration > assumed:
-                # It depends on the sizes, and is an estimate: a tenth is added to it.
+                # C depends on the sizes and is an estimate: 10 % is a safety margin.
                 assumed = 1.1 * found.calibration
                 sizes = enough(assumed)
                 found = confirm(sizes, seed)
         else:
-            say(f"not simulated: M is more than {MOST_SIMULATED} examples", "yellow")
+            say(
+                f"warning: not simulated: M must be {MOST_SIMULATED} or fewer, found "
+                f"{sizes.support}",
+                "yellow",
+            )
         report = {
             "delta": delta,
             "kappa": kappa,
@@ -332,14 +344,14 @@ def sample_size(
 def beyond(
     study: Annotated[
         list[str] | None,
-        typer.Argument(help="Some of the studies; all of them, if none is named."),
+        typer.Argument(help="Names of studies; all by default."),
     ] = None,
     out: Out = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Look at what the bound assumes or leaves out.
+    """Run studies of what the bound assumes or omits.
 
     Studies: finite-training, linear-mdp, covariate-shift, looseness, noisy-labels.
 
@@ -355,7 +367,7 @@ def beyond(
         chosen = study or list(STUDIES)
         for name in chosen:
             if name not in STUDIES:
-                fail(f"unknown study `{name}`", f"studies are: {', '.join(STUDIES)}")
+                fail(f"unknown study `{name}`", f"the studies are {', '.join(STUDIES)}")
 
         def work() -> Report:
             rows = {}

@@ -129,19 +129,31 @@ def test_it_is_least_among_estimators():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: log_spaced_eigenvalues(0, 1.0), "d = 0"),
-        (lambda: log_spaced_eigenvalues(3, 0.5), "κ = 0.5"),
-        (lambda: log_spaced_eigenvalues(3, float("nan")), "κ = nan"),
-        (lambda: log_spaced_eigenvalues(1, 2.0), "one dimension"),
-        (lambda: estimator(np.diag([1.0, -1.0]), 5), "eigenvalue -1"),
-        (lambda: estimator(np.diag([1.0, 0.0]), 5), "eigenvalue 0"),
-        (lambda: estimator(np.array([[1.0, 2.0], [0.0, 1.0]]), 5), "not symmetric"),
-        (lambda: estimator(np.array([[np.nan]]), 5), "not finite"),
-        (lambda: estimator(np.eye(2), 0), "0 examples"),
-        (lambda: exact_risk(np.eye(2), np.eye(2), 0.5), "0.5 examples"),
-        (lambda: lemma_1(np.eye(2), 0, 5), "M = 0"),
-        (lambda: lemma_1(np.eye(2), 5, 0), "N = 0"),
-        (lambda: estimator_of_random_covariances([], 5), "one covariance or more"),
+        (lambda: log_spaced_eigenvalues(0, 1.0), "d: must.*found 0"),
+        (lambda: log_spaced_eigenvalues(3, 0.5), "κ: must.*found 0.5"),
+        (lambda: log_spaced_eigenvalues(3, float("nan")), "κ: must.*found nan"),
+        (lambda: log_spaced_eigenvalues(1, 2.0), "κ: must be 1 for d = 1, found 2"),
+        (
+            lambda: estimator(np.diag([1.0, -1.0]), 5),
+            "eigenvalues must be positive, found -1",
+        ),
+        (
+            lambda: estimator(np.diag([1.0, 0.0]), 5),
+            "eigenvalues must be positive, found 0",
+        ),
+        (
+            lambda: estimator(np.array([[1.0, 2.0], [0.0, 1.0]]), 5),
+            "symmetric, found .* up to 2",
+        ),
+        (lambda: estimator(np.array([[np.nan]]), 5), "finite, found nan"),
+        (lambda: estimator(np.eye(2), 0), "examples: must.*found 0"),
+        (lambda: exact_risk(np.eye(2), np.eye(2), 0.5), "examples: must.*found 0.5"),
+        (lambda: lemma_1(np.eye(2), 0, 5), "M: must.*found 0"),
+        (lambda: lemma_1(np.eye(2), 5, 0), "N: must.*found 0"),
+        (
+            lambda: estimator_of_random_covariances([], 5),
+            "covariances: must be 1 or more, found 0",
+        ),
     ],
 )
 def test_what_makes_no_regression_is_refused(call, message):

@@ -1,1 +1,1 @@
-"""The theory of in-context learning by linear self-attention."""
+"""In-context regression by linear self-attention: gradient flow, risk, bounds."""

@@ -1,7 +1,7 @@
-"""Beyond the paper: studies of what its bound assumes or leaves out.
+"""Studies of what the paper's bound assumes or omits.
 
-Each returns rows, plain dictionaries, from which `plots` draws and `experiments/theory`
-is made. All are exact or simulated in seconds, and depend on the seed only.
+Each study returns rows (plain dictionaries) from which `plots` draws its figure. It
+takes seconds, and its rows depend on the seed only.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ DIM, TRAIN = 5, 20
 
 
 def finite_training(seed: int = 0) -> Rows:
-    """Excess risk of layers trained on n tasks, and how far their Γ is off."""
+    """Return the excess risk of layers trained on n tasks, and the error of their Γ."""
     condition, tasks = 4.0, (64, 128, 256, 512, 1024, 2048, 4096, 8192)
     covariance = np.diag(log_spaced_eigenvalues(DIM, condition))
     best = exact_risk(estimator(covariance, TRAIN), covariance, TRAIN)
@@ -56,7 +56,7 @@ def finite_training(seed: int = 0) -> Rows:
 
 
 def linear_mdp(seed: int = 0) -> Rows:
-    """Gap, bound and measured calibration in a linear MDP with dynamics."""
+    """Return the gap, bound and measured calibration in a linear MDP with dynamics."""
     found = []
     for repeat in range(3):
         random = np.random.default_rng([seed, repeat])
@@ -78,7 +78,7 @@ def linear_mdp(seed: int = 0) -> Rows:
 
 
 def covariate_shift(seed: int = 0) -> Rows:
-    """Risk and gap on features that are not those of the training."""
+    """Return the risk and gap on features with another covariance than in training."""
     base = np.diag(log_spaced_eigenvalues(DIM, 10.0))
     shifts = [("scale", s, s * base) for s in (0.25, 0.5, 1.0, 2.0, 4.0)]
     shifts += [
@@ -124,12 +124,12 @@ def covariate_shift(seed: int = 0) -> Rows:
 
 
 def looseness(seed: int = 0) -> Rows:
-    """The grid of Proposition 1: gap over bound, and over the scaled bound."""
+    """Return the cells of Proposition 1, with the bound and the scaled bound."""
     return rows(validate(Grid(seed=seed)))
 
 
 def noisy_labels(seed: int = 0) -> Rows:
-    """Risk where labels of examples are noisy, in training, the test, or both."""
+    """Return the risk under label noise, for training without and with that noise."""
     covariance, found = np.diag(log_spaced_eigenvalues(DIM, 10.0)), []
     supports = (5, 20, 80, 320)
     for index, sigma in enumerate((0.0, 0.5, 1.0, 2.0)):

@@ -1,11 +1,10 @@
-r"""Training on finitely many tasks: the error that the population loss does not have.
+r"""Excess risk of training on finitely many tasks.
 
-The paper's two terms are those of a layer trained to the minimum of the population
-loss. A layer trained on n prompts only has a third, the excess of its risk over that
-minimum. It is measured here in two ways: training the layer itself with stochastic
-gradients (optax), and solving for the minimum of the loss on the n prompts. In B the
-loss is quadratic, so that is least squares on the d² features x ⊗ h. Either falls like
-1/n.
+The two terms of Lemma 1 are for a layer at the minimum of the population loss. A layer
+trained on n prompts has a third term: the excess of its risk over that minimum. This
+module measures it in two ways: by training the layer with stochastic gradients (optax),
+and by minimising the loss on the n prompts. The loss is quadratic in B, so the minimum
+is least squares on the d² features x ⊗ h. Both excesses fall like 1/n.
 """
 
 from functools import partial
@@ -40,26 +39,26 @@ def train_on_tasks(
     tasks: tuple[int, ...],
     steps: int = 12_000,
 ) -> tuple[Attention, Prompts]:
-    """Train one layer for each number of tasks, all from the same start.
+    """Train one layer for each number of tasks, all from the same initial parameters.
 
-    Minibatches of 64 prompts, drawn with replacement from the first n; momentum 0.9.
-    The step is 0.3 (1 - momentum) / L and falls to zero along a cosine, with L no less
-    than the largest curvature of the population loss at its minimum: a step below 1/L
-    is stable where the loss is quadratic, and the fourth moments of the prompts ask for
-    the margin.
+    Stochastic gradient descent with momentum 0.9 on minibatches of 64 prompts, drawn
+    with replacement from the first n. The learning rate starts at 0.3 (1 - momentum)/L
+    and follows a cosine to zero. L is at least the largest curvature of the population
+    loss at its minimum. A rate below 1/L is stable for a quadratic loss; the factor 0.3
+    allows for the fourth moments of the prompts.
 
     Args:
-        key: decides the tasks, the start and the minibatches.
-        covariance: Λ.
+        key: random key of tasks, initial parameters and minibatches.
+        covariance: Λ, [d, d].
         train: N, examples in each prompt.
-        tasks: n, growing; n tasks are the first n.
-        steps: of the optimiser.
+        tasks: each n, increasing; a layer with n tasks trains on the first n prompts.
+        steps: optimiser steps.
 
     Returns:
-        The layers, stacked, and the prompts.
+        The layers, stacked over n, and the prompts.
 
     Raises:
-        ValueError: if one of these is out of range.
+        ValueError: if an argument is out of range.
 
     """
     check_covariance(covariance)
@@ -82,11 +81,11 @@ def train_on_tasks(
 
 
 def _largest_curvature(lam: Float[Array, "d d"], train: int) -> Float[Array, ""]:
-    """At least the largest eigenvalue of the Hessian in u and U at the minimum."""
+    """Return an upper bound on the Hessian's largest eigenvalue at the minimum."""
     eigenvalues = jnp.linalg.eigvalsh(lam)
     of_gamma = jnp.linalg.eigvalsh(gamma(lam, train))
     scale = (of_gamma**-2.0).sum() ** 0.25
-    # ∂²/∂U² has the eigenvalues u² λ_i γ_i λ_j; ∂²/∂u² is the loss's own scale.
+    # ∂²/∂U² has the eigenvalues u² λ_i γ_i λ_j, and ∂²/∂u² is Σ λ_i²/(γ_i u²).
     inner = scale**2 * (eigenvalues * of_gamma).max() * eigenvalues.max()
     outer = (eigenvalues**2 / of_gamma).sum() / scale**2
     return inner + outer
@@ -127,9 +126,9 @@ def _train(
 
 
 def least_squares(prompts: Prompts, count: int) -> Float[np.ndarray, "d d"]:
-    """The B of ŷ = xᵀ B h that fits the first `count` prompts best.
+    """Return the B of ŷ = xᵀ B h with the least squared error on `count` prompts.
 
-    The smallest one, if several do.
+    Where several B attain it, this is the one of smallest norm.
     """
     prompt = np.asarray(prompts.prompt[:count])
     examples = prompt.shape[-1] - 1
@@ -144,7 +143,7 @@ def least_squares(prompts: Prompts, count: int) -> Float[np.ndarray, "d d"]:
 def population_risks(
     layers: Attention, covariance: Float[np.ndarray, "d d"], train: int
 ) -> Float[np.ndarray, " R"]:
-    """E (ŷ - ⟨w, x⟩)² of stacked layers over all tasks, in closed form."""
+    """Return the risk E (ŷ - ⟨w, x⟩)² of each stacked layer, in closed form."""
     lam = jnp.asarray(covariance, jnp.float64)
     loss = jax.vmap(population_loss, in_axes=(0, None, None))
     return 2 * np.asarray(loss(layers, lam, train))

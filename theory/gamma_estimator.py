@@ -1,10 +1,10 @@
-r"""Γ, read off a trained layer.
+r"""Estimation of Γ from the parameters of a trained layer.
 
-A layer that has learnt to regress predicts ŷ = wᵀ S B x with B = p₁ v₂ᵀ + p₂ V₁ close
-to Γ⁻¹ (`linear_attention`). B does not change when one of its two factors is multiplied
-and the other divided by the same number, which is the layer's scale symmetry. So the
-estimate is B⁻¹, made symmetric as Γ is. What of the layer cannot be such an estimate is
-reported beside it.
+A layer that has learnt to regress predicts ŷ = wᵀ S B x, with B = p₁ v₂ᵀ + p₂ V₁ close
+to Γ⁻¹ (`linear_attention`). The layer's scale symmetry multiplies one factor of B and
+divides the other by the same number, so B is invariant to it. The estimate is the
+symmetric part of B⁻¹. The parts of the layer that it ignores are reported as
+`asymmetry` and `outside`.
 """
 
 from typing import NamedTuple
@@ -18,15 +18,14 @@ from sdm.theory.precision import in_double_precision
 
 
 class GammaEstimate(NamedTuple):
-    """An estimate of Γ from one layer, or from several trained alike.
+    """An estimate of Γ from one layer, or from several layers trained alike.
 
     Attributes:
-        gamma: the estimate, the mean over layers.
-        standard_error: of its entries, over layers; NaN for a single one.
-        asymmetry: largest over layers of ‖G - Gᵀ‖ / 2‖G‖ for G = B⁻¹: what was averaged
-            away.
-        outside: largest over layers of the size of the blocks p₁ and v₂, which should
-            be zero, relative to p₂ and V₁: the part of the layer that B⁻¹ does not see.
+        gamma: the estimate, averaged over layers.
+        standard_error: standard error of each entry, over layers; NaN for one layer.
+        asymmetry: ‖G - Gᵀ‖ / 2‖G‖ for G = B⁻¹, the largest over layers.
+        outside: norm of the blocks p₁ and v₂, which should be zero, relative to p₂ and
+            V₁; the largest over layers.
 
     """
 
@@ -36,16 +35,16 @@ class GammaEstimate(NamedTuple):
     outside: float
 
     def relative_error(self, truth: Float[np.ndarray, "d d"]) -> float:
-        """‖Γ̂ - Γ‖ / ‖Γ‖ in the Frobenius norm."""
+        """Return ‖Γ̂ - Γ‖ / ‖Γ‖ in the Frobenius norm."""
         return float(np.linalg.norm(self.gamma - truth) / np.linalg.norm(truth))
 
 
 @in_double_precision
 def estimate_gamma(parameters: Attention) -> GammaEstimate:
-    """Estimate Γ from a layer, or from layers on a leading axis.
+    """Estimate Γ from one layer, or from layers stacked on a leading axis.
 
     Raises:
-        ValueError: if a layer predicts nothing in some direction: its B is singular.
+        ValueError: if the B of a layer is singular.
 
     """
     value, key_query = (np.asarray(jnp.asarray(x, jnp.float64)) for x in parameters)
@@ -57,8 +56,8 @@ def estimate_gamma(parameters: Attention) -> GammaEstimate:
     worst = int(np.linalg.cond(b).argmax())
     if not np.linalg.cond(b[worst]) < 1 / np.finfo(float).eps:
         raise ValueError(
-            f"layer {worst} predicts nothing in some direction (its B is singular): "
-            "it was not trained, or diverged"
+            f"layer {worst}: B must be invertible, found condition number "
+            f"{np.linalg.cond(b[worst]):.3g}: the layer was not trained, or diverged"
         )
     raw = np.linalg.inv(b)
     even = (raw + np.swapaxes(raw, -1, -2)) / 2

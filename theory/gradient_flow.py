@@ -5,17 +5,17 @@ From the initialisation of Zhang, Frei, Bartlett (2024), Assumption 3.3,
     W_PV(0) = σ e eᵀ,   W_KQ(0) = σ [ ΘΘᵀ 0; 0 0 ],   ‖ΘΘᵀ‖_F = 1,  e the last unit
     vector,
 
-with σ² ‖Γ‖ √d < 2, the flow converges to a global minimum of the loss (Theorem 4.1),
-where both blocks are known: see `linear_attention.global_minimum`. On the way
-u² = ‖U‖²_F, with u the last entry of W_PV and U the upper left block of W_KQ.
+with σ² ‖Γ‖ √d < 2, the flow converges to a global minimum of the loss (Theorem 4.1);
+`linear_attention.global_minimum` returns it. Along the flow u² = ‖U‖²_F, where u is the
+last entry of W_PV and U the upper left block of W_KQ.
 
-From there the loss has no slope in any other entry: each enters it only in products
-with others of them. So the flow is that of (u, U) alone, and the rest stays zero.
+All other entries stay zero: the loss contains each of them only in products with
+another one, so its gradient in them vanishes. The flow is therefore one of (u, U).
 
-The flow is stiff: its rates are up to as far apart as the cubes of Λ's eigenvalues. It
-is integrated by an implicit method of diffrax (Kvaerno, order 5) with an error
-tolerance, until its speed is a tolerance too. Near the end the loss decays like exp(-2
-μ t), where μ is the smallest positive eigenvalue of the loss's Hessian at the minimum.
+The flow is stiff: its rates differ by up to the cube of the condition number of Λ. An
+implicit method of diffrax (Kvaerno, order 5) integrates it until its speed is below
+`STOPPED`. Near the end the excess loss decays like exp(-2 μ t), where μ is the smallest
+positive eigenvalue of the Hessian of the loss at the minimum.
 """
 
 from typing import Any, NamedTuple
@@ -36,12 +36,11 @@ from sdm.theory.linear_attention import (
 )
 from sdm.theory.precision import in_double_precision
 
-# Of the integrator, per step and relative to the parameters: what it leaves in Γ is
-# far below the 1e-3 that is asked for.
+# Relative error per step; the resulting error of Γ is far below the 1e-3 of the tests.
 STEP_TOLERANCE = 1e-9
-# The flow has stopped where its speed is this small, relative to the parameters.
+# Speed, relative to the parameters, at which the flow counts as converged.
 STOPPED = 1e-12
-LONGEST = 1e15  # time units; a flow that has not stopped by then never does
+LONGEST = 1e15  # time units
 MOST_STEPS = 1 << 15
 
 
@@ -49,13 +48,13 @@ class Flow(NamedTuple):
     """A trajectory of the flow.
 
     Attributes:
-        time: when it was recorded, [steps].
-        loss: population loss then.
-        conserved: u² - ‖U‖²_F then.
-        end: the parameters at the last time.
-        loss_at_minimum: smallest loss of any parameters.
-        rate: measured decay rate of the excess loss near the end; NaN where too little
-            of the end was seen.
+        time: time of each integrator step.
+        loss: population loss at these times.
+        conserved: u² - ‖U‖²_F at these times, an invariant of the flow.
+        end: parameters at the last time.
+        loss_at_minimum: global minimum of the loss.
+        rate: measured decay rate of the excess loss near the end; NaN if fewer than
+            five steps lie there.
         predicted_rate: 2 μ, from the Hessian at the minimum.
 
     """
@@ -70,7 +69,7 @@ class Flow(NamedTuple):
 
 
 def largest_scale(covariance: Float[np.ndarray, "d d"], examples: int) -> float:
-    """Supremum of the scales σ for which Theorem 4.1 promises convergence."""
+    """Return the supremum of the scales σ for which Theorem 4.1 holds."""
     norm = float(np.linalg.norm(np.asarray(_gamma(covariance, examples)), 2))
     return float(np.sqrt(2 / (norm * np.sqrt(len(covariance)))))
 
@@ -88,10 +87,17 @@ def initialise(
     *,
     scale: Number | None = None,
 ) -> Attention:
-    """Assumption 3.3 with a random Θ; the scale σ is half the largest, unless given.
+    """Draw the initial parameters of Assumption 3.3, with a random Θ.
+
+    Args:
+        key: random key of Θ.
+        covariance: Λ, [d, d].
+        examples: N, the length of the training prompts.
+        scale: σ; half of `largest_scale` if None.
 
     Raises:
-        ValueError: if Λ or N are out of range, or σ is too large for Theorem 4.1.
+        ValueError: if Λ or N is out of range, or σ violates the condition of
+            Theorem 4.1.
 
     """
     check_covariance(covariance)
@@ -100,8 +106,8 @@ def initialise(
     sigma = limit / 2 if scale is None else scale
     if not 0 < sigma < limit:
         raise ValueError(
-            f"σ = {sigma:g} violates σ² ‖Γ‖ √d < 2, the condition for convergence: "
-            f"must be above 0 and below {limit:.6g}"
+            "σ: must satisfy σ² ‖Γ‖ √d < 2 (convergence), so be above 0 and below "
+            f"{limit:.6g}, found {sigma:g}"
         )
     dim = len(covariance)
     theta = jax.random.normal(key, (dim, dim), jnp.float64)
@@ -115,17 +121,17 @@ def initialise(
 def gradient_flow(
     start: Attention, covariance: Float[np.ndarray, "d d"], examples: int
 ) -> Flow:
-    """Follow the negative gradient of the population loss until it vanishes.
+    """Integrate the gradient flow of the population loss until it stops.
 
     Args:
-        start: where to begin, for instance from `initialise`.
-        covariance: Λ of the features.
+        start: initial parameters, for instance from `initialise`.
+        covariance: Λ of the features, [d, d].
         examples: N, the length of the training prompts.
 
     Raises:
-        ValueError: if Λ or N are out of range. ValueError: too, if another entry than
-        those of u and U is not zero at the start. RuntimeError: if the flow does not
-        come to rest.
+        ValueError: if Λ or N is out of range, or an entry of `start` outside u and U is
+            not zero.
+        RuntimeError: if the flow does not converge within `MOST_STEPS` steps.
 
     """
     check_covariance(covariance)
@@ -135,8 +141,8 @@ def gradient_flow(
     solution = _integrate(begin, lam, jnp.asarray(float(examples)))
     if solution.result != diffrax.RESULTS.event_occurred:
         raise RuntimeError(
-            f"the flow did not come to rest within {MOST_STEPS} steps: the condition "
-            f"number of Λ, {np.linalg.cond(covariance):.3g}, may be too large"
+            f"gradient flow: no convergence within {MOST_STEPS} steps, found condition "
+            f"number {np.linalg.cond(covariance):.3g} of Λ: it may be too large"
         )
     steps = int(solution.stats["num_accepted_steps"])
     time = np.asarray(solution.ts)[:steps]
@@ -160,19 +166,19 @@ Blocks = tuple[Float[Array, "*R"], Float[Array, "*R d d"]]  # u and U
 
 
 def _blocks(parameters: Attention) -> Blocks:
-    """The entries u and U, where all that moves is in them."""
+    """Return the blocks u and U; raise `ValueError` if another entry is not zero."""
     found = parameters.value[-1, -1], parameters.key_query[:-1, :-1]
     rest = jax.tree.map(lambda a, b: abs(a - b).max(), parameters, _layer(found))
     if max(rest) > 0:
         raise ValueError(
-            "the flow starts from zeros but for the last entry of W_PV and the upper "
-            f"left block of W_KQ: another entry is {float(max(rest)):g}"
+            "start: only the last entry of W_PV and the upper left block of W_KQ may "
+            f"differ from 0, found {float(max(rest)):g} in another entry"
         )
     return found
 
 
 def _layer(blocks: Blocks) -> Attention:
-    """A layer with these blocks and zeros elsewhere."""
+    """Return the layer with these blocks and zeros elsewhere."""
     u, key_query = blocks
     size = len(key_query) + 1
     value = jnp.zeros((size, size), key_query.dtype).at[-1, -1].set(u)
@@ -182,7 +188,7 @@ def _layer(blocks: Blocks) -> Attention:
 def _loss(
     blocks: Blocks, lam: Float[Array, "d d"], examples: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """`population_loss` of a layer with these blocks, without the terms that vanish."""
+    """Return `population_loss` of a layer that is zero outside these blocks."""
     b = blocks[0] * blocks[1]
     second = lam @ gamma(lam, examples)
     return 0.5 * (
@@ -227,7 +233,7 @@ def _losses(
 
 
 def _tail_rate(time: np.ndarray, excess: np.ndarray) -> float:
-    """Slope of the logarithm of the excess loss where it is small but not rounding."""
+    """Return the decay rate of the excess loss where it is small but above rounding."""
     shown = (excess < 1e-6 * excess[0]) & (excess > 1e-12 * excess[0])
     if shown.sum() < 5:
         return float("nan")
@@ -235,7 +241,7 @@ def _tail_rate(time: np.ndarray, excess: np.ndarray) -> float:
 
 
 def _slowest(best: Attention, lam: Float[Array, "d d"], examples: int) -> float:
-    """Smallest positive eigenvalue of the Hessian in u and U at the minimum."""
+    """Return μ, the Hessian's smallest positive eigenvalue at the minimum."""
     dim = len(lam)
 
     def loss(flat: Array) -> Array:
@@ -244,5 +250,5 @@ def _slowest(best: Attention, lam: Float[Array, "d d"], examples: int) -> float:
 
     at = jnp.concatenate([best.value[-1:, -1], best.key_query[:-1, :-1].reshape(-1)])
     rates = jnp.linalg.eigvalsh(jax.hessian(loss)(at))
-    # One direction is flat: (u, U) → (c u, U / c) changes nothing.
+    # The smallest is 0: the loss is invariant to (u, U) → (c u, U / c).
     return float(jnp.sort(rates)[1])

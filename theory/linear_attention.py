@@ -6,17 +6,17 @@ A prompt of N examples (x_i, y_i) and a query x is the matrix
         [ y_1 … y_N  0 ]        of shape [d+1, N+1],
 
 the layer is f(E) = E + W_PV E (Eᵀ W_KQ E) / N, and the prediction is the bottom right
-entry of f(E). Only the last row p = (p₁, p₂) of W_PV and the first d columns V₁, v₂ᵀ of
-W_KQ matter to it. With S = Σ x_i x_iᵀ / N and noiseless labels y_i = ⟨w, x_i⟩,
+entry of f(E). It depends only on the last row p = (p₁, p₂) of W_PV and the first d
+columns V₁, v₂ᵀ of W_KQ. With S = Σ x_i x_iᵀ / N and noiseless labels y_i = ⟨w, x_i⟩,
 
     ŷ = wᵀ S B x + a,       B = p₁ v₂ᵀ + p₂ V₁,
     a = p₁ᵀ (S + x xᵀ/N) V₁ x + p₂ (wᵀ S w) v₂ᵀ x.
 
-With h = S w this is hᵀ B x; `risk` and what follows from it write xᵀ B h, with the
-transpose. At the minimum B is symmetric.
+With h = S w the first part is hᵀ B x. The module `risk` writes it as xᵀ B h, with the
+transpose of this B. At the minimum B is symmetric.
 
-For x, x_i ~ N(0, Λ) and w ~ N(0, I) the two parts are uncorrelated (one is odd in w,
-the other even), and every moment is known from Isserlis' theorem.
+For x, x_i ~ N(0, Λ) and w ~ N(0, I) the two parts are uncorrelated, since one is odd in
+w and the other even. Isserlis' theorem gives every moment.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Attention(NamedTuple):
 def make_prompt(
     x: Float[Array, "*B N d"], y: Float[Array, "*B N"], query: Float[Array, "*B d"]
 ) -> Float[Array, "*B d+1 N+1"]:
-    """The matrix E of examples and a query, whose label is 0."""
+    """Return the matrix E of N examples and a query, whose label entry is 0."""
     examples = jnp.concatenate([x, y[..., None]], axis=-1)
     asked = jnp.concatenate([query, jnp.zeros_like(query[..., :1])], axis=-1)
     columns = jnp.concatenate([examples, asked[..., None, :]], axis=-2)
@@ -55,7 +55,7 @@ def make_prompt(
 def attend(
     parameters: Attention, prompt: Float[Array, "*B D L"]
 ) -> Float[Array, "*B D L"]:
-    """The layer: E + W_PV E (Eᵀ W_KQ E) / N, where E has N + 1 columns."""
+    """Return E + W_PV E (Eᵀ W_KQ E) / N, where E has N + 1 columns."""
     examples = prompt.shape[-1] - 1
     scores = jnp.swapaxes(prompt, -1, -2) @ parameters.key_query @ prompt
     return prompt + parameters.value @ prompt @ scores / examples
@@ -64,9 +64,9 @@ def attend(
 def predict(
     parameters: Attention, prompt: Float[Array, "*B D L"]
 ) -> Float[Array, "*B"]:
-    """The label of the query: the bottom right entry of the layer's output.
+    """Return the predicted label: the bottom right entry of the layer's output.
 
-    Without the rest of the output, which nothing depends on.
+    The other entries are not computed.
     """
     asked = parameters.key_query @ prompt[..., -1:]
     scores = jnp.swapaxes(prompt, -1, -2) @ asked / (prompt.shape[-1] - 1)
@@ -74,28 +74,28 @@ def predict(
 
 
 class LinearSelfAttention(nnx.Module):
-    """The same layer as a Flax module; its parameters train with any optimiser."""
+    """The layer as a Flax module, for training with any optimiser."""
 
     def __init__(self, parameters: Attention) -> None:
-        """Start from given parameters."""
+        """Set the initial parameters."""
         self.value = nnx.Param(parameters.value)
         self.key_query = nnx.Param(parameters.key_query)
 
     @property
     def parameters(self) -> Attention:
-        """The parameters now."""
+        """Current parameters."""
         return Attention(self.value[...], self.key_query[...])
 
     def __call__(self, prompt: Float[Array, "*B D L"]) -> Float[Array, "*B D L"]:
-        """The layer's output."""
+        """Return the layer's output."""
         return attend(self.parameters, prompt)
 
 
 class Prompts(NamedTuple):
-    """Noisy or noiseless regression tasks as prompts, one prompt a task.
+    """Regression tasks as prompts, one prompt per task.
 
     Attributes:
-        prompt: the matrices E.
+        prompt: the matrices E; example labels may be noisy.
         label: ⟨w, x⟩ of the query, without noise.
 
     """
@@ -112,14 +112,14 @@ def sample_prompts(
     examples: int,
     noise: Number = 0.0,
 ) -> Prompts:
-    """Prompts of random tasks: w ~ N(0, I), features ~ N(0, Λ), noise of the examples.
+    """Draw prompts of random tasks, with w ~ N(0, I) and features ~ N(0, Λ).
 
     Args:
-        key: decides everything.
-        covariance: Λ.
+        key: random key of tasks, features and noise.
+        covariance: Λ, [d, d].
         tasks: number of prompts B.
-        examples: N, in each.
-        noise: standard deviation of the examples' labels.
+        examples: N, examples in each prompt.
+        noise: standard deviation of the noise on example labels.
 
     """
     for_task, for_feature, for_noise = jax.random.split(key, 3)
@@ -139,9 +139,9 @@ def gamma(
     *,
     noise: Number = 0.0,
 ) -> Float[Array, "d d"]:
-    """Γ = (1 + 1/N) Λ + ((tr Λ + σ²)/N) I for training prompts of N examples.
+    """Return Γ = (1 + 1/N) Λ + ((tr Λ + σ²)/N) I for prompts of N examples.
 
-    σ is the standard deviation of their labels' noise, 0 in the sources.
+    The papers have σ = 0; `noise` is σ, the standard deviation of the label noise.
     """
     identity = jnp.eye(len(covariance), dtype=covariance.dtype)
     spread = (covariance.trace() + noise**2) / examples
@@ -149,7 +149,7 @@ def gamma(
 
 
 def global_minimum(covariance: Float[Array, "d d"], examples: int) -> Attention:
-    """Where gradient flow ends (Zhang, Frei, Bartlett, Theorem 4.1)."""
+    """Return the limit of gradient flow (Zhang, Frei, Bartlett, 2024, Theorem 4.1)."""
     inverse = jnp.linalg.inv(gamma(covariance, examples))
     scale = jnp.trace(inverse @ inverse) ** 0.25
     pad = ((0, 1), (0, 1))
@@ -160,9 +160,9 @@ def global_minimum(covariance: Float[Array, "d d"], examples: int) -> Attention:
 def population_loss(
     parameters: Attention, covariance: Float[Array, "d d"], examples: int
 ) -> Float[Array, ""]:
-    """½ E (ŷ - ⟨w, x⟩)² over tasks and noiseless prompts of N examples, in closed form.
+    """Return ½ E (ŷ - ⟨w, x⟩)² over tasks and noiseless prompts of N examples.
 
-    Every entry of the parameters may differ from zero.
+    The closed form holds for any parameters, not only those on the gradient flow.
     """
     lam, n = covariance, examples
     p1, p2 = parameters.value[-1, :-1], parameters.value[-1, -1]
@@ -175,7 +175,7 @@ def population_loss(
 def _odd_part(
     p1: Array, p2: Array, v1: Array, v2: Array, lam: Array, n: int
 ) -> Float[Array, ""]:
-    """E (wᵀ S B x - wᵀ x)², with E S² = Λ Γ."""
+    """Return E (wᵀ S B x - wᵀ x)², using E S² = Λ Γ."""
     b = jnp.outer(p1, v2) + p2 * v1
     second = lam @ gamma(lam, n)
     return (
@@ -188,7 +188,7 @@ def _odd_part(
 def _even_part(
     p1: Array, p2: Array, v1: Array, v2: Array, lam: Array, n: int
 ) -> Float[Array, ""]:
-    """E a²: the squares and products of its three summands, by Isserlis' theorem."""
+    """Return E a² as the squares and products of its three terms (Isserlis)."""
     a = (v1 + v1.T) / 2
     trace, spread = jnp.trace(lam), p1 @ lam @ p1
     al = a @ lam

@@ -1,20 +1,20 @@
-r"""A linear MDP with dynamics, where calibration is measured and not assumed.
+r"""In-context regression in a linear MDP with dynamics, with measured calibration.
 
-Features φ(s, a) are distributions over d hidden modes, and mode k leads to states by
-the distribution μ_k: the transition law P(s'|s,a) = Σ_k φ_k(s,a) μ_k(s') has rank d.
-With rewards ⟨φ, θ⟩ every Q function is linear in φ, and Q*(s,a) = ⟨φ(s,a), w⟩ with w =
-θ + γ Σ_s' μ(s') max_a ⟨φ(s',a), w⟩. Tasks share φ and μ and differ in θ ~ N(0, I).
+Features φ(s, a) are distributions over d hidden modes, and mode k leads to states with
+distribution μ_k: the transition law P(s'|s,a) = Σ_k φ_k(s,a) μ_k(s') has rank d. With
+rewards ⟨φ, θ⟩ every Q function is linear in φ: Q*(s,a) = ⟨φ(s,a), w⟩ with
+w = θ + γ Σ_s' μ(s') max_a ⟨φ(s',a), w⟩. Tasks share φ and μ and differ in θ ~ N(0, I).
 
-A layer is trained to regress Q* in context (least squares in B, over many tasks). The
-policy is greedy in its Q̂, and goes where that leads it: the states it meets are its
-own, not the examples'. By the performance difference lemma
+A layer is trained to regress Q* in context, by least squares in B over many tasks. The
+policy is greedy in Q̂, so it visits other states than the examples cover. By the
+performance difference lemma
 
     J(π*) - J(π̂) = E_{s ~ d^π̂} [V*(s) - Q*(s, π̂(s))] / (1 - γ) ≤ 2 √C ε / (1 - γ),
 
-with d^π̂ the discounted occupancy of the policy, ε² the risk on the examples'
-distribution and C the larger mean square of Q̂ - Q*, at the best action and the one
-taken, under d^π̂, in units of ε². Tasks, examples and training prompts are drawn; what
-follows from them is computed exactly from P.
+where d^π̂ is the policy's discounted occupancy and ε² the risk on the distribution of
+the examples. C ε² is the mean square of Q̂ - Q* under d^π̂, at the best action or at the
+action taken, whichever is larger. Tasks, examples and training prompts are random; all
+else is computed exactly from P.
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class LinearMDPs(NamedTuple):
     """Tasks B with common features and transition law.
 
     Attributes:
-        feature: φ, [S, A, d]; rows are distributions over modes.
-        mode: μ, [d, S]; rows are distributions over states.
-        theta: reward weights of each task.
-        weight: w, of each task.
+        feature: φ; rows are distributions over modes.
+        mode: μ; rows are distributions over states.
+        theta: θ of each task, the reward weights.
+        weight: w of each task.
         discount: γ, below 1.
 
     """
@@ -46,20 +46,20 @@ class LinearMDPs(NamedTuple):
 
     @property
     def q(self) -> Float[np.ndarray, "B S A"]:
-        """Q* of every task."""
+        """Q* of each task."""
         return np.einsum("sad,bd->bsa", self.feature, self.weight)
 
 
 @dataclass(frozen=True)
 class Played:
-    """What a greedy policy earns, averaged over tasks.
+    """Results of a greedy policy, averaged over tasks.
 
     Attributes:
-        gap: J(π*) - J(π̂), from a uniformly random state.
-        risk: ε², over uniformly random states and actions, as in the examples.
+        gap: J(π*) - J(π̂) from a uniformly random initial state.
+        risk: ε² over uniformly random states and actions, as in the examples.
         calibration: C.
         bound: 2 √C ε / (1 - γ).
-        bound_uncalibrated: the same with C = 1.
+        bound_uncalibrated: 2 ε / (1 - γ).
 
     """
 
@@ -80,7 +80,16 @@ def sample_linear_mdps(
     discount: Number = 0.9,
     like: LinearMDPs | None = None,
 ) -> LinearMDPs:
-    """Draw tasks; with `like`, new rewards for the same features and dynamics.
+    """Draw tasks and compute their w.
+
+    Args:
+        random: generator of random numbers.
+        tasks: number of tasks B.
+        states: S.
+        actions: A.
+        dim: d.
+        discount: γ.
+        like: take φ, μ and γ from these tasks, and draw new rewards only.
 
     Raises:
         ValueError: if a count is below 1, or γ is outside (0, 1).
@@ -95,9 +104,9 @@ def sample_linear_mdps(
         check_at_least(name, count, 1)
     check_discount(discount)
     if discount == 1:
-        raise ValueError("γ = 1: an endless task needs a discount below 1")
+        raise ValueError("γ: must be below 1 for an infinite horizon, found 1")
     if like is None:
-        # Half a count a mode: most features are near a corner, so that actions differ.
+        # Dirichlet(1/2) puts most features near a corner, so that actions differ.
         feature = random.dirichlet(np.full(dim, 0.5), (states, actions))
         mode = random.dirichlet(np.full(states, 0.1), dim)
     else:
@@ -105,7 +114,7 @@ def sample_linear_mdps(
     theta = random.normal(size=(tasks, feature.shape[-1]))
     weight, every = theta, feature.reshape(-1, feature.shape[-1])
     shape = (len(theta), *feature.shape[:2])
-    # γ^n falls below rounding.
+    # Value iteration stops where γ^n is below rounding.
     for _ in range(int(np.ceil(np.log(1e-16) / np.log(discount)))):
         best = (weight @ every.T).reshape(shape).max(-1)
         weight = theta + discount * best @ mode.T
@@ -115,7 +124,7 @@ def sample_linear_mdps(
 def contexts(
     random: np.random.Generator, tasks: LinearMDPs, examples: int
 ) -> tuple[Float[np.ndarray, "B d"], Int[np.ndarray, "B 2"]]:
-    """The sums h of uniformly random examples, and one more state and action."""
+    """Return h of uniformly random examples, and a random query (state, action)."""
     states, actions, dim = tasks.feature.shape
     count = len(tasks.weight)
     chosen = random.integers(states * actions, size=(count, examples))
@@ -128,7 +137,7 @@ def contexts(
 def train_estimator(
     random: np.random.Generator, tasks: LinearMDPs, examples: int
 ) -> Float[np.ndarray, "d d"]:
-    """B that predicts Q* = φᵀ B h best over the tasks, one prompt each."""
+    """Fit B of Q* ≈ φᵀ B h by least squares, on one prompt per task."""
     h, asked = contexts(random, tasks, examples)
     phi = tasks.feature[asked[:, 0], asked[:, 1]]
     label = np.einsum("bd,bd->b", phi, tasks.weight)
@@ -143,7 +152,7 @@ def play(
     estimator: Float[np.ndarray, "d d"],
     support: int,
 ) -> Played:
-    """Act greedily in every task on Q̂ from `support` examples."""
+    """Evaluate the greedy policy of Q̂ from `support` examples in each task."""
     h, _ = contexts(random, tasks, support)
     truth, guess = tasks.q, np.einsum("sad,bd->bsa", tasks.feature, h @ estimator.T)
     error = guess - truth

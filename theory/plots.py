@@ -1,4 +1,4 @@
-"""Figures of the theory's results, drawn from their rows and without a display."""
+"""Figures of the theory results, drawn from rows without a display."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
 
 
 def _values(rows: Rows, name: str) -> list[Any]:
-    """The different values of a column, in order of appearance."""
+    """Return the distinct values of a column, in order of appearance."""
     return list(dict.fromkeys(row[name] for row in rows))
 
 
@@ -30,7 +30,7 @@ def _where(rows: Rows, **wanted: Any) -> Rows:
 
 
 def _mean(rows: Rows, by: str, of: str) -> tuple[list[Any], list[float]]:
-    """Means of a column for each value of another."""
+    """Return the values of one column, and the mean of another at each of them."""
     at = _values(rows, by)
     return at, [float(np.mean([r[of] for r in _where(rows, **{by: x})])) for x in at]
 
@@ -42,9 +42,10 @@ def _colours(count: int) -> Iterable[Any]:
 
 
 def gap_against_bound(rows: Rows) -> "Figure":
-    """Fig. 4 of the paper: gap over bound, a panel for each κ, a curve for each N.
+    """Draw gap against bound: a panel per κ, a curve per N, a point per M.
 
-    A point is one support size M; below the reference line the bound holds.
+    The bound holds below the reference line. This is Fig. 4 of Zhang, Aghaei,
+    Saghafian (2026).
     """
     kappas, trains = _values(rows, "kappa"), _values(rows, "train")
     figure, panels = _figure(len(kappas))
@@ -71,7 +72,7 @@ def gap_against_bound(rows: Rows) -> "Figure":
 
 
 def flow(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure":
-    """Excess loss of gradient flows over time, by the names given."""
+    """Draw the excess loss of gradient flows over time, one named curve each."""
     figure, (axes,) = _figure(1)
     for (name, (time, excess)), colour in zip(
         curves.items(), _colours(len(curves)), strict=True
@@ -84,7 +85,7 @@ def flow(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> "Figure":
 
 
 def finite_training(rows: Rows) -> "Figure":
-    """Excess risk and error of Γ against the number of training tasks."""
+    """Draw excess risk and error of Γ against the number of training tasks."""
     figure, (left, right) = _figure(2)
     for column, name in (
         ("excess_sgd", "stochastic gradients"),
@@ -104,7 +105,7 @@ def finite_training(rows: Rows) -> "Figure":
 
 
 def linear_mdp(rows: Rows) -> "Figure":
-    """Gap, bound and calibration against the support size."""
+    """Draw gap, bound and calibration against the support size."""
     figure, (left, right) = _figure(2)
     trains = _values(rows, "train")
     for train, colour in zip(trains, _colours(len(trains)), strict=True):
@@ -122,7 +123,7 @@ def linear_mdp(rows: Rows) -> "Figure":
 
 
 def covariate_shift(rows: Rows) -> "Figure":
-    """Risk in units of Lemma 1 for each kind of shift, a curve for each M."""
+    """Draw risk in units of Lemma 1: a panel per kind of shift, a curve per M."""
     kinds, supports = _values(rows, "shift"), _values(rows, "support")
     figure, panels = _figure(len(kinds))
     for axes, kind in zip(panels, kinds, strict=True):
@@ -143,7 +144,7 @@ def covariate_shift(rows: Rows) -> "Figure":
 
 
 def looseness(rows: Rows) -> "Figure":
-    """Gap over bound (lines) and over the scaled bound (dashed), against N."""
+    """Draw gap / bound (solid) and gap / scaled bound (dashed) against N."""
     kappas, supports = _values(rows, "kappa"), _values(rows, "support")
     figure, panels = _figure(len(kappas))
     for axes, kappa in zip(panels, kappas, strict=True):
@@ -161,7 +162,7 @@ def looseness(rows: Rows) -> "Figure":
 
 
 def noisy_labels(rows: Rows) -> "Figure":
-    """Risk with noise (lines), its training knowing (dotted), and Lemma 1 (dashed)."""
+    """Draw risk and gap under noise, trained without it (solid) or with it (dotted)."""
     figure, (left, right) = _figure(2)
     noises = _values(rows, "noise")
     for sigma, colour in zip(noises, _colours(len(noises)), strict=True):
@@ -189,6 +190,6 @@ DRAWINGS: "dict[str, Callable[[Rows], Figure]]" = {
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write `path`.png and `path`.pdf."""
+    """Write the figure as `path`.png and `path`.pdf."""
     for suffix in (".png", ".pdf"):
         figure.savefig(path.with_suffix(suffix), dpi=150)

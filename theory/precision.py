@@ -1,4 +1,4 @@
-"""Double precision for the theory, whatever the rest of a program computes in."""
+"""Double precision for the theory, independent of the global JAX setting."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 def in_double_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function with 64-bit numbers; those around it are left as they are."""
+    """Return a function that runs with 64-bit numbers; use it as a decorator."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

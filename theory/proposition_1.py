@@ -1,20 +1,21 @@
-r"""Proposition 1 of Zhang, Aghaei, Saghafian (2026), cell by cell of a grid.
+r"""Proposition 1 of Zhang, Aghaei, Saghafian (2026), checked on a grid of κ, M and N.
 
-With ε² the risk of Q̂ and E (Q̂ - Q*)²(s_t, a) ≤ C ε² along the policy's trajectory for
-the best action and the one taken ("on-policy calibration"),
+Let ε² be the risk of Q̂, and let E (Q̂ - Q*)²(s_t, a) ≤ C ε² along the policy's
+trajectory for the best action and the action taken ("on-policy calibration"). Then
 
     J(π*) - J(π̂) ≤ 2 √C ε (1 - γ^T)/(1 - γ).
 
-The chain behind it, every link of which is checked for every κ, M and N:
+Each step of its proof is checked for every κ, M and N:
 
 1. simulated risk = exact risk, within three standard errors;
 2. exact risk ≤ Lemma 1;
-3. gap ≤ discounted errors at the best action and the one taken (in every task);
-4. gap ≤ 2 ε̂ (1 - γ^T)/(1 - γ), ε̂ measured over all candidates: the paper's E.2;
-5. gap ≤ 2 √C ε (1 - γ^T)/(1 - γ) with the exact ε and C as measured;
+3. gap ≤ discounted errors at the best action and the action taken (in every task);
+4. gap ≤ 2 ε̂ (1 - γ^T)/(1 - γ), with ε̂ measured over all candidates (appendix E.2);
+5. gap ≤ 2 √C ε (1 - γ^T)/(1 - γ) with the exact ε and the measured C;
 6. gap ≤ min over c > 0 of (e_best(c) + e_taken(c)) (1 - γ^T)/(1 - γ), with e(c) the
-   root mean square of c Q̂ - Q* at the two actions: c Q̂ acts like Q̂ (ours). It is no
-   larger than 5, which takes c = 1 and the larger of the two twice.
+   root mean square of c Q̂ - Q* at the two actions (ours). c Q̂ and Q̂ have the same
+   greedy policy. This bound is at most bound 5, which takes c = 1 and twice the larger
+   of the two errors.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,18 +41,18 @@ SURE = 3.0  # standard errors
 
 @dataclass(frozen=True)
 class Grid:
-    """What to simulate; the sizes are ours, the design is the paper's.
+    """Sizes of the simulation (ours); the design is that of the paper.
 
     Attributes:
-        dim: d, of the features.
+        dim: d, dimension of the features.
         actions: A, candidates at each step.
         horizon: T, steps.
         discount: γ, in (0, 1].
         conditions: κ, condition numbers of Λ.
-        supports: M, examples shown; growing.
-        trains: N, examples in training prompts; growing.
-        tasks: in each cell.
-        seed: decides every random number.
+        supports: M, examples shown; increasing.
+        trains: N, examples in training prompts; increasing.
+        tasks: tasks in each cell, at least 2.
+        seed: random seed.
 
     """
 
@@ -66,7 +67,7 @@ class Grid:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what makes no grid."""
+        """Raise `ValueError` for an empty axis or a size out of range."""
         check_discount(self.discount)
         for name, values in (
             ("d", (self.dim,)),
@@ -77,43 +78,45 @@ class Grid:
             ("N", self.trains),
         ):
             if not values:
-                raise ValueError(f"{name}: there must be one value or more")
+                raise ValueError(f"{name}: must have 1 value or more, found 0")
             for value in values:
                 check_at_least(name, value, 1)
         check_at_least("number of tasks", self.tasks, 2)
 
     @property
     def weight(self) -> float:
-        """(1 - γ^T)/(1 - γ), the sum of the discount factors."""
+        """Sum of the discount factors, (1 - γ^T)/(1 - γ)."""
         return float((self.discount ** np.arange(self.horizon)).sum())
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One κ, M and N.
+    """Results for one κ, M and N.
 
     Attributes:
         kappa: condition number κ.
         support: M.
         train: N.
         gap: mean discounted loss of the policy.
-        gap_se: its standard error, over tasks.
-        eps_hat: root mean square of Q̂ - Q* over all candidates.
+        gap_se: standard error of `gap` over tasks.
+        eps_hat: ε̂, root mean square of Q̂ - Q* over all candidates.
         eps_hat_absolute: mean of |Q̂ - Q*| over all candidates.
-        eps_hat_chosen: root mean square at the best action and the one taken.
-        eps_hat_chosen_absolute: mean absolute there.
-        calibration: C: the larger of the two mean squares there, over the exact risk.
+        eps_hat_chosen: root mean square of Q̂ - Q* at the best action and the action
+            taken.
+        eps_hat_chosen_absolute: mean of |Q̂ - Q*| at these two actions.
+        calibration: C, the larger mean square of the two actions over the exact risk.
         bound: 2 ε̂ (1 - γ^T)/(1 - γ).
-        holds: gap ≤ bound.
-        errors_discounted: mean of Σ_t γ^t (|Q̂ - Q*| at the best + at the one taken).
-        holds_pathwise: whether the gap was no larger in every task.
-        bound_calibrated: 2 √C ε (1 - γ^T)/(1 - γ), ε exact.
-        bound_scaled: the bound of link 6.
+        holds: whether gap ≤ bound.
+        errors_discounted: mean of Σ_t γ^t (|Q̂ - Q*| at the best action + at the action
+            taken).
+        holds_pathwise: whether the gap is at most that sum in every task.
+        bound_calibrated: 2 √C ε (1 - γ^T)/(1 - γ) with the exact ε.
+        bound_scaled: the bound of step 6.
         risk_empirical: simulated ε².
-        risk_se: its standard error, over tasks.
-        risk_exact: ε².
-        risk_bound: Lemma 1.
-        risk_scaled: ε*².
+        risk_se: standard error of `risk_empirical` over tasks.
+        risk_exact: exact ε².
+        risk_bound: bound of Lemma 1 on ε².
+        risk_scaled: ε*², the risk of the best c Q̂.
 
     """
 
@@ -142,15 +145,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Claim:
-    """One link of the chain over the whole grid.
+    """One step of the proof, checked in all cells of the grid.
 
     Attributes:
-        name: what is claimed.
-        where: where it is stated.
-        holds: in how many cells it held.
-        cells: of how many.
+        name: the inequality.
+        where: its place in the paper; "ours" if it is not there.
+        holds: number of cells in which it holds.
+        cells: number of cells.
         looseness: smallest, median and largest ratio of the right side to the left,
-            where that is not zero; None where it always is.
+            over cells with a positive left side; None if there is no such cell.
 
     """
 
@@ -165,7 +168,7 @@ class Claim:
 def validate(
     grid: Grid, *, progress: Callable[[int], None] = lambda done: None
 ) -> list[Cell]:
-    """Simulate every cell of the grid; `progress` is told how many κ are done."""
+    """Simulate every cell of the grid; `progress` receives the number of κ done."""
     cells = []
     every = [np.diag(log_spaced_eigenvalues(grid.dim, k)) for k in grid.conditions]
     for index, (kappa, covariance) in enumerate(
@@ -224,7 +227,7 @@ def _cell(
         bound=bound,
         holds=gap <= bound,
         errors_discounted=float(here.discounted.mean()),
-        # Equal where best and taken are one action: rounding of a sum of T terms.
+        # The tolerance covers rounding: both sums are equal where the actions agree.
         holds_pathwise=bool((here.gap <= here.discounted * (1 + 1e-12)).all()),
         bound_calibrated=float(2 * np.sqrt(chosen) * grid.weight),
         bound_scaled=grid.weight
@@ -240,11 +243,14 @@ def _cell(
 def least_over_scale(
     best: Float[np.ndarray, " 3"], taken: Float[np.ndarray, " 3"]
 ) -> float:
-    """The smallest sum of root mean squares of c Q̂ - Q* over c ≥ 0.
+    """Minimise the sum of root mean squares of c Q̂ - Q* over c ≥ 0.
 
     Args:
         best: means of Q̂², Q̂ Q* and Q*² at the best actions.
-        taken: the same at those taken.
+        taken: the same means at the actions taken.
+
+    Returns:
+        The minimum.
 
     """
 
@@ -252,7 +258,7 @@ def least_over_scale(
         squares = (c**2 * m[0] - 2 * c * m[1] + m[2] for m in (best, taken))
         return float(sum(np.sqrt(max(x, 0.0)) for x in squares))
 
-    # A sum of norms is convex in c, and each is least where c = E Q̂Q* / E Q̂².
+    # The sum is convex in c, so its minimum lies between those of the two norms.
     ends = [max(0.0, m[1] / m[0]) if m[0] > 0 else 0.0 for m in (best, taken)]
     if max(ends) == min(ends):
         return errors(ends[0])
@@ -263,7 +269,7 @@ def least_over_scale(
 
 
 def claims(cells: Sequence[Cell]) -> list[Claim]:
-    """The chain, link by link, over all cells."""
+    """Return each step of the proof with the number of cells in which it holds."""
     table = {
         f.name: np.array([getattr(cell, f.name) for cell in cells])
         for f in fields(Cell)
@@ -293,12 +299,17 @@ def claims(cells: Sequence[Cell]) -> list[Claim]:
         ),
         below("gap ≤ 2 ε̂ (1-γ^T)/(1-γ)", "E.2, (12)", "gap", "bound"),
         below("gap ≤ 2 √C ε (1-γ^T)/(1-γ)", "Prop. 1", "gap", "bound_calibrated"),
-        below("gap ≤ the same for the best c Q̂", "ours", "gap", "bound_scaled"),
-        below("that ≤ bound of Prop. 1", "ours", "bound_scaled", "bound_calibrated"),
+        below("gap ≤ scaled bound (best c Q̂)", "ours", "gap", "bound_scaled"),
+        below(
+            "scaled bound ≤ bound of Prop. 1",
+            "ours",
+            "bound_scaled",
+            "bound_calibrated",
+        ),
         below("scaled risk ≤ exact risk", "ours", "risk_scaled", "risk_exact"),
     ]
 
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Cells as plain dictionaries."""
+    """Return cells as plain dictionaries."""
     return [asdict(cell) for cell in cells]

@@ -1,27 +1,28 @@
-r"""Risk of the trained layer: exact, bounded, and what of it a policy can feel.
+r"""Risk of the trained layer: exact value, bound of Lemma 1, and scale-invariant risk.
 
-A layer that predicts ŷ = xᵀ B h from h = Σ y_i x_i / M has, averaged over tasks
-w ~ N(0, I), features N(0, Λ) and label noise of standard deviation σ, the risk
+A layer predicts ŷ = xᵀ B h from h = Σ y_i x_i / M. Averaged over tasks w ~ N(0, I),
+features N(0, Λ) and label noise of standard deviation σ, its risk is
 
     ε² = E (ŷ - wᵀ x)² = tr(B Λ Γ_M Bᵀ Λ) - 2 tr(B Λ²) + tr Λ,
 
 with Γ_M = (1 + 1/M) Λ + ((tr Λ + σ²)/M) I, because E h hᵀ = Λ Γ_M. At the global
-minimum for training prompts of N examples B = Γ⁻¹, Γ = Γ_N, and without noise this is
+minimum for training prompts of N examples B = Γ⁻¹, Γ = Γ_N. Without noise this is
 
     ε² = (1/M) [tr(Γ⁻²Λ³) + tr(Λ) tr(Γ⁻²Λ²)] + tr[(ΛΓ⁻¹ - I)² Λ].
 
-The first part falls with the support, the second, a bias, with the length of training
-alone. Lemma 1 of Zhang, Aghaei, Saghafian (2026) bounds it:
+The first term decreases with the support size M; the second, a bias, depends only on N.
+Lemma 1 of Zhang, Aghaei, Saghafian (2026) is the bound
 ε² ≤ (d+1) tr(Λ)/M + (1 + 2d + d²κ) tr(Λ)/N².
 
-**Scaled.** A greedy policy is the same for ŷ and c ŷ, c > 0. The smallest risk over c,
+**Scaled risk (ours).** ŷ and c ŷ have the same greedy policy for every c > 0. The
+smallest risk over c,
 
     ε*² = tr Λ - tr(B Λ²)² / tr(B Λ Γ_M Bᵀ Λ),
 
-is never larger (ours). A bound on the policy's loss follows from it as from ε², with
-the calibration of c ŷ in place of that of ŷ; the bound that is never larger, without
-such an assumption, is in docs/theory.md. For Λ ∝ I it does not depend on N, as the
-policy does not: ε*² = tr(Λ) (d+1)/(M+d+1).
+is at most ε². It gives a bound on the policy's loss under the calibration of c ŷ, not
+of ŷ; docs/theory.md has a bound that never exceeds that of Proposition 1 and needs no
+such assumption. For Λ ∝ I neither the policy nor ε*² = tr(Λ) (d+1)/(M+d+1) depends on
+N.
 """
 
 import numpy as np
@@ -35,28 +36,28 @@ Matrix = Float[np.ndarray, "d d"]
 def gamma_matrix(
     covariance: Matrix, examples: Number, *, noise: Number = 0.0
 ) -> Matrix:
-    """Γ of prompts of so many examples; infinitely many for `numpy.inf`.
+    """Return Γ of prompts of `examples` examples, which may be `numpy.inf`.
 
     Raises:
-        ValueError: if Λ is not positive definite, or there is no example.
+        ValueError: if Λ is not positive definite, or `examples` is less than 1.
 
     """
     check_covariance(covariance)
     if not examples >= 1:
-        raise ValueError(f"{examples:g} examples: must be 1 or more")
+        raise ValueError(f"examples: must be 1 or more, found {examples:g}")
     spread = (np.trace(covariance) + noise**2) / examples
     return (1 + 1 / examples) * covariance + spread * np.eye(len(covariance))
 
 
 def estimator(covariance: Matrix, train: Number, *, noise: Number = 0.0) -> Matrix:
-    """B = Γ⁻¹ of the layer trained on prompts of `train` examples."""
+    """Return B = Γ⁻¹ of the layer trained on prompts of `train` examples."""
     return np.linalg.inv(gamma_matrix(covariance, train, noise=noise))
 
 
 def _moments(
     estimator: Matrix, covariance: Matrix, support: Number, noise: Number
 ) -> tuple[float, float, float]:
-    """E ŷ², E ŷ wᵀx and E (wᵀx)²."""
+    """Return E ŷ², E ŷ wᵀx and E (wᵀx)²."""
     second = covariance @ gamma_matrix(covariance, support, noise=noise)
     return (
         float(np.trace(estimator @ second @ estimator.T @ covariance)),
@@ -68,9 +69,13 @@ def _moments(
 def exact_risk(
     estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
-    """ε² of the prediction with B from M examples with covariance Λ.
+    """Return the risk ε² of the prediction with B from M examples.
 
-    Λ and the noise are those of the test; B may come from other ones.
+    Args:
+        estimator: B, [d, d].
+        covariance: Λ of the test, which may differ from that of training.
+        support: M.
+        noise: standard deviation of the label noise in the test.
 
     Raises:
         ValueError: if Λ is not positive definite, or M less than 1.
@@ -83,7 +88,7 @@ def exact_risk(
 def best_scale(
     estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
-    """The c for which c ŷ has the smallest risk."""
+    """Return the c for which c ŷ has the smallest risk."""
     square, product, _ = _moments(estimator, covariance, support, noise)
     return product / square
 
@@ -91,13 +96,13 @@ def best_scale(
 def scaled_risk(
     estimator: Matrix, covariance: Matrix, support: Number, *, noise: Number = 0.0
 ) -> float:
-    """ε*², the risk of c ŷ for that c (ours)."""
+    """Return ε*², the risk of c ŷ for the best c (ours)."""
     square, product, label = _moments(estimator, covariance, support, noise)
     return label - product**2 / square
 
 
 def lemma_1(covariance: Matrix, support: Number, train: Number) -> float:
-    """The bound on ε² of Lemma 1, for noiseless labels and matched covariances.
+    """Return the bound of Lemma 1 on ε², for noiseless labels and the same Λ.
 
     Raises:
         ValueError: if Λ is not positive definite, or M or N less than 1.

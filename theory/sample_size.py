@@ -1,12 +1,12 @@
-r"""Proposition 2: how many examples are enough.
+r"""Sample sizes of Proposition 2 (Zhang, Aghaei, Saghafian, 2026).
 
 With c = 2 (1 - γ^T)/(1 - γ) and each of the two terms of the bound at most δ/2,
 
     M ≥ 4 C c² (d+1) tr Λ / δ²,     N ≥ 2 c √(C (1 + 2d + d²κ) tr Λ) / δ
 
-are enough for J(π*) - J(π̂) ≤ δ. Where trajectories of T steps are counted instead,
-M = m T and N = n T; in the limit γ → 1, where c → 2T, that is
-m ≥ 16 C T (d+1) tr Λ / δ² and n ≥ 4 √(C (1 + 2d + d²κ) tr Λ) / δ.
+suffice for J(π*) - J(π̂) ≤ δ. In trajectories of T steps, M = m T and N = n T. In the
+limit γ → 1, c → 2T, so m ≥ 16 C T (d+1) tr Λ / δ² and
+n ≥ 4 √(C (1 + 2d + d²κ) tr Λ) / δ suffice.
 """
 
 import math
@@ -30,13 +30,13 @@ MOST_SIMULATED = 300_000  # examples; 200 tasks of them take half a minute
 
 @dataclass(frozen=True)
 class SampleSizes:
-    """Enough examples.
+    """Sufficient sample sizes.
 
     Attributes:
         support: M, examples shown.
         train: N, examples in each training prompt.
-        support_trajectories: m, trajectories of T steps that hold M examples.
-        train_trajectories: n, the same for N.
+        support_trajectories: m, trajectories of T steps that contain M examples.
+        train_trajectories: n, trajectories of T steps that contain N examples.
         support_trajectories_undiscounted: m by the formula for γ → 1.
         train_trajectories_undiscounted: n by the formula for γ → 1.
 
@@ -52,12 +52,12 @@ class SampleSizes:
 
 @dataclass(frozen=True)
 class Achieved:
-    """What the policy loses with those sizes.
+    """Simulated results with these sizes.
 
     Attributes:
-        gap: mean discounted loss, simulated.
-        gap_se: its standard error.
-        calibration: C as measured: to be no larger than the C that was assumed.
+        gap: mean discounted loss of the policy.
+        gap_se: standard error of `gap`.
+        calibration: measured C; Proposition 2 applies if it is at most the assumed C.
 
     """
 
@@ -74,25 +74,27 @@ def sample_sizes(
     discount: Number = 0.95,
     calibration: Number = 1.0,
 ) -> SampleSizes:
-    """Sizes by Proposition 2.
+    """Return the sample sizes of Proposition 2.
 
     Args:
         delta: δ, the loss allowed, in units of the return.
-        covariance: Λ.
+        covariance: Λ, [d, d].
         horizon: T.
         discount: γ.
         calibration: C.
 
     Raises:
-        ValueError: if one of these is out of range.
+        ValueError: if an argument is out of range.
 
     """
     check_covariance(covariance)
     check_discount(discount)
     check_at_least("T", horizon, 1)
     for name, value in (("δ", delta), ("C", calibration)):
-        if not 1e-100 < value < 1e100:  # their squares are numbers
-            raise ValueError(f"{name} = {value:g}: must be above 0, and not extreme")
+        if not 1e-100 < value < 1e100:  # the square must not over- or underflow
+            raise ValueError(
+                f"{name}: must be between 1e-100 and 1e100, found {value:g}"
+            )
     eigenvalues = np.linalg.eigvalsh(covariance)
     dim, trace = len(eigenvalues), float(eigenvalues.sum())
     condition = float(eigenvalues[-1] / eigenvalues[0])
@@ -126,15 +128,13 @@ def achieved(
     """Simulate the policy with M and N.
 
     Raises:
-        ValueError: if M is beyond what is simulated in seconds, or for fewer than two
-            tasks, which have no standard error.
+        ValueError: if M exceeds `MOST_SIMULATED`, or `tasks` is less than 2.
 
     """
     check_at_least("number of tasks", tasks, 2)
     if sizes.support > MOST_SIMULATED:
         raise ValueError(
-            f"M = {sizes.support} examples are too many to simulate: "
-            f"must be {MOST_SIMULATED} or fewer"
+            f"M: must be {MOST_SIMULATED} or fewer to simulate, found {sizes.support}"
         )
     b = estimator(covariance, sizes.train)
     found = simulate(

@@ -1,9 +1,9 @@
-r"""Decisions by in-context regression, simulated: the paper's appendix E.2.
+r"""Simulation of decisions by in-context regression (appendix E.2 of the paper).
 
-In every task a weight vector w ~ N(0, I) is drawn and M examples (x_i, y_i) of it
-shown. At each of T steps there are A candidates with features N(0, Λ); the best has the
-largest Q*(a) = wᵀ φ_a, and the policy takes the largest Q̂(a) = φ_aᵀ B h, h = Σ y_i x_i
-/ M.
+Each task has a weight vector w ~ N(0, I) and M examples (x_i, y_i). At each of T steps
+there are A candidates with features φ_a ~ N(0, Λ). The best candidate has the largest
+Q*(a) = wᵀ φ_a; the policy takes the one with the largest Q̂(a) = φ_aᵀ B h, with
+h = Σ y_i x_i / M.
 """
 
 from functools import partial
@@ -22,25 +22,25 @@ from sdm.theory.covariances import (
 )
 from sdm.theory.precision import in_double_precision
 
-MOST_EXAMPLES = 1_000_000  # M that a simulation of one task has memory for
-EXAMPLES_TOGETHER = 1 << 19  # of all tasks that are worked on at once
+MOST_EXAMPLES = 1_000_000  # largest M; limits the memory of one task
+EXAMPLES_TOGETHER = 1 << 19  # examples of all tasks simulated at once; limits memory
 
 
 class TaskErrors(NamedTuple):
-    """What happened in each task B, for every support size M and estimator N.
+    """Loss and errors in each task B, for every support size M and estimator N.
 
     Attributes:
         gap: Σ_t γ^t (max_a Q* - Q*(taken)).
         square: mean of (Q̂ - Q*)² over all candidates.
         absolute: mean of |Q̂ - Q*| over all candidates.
         square_best: mean of (Q̂ - Q*)² at the best candidates.
-        square_taken: the same at those taken.
+        square_taken: mean of (Q̂ - Q*)² at the candidates taken.
         moments_best: means of Q̂², Q̂ Q* and Q*² at the best candidates.
-        moments_taken: the same at those taken.
+        moments_taken: means of Q̂², Q̂ Q* and Q*² at the candidates taken.
         absolute_best: mean of |Q̂ - Q*| at the best candidates.
-        absolute_taken: the same at those taken.
-        discounted: Σ_t γ^t (|Q̂ - Q*| at the best + at the one taken): no smaller than
-            the gap, in every task.
+        absolute_taken: mean of |Q̂ - Q*| at the candidates taken.
+        discounted: Σ_t γ^t (|Q̂ - Q*| at the best + at the one taken), which bounds the
+            gap of every task from above.
 
     """
 
@@ -69,23 +69,23 @@ def simulate(
     discount: Number = 0.95,
     noise: Number = 0.0,
 ) -> TaskErrors:
-    """Play tasks with every estimator B and every support size.
+    """Simulate tasks with every estimator B and every support size M.
 
-    All cells share the tasks, the candidates and the examples: M are the first M.
+    All cells share tasks, candidates and examples; a cell uses the first M examples.
 
     Args:
-        key: decides everything; task i depends on it and on i only.
-        covariance: Λ of examples and candidates.
+        key: random key; task i depends on this key and on i only.
+        covariance: Λ of examples and candidates, [d, d].
         estimators: B of each cell.
-        supports: M, growing.
+        supports: each M, increasing.
         tasks: number of tasks B.
-        horizon: steps T of each.
-        actions: candidates A at each step.
+        horizon: T, steps per task.
+        actions: A, candidates at each step.
         discount: γ.
-        noise: standard deviation of the examples' labels.
+        noise: standard deviation of the noise on example labels.
 
     Raises:
-        ValueError: if one of these is out of range.
+        ValueError: if an argument is out of range.
 
     """
     check_covariance(covariance)
@@ -98,7 +98,7 @@ def simulate(
     ):
         check_at_least(name, count, 1)
     if max(supports) > MOST_EXAMPLES:
-        raise ValueError(f"M = {max(supports)}: must be {MOST_EXAMPLES} or fewer")
+        raise ValueError(f"M: must be {MOST_EXAMPLES} or fewer, found {max(supports)}")
     together = max(1, min(tasks, EXAMPLES_TOGETHER // max(supports)))
     found = _simulate(
         jax.random.split(key, tasks),
