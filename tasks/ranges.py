@@ -1,68 +1,95 @@
-"""Parameters that are drawn uniformly from ranges, and a grid of candidates for them."""
+"""Families whose parameters are drawn uniformly from ranges that are their options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from sdm.tasks.family import Params, WeightedParams
+from sdm.tasks.family import Family, Params, Split, WeightedParams
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def check_ranges(ranges: Ranges, *, most: float) -> None:
-    """Raise `ValueError` unless every range lies between 0 and `most`, in order."""
-    for name, (low, high) in ranges.items():
-        for end, value in (("min", low), ("max", high)):
-            if not 0 <= value <= most:
-                raise ValueError(
-                    f"{name}_{end} = {value:g}: must lie between 0 and {most:g}"
-                )
-        if low > high:
-            raise ValueError(
-                f"{name}_min = {low:g} is larger than {name}_max = {high:g}"
-            )
+@dataclass(frozen=True)
+class UniformFamily(Family):
+    """A family whose parameters are independent, each uniform on a range.
 
+    A subclass has fields `NAME_min` and `NAME_max` for each parameter, and needs
+    `spaces` and `model`.
 
-def draw_uniform(
-    key: Key[Array, ""], ranges: Ranges, n: int, *, first: int | Int[Array, ""] = 0
-) -> Params:
-    """Draw the parameters of tasks `first`, ..., `first + n - 1`; slices agree.
-
-    Args:
-        key: of the set of tasks.
-        ranges: smallest and largest value of each parameter.
-        n: number of tasks.
-        first: index of the first task.
+    Attributes:
+        drawn: names of the parameters.
+        cells: cells in which the prior cuts the range of each.
 
     """
 
-    def one(index: Array) -> dict[str, Array]:
-        own = jax.random.split(jax.random.fold_in(key, index), len(ranges))
+    drawn: ClassVar[tuple[str, ...]]
+    cells: ClassVar[tuple[int, ...]]
+
+    @property
+    def ranges(self) -> Ranges:
+        """Smallest and largest value of each parameter."""
         return {
-            name: jax.random.uniform(each, minval=low, maxval=high)
-            for each, (name, (low, high)) in zip(own, ranges.items(), strict=True)
+            x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max"))
+            for x in self.drawn
         }
 
-    return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
+    def parameters(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        *,
+        split: Split,
+        first: int | Int[Array, ""] = 0,
+    ) -> Params:
+        """Draw the parameters of each task; see `TaskFamily.parameters`."""
+
+        def one(index: Array) -> dict[str, Array]:
+            keys = jax.random.split(jax.random.fold_in(key, index), len(self.drawn))
+            return {
+                name: jax.random.uniform(own, minval=low, maxval=high)
+                for own, (name, (low, high)) in zip(
+                    keys, self.ranges.items(), strict=True
+                )
+            }
+
+        return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
+
+    def prior(self) -> WeightedParams:
+        """Give the middles of a grid's cells equal weight."""
+        axes = [
+            low + (high - low) * (np.arange(cells) + 0.5) / cells
+            for (low, high), cells in zip(self.ranges.values(), self.cells, strict=True)
+        ]
+        grid = np.meshgrid(*axes, indexing="ij")
+        kind, points = jnp.result_type(float), grid[0].size
+        params = {
+            x: jnp.asarray(y.ravel(), kind)
+            for x, y in zip(self.drawn, grid, strict=True)
+        }
+        return WeightedParams(params, jnp.full(points, 1 / points, kind))
+
+    def check_ranges(self, names: Iterable[str], *, most: float = 1.0) -> None:
+        """Raise `ValueError` unless these ranges lie between 0 and `most`, in order."""
+        for name in names:
+            low, high = self.ranges[name]
+            check_between(self, (f"{name}_min", f"{name}_max"), most=most)
+            if low > high:
+                raise ValueError(
+                    f"{name}_min = {low:g} is larger than {name}_max = {high:g}"
+                )
 
 
-def grid_prior(ranges: Ranges, points: Sequence[int]) -> WeightedParams:
-    """Give the middles of a grid's cells equal weight.
-
-    Args:
-        ranges: smallest and largest value of each parameter.
-        points: cells in which each range is cut.
-
-    """
-    axes = [
-        low + (high - low) * (np.arange(cells) + 0.5) / cells
-        for (low, high), cells in zip(ranges.values(), points, strict=True)
-    ]
-    kind = jnp.result_type(float)
-    values = (jnp.asarray(x.ravel(), kind) for x in np.meshgrid(*axes, indexing="ij"))
-    params = dict(zip(ranges, values, strict=True))
-    total = int(np.prod(points))
-    return WeightedParams(params, jnp.full(total, 1 / total, kind))
+def check_between(config: object, names: Iterable[str], *, most: float = 1.0) -> None:
+    """Raise `ValueError` unless these fields lie between 0 and `most`."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= most or value == np.inf:
+            what = "be 0 or more, and finite"
+            if most < np.inf:
+                what = f"lie between 0 and {most:g}"
+            raise ValueError(f"{name} = {value:g}: must {what}")

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from sdm.tasks.family import Component, Defaults, Family, Kind, Params, Spaces, Split
 from sdm.tasks.models import MDP, POMDP, check_count
+from sdm.tasks.ranges import check_between
 from sdm.tasks.registry import register
 
 COMMON = 0  # seed of the rows that all tasks have in common
@@ -72,9 +73,7 @@ class GarnetFamily(Family):
             check_count(name, getattr(self, name), 1)
         check_count("branching", self.branching, 1, self.states)
         check_count("shown", self.shown, 1, self.symbols)
-        for name in ("sparsity", "shared", "discount"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+        check_between(self, ("sparsity", "shared", "discount"))
 
     @property
     def spaces(self) -> Spaces:

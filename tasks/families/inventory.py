@@ -3,8 +3,9 @@ r"""Inventory control with lost sales, not knowing how demand behaves.
 A state is the market m, slow or busy, and the stock s ∈ {0, ..., M}. Action a orders a
 units, which arrive at once. What the store has no room for is neither delivered nor
 charged: the stock rises to y = min(s + a, M), and orders above M - s are one action
-under several names. Then demand d is drawn, min(y, d) units are sold, s' = max(y - d, 0)
-units are left, and demand above y is lost. The market stays as it is with probability ρ.
+under several names. Then demand d is drawn: min(y, d) units are sold,
+s' = max(y - d, 0) units are left, and demand above y is lost. The market stays as it is
+with probability ρ.
 
 Demand in market m is negative binomial with mean μ_m and dispersion k (its variance is
 μ_m + k μ_m²; k = 0 is Poisson), restricted to d ≤ D:
@@ -23,7 +24,7 @@ sold, but not the demand where the stock ran out (censored demand), nor the mark
 
 Sources: Song and Zipkin (1993) for demand that depends on a market; Treharne and Sox
 (2002) for markets that are not observed; Bensoussan, Çakanyıldırım and Sethi (2007) for
-censored demand in such markets. All numbers are ours.
+censored demand that follows a Markov chain. All numbers are ours.
 """
 
 from dataclasses import dataclass
@@ -31,29 +32,25 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from sdm.tasks.family import (
     Component,
     Defaults,
-    Family,
     Kind,
     Params,
     Spaces,
-    Split,
-    WeightedParams,
 )
 from sdm.tasks.models import MDP, POMDP, check_count
-from sdm.tasks.ranges import check_ranges, draw_uniform, grid_prior
+from sdm.tasks.ranges import UniformFamily, check_between
 from sdm.tasks.registry import register
 
 MARKETS = ("slow", "busy")
-CELLS = (8, 4, 4)  # of the candidates' grid: mean, dispersion, persistence
 
 
 @register
 @dataclass(frozen=True)
-class InventoryFamily(Family):
+class InventoryFamily(UniformFamily):
     """Inventory tasks that differ in the demand.
 
     Attributes:
@@ -90,32 +87,20 @@ class InventoryFamily(Family):
     discount: float = 0.95
 
     name: ClassVar[str] = "inventory"
+    drawn: ClassVar[tuple[str, ...]] = ("mean", "dispersion", "persistence")
+    cells: ClassVar[tuple[int, ...]] = (8, 4, 4)
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
     # Rewards are expectations: an agent that saw them could compute the demand.
     defaults: ClassVar[Defaults] = Defaults()
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for ranges, sizes or costs that make no task."""
-        ranges = self.ranges
-        persistence = ranges.pop("persistence")
-        check_ranges(ranges, most=1e6)
-        check_ranges({"persistence": persistence}, most=1)
-        for name in ("swing", "discount"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} = {value:g}: must lie between 0 and 1")
+        self.check_ranges(("mean", "dispersion"), most=np.inf)
+        self.check_ranges(("persistence",))
+        check_between(self, ("swing", "discount"))
+        check_between(self, ("holding", "penalty", "fixed"), most=np.inf)
         for name in ("capacity", "max_order", "max_demand"):
             check_count(name, getattr(self, name), 1)
-        for name in ("holding", "penalty", "fixed"):
-            if not 0 <= (value := getattr(self, name)) < np.inf:
-                raise ValueError(f"{name} = {value:g}: must be 0 or more, and finite")
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Smallest and largest value of each parameter."""
-        names = ("mean", "dispersion", "persistence")
-        return {
-            x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max")) for x in names
-        }
 
     @property
     def spaces(self) -> Spaces:
@@ -126,21 +111,6 @@ class InventoryFamily(Family):
             actions=tuple(f"order {a}" for a in range(self.max_order + 1)),
             symbol=(stock,),
         )
-
-    def parameters(
-        self,
-        key: Key[Array, ""],
-        n: int,
-        *,
-        split: Split,
-        first: int | Int[Array, ""] = 0,
-    ) -> Params:
-        """Draw μ, k and ρ of each task; see `TaskFamily.parameters`."""
-        return draw_uniform(key, self.ranges, n, first=first)
-
-    def prior(self) -> WeightedParams:
-        """Give the middles of a grid's 8 × 4 × 4 cells equal weight."""
-        return grid_prior(self.ranges, CELLS)
 
     def demand(self, params: Params) -> Float[Array, "*B 2 D"]:
         """Return the probability of each demand 0, ..., D in each market."""
