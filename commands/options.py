@@ -33,13 +33,6 @@ class Backend(enum.StrEnum):
     vllm = "vllm"
 
 
-class Method(enum.StrEnum):
-    """Ways to solve a POMDP."""
-
-    points = "points"
-    exact = "exact"
-
-
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, help="Random seed of everything.")
 ]

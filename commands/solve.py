@@ -21,7 +21,6 @@ from sdm.commands.options import (
     Context,
     FamilyName,
     Json,
-    Method,
     Overwrite,
     Resume,
     Seed,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 # Options that apply to a model in a file, too; the others are of sampled tasks.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
 OF_A_MODEL |= {"seed", "as_json"}
-GAP = 0.01
 
 
 class SolveCommand(FamilyCommand):
@@ -68,8 +66,12 @@ def solve(
         typer.Option(help="Solve this model instead: a `.POMDP` or `.npz` file."),
     ] = None,
     method: Annotated[
-        Method, typer.Option(help="`exact` is for a small `--model` (pomdp).")
-    ] = Method.points,
+        str | None,
+        typer.Option(
+            help="Method for a `--model`: points or, where it is small, exact (pomdp); "
+            "the model's default if not given."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the oracle dataset.")
     ] = None,
@@ -136,7 +138,7 @@ def solve(
 
 
 def _solve_file(
-    context: Context, model: Path, method: Method, plot: Path | None
+    context: Context, model: Path, method: str | None, plot: Path | None
 ) -> dict[str, Any]:
     """Solve a model in a file."""
     named = given_options(context)
@@ -149,22 +151,20 @@ def _solve_file(
         report = solve_model(
             model,
             values.get("horizon"),
-            gap=values.get("gap", GAP),
-            points=values.get("points"),
-            method=method.value,
+            method=method,
+            options={n: values[n] for n in ("gap", "points") if n in values},
             plot=plot,
-            given=named,
         )
         bar(f"solving {model.name}", 1, 1)
     return report
 
 
 def _check_call(
-    method: Method, out: Path | None, *, distributed: bool, resume: bool
+    method: str | None, out: Path | None, *, distributed: bool, resume: bool
 ) -> None:
     """Refuse options that need another."""
-    if method is not Method.points:
-        fail("`--method exact` is for a `--model`: sampled tasks are too large")
+    if method is not None:
+        fail(f"`--method {method}` is for a `--model`: sampled tasks have their own")
     if out is None and distributed:
         fail("`--distributed` needs `--out`: processes meet in what they write")
     if out is None and resume:

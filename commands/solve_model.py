@@ -9,27 +9,26 @@ from sdm.commands.console import say, start_jax
 
 if TYPE_CHECKING:
     from sdm.data.solved_tasks import Solution
+    from sdm.tasks.models import Model
 
 
 def solve_model(
     path: Path,
     horizon: int | None,
     *,
-    gap: float,
-    points: int | None,
-    method: str,
+    method: str | None,
+    options: Mapping[str, Any],
     plot: Path | None,
-    given: Mapping[str, str],
 ) -> dict[str, Any]:
     """Solve one model from a file, report it, and draw it where `plot` says.
 
-    Of the options `given`, those that do nothing for this kind of model are named.
+    Of the `options`, those that the method does not have are named.
     """
     start_jax()
     import numpy as np
 
-    from sdm.solvers_jax import MDP, POMDP, RobustMDP, solve
-    from sdm.solvers_jax.belief_model import belief_model
+    from sdm.solvers_jax import solve
+    from sdm.solvers_jax.methods import make_method, method_class, option_names
     from sdm.tasks.model_files import (
         load_with_names,
         long_horizon,
@@ -39,14 +38,12 @@ def solve_model(
     model, states, actions = load_with_names(path)
     if np.ndim(model.reward) != 2:
         raise ValueError(f"`{path}` holds a batch of models: one is solved at a time")
-    if method == "exact" and not isinstance(model, POMDP):
-        kind = type(model).__name__
-        raise ValueError(f"`--method exact` is for a POMDP: `{path}` holds a {kind}")
-    used = {"POMDP": ("gap", "points"), "APOMDP": ("points",)}
-    for name in ("gap", "points"):
-        if name in given and name not in used.get(type(model).__name__, ()):
-            kind = type(model).__name__
-            say(f"warning: `{given[name]}` has no effect for {kind} models", "yellow")
+    kind = type(model)
+    known = option_names(method_class(kind, method))
+    for name in options.keys() - known:
+        say(f"warning: `--{name}` has no effect for {kind.__name__} models", "yellow")
+    used = {name: value for name, value in options.items() if name in known}
+    chosen_method = make_method(kind, method, used)
     try:
         stages = long_horizon(model) if horizon is None else horizon
     except ValueError as error:
@@ -57,27 +54,11 @@ def solve_model(
         "kind": type(model).__name__,
         "horizon": stages,
     }
-    budget = {} if points is None else {"points": points}
-    found: Solution
-    if isinstance(model, MDP | RobustMDP):
-        found = exact = solve(model, horizon=stages)
-        action = exact.policy[0]  # of each state
-    else:
-        # The first action, for each symbol that may be seen before it in model 0.
-        roots = belief_model(model).root
-        first = model.initial_observation
-        roots = roots[: 1 if first is None else first.shape[-1]]
-        if isinstance(model, POMDP):
-            found = hidden = solve(
-                model, horizon=stages, gap=gap, method=method, **budget
-            )
-            report["converged"] = bool(hidden.converged)
-            action = hidden.action(0, roots)
-        else:
-            found = robust = solve(model, horizon=stages, **budget)
-            report["error"] = float(robust.error)
-            action = robust.action(0, roots)
-    chosen = action.tolist()
+    found: Solution = solve(model, horizon=stages, method=chosen_method)
+    chosen = _first_actions(found, model)
+    for name, plain in (("converged", bool), ("error", float)):
+        if hasattr(found, name):
+            report[name] = plain(getattr(found, name))
     report |= {
         "value": float(found.value),
         "lower": None if found.lower is None else float(found.lower),
@@ -93,6 +74,20 @@ def solve_model(
         draw(found, plot, title=path.name, states=states, actions=actions)
         report["plot"] = str(plot)
     return report
+
+
+def _first_actions(found: "Solution", model: "Model") -> list[int]:
+    """Return the action of each state, or after each symbol seen before it."""
+    import jax.numpy as jnp
+
+    from sdm.solvers_jax.belief_model import belief_model
+    from sdm.tasks.models import APOMDP, POMDP
+
+    if not isinstance(model, POMDP | APOMDP):
+        return found.action(0, jnp.arange(model.reward.shape[0])).tolist()
+    roots, first = belief_model(model).root, model.initial_observation
+    # Those of model 0.
+    return found.action(0, roots[: 1 if first is None else first.shape[-1]]).tolist()
 
 
 def check_plot(path: Path | None, *, overwrite: bool) -> None:

@@ -8,21 +8,18 @@ stands in.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.request import OracleConfig
-from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
-from sdm.solvers_jax.backward_induction import (
-    MDPSolution,
-    backward_induction,
-    optimal_action,
-)
+from sdm.solvers_jax.apomdp import APOMDPSolution
+from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
+from sdm.solvers_jax.methods import Method, make_method, method_class, option_names
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
 from sdm.tasks.family import SET_KEY, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
@@ -90,18 +87,26 @@ def solve_sampled(
     model: MDP | POMDP | APOMDP, config: OracleConfig
 ) -> tuple[Solution, Policy]:
     """Solve sampled tasks, which are well posed; return solution and oracle policy."""
-    horizon, points = config.horizon, config.points_per_stage
-    if isinstance(model, MDP):
-        exact = backward_induction(model, horizon=horizon)
-        if config.family.defaults.stationary:
-            return exact, any_optimal(exact.q)
-        return exact, deterministic(exact.policy, model.reward.shape[-1])
-    found: POMDPSolution | APOMDPSolution
-    if isinstance(model, POMDP):
-        found = solve_pomdp(model, horizon=horizon, gap=config.gap, points=points)
-    else:
-        found = solve_apomdp(model, horizon=horizon, points=points)
-    return found, BeliefPolicy(found, belief_filter(model, believe=config.believe))
+    found: Solution = method_of(config, type(model)).solve(
+        model, horizon=config.horizon
+    )
+    if not isinstance(found, MDPSolution):
+        assert isinstance(model, POMDP | APOMDP)
+        return found, BeliefPolicy(found, belief_filter(model, believe=config.believe))
+    if config.family.defaults.stationary:
+        return found, any_optimal(found.q)
+    return found, deterministic(found.policy, model.reward.shape[-1])
+
+
+def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
+    """Return the method that solves a configuration's tasks.
+
+    It is the default one for their type of model, with those of the configuration's
+    options that it has.
+    """
+    known = option_names(method_class(model))
+    options = {"gap": config.gap, "points": config.points_per_stage}
+    return make_method(model, None, {n: options[n] for n in options if n in known})
 
 
 def columns(

@@ -1,10 +1,17 @@
 """Solvers in JAX: from models to solutions, thousands of tasks at once."""
 
-from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
-from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
+from sdm.solvers_jax.apomdp import APOMDPSolution, DiscretisedBeliefs
+from sdm.solvers_jax.backward_induction import (
+    BackwardInduction,
+    MDPSolution,
+    backward_induction,
+)
 from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.incremental_pruning import IncrementalPruning
+from sdm.solvers_jax.methods import Method, Solution, methods_for, register_method
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
+from sdm.solvers_jax.pomdp import PointBased, POMDPSolution
+from sdm.solvers_jax.robust_mdp import RobustBackwardInduction
 from sdm.solvers_jax.solve import solve
 from sdm.tasks.belief import (
     BeliefFilter,
@@ -26,16 +33,23 @@ __all__ = [
     "MDP",
     "POMDP",
     "APOMDPSolution",
+    "BackwardInduction",
     "BeliefFilter",
     "BeliefPolicy",
     "DarkroomFamily",
+    "DiscretisedBeliefs",
     "EnergyFamily",
     "FilterState",
+    "IncrementalPruning",
     "MDPSolution",
+    "Method",
     "POMDPSolution",
+    "PointBased",
     "Policy",
     "PomdpFile",
+    "RobustBackwardInduction",
     "RobustMDP",
+    "Solution",
     "TabularPolicy",
     "Trajectory",
     "backward_induction",
@@ -46,12 +60,12 @@ __all__ = [
     "load_model",
     "load_npz",
     "load_pomdp",
+    "methods_for",
     "read_pomdp",
+    "register_method",
     "rollout",
     "save_npz",
     "save_pomdp",
     "solve",
-    "solve_apomdp",
-    "solve_pomdp",
     "true_model",
 ]

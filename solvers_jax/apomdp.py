@@ -14,6 +14,8 @@ Which answers are certified depends on α and K (see `docs/solvers/apomdp.md`):
 """
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -33,8 +35,9 @@ from sdm.solvers_jax.belief_solution import (
     plans_and_rounds,
     shaped,
 )
+from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.refinement import refine, resolutions
-from sdm.tasks.models import APOMDP, batch_shape
+from sdm.tasks.models import APOMDP, batch_shape, check_count
 
 # Of the range of returns: no estimate is smaller. Interpolation errors below it were
 # seen where three resolutions agreed by accident (tests/test_apomdp.py).
@@ -63,62 +66,72 @@ class APOMDPSolution(BeliefSolution):
     upper: Float[Array, "*B"] | None
 
 
-def solve_apomdp(
-    model: APOMDP, *, horizon: int, points: int | None = None
-) -> APOMDPSolution:
-    """Solve every APOMDP of the batch on `points` beliefs per stage.
+@register_method(default=True)
+@dataclass(frozen=True)
+class DiscretisedBeliefs:
+    """Plans on discretised beliefs, with an error estimated from three resolutions.
 
-    Args:
-        model: a task or a batch of tasks; not checked here, `solve` is the door that
-            does.
-        horizon: number of decisions T.
-        points: beliefs per stage besides those a task starts with; None for 256 where
-            K A O S ≤ 200, else 64. A quarter and half of them are tried first, to
-            estimate the error.
-
-    Raises:
-        ValueError: if `points` is not a count of 4 or more.
+    Attributes:
+        points: beliefs per stage besides those a task starts with; 256 where
+            K A O S ≤ 200 and else 64, if not given. A quarter and half of them are
+            tried first, to estimate the error.
 
     """
-    if points is None:
+
+    points: int | None = None
+
+    name: ClassVar[str] = "points"
+    handles: ClassVar[tuple[type, ...]] = (APOMDP,)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless a quarter of the points is a point."""
+        if self.points is not None:
+            check_count("points", self.points, 4)
+
+    def solve(self, model: APOMDP, *, horizon: int) -> APOMDPSolution:
+        """Solve every APOMDP of the batch.
+
+        Args:
+            model: a task or a batch of tasks; not checked here, but by `solve`.
+            horizon: number of decisions T.
+
+        """
         size = math.prod(model.observation.shape[-4:])
-        points = POINTS_IF_SMALL if size <= SMALL else POINTS
-    if points < 4:
-        raise ValueError(f"points = {points}: must be 4 or more")
-    batch, actions = batch_shape(model), distinct_actions(model)
-    task, units = standardise(restrict(belief_model(model), actions))
-    flat, own = flattened((task, units), len(batch))
-    convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
-    found = refine(
-        flat,
-        horizon=horizon,
-        points=resolutions(points, coarsest=points // 4),
-        convex=convex,
-        enough=lambda tasks, lower, upper: np.zeros(len(tasks), bool),
-    )
-    found = in_rewards(found, flat, own, horizon)
-    value, slack = found.lower[-1], rounding(flat, own, horizon)
-    lower = upper = None
-    if convex:
-        lower, upper = value - slack, found.upper[-1] + slack
-        value, error = lower, upper - lower
-    else:
-        last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
-        least = LEAST_ERROR * returns_range(flat, horizon) * np.asarray(own.scale)
-        error = last + before / 2 + least + slack
-    plans, choice, rounds = plans_and_rounds(found, batch, actions)
-    return APOMDPSolution(
-        plans=plans,
-        choice=choice,
-        model=task,
-        rounds=rounds,
-        units=units,
-        actions=actions,
-        value=shaped(value, batch),
-        error=shaped(error, batch),
-        lower=None if lower is None else shaped(lower, batch),
-        upper=None if upper is None else shaped(upper, batch),
-    )
+        points = self.points or (POINTS_IF_SMALL if size <= SMALL else POINTS)
+        batch, actions = batch_shape(model), distinct_actions(model)
+        task, units = standardise(restrict(belief_model(model), actions))
+        flat, own = flattened((task, units), len(batch))
+        convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
+        found = refine(
+            flat,
+            horizon=horizon,
+            points=resolutions(points, coarsest=points // 4),
+            convex=convex,
+            enough=lambda tasks, lower, upper: np.zeros(len(tasks), bool),
+        )
+        found = in_rewards(found, flat, own, horizon)
+        value, slack = found.lower[-1], rounding(flat, own, horizon)
+        lower = upper = None
+        if convex:
+            lower, upper = value - slack, found.upper[-1] + slack
+            value, error = lower, upper - lower
+        else:
+            last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
+            least = LEAST_ERROR * returns_range(flat, horizon) * np.asarray(own.scale)
+            error = last + before / 2 + least + slack
+        plans, choice, rounds = plans_and_rounds(found, batch, actions)
+        return APOMDPSolution(
+            plans=plans,
+            choice=choice,
+            model=task,
+            rounds=rounds,
+            units=units,
+            actions=actions,
+            value=shaped(value, batch),
+            error=shaped(error, batch),
+            lower=None if lower is None else shaped(lower, batch),
+            upper=None if upper is None else shaped(upper, batch),
+        )
 
 
 def returns_range(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:

@@ -7,17 +7,20 @@ r"""Backward induction: exact optimal control of finite-horizon MDPs, in batches
 Exact but for rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
 *Markov Decision Processes*, §4.5; the recursion of Zhang, Aghaei, Saghafian (2026).
 
-On a CPU a large batch is worked off in chunks whose transitions stay in the cache;
-where many tasks fit in, their axis comes last, so that one instruction serves several.
+On a CPU a large batch is solved in chunks whose transitions stay in the cache; where
+many tasks fit in, their axis comes last, so that one instruction serves several.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import MDP, Scalar, batch_shape
 
 # Transitions worked on together on a CPU, in bytes: near the fastest of those tried in
@@ -64,8 +67,7 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     """Solve every MDP of the batch exactly.
 
     Args:
-        mdp: a task or a batch of tasks; their values are not checked here, `solve` is
-            the door that does.
+        mdp: a task or a batch of tasks; not checked here, but by `solve`.
         horizon: number of decisions T, at least 1.
 
     Returns:
@@ -190,3 +192,16 @@ def optimal_action(
     stage = jnp.arange(observation.shape[-1])
     task = jnp.arange(observation.shape[0])[:, None, None]
     return solution.policy[task, stage, observation]
+
+
+@register_method(default=True)
+@dataclass(frozen=True)
+class BackwardInduction:
+    """Exact backward induction over states and stages."""
+
+    name: ClassVar[str] = "backward-induction"
+    handles: ClassVar[tuple[type, ...]] = (MDP,)
+
+    def solve(self, model: MDP, *, horizon: int) -> MDPSolution:
+        """Solve every MDP of the batch; JAX can trace it."""
+        return backward_induction(model, horizon=horizon)

@@ -9,11 +9,27 @@ the answer holds for every belief; the number of vectors can grow doubly exponen
 with the horizon, so this is for small tasks. Host arrays, double precision.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
+
+from sdm.solvers_jax.belief_model import (
+    annuities,
+    belief_model,
+    distinct_actions,
+    restrict,
+    rounding,
+    standardise,
+)
+from sdm.solvers_jax.belief_solution import Rounds, flattened, shaped
+from sdm.solvers_jax.methods import register_method
+from sdm.solvers_jax.point_based import Plans
+from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.tasks.models import POMDP, batch_shape
 
 TOLERANCE = 1e-9  # what one pruning may cost the value at a belief
 MAX_VECTORS = 20_000
@@ -137,3 +153,87 @@ def exact_vectors(
 def pruning_loss(symbols: int, horizon: int) -> float:
     """How far pruning can have carried the value down, at any belief."""
     return TOLERANCE * (2 * symbols + 1) * horizon
+
+
+def _padded(
+    found: Sequence[Sequence[Vectors]],
+) -> tuple[Float[np.ndarray, "B T N S"], Int[np.ndarray, "B U N"]]:
+    """Return each task's α-vectors after a decision, and their actions, in one size."""
+    widest = max(len(stage.action) for stages in found for stage in stages)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, widest - len(x)), *[(0, 0)] * (x.ndim - 1)), mode="edge")
+
+    horizon, states = len(found[0]), found[0][0].vector.shape[1]
+    nothing = np.zeros((widest, states))
+    vector = [[*(padded(s.vector) for s in stages[1:]), nothing] for stages in found]
+    choice = [[padded(s.action) for s in stages[1:]] for stages in found]
+    shape = (len(found), horizon - 1, widest)
+    return np.array(vector), np.array(choice).reshape(shape).astype(np.int32)
+
+
+@register_method
+@dataclass(frozen=True)
+class IncrementalPruning:
+    """Exact value functions, task by task; for small tasks."""
+
+    name: ClassVar[str] = "exact"
+    handles: ClassVar[tuple[type, ...]] = (POMDP,)
+
+    def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution:
+        """Solve every POMDP of the batch exactly, but for rounding and `TOLERANCE`.
+
+        Args:
+            model: a task or a batch of tasks; not checked here, but by `solve`.
+            horizon: number of decisions T.
+
+        Raises:
+            PruningError: if a task is too large.
+
+        """
+        batch, actions = batch_shape(model), distinct_actions(model)
+        task, units = standardise(restrict(belief_model(model), actions))
+        flat, own = flattened((task, units), len(batch))
+        transition, observation, reward = (
+            np.asarray(x, np.float64)
+            for x in (flat.transition[:, 0], flat.observation[:, 0], flat.reward)
+        )
+        found = [
+            exact_vectors(p, z, r, float(discount), horizon=horizon)
+            for p, z, r, discount in zip(
+                transition, observation, reward, flat.discount, strict=True
+            )
+        ]
+        vector, choice = _padded(found)
+        root = np.asarray(flat.root, np.float64)
+        mass = np.asarray(flat.root_mass[:, 0], np.float64)
+        value = np.array(
+            [
+                (chance * (beliefs @ stages[0].vector.T).max(-1)).sum()
+                for stages, beliefs, chance in zip(found, root, mass, strict=True)
+            ]
+        )
+        slack = rounding(flat, own, horizon)
+        scale = np.asarray(own.scale, np.float64)
+        width = np.asarray(annuities(flat.discount, horizon)[:, -1], np.float64)
+        value = scale * value + np.asarray(own.centre, np.float64) * width
+        lost = scale * pruning_loss(observation.shape[-1], horizon)
+        kind = flat.reward.dtype
+        lower, upper = (
+            shaped(x.astype(kind), batch) for x in (value - slack, value + slack + lost)
+        )
+        return POMDPSolution(
+            plans=Plans(
+                shaped(vector[:, :, :, None].astype(kind), batch),
+                shaped(np.zeros_like(vector, kind), batch),
+            ),
+            choice=shaped(np.asarray(actions, np.int32)[choice], batch),
+            model=task,
+            rounds=Rounds((vector.shape[2],), lower[..., None], upper[..., None]),
+            units=units,
+            actions=actions,
+            value=lower,
+            lower=lower,
+            upper=upper,
+            converged=shaped(np.ones(len(value), bool), batch),
+        )

@@ -8,13 +8,16 @@ The worst and the best model are chosen anew at every stage, state and action
 with perfect observation is.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import RobustMDP
 
 
@@ -23,8 +26,7 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
     """Solve every robust MDP of the batch exactly, but for rounding.
 
     Args:
-        model: a task or a batch of tasks; not checked here, `solve` is the door that
-            does.
+        model: a task or a batch of tasks; not checked here, but by `solve`.
         horizon: number of decisions T.
 
     Returns:
@@ -46,3 +48,16 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
     value = jnp.concatenate([value, jnp.expand_dims(terminal, batch)], axis=batch)
     first = jnp.take(value, 0, axis=batch)
     return MDPSolution(q, policy, value, (model.initial * first).sum(-1))
+
+
+@register_method(default=True)
+@dataclass(frozen=True)
+class RobustBackwardInduction:
+    """Exact backward induction with the worst and the best model of every decision."""
+
+    name: ClassVar[str] = "backward-induction"
+    handles: ClassVar[tuple[type, ...]] = (RobustMDP,)
+
+    def solve(self, model: RobustMDP, *, horizon: int) -> MDPSolution:
+        """Solve every robust MDP of the batch; JAX can trace it."""
+        return robust_backward_induction(model, horizon=horizon)

@@ -1,11 +1,11 @@
-"""`solve`: check a model once, then hand it to the solver of its kind."""
+"""`solve`: check a model once, then hand it to a method for its kind."""
 
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
-from sdm.solvers_jax.apomdp import APOMDPSolution, solve_apomdp
-from sdm.solvers_jax.backward_induction import MDPSolution, backward_induction
-from sdm.solvers_jax.pomdp import POMDPSolution, solve_pomdp
-from sdm.solvers_jax.robust_mdp import robust_backward_induction
+from sdm.solvers_jax.apomdp import APOMDPSolution
+from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.methods import Method, make_method, methods_for
+from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.models import (
     APOMDP,
     MDP,
@@ -15,53 +15,80 @@ from sdm.tasks.models import (
     check_model,
 )
 
+M = TypeVar("M")
+S = TypeVar("S")
+
 
 @overload
-def solve(model: MDP | RobustMDP, *, horizon: int) -> MDPSolution: ...
+def solve(model: M, *, horizon: int, method: Method[M, S]) -> S: ...
+@overload
+def solve(
+    model: MDP | RobustMDP, *, horizon: int, method: str | None = ...
+) -> MDPSolution: ...
 @overload
 def solve(
     model: POMDP,
     *,
     horizon: int,
+    method: str | None = ...,
     gap: float = ...,
     points: int = ...,
-    method: str = ...,
 ) -> POMDPSolution: ...
 @overload
 def solve(
-    model: APOMDP, *, horizon: int, points: int | None = ...
+    model: APOMDP,
+    *,
+    horizon: int,
+    method: str | None = ...,
+    points: int | None = ...,
 ) -> APOMDPSolution: ...
 
 
 def solve(
-    model: MDP | RobustMDP | POMDP | APOMDP, *, horizon: int, **options: Any
-) -> MDPSolution | POMDPSolution | APOMDPSolution:
-    """Value and policy of every task in a batch.
+    model: Any,
+    *,
+    horizon: int,
+    method: Method[Any, Any] | str | None = None,
+    **options: Any,
+) -> Any:
+    """Return value and policy of every task in a batch.
 
     Args:
         model: an `MDP`, a `RobustMDP`, a `POMDP` or an `APOMDP`, single or with leading
             batch axes.
         horizon: number of decisions T, at least 1.
-        **options: of the solver: `gap`, `points` and `method` for a POMDP, see
-            `solve_pomdp`; `points` for an APOMDP, see `solve_apomdp`; none for others.
+        method: how to solve it, as `PointBased(gap=0.01)`, or a method's name; None for
+            the default of this type of model.
+        **options: of a method that is named or the default: the fields of its class.
 
     Returns:
-        The solution: `value`, bounds or an error on it, and `action(t, x)`.
+        A `Solution`: `value`, bounds or an error on it, and `action(t, x)`.
 
     Raises:
-        ValueError: if the model is not well posed; names the field, index and number.
-        TypeError: if there is no solver for this type of model, or no such option.
+        ValueError: if the model is not well posed (names the field, index and number),
+            there is no such method for it, or an option's value is wrong.
+        TypeError: if no method solves this type of model, or has such an option.
 
     """
     check_horizon(horizon)
-    if not isinstance(model, MDP | RobustMDP | POMDP | APOMDP):
-        kinds, kind = "an MDP, a RobustMDP, a POMDP or an APOMDP", type(model).__name__
-        raise TypeError(f"solve takes {kinds}, not {kind}")
+    kind = type(model)
+    if method is None or isinstance(method, str):
+        method = make_method(kind, method, options)
+    elif options:
+        raise TypeError(
+            f"unknown option {next(iter(options))!r}: the options of a method that is "
+            f"no name are its fields, found {method!r}"
+        )
+    elif isinstance(method, type) or not isinstance(method, Method):
+        raise TypeError(
+            f"method = {method!r}: must be a method, as `PointBased(gap=0.01)`, or the "
+            "name of one"
+        )
+    elif not issubclass(kind, method.handles):
+        able = ", ".join(each.__name__ for each in method.handles)
+        raise ValueError(
+            f"method = {method!r}: it solves {able} models; methods of "
+            f"{kind.__name__} models are {', '.join(methods_for(kind)) or 'none'}"
+        )
     check_model(model)
-    if isinstance(model, MDP):
-        return backward_induction(model, horizon=horizon, **options)
-    if isinstance(model, RobustMDP):
-        return robust_backward_induction(model, horizon=horizon, **options)
-    if isinstance(model, POMDP):
-        return solve_pomdp(model, horizon=horizon, **options)
-    return solve_apomdp(model, horizon=horizon, **options)
+    return method.solve(model, horizon=horizon)

@@ -94,7 +94,7 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     ("options", "message"),
     [
         (["--horizon", "0"], "horizon = 0"),
-        (["--method", "exact"], "`--method exact` is for a POMDP"),
+        (["--method", "exact"], "unknown method for APOMDP models"),
         (["--alpha", "0.3"], "`--alpha` is for sampled tasks"),
         (["--setting", "mdp"], "`--setting` is for sampled tasks"),
     ],

@@ -9,7 +9,7 @@ from sdm.policies.prepared import Prepared, state_table, table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
 from sdm.policies.registry import only, register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
-from sdm.solvers_jax.pomdp import solve_pomdp
+from sdm.solvers_jax.pomdp import PointBased
 from sdm.tasks.belief import BeliefPolicy, belief_filter
 from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import APOMDP, MDP, POMDP
@@ -96,7 +96,7 @@ def nominal(bed: Benchmark) -> Prepared:
     """Plan for the first model of the ambiguity set alone."""
     world = bed.tasks.world
     assert isinstance(world, POMDP)
-    solution = solve_pomdp(world, horizon=bed.config.horizon)
+    solution = PointBased().solve(world, horizon=bed.config.horizon)
     return Prepared(BeliefPolicy(solution, belief_filter(world)))
 
 
