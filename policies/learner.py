@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import sdm.policies.learners
 
@@ -24,6 +24,7 @@ GROUP = "sdm.learners"
 Progress = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A way to learn a policy from an oracle dataset.
 

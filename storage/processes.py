@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -80,6 +80,7 @@ def first_succeeded(done: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(done)))
 
 
+@runtime_checkable
 class Group(Protocol):
     """Processes that write one folder together."""
 

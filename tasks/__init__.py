@@ -13,7 +13,7 @@ from sdm.tasks.family import (
     WeightedParams,
 )
 from sdm.tasks.models import APOMDP, MDP, POMDP
-from sdm.tasks.ranges import draw_uniform, grid_prior
+from sdm.tasks.ranges import UniformFamily
 from sdm.tasks.registry import FamilyError, families, load_family, register
 
 __all__ = [
@@ -29,11 +29,10 @@ __all__ = [
     "Params",
     "Spaces",
     "TaskFamily",
+    "UniformFamily",
     "WeightedParams",
     "check_family",
-    "draw_uniform",
     "families",
-    "grid_prior",
     "load_family",
     "register",
 ]

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from plain_schemas import COMPACT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -32,7 +33,8 @@ from transformers import (
 )
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.data.shards import read_shards
 from sdm.evaluation.evaluate import check_policy, evaluate
 from sdm.llm.acting import default_schema, language_model_policy
@@ -44,6 +46,7 @@ from sdm.llm.bases import (
     tiny_tokenizer,
 )
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.episode import Episode
 from sdm.llm.finetune import (
     _training_arguments,
     finetune,
@@ -54,7 +57,6 @@ from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import load_run, read_run
-from sdm.llm.serialize import SCHEMAS, CompactSchema, Episode
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
@@ -119,7 +121,7 @@ def quick(data, base, **changes):
 def test_the_masked_loss_is_the_one_computed_by_hand(base):
     model, tokenizer = load_base(base)
     text = TrainingText(0, "3a4c\n5b")
-    row = tokenise(tokenizer, SCHEMAS["compact"], [text], loss="actions")[0]
+    row = tokenise(tokenizer, COMPACT, [text], loss="actions")[0]
     ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
     with torch.no_grad():
         output = model(input_ids=ids, labels=labels)
@@ -765,26 +767,24 @@ def test_tasks_and_texts_are_those_that_the_configuration_asks_for(
     assert (options["seed"], options["support"], options["per_task"]) == (0, 1, 2)
 
 
-def test_a_room_is_written_in_coordinates_in_training_and_in_play(
-    tmp_path, monkeypatch
-):
+def test_training_and_acting_write_the_same_texts(tmp_path, monkeypatch):
     family = DarkroomFamily(size=3)
-    made = OracleConfig(family, 4, 6, 4, setting="darkroom")
+    made = OracleConfig(family, 4, 6, 4)
     write_oracle_dataset(made, tmp_path / "data")
     seen = []
     for module in ("finetune", "acting"):
         known = importlib.import_module(f"sdm.llm.{module}")
-        wanted = known.schema_for
+        wanted = known.make_schema
 
-        def spy(name, grid, wanted=wanted):
-            seen.append((name, grid))
-            return wanted(name, grid)
+        def spy(name, spaces, kind, wanted=wanted, **options):
+            seen.append((name, spaces, kind, options))
+            return wanted(name, spaces, kind, **options)
 
-        monkeypatch.setattr(known, "schema_for", spy)
+        monkeypatch.setattr(known, "make_schema", spy)
     finetune(quick(tmp_path / "data", "tiny", epochs=1), tmp_path / "run")
-    bed = make_benchmark(EvaluationConfig(family, 4, 2, 1, setting="darkroom"))
+    bed = make_benchmark(EvaluationConfig(family, 4, 2, 1))
     evaluate([str(tmp_path / "run")], bed)
-    assert seen == [("compact", 3)] * 2
+    assert seen == [("compact", family.spaces, "mdp", {"rewards": True})] * 2
 
 
 def test_the_papers_recipe_is_the_papers():
@@ -894,7 +894,7 @@ def test_random_queries_teach_what_the_oracle_would_have_done(tmp_path):
     model = load_run(tmp_path / "run").model
     table = read_shards(folder).to_pylist()
     wandered = [row for row in table if row["random"]]
-    texts = [CompactSchema().render(episode_of(row)) for row in wandered]
+    texts = [COMPACT.render(episode_of(row)) for row in wandered]
     ids = tiny_tokenizer()(texts, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         scores = model(ids).logits

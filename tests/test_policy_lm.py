@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 import torch
+from plain_schemas import ALL, COMPACT, PAPER
 from test_scoring import score_from_scratch
 from tolerances import SINGLE
 
 from sdm.llm.bases import tiny_model, tiny_tokenizer
+from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.scoring import CachedRows
-from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.solvers_jax import EnergyFamily, rollout, solve
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rollout import rollout_on_host, task_keys
@@ -29,10 +30,10 @@ def bed():
     return mdp, task_keys(jax.random.key(2), TASKS), episodes_of(support)
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
     mdp, keys, support = bed
-    model, tokenizer, schema = tiny_model(3).eval(), tiny_tokenizer(), SCHEMAS[name]
+    model, tokenizer, schema = tiny_model(3).eval(), tiny_tokenizer(), ALL[name]
     with torch.no_grad():  # large weights, so that the text decides the action
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.ndim > 1 else 1)
@@ -56,7 +57,7 @@ def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
 def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
     mdp, keys, support = bed
     seen = []
-    schema = SCHEMAS["paper"]
+    schema = PAPER
     monkeypatch.setattr(
         "sdm.llm.policy.render_prompt",
         lambda *args: seen.append(args[2]) or render_prompt(*args),
@@ -86,7 +87,7 @@ def test_episodes_of_the_same_text_are_scored_once(bed):
     policy = LanguageModelPolicy(
         partial(Counted, tiny_model(0).eval()),
         tiny_tokenizer(),
-        SCHEMAS["compact"],
+        COMPACT,
         support,
         3,
     )
@@ -100,8 +101,6 @@ def test_episodes_of_the_same_text_are_scored_once(bed):
 def test_no_demonstrations_is_possible(bed):
     mdp, keys, _ = bed
     begin = partial(CachedRows, tiny_model(0).eval())
-    policy = LanguageModelPolicy(
-        begin, tiny_tokenizer(), SCHEMAS["compact"], [[], []], 3
-    )
+    policy = LanguageModelPolicy(begin, tiny_tokenizer(), COMPACT, [[], []], 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     assert played.action.shape == (TASKS, EPISODES, HORIZON)

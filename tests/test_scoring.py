@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from plain_schemas import PAPER
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -15,6 +16,7 @@ from transformers import (
 )
 
 from sdm.llm.bases import ContextError, tiny_tokenizer
+from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.scoring import (
     CachedRows,
@@ -23,9 +25,6 @@ from sdm.llm.scoring import (
     rows_that_fit,
     split_candidates,
 )
-from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
-
-PAPER, COMPACT = SCHEMAS["paper"], SCHEMAS["compact"]
 
 
 def bpe(pre, decoder):

@@ -14,9 +14,10 @@ from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.evaluation.evaluate import evaluate
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import BaseModelError, ContextError, load_base, tiny_tokenizer
+from sdm.llm.schema import schemas
 from sdm.llm.scoring import CachedRows
-from sdm.llm.serialize import SCHEMAS
 from sdm.llm.vllm_rows import Engine, VllmRows, start_engine
+from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import EnergyFamily
 
 # Of torch and vLLM about themselves, nothing that we could mend.
@@ -114,9 +115,9 @@ def test_vllm_plays_what_our_rows_play(folder, bed, monkeypatch):
     with pytest.raises(BaseModelError, match="cannot load the base `no/such`"):
         start_engine("no/such")
     monkeypatch.setattr("sdm.llm.acting.start_engine", cache(start_engine))
-    for schema in SCHEMAS:
+    for schema in schemas():
         results = [
-            evaluate([f"icl:{folder}"], bed, schema=schema, backend=backend)[0]
+            evaluate([f"icl:{folder}"], bed, ActingOptions(schema, backend=backend))[0]
             for backend in ("torch", "vllm")
         ]
         ours, theirs = results
