@@ -7,23 +7,25 @@ import pytest
 import torch
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
-from sdm.evaluation.evaluate import evaluate, evaluate_baseline
-from sdm.policies.cql import TARGET_INTERVAL
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
+from sdm.evaluation.evaluate import evaluate, evaluate_untrained
+from sdm.policies.cql_training import TARGET_INTERVAL
+from sdm.policies.learners.cql import CQLConfig
 from sdm.solvers_jax import EnergyFamily
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of d3rlpy and what it still needs
 
 
 def test_the_network_sees_the_symbol_and_the_share_of_stages_gone():
-    from sdm.policies.cql import features
+    from sdm.policies.cql_training import features
 
     given = features(np.array([[0, 2]]), np.array([[0, 3]]), 3, 4)
     np.testing.assert_array_equal(given, [[[1, 0, 0, 0], [0, 0, 1, 0.75]]])
 
 
 def test_it_learns_from_the_pooled_episodes(tmp_path):
-    from sdm.policies.cql import CQLConfig, train_cql
+    from sdm.policies.cql_training import train_cql
 
     # One task only, so that there is one best policy to be learned.
     family = EnergyFamily(p_min=0.9, p_max=0.9, max_energy=2)
@@ -41,7 +43,7 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
     assert steps[-1] == (600, 600) and run.arrays["q"].shape == (4, 3, 3)
     bed = make_benchmark(EvaluationConfig(family, 4, 4, 5))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
-    random_gap = evaluate_baseline("random", bed).exact_gap.mean
+    random_gap = evaluate_untrained("random", bed).exact_gap.mean
     assert result.exact_gap.mean < 0.2 * random_gap
     about = json.loads((tmp_path / "run/policy.json").read_text())
     assert about["kind"] == "cql" and about["config"]["steps"] == 600
@@ -51,10 +53,10 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
 
 
 def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
-    from sdm.policies.cql import CQLConfig, train_cql
+    from sdm.policies.cql_training import train_cql
 
     family = EnergyFamily(max_energy=2, discount=0.5)
-    write_oracle_dataset(OracleConfig(family, 3, 2, 4, setting="pomdp"), tmp_path / "d")
+    write_oracle_dataset(OracleConfig(family, 3, 2, 4, kind="pomdp"), tmp_path / "d")
     steps = []
     train_cql(
         CQLConfig(str(tmp_path / "d"), steps=1003),
@@ -66,7 +68,7 @@ def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
     assert json.loads(lines[-1])["step"] == 1003
     about = json.loads((tmp_path / "run/policy.json").read_text())
     assert {"d3rlpy", "torch", "device"} <= about["environment"].keys()
-    bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, setting="pomdp"))
+    bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, kind="pomdp"))
     (result,) = evaluate([f"cql:{tmp_path / 'run'}"], bed)
     assert result.exact_return_mean is not None
 
@@ -75,7 +77,7 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
     import d3rlpy.algos
     import d3rlpy.dataset
 
-    from sdm.policies.cql import CQLConfig, train_cql
+    from sdm.policies.cql_training import train_cql
 
     family = EnergyFamily(max_energy=2, discount=0.5)
     made = OracleConfig(family, 3, 2, 4, random_trajectories=5)
@@ -110,7 +112,7 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
 def test_values_that_are_not_finite_are_not_kept(tmp_path, monkeypatch):
     from d3rlpy.algos import DiscreteCQL
 
-    from sdm.policies.cql import CQLConfig, train_cql
+    from sdm.policies.cql_training import train_cql
 
     write_oracle_dataset(OracleConfig(EnergyFamily(), 2, 2, 2), tmp_path / "d")
     monkeypatch.setattr(

@@ -15,10 +15,11 @@ import pytest
 from tolerances import SINGLE
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.data.shards import read_manifest, read_shards
 from sdm.data.solved_tasks import sample_tasks, solve_sampled
-from sdm.evaluation.evaluate import check_policy, evaluate, evaluate_baseline
+from sdm.evaluation.evaluate import check_policy, evaluate, evaluate_untrained
 from sdm.policies.dpt import (
     DPT,
     DPTShape,
@@ -30,7 +31,6 @@ from sdm.policies.dpt import (
     transitions_of,
 )
 from sdm.policies.dpt_samples import (
-    DPTConfig,
     make_pool,
     random_transitions,
     sample,
@@ -43,19 +43,20 @@ from sdm.policies.dpt_training import (
     save_state,
     train_dpt,
 )
-from sdm.policies.learned import learned
+from sdm.policies.learners.dpt import DPTConfig
+from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.storage.files import StorageError
 from sdm.tasks.rollout import rollout, rollout_on_host, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
-SHAPE = DPTShape(symbols=3, actions=2, stages=4, length=6, layers=2, width=8, heads=2)
+SHAPE = DPTShape((3,), actions=2, stages=4, length=6, layers=2, width=8, heads=2)
 FAMILY = EnergyFamily(max_energy=3)
 
 
-def write(folder, family=FAMILY, horizon=4, setting="mdp", tasks=6, episodes=4):
-    config = OracleConfig(family, horizon, tasks, episodes, setting=setting)
+def write(folder, family=FAMILY, horizon=4, kind="mdp", tasks=6, episodes=4):
+    config = OracleConfig(family, horizon, tasks, episodes, kind=kind)
     write_oracle_dataset(config, folder)
     return folder
 
@@ -63,7 +64,7 @@ def write(folder, family=FAMILY, horizon=4, setting="mdp", tasks=6, episodes=4):
 @pytest.fixture(scope="module", params=["mdp", "pomdp"])
 def data(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / request.param
-    return write(folder, setting=request.param)
+    return write(folder, kind=request.param)
 
 
 def pool_of(data):
@@ -82,8 +83,8 @@ def test_tokens_are_the_query_then_one_hot_transitions():
     np.testing.assert_array_equal(tokens, [query, shown])
 
 
-def test_a_cell_is_told_by_its_row_and_its_column():
-    shape = DPTShape(symbols=9, actions=2, stages=0, length=1, grid=3)
+def test_each_component_of_an_observation_is_one_hot():
+    shape = DPTShape((3, 3), actions=2, stages=0, length=1)
     context = Transitions(
         jnp.array([5]), jnp.array([0]), jnp.array([-1]), jnp.array([1.0])
     )
@@ -95,7 +96,7 @@ def test_a_cell_is_told_by_its_row_and_its_column():
 
 
 def test_a_transition_ends_in_what_was_seen_next(data):
-    pool, _ = pool_of(data)
+    pool, made = pool_of(data)
     played = jax.tree.map(lambda x: x[:2], pool.played)
     joined = one_after_another(transitions_of(played))
     first = np.asarray(played.observation[0])
@@ -103,6 +104,8 @@ def test_a_transition_ends_in_what_was_seen_next(data):
     ends = np.concatenate([first[:, 1:], np.full((len(first), 1), -1)], axis=1)
     np.testing.assert_array_equal(joined.following[0], ends.ravel())
     np.testing.assert_array_equal(joined.reward[0], np.ravel(played.reward[0]))
+    if not made["observes_reward"]:
+        assert not joined.reward.any()
 
 
 def test_what_comes_later_changes_no_earlier_answer():
@@ -142,7 +145,7 @@ def test_seed_size_and_schedule_are_those_of_the_configuration(data):
 
 
 def test_the_network_is_the_originals():
-    params = DPT(DPTShape(10, 3, 0, 40)).init(
+    params = DPT(DPTShape((10,), 3, 0, 40)).init(
         jax.random.key(0), jnp.zeros((1, 2, 24), jnp.float32)
     )["params"]
     count = sum(x.size for x in jax.tree.leaves(params))
@@ -161,7 +164,7 @@ def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
     stage = np.asarray(tokens[:, 0, -shape.stages :].argmax(-1))
     assert not tokens[:, 1:, -shape.stages :].any()  # only the query has a stage
     assert (weight[:, 0] == 0).all()
-    if made["setting"] == "mdp":
+    if made["kind"] == "mdp":
         assert tokens.shape[1] == 1 + 2 * 4 and (weight[:, 1:] == 1).all()
         # p decides which of the tasks it is: every label is some task's optimum.
         optima = np.asarray(pool.optimal)[:, stage, seen]
@@ -179,11 +182,11 @@ def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
 
 
 def test_half_of_the_queries_are_moments_of_the_oracle(tmp_path):
-    data = write(tmp_path / "data", DarkroomFamily(size=4), 8, "darkroom", 6)
+    data = write(tmp_path / "data", DarkroomFamily(size=4), 8, "mdp", 6)
     pool, made = pool_of(data)
     config = DPTConfig(str(data), batch_size=200)
     shape = shape_for(config, made)
-    assert (shape.grid, shape.stages, shape.length) == (4, 0, 16)
+    assert (shape.components, shape.stages, shape.length) == ((4, 4), 0, 16)
     tokens, wanted, _ = sample(jax.random.key(0), pool, config, shape)
     row, column = (np.asarray(tokens[:, 0, i : i + 4].argmax(-1)) for i in (0, 4))
     seen = 4 * row + column
@@ -213,12 +216,19 @@ def test_samples_are_made_of_the_oracles_episodes_only(tmp_path):
     np.testing.assert_array_equal(pool.optimal, solved.policy)
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp", "darkroom"])
-def test_the_models_are_those_of_the_table(tmp_path, setting):
-    family = DarkroomFamily(size=3) if setting == "darkroom" else FAMILY
-    data = write(tmp_path / "data", family, 2, setting, 4, 1)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        (FAMILY, "mdp"),
+        (FAMILY, "pomdp"),
+        (EnergyFamily(max_energy=3, models=2), "apomdp"),
+        (DarkroomFamily(size=3), "mdp"),
+    ],
+)
+def test_the_models_are_those_of_the_dataset(tmp_path, family, kind):
+    data = write(tmp_path / "data", family, 2, kind, 4, 1)
     pool, _ = pool_of(data)
-    config = OracleConfig(family, 2, 4, 1, setting=setting)
+    config = OracleConfig(family, 2, 4, 1, kind=kind)
     world = sample_tasks(0, config=config, size=4).world
     for name in ("transition", "reward", "initial"):
         found, wanted = getattr(pool.world, name), getattr(world, name)
@@ -226,7 +236,7 @@ def test_the_models_are_those_of_the_table(tmp_path, setting):
 
 
 def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
-    data = write(tmp_path / "data", setting="pomdp", tasks=2, episodes=3)
+    data = write(tmp_path / "data", kind="pomdp", tasks=2, episodes=3)
     pool, made = pool_of(data)
     config = DPTConfig(str(data), batch_size=32)
     shape = shape_for(config, made)
@@ -266,27 +276,28 @@ def test_random_transitions_are_of_the_task_that_is_asked_about(tmp_path):
 
 def test_hidden_transitions_show_what_is_seen_and_not_the_state(tmp_path):
     family = EnergyFamily(max_energy=3, q=0.7)
-    made = OracleConfig(family, 2, 1, 1, setting="pomdp")
+    made = OracleConfig(family, 2, 1, 1, kind="pomdp")
     world = sample_tasks(0, config=made, size=1).world
     # Every action leads to the first state, and from anywhere.
     sunk = jnp.zeros_like(world.transition).at[..., 0].set(1)
     world = dataclasses.replace(world, transition=sunk)
     task = jnp.zeros(1, jnp.int32)
-    shown = random_transitions(jax.random.key(0), world, task, 20_000)
+    shown = random_transitions(jax.random.key(0), world, task, 20_000, rewards=False)
+    assert not shown.reward.any()
     share = np.mean(np.ravel(shown.following) == 0)
     wanted = float(world.observation[0, 0, 0, 0])
     # Four standard errors of a share of 20,000.
     assert wanted < 1 and share == pytest.approx(wanted, abs=4 * 0.5 / 20_000**0.5)
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp"])
-def test_random_transitions_are_the_models(tmp_path, setting):
-    # Symbols are states here, so that moves can be told in both settings.
+@pytest.mark.parametrize("kind", ["mdp", "pomdp"])
+def test_random_transitions_are_the_models(tmp_path, kind):
+    # Symbols are states here, so that moves can be told in both kinds.
     family = EnergyFamily(max_energy=3, q=1.0)
-    made = OracleConfig(family, 2, 6, 1, setting=setting)
+    made = OracleConfig(family, 2, 6, 1, kind=kind)
     world = sample_tasks(0, config=made, size=6).world
     task = jnp.arange(6, dtype=jnp.int32)
-    shown = random_transitions(jax.random.key(2), world, task, 4000)
+    shown = random_transitions(jax.random.key(2), world, task, 4000, rewards=True)
     for array, size in ((shown.seen, 4), (shown.action, 3)):
         share = np.bincount(np.ravel(array), minlength=size) / array.size
         # Standard error of a share of 24,000 is at most 0.0032.
@@ -328,7 +339,7 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
     check_policy(name, bed.config)
     (result,) = evaluate([name], bed)
     # The plan for the mean has 1.5 % here: who does not read cannot do better.
-    blind = evaluate_baseline("mean-plan", bed).exact_gap.mean
+    blind = evaluate_untrained("mean-plan", bed).exact_gap.mean
     assert result.exact_gap.mean < 0.7 * blind
     about = json.loads((tmp_path / "run/policy.json").read_text())
     assert about["kind"] == "dpt" and about["report"]["steps"] == 500
@@ -336,11 +347,13 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
     losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 5 and losses[-1] < losses[0]
     for changes, words in (
-        ({"horizon": 5}, "trained for mdp tasks, T = 6"),
-        ({"setting": "pomdp"}, "the test is pomdp"),
-        ({"family": EnergyFamily(max_energy=4)}, "max_energy = 4"),
-        ({"support": 3}, "reads 1 to 2 demonstrations: the test shows 3"),
-        ({"support": 0}, "the test shows 0"),
+        ({"horizon": 5}, "horizon of its training is 6, of this benchmark 5"),
+        ({"kind": "pomdp"}, "kind of its training is mdp"),
+        ({"observes_reward": False}, "observes_reward of its training is True"),
+        ({"family": EnergyFamily(max_energy=4)}, "other states .* 'max_energy': 9"),
+        ({"family": DarkroomFamily(size=3)}, "family of its training is energy"),
+        ({"support": 3}, "reads 1 to 2 demonstrations, found 3"),
+        ({"support": 0}, "found 0"),
     ):
         options = {"family": EnergyFamily(), "horizon": 6, "tasks": 2, **changes}
         with pytest.raises(StorageError, match=words):
@@ -349,7 +362,7 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
 
 def test_the_table_is_what_the_network_says_of_every_state():
     bed = make_benchmark(EvaluationConfig(FAMILY, 3, 2, 1))
-    shape = DPTShape(4, 3, 3, 6)
+    shape = DPTShape((4,), 3, 3, 6)
     params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
     # Larger weights than those that training begins with, so that answers differ.
     params = jax.tree.map(lambda x: 20 * x, params)
@@ -369,9 +382,9 @@ def test_the_table_is_what_the_network_says_of_every_state():
 
 def test_a_policy_of_hidden_tasks_reads_its_own_episode():
     family = EnergyFamily(max_energy=3, q=0.8)
-    config = EvaluationConfig(family, 3, 2, 3, setting="pomdp")
+    config = EvaluationConfig(family, 3, 2, 3, kind="pomdp")
     bed = make_benchmark(config)
-    shape = DPTShape(4, 3, 3, 9)
+    shape = DPTShape((4,), 3, 3, 9)
     params = DPT(shape).init(jax.random.key(0), jnp.zeros((1, 2, 15), jnp.float32))
     params = jax.tree.map(lambda x: 20 * x, params)
     context = one_after_another(transitions_of(bed.support))
@@ -407,21 +420,22 @@ def test_a_policy_of_hidden_tasks_reads_its_own_episode():
 
 
 def test_hidden_tasks_and_darkroom_are_learned_from_too(tmp_path):
-    for setting, family, contexts in (
+    for kind, family, contexts in (
         ("apomdp", EnergyFamily(max_energy=2, models=2), "transitions"),
-        ("darkroom", DarkroomFamily(size=3), "trajectories"),
+        ("mdp", DarkroomFamily(size=3), "trajectories"),
     ):
-        folder, run = tmp_path / setting, tmp_path / f"{setting}-run"
-        write(folder, family, horizon=3, setting=setting, tasks=5)
+        folder, run = tmp_path / kind, tmp_path / f"{kind}-run"
+        write(folder, family, horizon=3, kind=kind, tasks=5)
         config = DPTConfig(str(folder), contexts=contexts, steps=2, batch_size=4)
         train_dpt(config, run)
-        bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, setting=setting))
-        made = learned(f"dpt:{run}", bed)
-        assert (made.value is None) == (setting == "apomdp")
+        bed = make_benchmark(EvaluationConfig(family, 3, 2, 2, kind=kind))
+        made = parse_policy(f"dpt:{run}").build(bed, ActingOptions())
+        assert (made.value is None) == (kind == "apomdp")
         evaluate([f"dpt:{run}"], bed)
 
 
-def test_training_goes_on_where_it_was_killed(tmp_path):
+@pytest.mark.slow
+def test_a_killed_training_resumes_to_the_same_bytes(tmp_path):
     data = write(tmp_path / "data")
     whole = tmp_path / "whole"
     config = DPTConfig(str(data), steps=400, batch_size=8)
@@ -430,8 +444,9 @@ def test_training_goes_on_where_it_was_killed(tmp_path):
         "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
         "from pathlib import Path\n"
         "from sdm.policies import dpt_training as d\n"
+        "from sdm.policies.learners.dpt import DPTConfig\n"
         "d.SECONDS_BETWEEN = 0\n"
-        f"config = d.DPTConfig({str(data)!r}, steps=400, batch_size=8)\n"
+        f"config = DPTConfig({str(data)!r}, steps=400, batch_size=8)\n"
         "def slow(step, steps):\n"
         "    print(step, flush=True)\n"
         "    if step == 300: sys.stdin.read()\n"
@@ -466,9 +481,9 @@ def test_folders_that_hold_no_policy_are_refused(tmp_path):
     with pytest.raises(StorageError, match="holds no policy"):
         check_policy(f"dpt:{tmp_path}", config)
     train_dpt(DPTConfig(str(write(tmp_path / "data")), steps=1), tmp_path / "run")
-    with pytest.raises(StorageError, match="holds a `dpt` policy of version 1: `cql`"):
+    with pytest.raises(StorageError, match="a `dpt` policy, expected `cql`"):
         check_policy(f"cql:{tmp_path / 'run'}", config)
-    with pytest.raises(ValueError, match="there is no policy `dpt:`"):
+    with pytest.raises(ValueError, match="unknown policy `dpt:`"):
         check_policy("dpt:", config)
     arrays = tmp_path / "run/policy.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-9])
@@ -481,24 +496,30 @@ def test_folders_that_hold_no_policy_are_refused(tmp_path):
 
 def test_goals_that_were_trained_on_are_no_test(tmp_path):
     room = DarkroomFamily(size=3)
-    data = write(tmp_path / "data", room, 3, "darkroom", 7)
+    data = write(tmp_path / "data", room, 3, "mdp", 7)
     train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
-    name, options = f"dpt:{tmp_path / 'run'}", {"tasks": 2, "setting": "darkroom"}
+    name, options = f"dpt:{tmp_path / 'run'}", {"tasks": 2}
     check_policy(name, EvaluationConfig(room, 3, **options))
     for family, words in (
-        (DarkroomFamily(size=3, split=1), "was trained on [12] of the goals"),
-        (DarkroomFamily(size=3, pays="arrival"), "trained for goals that pay by stay"),
-        (DarkroomFamily(size=4), "size = 3: the test is darkroom tasks, T = 3, size"),
+        (
+            DarkroomFamily(size=3, split=1),
+            "[12] of the 2 goals held out are training goals",
+        ),
+        (
+            DarkroomFamily(size=3, pays="arrival"),
+            "goals pay by arrival here and by stay",
+        ),
+        (DarkroomFamily(size=4), "other states or actions: .*'size': 3"),
     ):
         with pytest.raises(StorageError, match=words):
             check_policy(name, EvaluationConfig(family, 3, **options))
 
 
 def test_hidden_tasks_are_read_after_as_many_demonstrations_as_in_training(tmp_path):
-    data = write(tmp_path / "data", setting="pomdp", tasks=2)
+    data = write(tmp_path / "data", kind="pomdp", tasks=2)
     train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
-    one = EvaluationConfig(FAMILY, 4, 2, setting="pomdp", support=1)
-    with pytest.raises(StorageError, match="reads 2 demonstrations: the test shows 1"):
+    one = EvaluationConfig(FAMILY, 4, 2, kind="pomdp", support=1)
+    with pytest.raises(StorageError, match="reads 2 demonstrations, found 1"):
         check_policy(f"dpt:{tmp_path / 'run'}", one)
 
 
@@ -523,7 +544,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     [
         ({"steps": 0}, "steps = 0"),
         ({"weight_decay": -1.0}, "weight_decay = -1"),
-        ({"width": 30, "heads": 4}, "width = 30 cannot be shared by 4 heads"),
+        ({"width": 30, "heads": 4}, "width = 30: must be a multiple of heads = 4"),
         ({"learning_rate": 0.0}, "learning_rate = 0"),
         ({"support": 4}, "4 demonstrations and a query need 5"),
     ],
@@ -547,10 +568,10 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
 
 def test_labels_are_what_the_oracle_does(data):
     pool, made = pool_of(data)
-    config = OracleConfig(FAMILY, 4, 6, 4, setting=made["setting"])
+    config = OracleConfig(FAMILY, 4, 6, 4, kind=made["kind"])
     tasks = sample_tasks(0, config=config, size=6)
     found, oracle = solve_sampled(tasks.model, config)
-    if made["setting"] == "mdp":
+    if made["kind"] == "mdp":
         np.testing.assert_array_equal(pool.optimal, found.q.argmax(-1))
     else:
         assert pool.optimal is None

@@ -1,4 +1,4 @@
-"""The command line of Darkroom and of learned policies, as a user would run them."""
+"""The command line of families and learned policies, as a user would run them."""
 
 import json
 
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from sdm.cli import app
 
 run = CliRunner().invoke
-ROOM = ["--setting", "darkroom", "--size", "3"]
+ROOM = ["--family", "darkroom", "--size", "3"]
 
 
 def report_of(result):
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "darkroom"
     options = ["--horizon", "8", "--random-trajectories", "6", "--json"]
     made = report_of(run(app, ["solve", *ROOM, *options, "--out", str(folder)]))
-    assert made["tasks"] == 7 and made["setting"] == "darkroom"
+    assert (made["tasks"], made["family"], made["setting"]) == (7, "darkroom", "mdp")
     return folder
 
 
@@ -36,14 +36,14 @@ def test_darkroom_is_learned_and_played(data, tmp_path):
         assert found["config"]["tasks"] == 2 and found["config"]["trajectories"] == 5
         assert found["policies"]["bc"]["gap_percent"] == 0
         row = found["policies"][out]
-        assert 0 <= row["gap_percent"] <= 100 and row["work_agreement"] is None
+        assert 0 <= row["gap_percent"] <= 100 and row["merged_agreement"] is None
     losses = [
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         for name in ("optimal", "all")
     ]
     assert losses[0]["loss"] != losses[1]["loss"]  # the texts differ
     other = run(app, [*play, "--policy", str(tmp_path / "all"), "--split", "1"])
-    assert "of the goals that this test holds out: its `--split` was 0" in other.stderr
+    assert "goals held out are training goals: pass `--split 0`" in other.stderr
 
 
 def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
@@ -56,46 +56,48 @@ def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
     assert finished.exit_code == 2 and "is finished already" in finished.stderr
     ask = ["train", "cql", "--data", str(data), "--out", cql, "--steps", "20"]
     report_of(run(app, [*ask, "--json"]))
-    names = [f"dpt:{tmp_path}/dpt-{{setting}}", f"cql:{cql}", "all"]
+    names = [f"dpt:{tmp_path}/dpt-{{family}}", f"cql:{cql}", "all"]
     policies = [word for name in names for word in ("--policy", name)]
     play = ["eval", *ROOM, "--horizon", "8", "--reference", "ce", *policies]
     found = report_of(run(app, [*play, "--json"]))["policies"]
     assert {f"dpt:{dpt}", f"cql:{cql}", "oracle", "bc", "psrl"} <= found.keys()
     assert all(row["exact_gap_percent"] is not None for row in found.values())
     shown = run(app, play)
-    assert shown.exit_code == 0 and "darkroom, T = 8, 2 tasks x 5" in shown.stdout
+    assert (
+        shown.exit_code == 0
+        and "darkroom, mdp, T = 8, size = 3, 2 tasks x 5" in shown.stdout
+    )
 
 
-def test_every_setting_is_played_at_once_beside_the_papers_rows(tmp_path):
+def test_every_kind_is_played_at_once_beside_the_papers_rows(tmp_path):
     out = tmp_path / "all.json"
     options = ["--tasks", "2", "--trajectories", "2", "--support", "2"]
     policies = ["--policy", "random", "--policy", "always-work", "--policy", "mixture"]
     ask = ["eval", "--setting", "all", "--q", "1.0", *policies, *options]
     found = report_of(run(app, [*ask, "--K", "2", "--out", str(out), "--json"]))
     assert found == json.loads(out.read_text())
-    played = {name: set(test["policies"]) for name, test in found["settings"].items()}
+    played = {name: set(test["policies"]) for name, test in found["benchmarks"].items()}
     assert played == {
-        "mdp": {"random", "always-work"},
-        "pomdp": {"random", "always-work"},
-        "apomdp": {"random", "always-work", "mixture"},
-        "darkroom": {"random"},
+        "energy mdp": {"random", "always-work"},
+        "energy pomdp": {"random", "always-work"},
+        "energy apomdp": {"random", "always-work", "mixture"},
     }
-    paper = {name: test["paper"] for name, test in found["settings"].items()}
-    assert paper["mdp"]["dpt"] == "7" and paper["pomdp"]["dpt"] == "26"
-    assert paper["darkroom"]["sft"] == "5" and paper["apomdp"] == {}
+    paper = {name: test["paper"] for name, test in found["benchmarks"].items()}
+    assert paper["energy mdp"]["dpt"] == "7" and paper["energy pomdp"]["dpt"] == "26"
+    assert paper["energy apomdp"] == {}
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--policy", "always-work", *ROOM], "does not fit darkroom tasks: those that"),
+        (["--policy", "always-work", *ROOM], "family `darkroom` has no such action"),
         (["--policy", "dpt:nowhere"], "`nowhere` holds no policy"),
-        (["--policy", "random", *ROOM, "--tasks", "3"], "2 goals are held out"),
-        (["--policy", "random", "--setting", "room"], "unknown setting `room`"),
+        (["--policy", "random", *ROOM, "--tasks", "3"], "has 2 test tasks"),
+        (["--policy", "random", "--setting", "room"], "unknown kind of model"),
         (
             ["--policy", "random", "--reference", "ce"],
-            "among the policies that play mdp",
+            "among the policies that play energy mdp",
         ),
         (["--policy", "none", "--setting", "all"], "`none`"),
     ],
@@ -106,18 +108,52 @@ def test_what_cannot_be_played_is_one_line(words, message):
     assert result.stderr.count("error:") == 1
 
 
-def test_settings_that_nobody_plays_are_left_out():
+def test_kinds_that_nobody_plays_are_left_out():
     play = ["eval", "--setting", "all", "--tasks", "3", "--json"]
     found = report_of(run(app, [*play, "--policy", "bayes-imitation"]))
-    assert list(found["settings"]) == ["mdp"]
-    assert list(found["settings"]["mdp"]["policies"]) == ["bayes-imitation"]
+    assert list(found["benchmarks"]) == ["energy mdp"]
+    assert list(found["benchmarks"]["energy mdp"]["policies"]) == ["bayes-imitation"]
 
 
-def test_options_of_other_settings_are_pointed_out():
+def test_options_of_other_families_are_refused():
     result = run(app, ["solve", *ROOM, "--horizon", "3", "--p-min", "0.3"])
-    assert "`--p-min` does nothing for darkroom tasks" in result.stderr
+    assert result.exit_code == 2 and "--p-min" in result.stderr
     result = run(app, ["solve", "--tasks", "2", "--horizon", "3", "--size", "4"])
-    assert "`--size` does nothing for mdp tasks" in result.stderr
+    assert result.exit_code == 2 and "--size" in result.stderr
+
+
+def test_a_file_sets_options_and_the_command_line_changes_them(data, tmp_path):
+    file = tmp_path / "dpt.yaml"
+    file.write_text(f"data: {data}\nsteps: 5\nlearning-rate: 1e-2\nwidth: 16\n")
+    out = str(tmp_path / "run")
+    ask = ["train", "dpt", "--config", str(file), "--out", out, "--steps", "3"]
+    assert report_of(run(app, [*ask, "--json"]))["steps"] == 3
+    about = json.loads((tmp_path / "run" / "policy.json").read_text())
+    chosen = {name: about["config"][name] for name in ("width", "learning_rate")}
+    assert chosen == {"width": 16, "learning_rate": 0.01}
+    play = tmp_path / "eval.yaml"
+    play.write_text("horizon: 4\ntasks: 2\ntrajectories: 3\ndemonstrations: random\n")
+    ask = ["eval", "--policy", "ce", "--config", str(play), "--tasks", "3", "--json"]
+    found = report_of(run(app, ask))["config"]
+    names = ("horizon", "tasks", "trajectories", "demonstrations")
+    assert [found[name] for name in names] == [4, 3, 3, "random"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("step: 5", "unknown option 'step': options are data"),
+        ("steps: many", "steps: expected int, found 'many'"),
+        ("[1, 2]", "expected names and values, found list"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(text, message, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    ask = ["train", "dpt", "--out", str(tmp_path / "run"), "--config"]
+    result = run(app, [*ask, str(tmp_path / "c.yaml")])
+    assert result.exit_code == 2 and message in result.stderr
+    assert result.stderr.count("error:") == 1
 
 
 def test_cql_without_d3rlpy_says_how_to_get_it(data, tmp_path, monkeypatch):
@@ -132,7 +168,7 @@ def test_cql_without_d3rlpy_says_how_to_get_it(data, tmp_path, monkeypatch):
     assert result.exit_code == 1 and "pip install 'sdm-llm[cql]'" in result.stderr
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     import sdm
 
     assert run(app, ["--version"]).stdout.strip() == sdm.__version__

@@ -133,6 +133,11 @@ class DarkroomFamily(Family):
         """Count goals held out here that are among those to train on there."""
         if not isinstance(trained_on, DarkroomFamily) or trained_on.size != self.size:
             return None
+        if trained_on.pays != self.pays:
+            return (
+                f"goals pay by {self.pays} here and by {trained_on.pays} in training: "
+                f"pass `--pays {trained_on.pays}`"
+            )
         held_out = self.goals(held_out=True)
         met = int(jnp.isin(held_out, trained_on.goals(held_out=False)).sum())
         if not met:
