@@ -19,14 +19,16 @@ import torch
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.generation import OracleConfig, write_oracle_dataset
-from sdm.data.shards import read_shards
+from sdm.data.request import family_of
+from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.acting import language_model_policy
+from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.runs import environment
+from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode, split_candidates
-from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
 from sdm.llm.texts import episodes_by_task, training_texts
 from sdm.solvers_jax import EnergyFamily
 from sdm.tasks.rollout import Trajectory, rollout_on_host, task_keys
@@ -53,10 +55,16 @@ class Clock:
 
 def texts_of(config: FinetuneConfig) -> list[str]:
     """Return the training texts of all tasks."""
-    tasks = episodes_by_task(read_shards(Path(config.data)))
+    manifest = read_manifest(Path(config.data))
+    schema = make_schema(
+        config.schema,
+        family_of(manifest).spaces,
+        manifest["kind"],
+        rewards=manifest["observes_reward"],
+    )
     made = training_texts(
-        tasks,
-        SCHEMAS[config.schema],
+        episodes_by_task(read_shards(Path(config.data))),
+        schema,
         support=config.support,
         per_task=config.texts_per_task,
         seed=config.seed,

@@ -16,10 +16,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.llm.bases import load_tokenizer, tiny_tokenizer
+from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.finetune import prepare_model
 from sdm.llm.recipes import FinetuneConfig, recipe
+from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode
-from sdm.llm.serialize import SCHEMAS, Episode, render_prompt
+from sdm.solvers_jax import EnergyFamily
 
 WIDTH, MLP, LAYERS, VOCABULARY = 4096, 11_008, 32, 32_000
 NARROW = 8
@@ -76,7 +78,8 @@ def kept(layers: int, *, checkpointing: bool) -> float:
 def tokens_of_a_text(horizon: int) -> int:
     """Return the tokens of a text in the schema `paper` with two demonstrations."""
     episode = Episode((5,) * horizon, (0,) * horizon, (0.56,) * horizon)
-    text = render_prompt(SCHEMAS["paper"], [episode] * 2, episode)
+    schema = make_schema("paper", EnergyFamily().spaces, "mdp", rewards=True)
+    text = render_prompt(schema, [episode] * 2, episode)
     return len(encode(load_tokenizer("smollm2"), [text])[0])
 
 
