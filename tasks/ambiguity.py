@@ -10,6 +10,7 @@ radius 0.05 and the concentration 50 are ours.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -140,6 +141,7 @@ def _draw(
     return drawn
 
 
+@partial(jax.jit, static_argnames=("radius", "concentration"))
 def perturbed_models(
     keys: Key[Array, "B K"],
     nominal: Sequence[Float[Array, "B ..."]],

@@ -21,6 +21,7 @@ symbols, common rows and all defaults are ours.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -41,14 +42,14 @@ class GarnetFamily(Family):
     """Garnet tasks, each a random table of its own.
 
     Attributes:
-        states: S, the number of states.
-        actions: A, the number of actions.
-        branching: b, the number of successors of each state and action.
-        sparsity: z, the probability that a decision pays nothing.
-        levels: L, the number of positive rewards 1/L, ..., 1.
-        symbols: O, the number of symbols, if states are hidden.
-        shown: b_o, the number of symbols that a state can show.
-        shared: h, the probability that a row is common to all tasks.
+        states: number of states, S.
+        actions: number of actions, A.
+        branching: number of successors of each state and action, b.
+        sparsity: probability z that a decision pays nothing.
+        levels: number L of positive rewards, 1/L, ..., 1.
+        symbols: number of symbols where states are hidden, O.
+        shown: number of symbols that a state can show, b_o.
+        shared: probability h that a row is common to all tasks.
         discount: factor per stage.
 
     """
@@ -105,8 +106,10 @@ class GarnetFamily(Family):
     def model(self, params: Params, kind: Kind) -> MDP | POMDP:
         """Make the models of tasks with the tables that `params["table"]` seeds."""
         seed: Array = params["table"]
-        flat = jax.vmap(self._table)(seed.reshape(-1))
-        transition, reward, seen = (x.reshape(*seed.shape, *x.shape[1:]) for x in flat)
+        tables = self._tables(seed.reshape(-1))
+        transition, reward, seen = (
+            x.reshape(*seed.shape, *x.shape[1:]) for x in tables
+        )
         shape = reward.shape[:-1]
         initial = jnp.full(shape, 1 / self.states, reward.dtype)
         if kind == "mdp":
@@ -114,46 +117,40 @@ class GarnetFamily(Family):
         every = jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
         return POMDP(transition, every, reward, initial, self.discount, seen)
 
-    def _table(
-        self, seed: UInt32[Array, ""]
-    ) -> tuple[Float[Array, "S A S"], Float[Array, "S A"], Float[Array, "S O"]]:
-        """Transitions, rewards and symbols of a seed, with the rows in common."""
-        own, mixed = self._independent(seed)
-        common, _ = self._independent(jnp.uint32(COMMON))
-
-        def mix(ours: Array, theirs: Array, number: Array) -> Array:
-            taken = (number < self.shared).reshape(
-                *number.shape, *(1,) * (ours.ndim - number.ndim)
-            )
-            return jnp.where(taken, theirs, ours)
-
-        transition, reward, seen = map(mix, own, common, mixed)
-        return transition, reward, seen
-
-    def _independent(
-        self, seed: UInt32[Array, ""]
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """A table of its own, and uniform numbers that decide about common rows."""
-        moves, shows = jax.random.split(jax.random.key(seed))
+    @partial(jax.jit, static_argnums=0)
+    def _tables(
+        self, seeds: UInt32[Array, " B"]
+    ) -> tuple[Float[Array, "B S A S"], Float[Array, "B S A"], Float[Array, "B S O"]]:
+        """Transitions, rewards and symbols of each seed, with the rows in common."""
+        everything = jnp.concatenate([jnp.full(1, COMMON, jnp.uint32), seeds])
+        # Numbers that decide about: b successors, their pieces, reward, row in common.
         wide, narrow = self.states + self.branching - 1, self.symbols + self.shown - 1
-        # The same numbers in single and in double precision.
-        u = _uniform(moves, self.states, self.actions, wide + 3)
-        v = _uniform(shows, self.states, narrow + 1)
+        moves, shows = (
+            self.states * self.actions * (wide + 3),
+            self.states * (narrow + 1),
+        )
+
+        def draw(seed: Array) -> Array:
+            # One call, because compiling the generator is slow; the same numbers in
+            # single and in double precision.
+            return jax.random.uniform(
+                jax.random.key(seed), (moves + shows,), jnp.float32
+            )
+
+        drawn = jax.vmap(draw)(everything).astype(jnp.result_type(float))
+        u = drawn[:, :moves].reshape(-1, self.states, self.actions, wide + 3)
+        v = drawn[:, moves:].reshape(-1, self.states, narrow + 1)
         pays = u[..., wide] >= self.sparsity
         level = jnp.minimum(1 + jnp.floor(u[..., wide + 1] * self.levels), self.levels)
+        transition = _rows(u[..., :wide], self.states)
         reward = jnp.where(pays, level / self.levels, 0)
-        table = (
-            _rows(u[..., :wide], self.states),
-            reward,
-            _rows(v[..., :narrow], self.symbols),
+        seen = _rows(v[..., :narrow], self.symbols)
+        taken, shown = u[1:, ..., wide + 2] < self.shared, v[1:, ..., -1] < self.shared
+        return (
+            jnp.where(taken[..., None], transition[:1], transition[1:]),
+            jnp.where(taken, reward[:1], reward[1:]),
+            jnp.where(shown[..., None], seen[:1], seen[1:]),
         )
-        decides = u[..., wide + 2]
-        return table, (decides, decides, v[..., narrow])
-
-
-def _uniform(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
-    drawn = jax.random.uniform(key, shape, jnp.float32)
-    return drawn.astype(jnp.result_type(float))
 
 
 def _rows(uniform: Float[Array, "*R W"], width: int) -> Float[Array, "*R N"]:

@@ -28,8 +28,10 @@ censored demand that follows a Markov chain. All numbers are ours.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -60,13 +62,13 @@ class InventoryFamily(UniformFamily):
         dispersion_max: largest dispersion.
         persistence_min: smallest probability ρ that the market stays as it is.
         persistence_max: largest probability that the market stays as it is.
-        swing: w, by which share the mean demand of a market differs from μ.
-        capacity: M, the largest stock.
-        max_order: largest order.
-        max_demand: D, the largest demand.
-        holding: h, the cost of a unit left at the end of a stage.
-        penalty: b, the cost of a unit of lost demand, on top of the lost sale.
-        fixed: c, the cost of an order of any size.
+        swing: share w by which the mean demand of a market differs from μ.
+        capacity: largest stock M, in units.
+        max_order: largest order, in units.
+        max_demand: largest demand D, in units a stage.
+        holding: cost h of a unit left at the end of a stage.
+        penalty: cost b of a unit of lost demand, on top of the lost sale.
+        fixed: cost c of an order of any size.
         discount: factor per stage.
 
     """
@@ -78,10 +80,10 @@ class InventoryFamily(UniformFamily):
     persistence_min: float = 0.6
     persistence_max: float = 0.95
     swing: float = 0.5
-    capacity: int = 9
-    max_order: int = 9
+    capacity: int = 7
+    max_order: int = 7
     max_demand: int = 20
-    holding: float = 0.15
+    holding: float = 0.2
     penalty: float = 0.5
     fixed: float = 0.5
     discount: float = 0.95
@@ -127,23 +129,25 @@ class InventoryFamily(UniformFamily):
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP:
         """Make the models of tasks with these demands."""
-        mdp = self._mdp(params)
+        transition, reward = self._tables(params)
+        *batch, states, actions = reward.shape
+        initial = jnp.full((*batch, states), 1 / states, reward.dtype)
         if kind == "mdp":
-            return mdp
-        levels, actions = self.capacity + 1, self.max_order + 1
-        shown = jnp.tile(jnp.eye(levels, dtype=mdp.reward.dtype), (2, 1))
-        batch = mdp.initial.shape[:-1]
-        return POMDP(
-            transition=mdp.transition,
-            observation=jnp.broadcast_to(shown, (*batch, actions, 2 * levels, levels)),
-            reward=mdp.reward,
-            initial=mdp.initial,
-            discount=mdp.discount,
-            initial_observation=jnp.broadcast_to(shown, (*batch, 2 * levels, levels)),
-        )
+            return MDP(transition, reward, initial, self.discount)
+        shown = jnp.tile(jnp.eye(self.capacity + 1, dtype=reward.dtype), (2, 1))
+        first = jnp.broadcast_to(shown, (*batch, *shown.shape))
+        later = jnp.broadcast_to(shown, (*batch, actions, *shown.shape))
+        return POMDP(transition, later, reward, initial, self.discount, first)
 
-    def _mdp(self, params: Params) -> MDP:
-        """Tabulate by the stock y after delivery first: equal y make equal actions."""
+    @partial(jax.jit, static_argnums=0)
+    def _tables(
+        self, params: Params
+    ) -> tuple[Float[Array, "*B S A S"], Float[Array, "*B S A"]]:
+        """Transitions and rewards.
+
+        Both are tabulated by the stock y after delivery first: orders that lead to the
+        same y are then equal to the last digit, and the smallest is chosen.
+        """
         demand = self.demand(params)  # [*B, m, d]
         kind, batch = demand.dtype, demand.shape[:-2]
         levels, actions = self.capacity + 1, self.max_order + 1
@@ -164,11 +168,8 @@ class InventoryFamily(UniformFamily):
         market = stays * same + (1 - stays) * (1 - same)  # [*B, m, m']
         transition = jnp.einsum("...msan,...mk->...msakn", moved, market)
         states = 2 * levels
-        return MDP(
-            transition=transition.reshape(*batch, states, actions, states),
-            reward=(earned - cost[(None,) * (len(batch) + 1)]).reshape(
-                *batch, states, actions
-            ),
-            initial=jnp.full((*batch, states), 1 / states, kind),
-            discount=self.discount,
+        reward = earned - cost[(None,) * (len(batch) + 1)]
+        return (
+            transition.reshape(*batch, states, actions, states),
+            reward.reshape(*batch, states, actions),
         )

@@ -59,13 +59,13 @@ class MaintenanceFamily(UniformFamily):
         breakdown_max: largest probability that it fails.
         repair_min: smallest probability q that a repair succeeds.
         repair_max: largest probability that a repair succeeds.
-        conditions: F + 1, the number of conditions; the last is failure.
-        inspection_cost: i, paid for an inspection.
-        repair_cost: r, paid for a repair, whether it succeeds or not.
-        replacement_cost: R, paid for a new machine.
-        accuracy: a, the probability that an observation is the true condition.
+        conditions: number of conditions, F + 1; the last is failure.
+        inspection_cost: cost i of an inspection.
+        repair_cost: cost r of a repair, whether it succeeds or not.
+        replacement_cost: cost R of a new machine.
+        accuracy: probability a that an observation is the true condition.
         discount: factor per stage.
-        models: K, the size of an ambiguity set; the first is the nominal model.
+        models: size K of an ambiguity set; the first is the nominal model.
         alpha: weight of the worst model.
         radius: largest KL divergence of a model to the nominal one, in nats.
         concentration: of the Dirichlet distributions that perturb its rows.
@@ -119,12 +119,10 @@ class MaintenanceFamily(UniformFamily):
         mdp = self._mdp(params)
         if kind == "mdp":
             return mdp
-        exact = np.eye(self.conditions)
-        others = self.conditions - 2  # working conditions besides the true one
+        exact, working = np.eye(self.conditions), self.conditions - 1
+        other = (1 - self.accuracy) / (working - 1)
         noisy = exact.copy()
-        noisy[:-1, :-1] = np.where(exact, self.accuracy, (1 - self.accuracy) / others)[
-            :-1, :-1
-        ]
+        noisy[:working, :working] = np.where(np.eye(working), self.accuracy, other)
         batch = mdp.reward.shape[:-2]
         first, shown = (
             jnp.broadcast_to(jnp.asarray(x, mdp.reward.dtype), (*batch, *x.shape))
