@@ -239,12 +239,13 @@ class HistoryPolicy(eqx.Module):
     ) -> tuple[Int[Array, "B N"], Own]:
         """Take the action of the highest logit after all that is known."""
         seen = observation.astype(jnp.int32)
+        earned = reward if self.shape.rewards else jnp.zeros_like(reward)
         if memory is None:
             blank = jnp.full((*seen.shape, self.horizon), -1, jnp.int32)
             paid = jnp.zeros(blank.shape, reward.dtype)
             own = Transitions(blank, blank, blank, paid)
         else:
-            latest = (memory.seen, memory.action, seen, reward * self.shape.rewards)
+            latest = (memory.seen, memory.action, seen, earned)
             own = Transitions(
                 *(
                     old.at[..., t - 1].set(new)

@@ -130,7 +130,8 @@ def random_transitions(
         return draw(row, jax.random.uniform(key, shape, row.dtype))
 
     after = drawn(keys[2], world.transition[own, state, action])
-    paid = world.reward[own, state, action].astype(jnp.float32) * rewards
+    paid = world.reward[own, state, action].astype(jnp.float32)
+    paid = paid if rewards else jnp.zeros_like(paid)
     if isinstance(world, MDP):
         return Transitions(state, action, after, paid)
     if world.initial_observation is None:
