@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, describe, write_oracle_dataset
+from sdm.data.generation import describe, write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.experiments.cell_configs import dataset_of, first_stage, training_of
 from sdm.experiments.spec import BY_TORCH, LEARNING, Cell, ExperimentError, key_of
 from sdm.policies.spec import ActingOptions
@@ -25,6 +26,7 @@ from sdm.storage.provenance import provenance
 if TYPE_CHECKING:
     from sdm.experiments.cell_configs import Config
 
+DEFAULT = ActingOptions()
 Progress = Callable[[str, int, int], None]  # a step's name, parts done, all parts
 
 
@@ -47,7 +49,7 @@ class ReadyPolicy:
 
     name: str
     training: dict[str, Any] | None = None
-    options: ActingOptions = ActingOptions()
+    options: ActingOptions = DEFAULT
 
 
 class Artifacts:
@@ -84,7 +86,8 @@ class Artifacts:
         def make(**how: bool) -> None:
             resumed = "resume" in how and partial_folder(out).is_dir()
             if not (resumed and begun.is_file()):
-                write_atomically(begun, json.dumps(provenance(by_torch=cell.learner in BY_TORCH)) + "\n")
+                made = provenance(by_torch=cell.learner in BY_TORCH)
+                write_atomically(begun, json.dumps(made) + "\n")
             _train(_continued(config, first), out, self._progress, **how)
 
         with _alone(out):

@@ -81,7 +81,8 @@ def read(path: Path) -> Experiment:
     """
     try:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
-        grids = tuple(_grid(grid) for grid in options.pop("cells"))
+        shows = options.pop("shows", {})
+        grids = tuple(_grid({"shows": shows, **grid}) for grid in options.pop("cells"))
         options["columns"] = tuple(options.pop("columns", ()))
         found = Experiment(name=path.stem, grids=grids, **options)
     except KeyError as error:
@@ -135,7 +136,7 @@ def cells(experiment: Experiment, profile: str) -> list[Cell]:
 
 def _expand(experiment: Experiment, profile: str, grid: Grid) -> Iterator[Cell]:
     """Yield every cell of a grid in a profile."""
-    about = {"experiment": experiment.name, "profile": profile}
+    about: Options = {"experiment": experiment.name, "profile": profile}
     if grid.theory:
         learn = dict(grid.theory)
         blank: Options = {"seed": 0, "test": {}, "data": {}, "learn": learn}

@@ -112,7 +112,7 @@ def seconds_spent(rows: Sequence[Row]) -> float:
 def found_rows(
     experiment: Experiment, profile: str, results: Path
 ) -> list[tuple[Cell, Row | None]]:
-    """Return every cell with its row: the user's own, else the published one, else None.
+    """Return every cell with its row: the user's own, the published one, or None.
 
     Equal keys are equal cells, so the row may be another experiment's of the same
     profile; the experiment's own comes first. A published row among a user's own has

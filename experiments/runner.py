@@ -3,19 +3,17 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 
-from sdm.experiments.artifacts import Artifacts, benchmark_of
+from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import PUBLISHED, cells
-from sdm.experiments.cell_configs import evaluation_of
+from sdm.experiments.cell_runner import run_cell
 from sdm.experiments.rows import (
-    VERSION,
     Row,
     add_row,
     changing,
@@ -23,14 +21,18 @@ from sdm.experiments.rows import (
     read_rows,
     rows_file,
 )
-from sdm.experiments.spec import BY_TORCH, LEARNING, Cell, Experiment, ExperimentError, key_of
+from sdm.experiments.spec import (
+    LEARNING,
+    Cell,
+    Experiment,
+    ExperimentError,
+)
 from sdm.experiments.time_left import TimeLeft, share_done
 from sdm.storage.files import PLAN
-from sdm.storage.provenance import commit, provenance
+from sdm.storage.provenance import commit
 
 WORK = "work"  # folder of datasets, trained policies and locks
 PATIENCE = 1.0  # seconds until cells locked by another process are tried again
-Step = Callable[[str, int, int], None]  # a step's name, parts done, all parts
 
 
 @runtime_checkable
@@ -114,7 +116,8 @@ def run_experiment(
     done = {row["key"] for row in read_rows(file)}
     todo = {cell.key: cell for cell in asked if cell.key not in done}
     commit()  # looked up now, since the files may change during the run
-    run = _Run(results, file, [cell.key for cell in wanted], watcher, reuse=not again)
+    order = list(dict.fromkeys(cell.key for cell in wanted))
+    run = _Run(results, file, order, watcher, reuse=not again)
     watcher.begin(len({cell.key for cell in asked}), len(todo))
     return run.all(list(todo.values()))
 
@@ -157,7 +160,7 @@ class _Run:
         known = [*known_rows(PUBLISHED), *known_rows(self.results)]
         left = TimeLeft(todo, known, Artifacts(self.work).is_trained)
         done = {row["key"]: row for row in read_rows(self.file)}
-        outcome = Outcome([done[key] for key in dict.fromkeys(self.order) if key in done])
+        outcome = Outcome([done[key] for key in self.order if key in done])
         self.work.mkdir(parents=True, exist_ok=True)
         for cell in _by_turns(todo, self.work):
             self._one(cell, left, outcome)
@@ -238,62 +241,3 @@ def _forget_played(work: Path, cell: Cell) -> None:
     """Remove the episodes of a cell, which are kept until it is done."""
     for folder in work.glob(f"played-{cell.key}-*"):
         shutil.rmtree(folder)
-
-
-def run_cell(cell: Cell, work: Path, step: Step) -> Row:
-    """Make what a cell needs, evaluate its policy, and return the row.
-
-    `seconds` are those of training, whenever that was, and of acting.
-
-    Raises:
-        ValueError, RuntimeError, OSError, FloatingPointError: if the cell fails.
-
-    """
-    names = ("experiment", "profile", "key", "policy")
-    about = {name: getattr(cell, name) for name in names}
-    found = _theory(cell) if cell.learner == "theory" else _evaluate(cell, work, step)
-    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    made = {**provenance(by_torch=cell.learner in BY_TORCH), "finished": finished}
-    return {"version": VERSION, **about, **cell.spec, **found, **made}
-
-
-def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
-    """Train a policy if it is not trained yet, and evaluate it."""
-    from sdm.evaluation.evaluate import check_policy, evaluate
-    from sdm.evaluation.tables import result_row
-    from sdm.llm.base_names import check_base_name
-
-    test = evaluation_of(cell)
-    if "base" in cell.learn:
-        check_base_name(cell.learn["base"])  # before anything is made
-    policy = Artifacts(work, step).policy(cell)
-    check_policy(policy.name, test, policy.options)
-    # Episodes played after another training of the same policy are not reused.
-    played = f"played-{cell.key}-{key_of({'training': policy.training})}"
-    (result,) = evaluate(
-        [policy.name],
-        benchmark_of(test),
-        policy.options,
-        kept=work / played if cell.learner in ("finetune", "icl") else None,
-        progress=partial(_acting, step),
-    )
-    trained = 0.0 if policy.training is None else policy.training["seconds"]
-    return {
-        "result": result_row(result),
-        "training": policy.training,
-        "seconds": result.seconds + trained,
-    }
-
-
-def _acting(step: Step, _: str, done: int, tasks: int) -> None:
-    step("acting", done, tasks)
-
-
-def _theory(cell: Cell) -> Row:
-    """Check Proposition 1 in every cell of κ, M and N."""
-    from sdm.theory.proposition_1 import Grid, rows, validate
-
-    start = time.monotonic()
-    checked = validate(Grid(seed=cell.seed, **cell.learn))
-    seconds = time.monotonic() - start
-    return {"cells": rows(checked), "training": None, "seconds": seconds}

@@ -171,6 +171,11 @@ class Cell:
         return f"{self.family} {self.test['kind']}"
 
     @property
+    def made_by(self) -> str:
+        """Name of a policy without training, base of a language model, or learner."""
+        return str(self.learn.get("name") or self.learn.get("base") or self.learner)
+
+    @property
     def condition(self) -> str:
         """The test in a few words."""
         if self.learner == "theory":

@@ -26,7 +26,7 @@ class Point:
     """A line of a table and a point of a figure.
 
     Attributes:
-        policy: its label.
+        policy: its label; with what makes it where several policies share the label.
         x: place on the axis; None for a policy that does not depend on it.
         facet: panel; None for the only one.
         condition: the test in a few words.
@@ -72,17 +72,23 @@ def points(experiment: Experiment, found: Found) -> list[Point]:
     for cell, row in found:
         spec = {name: x for name, x in cell.spec.items() if name != "seed"}
         groups.setdefault(repr((cell.policy, spec)), []).append((cell, row))
-    return [_point(experiment, group) for group in groups.values()]
+    made_by: dict[str, set[str]] = {}
+    for cell, _ in found:
+        made_by.setdefault(cell.policy, set()).add(cell.made_by)
+    shared = {label for label, policies in made_by.items() if len(policies) > 1}
+    return [_point(experiment, group, shared) for group in groups.values()]
 
 
-def _point(experiment: Experiment, group: Found) -> Point:
+def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
     cell = group[0][0]
     rows = [row for _, row in group if row is not None]
     gap, low, high = _mean([row["result"] for row in rows])
     exact = [row["result"]["exact_gap_percent"] for row in rows]
     training = [row["training"] for row in rows if row["training"] is not None]
     return Point(
-        policy=cell.policy,
+        policy=f"{cell.policy} ({cell.made_by})"
+        if cell.policy in shared
+        else cell.policy,
         x=cell.value(experiment.x),
         facet=cell.value(experiment.facet) if experiment.facet else None,
         condition=cell.condition,
@@ -106,7 +112,7 @@ def paper_gap(cell: Cell) -> float | None:
     """Return the paper's gap for a policy and a test like these, if it has one."""
     from sdm.experiments.cell_configs import evaluation_of
 
-    name = LIKE.get(cell.learner, cell.learn.get("name", cell.learner))
+    name = LIKE.get(cell.learner, cell.made_by)
     known = paper_rows(evaluation_of(cell))
     return float(known[name]) if name in known else None
 
@@ -146,11 +152,11 @@ def remarks(found: Found) -> list[str]:
         if row is not None and "remark" in row:
             of_policy = about.setdefault(row["remark"], {})
             of_policy.setdefault(cell.policy, []).append(cell.condition)
-    return [
-        "; ".join(f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
-        + f": {remark}"
-        for remark, policies in about.items()
-    ]
+    notes = []
+    for remark, policies in about.items():
+        parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
+        notes.append(f"{'; '.join(parts)}: {remark}")
+    return notes
 
 
 def _mean(results: Sequence[Row]) -> tuple[float | None, float | None, float | None]:

@@ -70,7 +70,7 @@ class TimeLeft:
             self._spent += now - since
 
     def skip(self, cell: Cell) -> None:
-        """Drop a cell that failed or was done elsewhere; it says nothing of the pace."""
+        """Drop a cell that failed or was done elsewhere."""
         del self._expected[cell.key]
 
 
