@@ -4,6 +4,7 @@
 what an experiment varies. A user's own configuration is a file of the same form.
 """
 
+import dataclasses
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ def experiment_named(name: str) -> Experiment:
             f"experiment `{name}`: `{path.stem}` is an experiment of the package",
             "rename the file: its rows are kept under its name",
         )
-    return read(path)
+    return dataclasses.replace(read(path), source=name)
 
 
 def read(path: Path) -> Experiment:
@@ -82,11 +83,12 @@ def read(path: Path) -> Experiment:
     try:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
         shows = options.pop("shows", {})
-        grids = tuple(_grid({"shows": shows, **grid}) for grid in options.pop("cells"))
+        tables = options.pop("cells")
+        grids = tuple(_grid({"shows": shows, **table}) for table in tables)
         options["columns"] = tuple(options.pop("columns", ()))
         found = Experiment(name=path.stem, grids=grids, **options)
     except KeyError as error:
-        raise ExperimentError(f"`{path}`: {error} is missing") from error
+        raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
     except (TypeError, ValueError) as error:
         words = str(error).removeprefix("Experiment.__init__() ")
         words = words.removeprefix("Grid.__init__() ")
@@ -102,8 +104,8 @@ def read(path: Path) -> Experiment:
 def _grid(options: Options) -> Grid:
     policies = options.get("policies", {})
     named = policies if isinstance(policies, dict) else {p: p for p in policies}
-    if "theory" not in options:
-        _ = options["test"]["kind"]
+    if "theory" not in options and "kind" not in options.get("test", {}):
+        raise KeyError("`kind` in `test` of a table `cells`")
     tuples = ("profiles", "seeds", "prior")
     lists = {name: tuple(options[name]) for name in tuples if name in options}
     return Grid(**{**options, **lists, "policies": named})

@@ -101,7 +101,7 @@ def _markdown(section: Section) -> str:
     lines = [table.head, align, *(line.texts for line in table.lines)]
     if section.devices:
         where += f", on {section.devices}; code: {section.commits}"
-    command = f"sdm experiment run {section.name} --profile {section.profile}"
+    command = f"sdm experiment run {section.command} --profile {section.profile}"
     parts = [
         f"## {section.title}",
         f"{section.origin}. `{command}`: {where}. ({section.elsewhere}.)",

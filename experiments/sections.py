@@ -51,6 +51,7 @@ class Section:
 
     Attributes:
         name: name of the experiment.
+        command: argument of `sdm experiment run`.
         title: its subject.
         origin: the paper's figure, or that it is beyond the paper.
         profile: name of the profile.
@@ -72,6 +73,7 @@ class Section:
     """
 
     name: str
+    command: str
     title: str
     origin: str
     profile: str
@@ -141,6 +143,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
     paper = experiment.paper
     return Section(
         name=experiment.name,
+        command=experiment.command,
         title=experiment.title,
         origin=f"The paper's {paper}" if paper else "Beyond the paper",
         profile=profile,

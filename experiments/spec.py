@@ -97,6 +97,7 @@ class Experiment:
         goal: a gap in per cent, marked in the figure; the report says what number on
             the axis each policy needs for it. None for no goal.
         learners: learners beside those of the profiles, or in their place, by name.
+        source: path of a user's configuration; "" for the package's experiments.
 
     """
 
@@ -114,6 +115,12 @@ class Experiment:
     columns: tuple[str, ...] = ()
     goal: float | None = None
     learners: Mapping[str, Options] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def command(self) -> str:
+        """Argument of `sdm experiment run`."""
+        return self.source or self.name
 
 
 @dataclass(frozen=True)
@@ -189,8 +196,18 @@ class Cell:
         return ", ".join(parts) or self.tasks
 
     def value(self, name: str) -> Any:
-        """Return a value of the cell by its dotted name; None where it has none."""
+        """Return a value of the cell by its dotted name; None where it has none.
+
+        Raises:
+            ExperimentError: if cells have no such part.
+
+        """
         part, _, rest = name.partition(".")
+        if not hasattr(self, part):
+            raise ExperimentError(
+                f"`{self.experiment}`: unknown value `{name}`",
+                "values are condition, tasks, test.OPTION, data.OPTION, learn.OPTION",
+            )
         found = getattr(self, part)
         return found.get(rest) if rest else found
 
