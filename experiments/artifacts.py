@@ -88,7 +88,8 @@ class Artifacts:
             if not (resumed and begun.is_file()):
                 made = provenance(by_torch=cell.learner in BY_TORCH)
                 write_atomically(begun, json.dumps(made) + "\n")
-            _train(_continued(config, first), out, self._progress, **how)
+            learned = _continued(config, first)
+            _train(cell.learner, learned, out, self._progress, **how)
 
         with _alone(out):
             if not out.is_dir():
@@ -157,19 +158,19 @@ def _continued(config: "Config", first: ReadyPolicy | None) -> "Config":
     return dataclasses.replace(config, base=str(base))
 
 
-def _train(config: "Config", out: Path, progress: Progress, **how: bool) -> None:
+def _train(
+    learner: str, config: Any, out: Path, progress: Progress, **how: bool
+) -> None:
     """Train a policy, or resume its training."""
-    from sdm.llm.recipes import FinetuneConfig
-    from sdm.policies.dpt_samples import DPTConfig
 
     def step(done: int, steps: int) -> None:
         progress("training", done, steps)
 
-    if isinstance(config, FinetuneConfig):
+    if learner == "finetune":
         from sdm.llm.finetune import finetune
 
         finetune(config, out, progress=step, **how)
-    elif isinstance(config, DPTConfig):
+    elif learner == "dpt":
         from sdm.policies.dpt_training import train_dpt
 
         train_dpt(config, out, progress=step, **how)

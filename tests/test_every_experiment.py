@@ -86,7 +86,9 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     from sdm.llm.bases import tiny_model
     from sdm.llm.runs import load_run, read_run
 
-    (cell,) = [c for c in cells(experiments()["darkroom"], "smoke") if "base" in c.learn]
+    (cell,) = [
+        c for c in cells(experiments()["darkroom"], "smoke") if "base" in c.learn
+    ]
     stage, artifacts = first_stage(cell), Artifacts(tmp_path)
     policy = artifacts.policy(cell)
     short, long = artifacts.run_folder(stage), artifacts.run_folder(cell)

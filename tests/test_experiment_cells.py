@@ -122,7 +122,7 @@ def test_sizes_come_from_the_profile_then_the_learner_then_the_grid():
     shared = Grid(policies={"tiny": "tiny"}, test=grid.test, texts=25600)
     (cell,) = cells(made_of(shared), "laptop")
     assert cell.learn["texts_per_task"] == 25600 // cell.data["tasks"]
-    with pytest.raises(ExperimentError, match="must be a multiple of .* 3200"):
+    with pytest.raises(ExperimentError, match="must be a multiple of"):
         cells(made_of(dataclasses.replace(shared, texts=25601)), "laptop")
     large = dataclasses.replace(grid, policies={"llama-2-7b": "llama-2-7b"})
     assert not cells(made_of(large), "laptop"), "a laptop trains no Llama"
@@ -289,7 +289,7 @@ def test_unknown_names_are_reported_with_those_that_exist(tmp_path):
         cells(made_of(grid), "laptop")
     assert "mean-plan" in caught.value.hint and "smollm2" in caught.value.hint
     (cell, *_) = cells(made_of(SMALL), "laptop")
-    with pytest.raises(ExperimentError, match="unknown value `tests.horizon`"):
+    with pytest.raises(ExperimentError, match=r"unknown value `tests\.horizon`"):
         cell.value("tests.horizon")
     for name, words in (("loss.toml", "exist"), (str(tmp_path / "x.toml"), "exist")):
         with pytest.raises(ExperimentError, match=words):

@@ -62,9 +62,7 @@ def test_the_papers_values(name, policy, value, wanted):
 
 
 def test_the_papers_values_with_random_demonstrations():
-    values = {
-        (p.policy, p.facet, p.x): p.paper for p in points_of("support-quality")
-    }
+    values = {(p.policy, p.facet, p.x): p.paper for p in points_of("support-quality")}
     assert values["tiny", "random", 10] == 20 and values["tiny", "optimal", 10] == 3
     assert values["tiny-mixed", "random", 10] is None
 
@@ -269,7 +267,9 @@ def test_the_published_report_is_that_of_the_published_rows(monkeypatch):
     """`sdm experiment report --results experiments/published` changes nothing in it."""
     monkeypatch.setattr("sdm.experiments.sections.png", lambda chart: b"")
     found = sections.sections(list(experiments().values()), PUBLISHED)
-    found = [dataclasses.replace(s, picture="x" * (s.figure is not None)) for s in found]
+    found = [
+        dataclasses.replace(s, picture="x" * (s.figure is not None)) for s in found
+    ]
     text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
     assert text.partition(report.BEGIN)[2].strip().partition(report.END)[0].strip() == (
         report.markdown(found).strip()

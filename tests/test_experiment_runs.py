@@ -37,7 +37,7 @@ def small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A folder in which a policy was trained and evaluated: outcome, watcher, folder."""
+    """Outcome, watcher and folder of a run that trains a policy."""
     folder, watcher = tmp_path_factory.mktemp("learned"), Quiet()
     outcome = run_experiment(made_of(LEARNED), "smoke", folder, watcher)
     assert not outcome.failed
