@@ -19,12 +19,12 @@ from sdm.commands.options import Json, Overwrite, Seed
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option(help="Less training: minutes less.")] = False,
+    quick: Annotated[bool, typer.Option(help="Smaller sizes, minutes less.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show the main job, end to end: oracle data, fine-tuning, a table of gaps.
+    """Run the demo: oracle data, fine-tuning, a table of optimality gaps.
 
     Example: `sdm demo`
     """
@@ -32,11 +32,11 @@ def demo(
         start_jax()
         start_torch()
         from sdm.evaluation.tables import gap_table
-        from sdm.experiments.demo import PAPER, QUICK, DemoConfig, run_demo
+        from sdm.experiments.demo import QUICK, DemoConfig, paper_values, run_demo
         from sdm.llm.bases import smollm2_folder
 
-        smollm2_folder()  # fail now, not after the training, if it cannot be had
+        smollm2_folder()  # fail before the training if it is unavailable
         config = dataclasses.replace(QUICK if quick else DemoConfig(), seed=seed)
         report = run_demo(config, out, overwrite=overwrite, progress=progress)
-    emit(report, as_json, lambda: gap_table(report["policies"], PAPER))
-    say(f"`{out}` has this table, its figure, the data and the fine-tuned models")
+    emit(report, as_json, lambda: gap_table(report["policies"], paper_values(config)))
+    say(f"`{out}` holds this table, its figure, the data and the fine-tuned models")

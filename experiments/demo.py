@@ -1,42 +1,49 @@
-"""The main job, end to end: oracle data, fine-tuning, and a table of optimality gaps.
+"""The demo: oracle data, fine-tuning, and a table of optimality gaps, in one folder.
 
-Uses the calibrated energy MDPs at T = 10, `tiny` from scratch and the embedded SmolLM2.
-The evaluation is one test for all policies: the same unseen tasks, demonstrations and
-luck. Everything is written into one folder.
+It trains on energy MDPs at T = 10, `tiny` from scratch and the embedded SmolLM2. All
+policies are evaluated on the same unseen tasks, with the same demonstrations and common
+random numbers.
 """
 
 import csv
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
-from sdm.evaluation import paper
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
+from sdm.evaluation.paper import paper_column, paper_rows
 from sdm.evaluation.tables import Row, result_row, save_gap_figure
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import recipe
-from sdm.llm.runs import environment
 from sdm.storage.files import PLAN, folder_in_progress, write_atomically
-from sdm.tasks.families import EnergyFamily
+from sdm.storage.provenance import provenance
+from sdm.tasks.registry import load_family
 
-HORIZON = 10
-# What the paper has the like of.
-PAPER = {
-    "random": paper.MDP[HORIZON]["random"],
-    "icl:smollm2": f"{paper.MDP[HORIZON]['icl']} (Llama-2-7B)",
-    "smollm2 fine-tuned": f"{paper.MDP[HORIZON]['sft']} (Llama-2-7B)",
-    "oracle": paper.MDP[HORIZON]["oracle"],
+FAMILY, HORIZON = "energy", 10
+# By the name shown: each policy's name for `sdm eval`, and the paper's policy like it.
+POLICIES = {
+    "random": ("random", "random"),
+    "always-work": ("always-work", ""),
+    "icl:smollm2": ("icl:smollm2", "icl"),
+    "smollm2 fine-tuned": ("{folder}/smollm2", "sft"),
+    "tiny": ("{folder}/tiny", ""),
+    "mean-plan": ("mean-plan", ""),
+    "ce": ("ce", ""),
+    "oracle": ("oracle", "oracle"),
 }
+BY_LLAMA = ("icl", "sft")  # the paper's policies that are Llama-2-7B
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """How much of everything.
+    """Sizes of the demo.
 
     Attributes:
         tasks: oracle tasks to train on.
@@ -44,7 +51,7 @@ class DemoConfig:
         smollm2_tasks: tasks for `smollm2`, with one text each.
         test_tasks: unseen tasks.
         test_trajectories: episodes of each.
-        seed: of everything.
+        seed: random seed of everything.
 
     """
 
@@ -64,19 +71,19 @@ QUICK = DemoConfig(
     test_trajectories=3,
 )
 
-# A step's name, and how many of how many parts are done.
+# A step's name, parts done, all parts.
 Progress = Callable[[str, int, int], None]
 
 
 def run_demo(
     config: DemoConfig, out: Path, *, overwrite: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Run the whole path and write its folder.
+    """Make the data, train, evaluate, and write the folder.
 
     Args:
-        config: how much of everything.
+        config: sizes.
         out: the folder; `out.partial` until all is done.
-        overwrite: replace `out`, and an unfinished one too.
+        overwrite: replace `out`, and an unfinished one, too.
         progress: called with a step's name and how far it is.
 
     Returns:
@@ -86,80 +93,80 @@ def run_demo(
     """
     about = {"demo": dataclasses.asdict(config)}
     with folder_in_progress(out, about, overwrite=overwrite, resumable=False) as folder:
-        data = folder / "data"
-        write_oracle_dataset(
-            OracleConfig(EnergyFamily(), HORIZON, config.tasks, 15, config.seed),
-            data,
-            progress=lambda done: progress("oracle data", done, config.tasks),
-        )
-        training = {
-            "tiny": {"texts_per_task": config.tiny_texts_per_task},
-            "smollm2": {"texts_per_task": 1, "tasks": config.smollm2_tasks},
-        }
-        reports = {
-            base: finetune(
-                recipe(str(data), base, seed=config.seed, **options),
-                folder / base,
-                progress=lambda done, steps, base=base: progress(  # type: ignore[misc]
-                    f"fine-tuning {base}", done, steps
-                ),
-            )
-            for base, options in training.items()
-        }
+        reports = _train(config, folder, progress)
         report = {
+            "family": FAMILY,
             "setting": "mdp",
             "horizon": HORIZON,
             **about,
-            "environment": environment(),
-            "finetune": {base: dataclasses.asdict(r) for base, r in reports.items()},
+            "environment": provenance(by_torch=True),
+            "finetune": reports,
             "policies": _evaluate(config, folder, progress),
         }
-        _write_results(folder, report)
-        for run in training:
-            for name in ("config.yaml", "README.md", PLAN):
-                text = (folder / run / name).read_text(encoding="utf-8")
-                named = text.replace(str(data), str(out / "data"))
-                write_atomically(folder / run / name, named)
+        _write_results(config, folder, report)
+        _rename_data(folder, out)
     return report
 
 
-def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Row]:
-    """Rows of all policies, by the names shown."""
-    bed = make_benchmark(
-        EvaluationConfig(
-            EnergyFamily(),
-            HORIZON,
-            config.test_tasks,
-            config.test_trajectories,
-            seed=config.seed,
-        )
+def _train(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Make the oracle data and fine-tune both bases; return their reports."""
+    data = folder / "data"
+    write_oracle_dataset(
+        OracleConfig(load_family(FAMILY), HORIZON, config.tasks, 15, config.seed),
+        data,
+        progress=lambda done: progress("oracle data", done, config.tasks),
     )
-    names = {
-        "random": "random",
-        "always-work": "always-work",
-        "icl:smollm2": "icl:smollm2",
-        "smollm2 fine-tuned": str(folder / "smollm2"),
-        "tiny": str(folder / "tiny"),
-        "mean-plan": "mean-plan",
-        "ce": "ce",
-        "oracle": "oracle",
+    training = {
+        "tiny": {"texts_per_task": config.tiny_texts_per_task},
+        "smollm2": {"texts_per_task": 1, "tasks": config.smollm2_tasks},
     }
-    rows = {}
-    for shown, policy in names.items():
-        (result,) = evaluate(
-            [policy],
-            bed,
-            progress=lambda _, done, tasks, shown=shown: progress(  # type: ignore[misc]
-                f"playing {shown}", done, tasks
-            ),
+    reports = {}
+    for base, options in training.items():
+        report = finetune(
+            recipe(str(data), base, seed=config.seed, **options),
+            folder / base,
+            progress=partial(progress, f"fine-tuning {base}"),
         )
+        reports[base] = dataclasses.asdict(report)
+    return reports
+
+
+def _test(config: DemoConfig) -> EvaluationConfig:
+    return EvaluationConfig(
+        load_family(FAMILY),
+        HORIZON,
+        config.test_tasks,
+        config.test_trajectories,
+        seed=config.seed,
+    )
+
+
+def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Row]:
+    """Return the rows of all policies by the names shown."""
+    bed, rows = make_benchmark(_test(config)), {}
+    for shown, (name, _) in POLICIES.items():
+        policy = name.replace("{folder}", str(folder))
+
+        def step(_: str, done: int, tasks: int, shown: str = shown) -> None:
+            progress(f"playing {shown}", done, tasks)
+
+        (result,) = evaluate([policy], bed, progress=step)
         rows[shown] = result_row(result)
     return rows
 
 
-def _write_results(folder: Path, report: dict[str, Any]) -> None:
-    """The evaluation as JSON and CSV, and the figure of the gaps."""
-    rows = report["policies"]
+def paper_values(config: DemoConfig) -> Mapping[str, str]:
+    """Return the paper's gaps by the names shown, and the model that reached them."""
+    rows = {
+        name: f"{gap} (Llama-2-7B)" if name in BY_LLAMA else gap
+        for name, gap in paper_rows(_test(config)).items()
+    }
+    return paper_column(rows, {shown: like for shown, (_, like) in POLICIES.items()})
+
+
+def _write_results(config: DemoConfig, folder: Path, report: dict[str, Any]) -> None:
+    """Write the evaluation as JSON and CSV, and the figure of the gaps."""
+    rows, paper = report["policies"], paper_values(config)
     text = json.dumps(report, indent=2) + "\n"
     write_atomically(folder / "results.json", text)
     columns = ("gap_percent", "ci_low", "ci_high", "exact_gap_percent", "seconds")
@@ -167,8 +174,16 @@ def _write_results(folder: Path, report: dict[str, Any]) -> None:
         writer = csv.writer(file)
         writer.writerow(["policy", *columns, "paper"])
         for name, row in rows.items():
-            writer.writerow(
-                [name, *(row[column] for column in columns), PAPER.get(name, "")]
-            )
-    title = f"Energy MDPs, T = {report['horizon']}, two demonstrations"
+            values = (row[column] for column in columns)
+            writer.writerow([name, *values, paper.get(name, "")])
+    title = f"Energy MDPs, T = {HORIZON}, two demonstrations"
     save_gap_figure(rows, title, folder / "gaps")
+
+
+def _rename_data(folder: Path, out: Path) -> None:
+    """Write the final place of the data, which was trained on in the partial folder."""
+    for base in ("tiny", "smollm2"):
+        for name in ("config.yaml", "README.md", PLAN):
+            text = (folder / base / name).read_text(encoding="utf-8")
+            named = text.replace(str(folder / "data"), str(out / "data"))
+            write_atomically(folder / base / name, named)

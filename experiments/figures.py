@@ -1,6 +1,6 @@
 """Figures of experiments, in Vega-Lite: one description, drawn by a browser or to PNG.
 
-The paper's values are hollow and dashed, in the colour of what they are beside.
+The paper's values are hollow and dashed, in the colour of the policy beside them.
 """
 
 import io
@@ -10,9 +10,9 @@ from typing import Any, Literal
 import altair as alt
 import vl_convert
 
-from sdm.experiments.catalogue import Experiment
 from sdm.experiments.rows import Row
-from sdm.experiments.tables import Point, plain
+from sdm.experiments.spec import Experiment, plain
+from sdm.experiments.tables import Point
 
 PANEL = {"width": 300, "height": 260}
 WIDE = {"width": 560, "height": 340}
@@ -22,33 +22,55 @@ Record = dict[str, Any]
 
 
 def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelMixin:
-    """Gaps along the axis, a line a policy, a panel a facet."""
+    """Draw gaps along the axis, a line a policy, a panel a facet."""
     records = _records(experiment, points)
-    kind: Literal["quantitative", "ordinal"]
-    kind = "quantitative" if experiment.x_scale == "log" else "ordinal"
-    scale = (
-        alt.Scale(type="log", nice=False, padding=12)
-        if experiment.x_scale == "log"
-        else alt.Undefined
-    )
+    both = any(record["source"] == "paper" for record in records)
+    base = _axis_and_colours(experiment, records, points)
+    placed = base.transform_filter("datum.x !== null")
+    layers: list[alt.Chart] = []
+    if any(record["x"] is None for record in records):
+        # A policy that does not depend on the axis has the same gap all along it.
+        rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
+        shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
+        layers.append(rule.encode(y=_gap_axis("gap:Q"), **shown))
+    if experiment.goal is not None:
+        layers.append(_goal_line(experiment.goal))
+    layers += _point_layers(placed, both=both)
+    if experiment.x_scale == "log":
+        dash = alt.StrokeDash(
+            "source:N",
+            title=None,
+            scale=alt.Scale(domain=["ours", "paper"], range=[[1, 0], [4, 3]]),
+        )
+        line = placed.mark_line(strokeWidth=1.4)
+        layers.append(line.encode(y=_gap_axis("gap:Q"), strokeDash=dash))
+    return _panels(alt.layer(*layers), records, experiment.facet)
+
+
+def _axis_and_colours(
+    experiment: Experiment, records: Sequence[Record], points: Sequence[Point]
+) -> alt.Chart:
+    """Return a chart with the horizontal axis, a colour a policy, and tooltips."""
+    numbers = experiment.x_scale == "log"
+    kind: Literal["quantitative", "ordinal"] = "quantitative" if numbers else "ordinal"
+    scale = alt.Scale(type="log", nice=False, padding=12) if numbers else alt.Undefined
     order = list(dict.fromkeys(r["x"] for r in records if r["x"] is not None))
     policies = list(dict.fromkeys(point.policy for point in points))
-    base = alt.Chart().encode(
+    scheme: Literal["tableau10", "tableau20"]
+    scheme = "tableau10" if len(policies) <= 10 else "tableau20"
+    chart = alt.Chart().encode(
         x=alt.X(
             "x",
             type=kind,
             title=experiment.x_title or None,
             scale=scale,
-            sort=order if kind == "ordinal" else alt.Undefined,
+            sort=alt.Undefined if numbers else order,
             axis=alt.Axis(labelAngle=-30 if _long(order) else 0),
         ),
         color=alt.Color(
             "policy:N",
             title=None,
-            scale=alt.Scale(
-                domain=policies,
-                scheme="tableau10" if len(policies) <= 10 else "tableau20",
-            ),
+            scale=alt.Scale(domain=policies, scheme=scheme),
             legend=alt.Legend(symbolLimit=20),
         ),
         tooltip=[
@@ -60,57 +82,56 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
             alt.Tooltip("high:Q", title="to", format=".2f"),
         ],
     )
-    # Random actions lose a hundred times what good policies do: both are to be seen.
-    scale_y = alt.Scale(type="symlog", constant=1, nice=False, padding=8)
-    axis_y = alt.Axis(
-        values=[-1, 0, 0.5, 1, 2, 5, 10, 20, 50, 100], labelExpr="'' + datum.value"
+    if numbers:
+        return chart
+    side = alt.XOffset("policy:N", scale=alt.Scale(domain=policies))
+    return chart.encode(xOffset=side)
+
+
+def _gap_axis(field: str) -> alt.Y:
+    """Return the vertical axis, linear around 0 and logarithmic beyond 1 %.
+
+    Random actions lose a hundred times as much as good policies: both must be visible.
+    """
+    return alt.Y(
+        field,
+        title=Y_TITLE,
+        scale=alt.Scale(type="symlog", constant=1, nice=False, padding=8),
+        axis=alt.Axis(
+            values=[-1, 0, 0.5, 1, 2, 5, 10, 20, 50, 100],
+            labelExpr="'' + datum.value",
+        ),
     )
-    y = alt.Y("gap:Q", title=Y_TITLE, scale=scale_y, axis=axis_y)
-    if kind == "ordinal":
-        base = base.encode(
-            xOffset=alt.XOffset("policy:N", scale=alt.Scale(domain=policies))
-        )
-    dash = alt.StrokeDash(
-        "source:N",
-        title=None,
-        scale=alt.Scale(domain=["ours", "paper"], range=[[1, 0], [4, 3]]),
-    )
-    both = any(record["source"] == "paper" for record in records)
+
+
+def _goal_line(gap: float) -> alt.Chart:
+    line = alt.Chart(alt.Data(values=[{"gap": gap}]))
+    marked = line.mark_rule(color="#888", strokeDash=[2, 3])
+    tip = alt.Tooltip("gap:Q", title="goal, %")
+    return marked.encode(y=_gap_axis("gap:Q"), tooltip=tip)
+
+
+def _point_layers(placed: alt.Chart, *, both: bool) -> list[alt.Chart]:
+    """Return intervals and points: filled ones ours, hollow ones the paper's."""
     shape = alt.Shape(
         "source:N",
         title=None,
         scale=alt.Scale(domain=["ours", "paper"], range=["circle", "diamond"]),
         legend=alt.Legend(symbolStrokeColor="#555") if both else None,
     )
-    placed = base.transform_filter("datum.x !== null")
-    layers: list[alt.Chart] = []
-    if any(record["x"] is None for record in records):
-        # A policy that does not depend on the axis has the same gap all along it.
-        rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
-        shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
-        layers.append(rule.encode(y=y, **shown))
-    if experiment.goal is not None:
-        goal = alt.Chart(alt.Data(values=[{"gap": experiment.goal}]))
-        line = goal.mark_rule(color="#888", strokeDash=[2, 3])
-        tip = alt.Tooltip("gap:Q", title="goal, %")
-        layers.append(line.encode(y=y, tooltip=tip))
-    layers += [
-        placed.mark_errorbar(thickness=1.2)
-        .transform_filter("datum.low !== null")
-        .encode(
-            y=alt.Y("low:Q", title=Y_TITLE, scale=scale_y, axis=axis_y), y2="high:Q"
-        ),
-        placed.mark_point(size=55, filled=True)
-        .transform_filter("datum.source === 'ours'")
-        .encode(y=y, shape=shape),
+    gap = _gap_axis("gap:Q")
+    bars = placed.mark_errorbar(thickness=1.2).transform_filter("datum.low !== null")
+    filled = placed.mark_point(size=55, filled=True)
+    ours = filled.transform_filter("datum.source === 'ours'")
+    layers = [
+        bars.encode(y=_gap_axis("low:Q"), y2="high:Q"),
+        ours.encode(y=gap, shape=shape),
     ]
     if both:
         hollow = placed.mark_point(size=70, filled=False, strokeWidth=1.6)
         theirs = hollow.transform_filter("datum.source === 'paper'")
-        layers.append(theirs.encode(y=y, shape=shape))
-    if kind == "quantitative":
-        layers.append(placed.mark_line(strokeWidth=1.4).encode(y=y, strokeDash=dash))
-    return _panels(alt.layer(*layers), records, experiment.facet)
+        layers.append(theirs.encode(y=gap, shape=shape))
+    return layers
 
 
 def _long(labels: Sequence[Any]) -> bool:
@@ -118,7 +139,7 @@ def _long(labels: Sequence[Any]) -> bool:
 
 
 def _records(experiment: Experiment, points: Sequence[Point]) -> list[Record]:
-    """A record for every gap that is known, ours and the paper's."""
+    """Return a record for every known gap, ours and the paper's."""
     records: list[Record] = []
     for point in points:
         shared = {
@@ -141,7 +162,7 @@ def _records(experiment: Experiment, points: Sequence[Point]) -> list[Record]:
 def _panels(
     layered: alt.LayerChart | alt.FacetChart, records: list[Record], facet: str
 ) -> alt.TopLevelMixin:
-    """One panel, or one for each facet."""
+    """Return one panel, or one for each facet."""
     data = alt.Data(values=records)
     if not facet:
         return layered.properties(data=data, **WIDE)
@@ -159,7 +180,7 @@ def _panels(
 
 
 def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
-    """Gap and bound against M, a line a training length N, a panel a κ."""
+    """Draw gap and bound against M, a line a training length N, a panel a κ."""
     records = [
         {
             "M": cell["support"],
@@ -209,13 +230,13 @@ def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:
-    """The figure as a picture."""
+    """Return the figure as a PNG picture."""
     picture = io.BytesIO()
     chart.save(picture, format="png", scale_factor=PNG_SCALE)
     return picture.getvalue()
 
 
 def browser_code() -> str:
-    """JavaScript that draws such figures, whole: nothing is fetched."""
+    """Return the JavaScript that draws such figures; it fetches nothing."""
     code: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return code

@@ -1,8 +1,7 @@
-"""Results of experiments on disk: one JSON line a cell, with all it takes to rerun it.
+"""Results of experiments on disk: one JSON line a cell, with what it takes to rerun it.
 
-`RESULTS/NAME/PROFILE.jsonl` is a user's own; the same files in this folder are those
-that were published with the code. A row counts as a cell's result if their keys agree:
-what was configured otherwise since is not shown.
+`RESULTS/NAME/PROFILE.jsonl` holds a user's own rows; the same files in `published` are
+shipped with the code. A row is a cell's result if their keys are equal.
 """
 
 import json
@@ -13,63 +12,66 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdm.experiments.catalogue import (
-    PROFILES,
-    PUBLISHED,
-    CatalogueError,
-    Cell,
-    Experiment,
-    cells,
-    experiments,
-)
+from sdm.experiments.catalogue import PUBLISHED, cells
+from sdm.experiments.spec import PROFILES, Cell, Experiment, ExperimentError
 from sdm.storage.files import write_atomically
 
 Row = dict[str, Any]
+VERSION = 2
 # What readers of rows rely on.
-NEEDED = {"key", "profile", "policy", "seconds", "device", "commit", "training"}
+NEEDED = {"key", "profile", "policy", "learner", "seconds", "device", "commit"}
+NEEDED |= {"training"}
 
 
 def rows_file(results: Path, experiment: str, profile: str) -> Path:
-    """Where the rows of an experiment are."""
+    """Return the file with the rows of an experiment."""
     return results / experiment / f"{profile}.jsonl"
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a file; none where there is no file.
+    """Read the rows of a file; none where there is no file.
 
     Raises:
-        CatalogueError: if a line is no row.
+        ExperimentError: if a line is not a row, or a row of another version.
 
     """
     if not file.is_file():
         return []
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            missing = NEEDED - row.keys()
-        except (ValueError, AttributeError):
-            missing = {"JSON"}
-        if missing:
-            raise CatalogueError(
-                f"`{file}`, line {number}, is damaged: no {', '.join(sorted(missing))}",
-                "remove that line, and run the experiment again with `--resume`",
-            )
-        rows.append(row)
-    return rows
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [_read_row(file, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _read_row(file: Path, number: int, line: str) -> Row:
+    try:
+        row: Row = json.loads(line)
+        version, missing = row.get("version", 1), NEEDED - row.keys()
+    except (ValueError, AttributeError):
+        version, missing = VERSION, {"JSON"}
+    if version != VERSION:
+        raise ExperimentError(
+            f"`{file}`, line {number}: row of version {version}, expected {VERSION}",
+            "move the results folder away, and run the experiment again; rows of "
+            "version 1 do not say the family and kind of their tasks",
+        )
+    if missing:
+        raise ExperimentError(
+            f"`{file}`, line {number}, is damaged: no {', '.join(sorted(missing))}",
+            "remove that line, and run the experiment again with `--resume`",
+        )
+    return row
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Write all rows, or leave the file as it was."""
+    """Write all rows, or leave the file unchanged."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 @contextmanager
 def changing(file: Path) -> Iterator[list[Row]]:
-    """The rows of a file, to be changed in place; written when the block is left.
+    """Yield the rows of a file, to change in place; they are written at the end.
 
-    Several processes may do so at a time.
+    Several processes may do so at the same time.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
@@ -79,9 +81,9 @@ def changing(file: Path) -> Iterator[list[Row]]:
 
 
 def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
-    """Add a row to a file; those of the keys, in their order.
+    """Add a row to a file; return those of the keys, in their order.
 
-    Rows of other keys, which a changed configuration leaves behind, stay at the end.
+    Rows of other keys, left by another configuration, are kept at the end.
     """
     with changing(file) as rows:
         by_key = {each["key"]: each for each in (*rows, row)}
@@ -91,17 +93,13 @@ def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
 
 
 def known_rows(folder: Path) -> list[Row]:
-    """The rows of all experiments in a folder."""
-    return [
-        row
-        for name in experiments()
-        for profile in PROFILES
-        for row in read_rows(rows_file(folder, name, profile))
-    ]
+    """Return the rows of all experiments in a folder."""
+    files = (sorted(folder.glob(f"*/{profile}.jsonl")) for profile in PROFILES)
+    return [row for found in files for file in found for row in read_rows(file)]
 
 
 def seconds_spent(rows: Sequence[Row]) -> float:
-    """Seconds that rows took, a training that several share counted once."""
+    """Return the seconds that rows took, a training that several share counted once."""
     trainings: dict[str, float] = {}
     played = 0.0
     for row in rows:
@@ -114,12 +112,16 @@ def seconds_spent(rows: Sequence[Row]) -> float:
 def found_rows(
     experiment: Experiment, profile: str, results: Path
 ) -> list[tuple[Cell, Row | None]]:
-    """Every cell with its row: the user's own, else the published one, else None.
+    """Return every cell with its row: the user's own, the published one, or None.
 
-    Whichever experiment of the profile it was played for: equal keys are equal cells.
-    A published row among a user's own says so: it has `published`.
+    Equal keys are equal cells, so the row may be another experiment's of the same
+    profile; the experiment's own comes first. A published row among a user's own has
+    `published`.
     """
-    published = ({**row, "published": True} for row in known_rows(PUBLISHED))
-    known = [*published, *known_rows(results)]
-    by_key = {row["key"]: row for row in known if row["profile"] == profile}
+    published = [{**row, "published": True} for row in known_rows(PUBLISHED)]
+    by_key: dict[str, Row] = {}
+    for known in (published, known_rows(results)):
+        of_profile = [row for row in known if row["profile"] == profile]
+        own = [row for row in of_profile if row["experiment"] == experiment.name]
+        by_key |= {row["key"]: row for row in (*of_profile, *own)}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

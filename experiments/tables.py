@@ -1,7 +1,7 @@
-"""From rows to what figures and tables show: points, ours and the paper's.
+"""From rows to points of figures and lines of tables, ours beside the paper's.
 
 A point is a policy's gap at a place on the axis, in a panel. Several seeds make one
-point: their mean, with a Student-t interval over the seeds; a single seed has the
+point: their mean, with a Student-t interval over the seeds. A single seed has the
 interval over its tasks.
 """
 
@@ -13,38 +13,37 @@ from typing import Any
 from scipy import stats
 
 from sdm.evaluation.paper import paper_rows
-from sdm.experiments.catalogue import Cell, Experiment
 from sdm.experiments.rows import Row
-from sdm.tasks.families import EnergyFamily
+from sdm.experiments.spec import Cell, Experiment
 
-# Which of the paper's policies ours are to be compared with, by what they are.
-PAPER_KIND = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
-PAPER_TASKS = 3200
+# The paper's policy that stands beside those of a learner.
+LIKE = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
+Found = Sequence[tuple[Cell, Row | None]]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One line of a table, one point of a figure.
+    """A line of a table and a point of a figure.
 
     Attributes:
-        policy: whose it is.
-        x: where on the axis; None for a policy that does not depend on it.
-        facet: in which panel; None for the only one.
+        policy: its label; with what makes it where several policies share the label.
+        x: place on the axis; None for a policy that does not depend on it.
+        facet: panel; None for the only one.
         condition: the test in a few words.
         gap: in per cent of the optimal return; None if it was not run.
         low: lower end of the interval; None if there is none.
         high: upper end of the interval.
         exact: the exact gap; None where it is not known.
         paper: the paper's gap in a test like this; None where there is none.
-        tasks: that it was trained on; None where nothing was trained.
-        seeds: that were run.
-        wanted: seeds that there are.
+        tasks: number of training tasks; None where nothing was trained.
+        seeds: number of seeds run.
+        wanted: number of seeds in the profile.
         training_seconds: mean over seeds; None where nothing was trained.
-        training_tokens: mean over seeds; None where none were.
+        training_tokens: mean over seeds; None where nothing was trained on tokens.
         seconds: mean over seeds, of training and acting.
         tested: tasks and episodes of each, of one seed.
-        published: whether it was published with the code, in part at least, and is
-            shown where the user has none.
+        published: whether a row of it is one published with the code, shown since the
+            user has none.
 
     """
 
@@ -67,25 +66,29 @@ class Point:
     published: bool
 
 
-def points(
-    experiment: Experiment, found: Sequence[tuple[Cell, Row | None]]
-) -> list[Point]:
-    """The points of an experiment, in the order of its cells."""
+def points(experiment: Experiment, found: Found) -> list[Point]:
+    """Return the points of an experiment, in the order of its cells."""
     groups: dict[str, list[tuple[Cell, Row | None]]] = {}
     for cell, row in found:
         spec = {name: x for name, x in cell.spec.items() if name != "seed"}
-        groups.setdefault(repr(spec), []).append((cell, row))
-    return [_point(experiment, group) for group in groups.values()]
+        groups.setdefault(repr((cell.policy, spec)), []).append((cell, row))
+    made_by: dict[str, set[str]] = {}
+    for cell, _ in found:
+        made_by.setdefault(cell.policy, set()).add(cell.made_by)
+    shared = {label for label, policies in made_by.items() if len(policies) > 1}
+    return [_point(experiment, group, shared) for group in groups.values()]
 
 
-def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> Point:
+def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
     cell = group[0][0]
     rows = [row for _, row in group if row is not None]
     gap, low, high = _mean([row["result"] for row in rows])
     exact = [row["result"]["exact_gap_percent"] for row in rows]
     training = [row["training"] for row in rows if row["training"] is not None]
     return Point(
-        policy=cell.policy,
+        policy=f"{cell.policy} ({cell.made_by})"
+        if cell.policy in shared
+        else cell.policy,
         x=cell.value(experiment.x),
         facet=cell.value(experiment.facet) if experiment.facet else None,
         condition=cell.condition,
@@ -93,7 +96,7 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
         low=low,
         high=high,
         exact=_average([x for x in exact if x is not None]),
-        paper=paper_gap(cell) if _has_its_like(experiment, cell) else None,
+        paper=paper_gap(cell) if experiment.paper and cell.paper else None,
         tasks=cell.learn.get("tasks", cell.data.get("tasks")),
         seeds=len(rows),
         wanted=len(group),
@@ -105,24 +108,20 @@ def _point(experiment: Experiment, group: Sequence[tuple[Cell, Row | None]]) -> 
     )
 
 
-def _has_its_like(experiment: Experiment, cell: Cell) -> bool:
-    """Whether the paper has such a policy, trained like this one, in this figure."""
-    if not experiment.paper:
-        return False
-    learned_otherwise = (
-        cell.learn.get("contexts", "trajectories") != "trajectories"
-        or cell.learn.get("demonstrations", "optimal") != "optimal"
-        or cell.data.get("p_min", EnergyFamily.p_min) != EnergyFamily.p_min
-    )
-    fewer = cell.data.get("tasks", PAPER_TASKS) != PAPER_TASKS
-    return not learned_otherwise and not (experiment.x == "data.tasks" and fewer)
+def paper_gap(cell: Cell) -> float | None:
+    """Return the paper's gap for a policy and a test like these, if it has one."""
+    from sdm.experiments.cell_configs import evaluation_of
+
+    name = LIKE.get(cell.learner, cell.made_by)
+    known = paper_rows(evaluation_of(cell))
+    return float(known[name]) if name in known else None
 
 
 def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
-    """What number on the axis it takes each policy to keep within the goal, in words.
+    """Say what number on the axis each policy needs to keep within the goal.
 
-    The least with a gap, as estimated, of at most the goal there and at every larger
-    one that was run. "" where no goal is set, or nothing along the axis was run.
+    It is the least with an estimated gap of at most the goal there and at every larger
+    number that was run. "" where no goal is set, or nothing along the axis was run.
     """
     if experiment.goal is None:
         return ""
@@ -141,20 +140,27 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
     if not parts:
         return ""
     return (
-        f"To keep within {experiment.goal:g} %, as estimated, it takes, in "
-        f"{experiment.x_title} and of those run: {'; '.join(parts)}."
+        f"Number of {experiment.x_title} from which every estimated gap is at most "
+        f"{experiment.goal:g} %, among those run: {'; '.join(parts)}."
     )
 
 
-def plain(value: Any) -> str:
-    """A number or a name as people read it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def remarks(found: Found) -> list[str]:
+    """Return the remarks of rows, each with the policies and tests it is about."""
+    about: dict[str, dict[str, list[str]]] = {}
+    for cell, row in found:
+        if row is not None and "remark" in row:
+            of_policy = about.setdefault(row["remark"], {})
+            of_policy.setdefault(cell.policy, []).append(cell.condition)
+    notes = []
+    for remark, policies in about.items():
+        parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
+        notes.append(f"{'; '.join(parts)}: {remark}")
+    return notes
 
 
-def _mean(
-    results: Sequence[Row],
-) -> tuple[float | None, float | None, float | None]:
-    """Mean gap of the seeds, and its interval."""
+def _mean(results: Sequence[Row]) -> tuple[float | None, float | None, float | None]:
+    """Return the mean gap of the seeds, and its interval."""
     if not results:
         return None, None, None
     gaps = [float(result["gap_percent"]) for result in results]
@@ -167,12 +173,3 @@ def _mean(
 
 def _average(values: Sequence[float | int]) -> float | None:
     return statistics.fmean(values) if values else None
-
-
-def paper_gap(cell: Cell) -> float | None:
-    """The paper's gap for a policy and a test like these; None where it has none."""
-    from sdm.experiments.workshop import evaluation_of
-
-    kind = PAPER_KIND.get(cell.kind, cell.name)
-    known = paper_rows(evaluation_of(cell))
-    return float(known[kind]) if kind in known else None

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, device, commit."""
+"""Provenance of a result: versions, device, commit."""
 
 import importlib.metadata
 import platform
@@ -14,17 +14,16 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers"),
     *("peft", "accelerate", "bitsandbytes", "d3rlpy"),
 )
-BY_TORCH = ("finetune", "icl", "cql")  # kinds of cells; JAX computes the others
 
 
 @cache
-def provenance(kind: str) -> dict[str, Any]:
-    """Versions of what computes a kind of cell, on what, and this code's commit."""
+def provenance(*, by_torch: bool) -> dict[str, Any]:
+    """Return versions, this code's commit, and the device of PyTorch or else of JAX."""
     found = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "sdm": sdm.__version__,
         "commit": commit(),
-        "device": device(by_torch=kind in BY_TORCH),
+        "device": device(by_torch=by_torch),
         "versions": {"python": platform.python_version(), **found},
     }
 
@@ -37,7 +36,7 @@ def _version(package: str) -> str | None:
 
 
 def device(*, by_torch: bool) -> str:
-    """The accelerator that computes, if there is one, else the processor and cores."""
+    """Return the accelerator that computes, or else the processor and its cores."""
     if by_torch:
         import torch
 
@@ -53,7 +52,7 @@ def device(*, by_torch: bool) -> str:
 
 
 def _processor() -> str:
-    """What the processor calls itself."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -66,13 +65,13 @@ def _processor() -> str:
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, with a `+` if changed since; None if unknown."""
+    """Return the commit of this code, with a `+` if changed since; None if unknown."""
     root = Path(sdm.__file__).parent
     if not (root / ".git").exists():
         return None
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
-        # Rows are written while an experiment runs: they do not change its code.
+        # Only code counts: an experiment writes rows while it runs.
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "*.py")
     except (OSError, subprocess.CalledProcessError):
         return None

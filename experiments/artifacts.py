@@ -1,0 +1,216 @@
+"""What cells are made from: benchmarks, datasets and trained policies, each made once.
+
+Datasets and run folders are named by a hash of everything that decides them, so that
+experiments share them and an interrupted run continues with what there is.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
+from sdm.data.generation import describe, write_oracle_dataset
+from sdm.data.request import OracleConfig
+from sdm.experiments.cell_configs import dataset_of, first_stage, training_of
+from sdm.experiments.spec import BY_TORCH, LEARNING, Cell, ExperimentError, key_of
+from sdm.policies.spec import ActingOptions
+from sdm.storage.files import StorageError, partial_folder, write_atomically
+from sdm.storage.provenance import provenance
+
+if TYPE_CHECKING:
+    from sdm.experiments.cell_configs import Config
+
+DEFAULT = ActingOptions()
+Progress = Callable[[str, int, int], None]  # a step's name, parts done, all parts
+
+
+@lru_cache(maxsize=2)
+def benchmark_of(config: EvaluationConfig) -> Benchmark:
+    """Make a benchmark; the last two are kept, since cells of one test follow."""
+    return make_benchmark(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadyPolicy:
+    """A policy that is ready to be evaluated.
+
+    Attributes:
+        name: as `sdm.policies.spec` reads it.
+        training: how it was trained, on what, by what code; None if it was not.
+        options: how a language model is read and computed.
+
+    """
+
+    name: str
+    training: dict[str, Any] | None = None
+    options: ActingOptions = DEFAULT
+
+
+class Artifacts:
+    """Makes what cells need, in one folder.
+
+    Attributes:
+        folder: datasets and runs.
+
+    """
+
+    def __init__(self, folder: Path, progress: Progress = lambda *_: None) -> None:
+        """Use a folder, which is made when something is put there."""
+        self.folder, self._progress = folder.resolve(), progress
+
+    def policy(self, cell: Cell) -> ReadyPolicy:
+        """Return the policy of a cell, trained first if it is not yet.
+
+        Raises:
+            ValueError, RuntimeError, OSError: as the training does.
+
+        """
+        if cell.learner == "untrained":
+            return ReadyPolicy(cell.learn["name"])
+        if cell.learner == "icl":
+            options = {k: x for k, x in cell.learn.items() if k != "base"}
+            name = f"icl:{cell.learn['base']}"
+            return ReadyPolicy(name, options=ActingOptions(**options))
+        stage = first_stage(cell)
+        first = None if stage is None else self.policy(stage)
+        data = self.dataset(dataset_of(cell))
+        out, config = self.run_folder(cell), training_of(cell, str(data))
+        begun = out.with_suffix(".json")
+
+        def make(**how: bool) -> None:
+            resumed = "resume" in how and partial_folder(out).is_dir()
+            if not (resumed and begun.is_file()):
+                made = provenance(by_torch=cell.learner in BY_TORCH)
+                write_atomically(begun, json.dumps(made) + "\n")
+            learned = _continued(config, first)
+            _train(cell.learner, learned, out, self._progress, **how)
+
+        with _alone(out):
+            if not out.is_dir():
+                _resume(out, make)
+        training = {
+            **_report(out),
+            "config": _without_data(config),
+            **json.loads(begun.read_text(encoding="utf-8")),
+        }
+        if first is not None and first.training is not None:
+            for name in ("seconds", "tokens"):  # of both stages
+                training[name] += first.training[name]
+            training["first"] = first.training
+        name = str(out) if cell.learner == "finetune" else f"{cell.learner}:{out}"
+        return ReadyPolicy(name, training)
+
+    def dataset(self, config: OracleConfig) -> Path:
+        """Return the folder of an oracle dataset, made first if it is not yet."""
+        out = self._dataset_folder(config)
+
+        def make(**how: bool) -> None:
+            def progress(done: int) -> None:
+                self._progress("data", done, config.tasks)
+
+            write_oracle_dataset(config, out, progress=progress, **how)
+
+        with _alone(out):
+            if not out.is_dir():
+                _resume(out, make)
+        return out
+
+    def is_trained(self, cell: Cell) -> bool:
+        """Return whether the policy of a cell has been trained."""
+        if cell.learner not in LEARNING:
+            return False
+        try:
+            return self.run_folder(cell).is_dir()
+        except (ValueError, ImportError):  # raised again when the cell is run
+            return False
+
+    def run_folder(self, cell: Cell) -> Path:
+        """Return the folder of a cell's trained policy, whether or not it exists."""
+        data = self._dataset_folder(dataset_of(cell))
+        spec: dict[str, Any] = {
+            "data": data.name,
+            "config": _without_data(training_of(cell, str(data))),
+        }
+        if stage := first_stage(cell):
+            spec["first"] = self.run_folder(stage).name
+        return self.folder / f"{cell.learner}-{key_of(spec)}"
+
+    def _dataset_folder(self, config: OracleConfig) -> Path:
+        spec = {k: x for k, x in describe(config).items() if k != "versions"}
+        return self.folder / f"data-{key_of(spec)}"
+
+
+def _continued(config: "Config", first: ReadyPolicy | None) -> "Config":
+    """Return a fine-tuning configuration that starts from a first stage's weights."""
+    if first is None:
+        return config
+    from sdm.llm.recipes import FinetuneConfig
+    from sdm.llm.runs import weights_folder
+
+    assert isinstance(config, FinetuneConfig)  # the other learners have one stage
+    base = weights_folder(Path(first.name), config.lora_rank)
+    return dataclasses.replace(config, base=str(base))
+
+
+def _train(
+    learner: str, config: Any, out: Path, progress: Progress, **how: bool
+) -> None:
+    """Train a policy, or resume its training."""
+
+    def step(done: int, steps: int) -> None:
+        progress("training", done, steps)
+
+    if learner == "finetune":
+        from sdm.llm.finetune import finetune
+
+        finetune(config, out, progress=step, **how)
+    elif learner == "dpt":
+        from sdm.policies.dpt_training import train_dpt
+
+        train_dpt(config, out, progress=step, **how)
+    else:
+        from sdm.policies.cql import train_cql
+
+        train_cql(config, out, progress=step, overwrite=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Lock out other processes that make the same; the lock of a dead one is free."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_suffix(".lock")):
+        yield
+
+
+def _resume(out: Path, make: Callable[..., None]) -> None:
+    """Make a folder, continuing an unfinished one if it was begun the same way."""
+    try:
+        make(resume=True)
+    except StorageError:
+        if not partial_folder(out).exists():
+            raise
+        make(overwrite=True)  # begun by another version
+
+
+def _report(out: Path) -> dict[str, Any]:
+    """Return how the training in a finished folder went."""
+    for name in ("report.json", "policy.json"):
+        if (out / name).is_file():
+            found: dict[str, Any] = json.loads((out / name).read_text("utf-8"))
+            report = dict(found.get("report", found))
+            if "tokens_per_second" in report:
+                tokens = report["tokens_per_second"] * report["seconds"]
+                report["tokens"] = round(tokens)
+            return report
+    raise ExperimentError(f"`{out}` has no report of its training", "remove it")
+
+
+def _without_data(config: "Config") -> dict[str, Any]:
+    """Return a configuration without its dataset's place, which decides nothing."""
+    return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}

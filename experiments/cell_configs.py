@@ -1,0 +1,168 @@
+"""What a cell asks for: the configurations of its test, its dataset and its training.
+
+Options of a test and of a dataset are told apart by name: those that `EvaluationConfig`
+or `OracleConfig` has, and those of the family.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sdm.data.benchmark import EvaluationConfig
+from sdm.data.request import OracleConfig
+from sdm.experiments.spec import UNSPELLED, Cell, ExperimentError, Options
+from sdm.tasks.family import HIDDEN, TaskFamily
+from sdm.tasks.registry import find_family, load_family, option_names
+
+if TYPE_CHECKING:
+    from sdm.llm.recipes import FinetuneConfig
+    from sdm.policies.cql import CQLConfig
+    from sdm.policies.dpt_samples import DPTConfig
+
+    Config = FinetuneConfig | DPTConfig | CQLConfig
+
+
+def _names(config: type, *others: str) -> frozenset[str]:
+    """Return the options of a configuration that a cell may have, without `others`."""
+    return frozenset(each.name for each in dataclasses.fields(config)) - {*others}
+
+
+TEST = _names(EvaluationConfig, "training_family", "seed")
+DATA = _names(OracleConfig, "horizon", "kind", "seed", "observes_reward")
+
+
+def evaluation_of(cell: Cell) -> EvaluationConfig:
+    """Return the test of a cell.
+
+    Raises:
+        ValueError: if an option is unknown or its value is wrong.
+
+    """
+    family = test_family(cell.test)
+    options = {k: x for k, x in cell.test.items() if k in TEST}
+    options |= {
+        "family": family,
+        "training_family": training_family(cell.test, cell.data),
+        "horizon": cell.test.get("horizon", family.defaults.horizon),
+    }
+    return EvaluationConfig(**options, seed=cell.seed)
+
+
+def dataset_of(cell: Cell) -> OracleConfig:
+    """Return the dataset that a cell's policy learns from.
+
+    Raises:
+        ValueError: if an option is unknown or its value is wrong.
+
+    """
+    test, family = evaluation_of(cell), training_family(cell.test, cell.data)
+    random = 0 if test.kind in HIDDEN else family.defaults.random_trajectories
+    options = {
+        "believe": test.believe,
+        "random_trajectories": random,
+        **{k: x for k, x in cell.data.items() if k in DATA},
+        "family": family,
+    }
+    return OracleConfig(
+        **options,
+        horizon=test.horizon,
+        seed=cell.seed,
+        kind=test.kind,
+        observes_reward=test.observes_reward,
+    )
+
+
+def test_family(test: Mapping[str, Any]) -> TaskFamily:
+    """Return the family of a test.
+
+    Raises:
+        ValueError: if there is no such family, it has no such option, or a value is
+            wrong.
+
+    """
+    reference = str(test.get("family", UNSPELLED["family"]))
+    return _load(reference, _own("test", reference, test, TEST))
+
+
+def training_family(test: Mapping[str, Any], data: Mapping[str, Any]) -> TaskFamily:
+    """Return the family of a dataset: the test's, with the options that `data` changes.
+
+    A family named in `data` has none of the options of the test's.
+
+    Raises:
+        ValueError: as `test_family`.
+
+    """
+    own: Options = {}
+    reference = str(test.get("family", UNSPELLED["family"]))
+    if data.get("family", reference) == reference:
+        own = _own("test", reference, test, TEST)
+    reference = str(data.get("family", reference))
+    return _load(reference, {**own, **_own("data", reference, data, DATA)})
+
+
+def _own(
+    part: str, reference: str, options: Mapping[str, Any], others: frozenset[str]
+) -> Options:
+    """Return the options that are a family's, by name."""
+    names = option_names(find_family(reference)[0])
+    own = {k: x for k, x in options.items() if k not in others}
+    if unknown := sorted(own.keys() - set(names)):
+        raise ExperimentError(
+            f"{part}: unknown option `{unknown[0]}`",
+            f"options are {', '.join(sorted(others))}; of family `{reference}`: "
+            f"{', '.join(names) or 'none'}",
+        )
+    return own
+
+
+def _load(reference: str, options: Options) -> TaskFamily:
+    return _loaded(reference, json.dumps(options, sort_keys=True))
+
+
+@lru_cache(maxsize=32)
+def _loaded(reference: str, options: str) -> TaskFamily:
+    """Make each family once, since a folder of models takes time to read."""
+    return load_family(reference, json.loads(options))
+
+
+def first_stage(cell: Cell) -> Cell | None:
+    """Return what is trained first where a cell has two stages, else None.
+
+    `first` in its `learn` has a horizon of its own, and the other options that differ:
+    short episodes teach what long ones hide among a hundred repetitions.
+    """
+    if "first" not in cell.learn:
+        return None
+    learn = {name: x for name, x in cell.learn.items() if name != "first"}
+    other = dict(cell.learn["first"])
+    test = {**cell.test, "horizon": other.pop("horizon")}
+    return dataclasses.replace(cell, test=test, learn={**learn, **other})
+
+
+def training_of(cell: Cell, data: str) -> "Config":
+    """Return how a cell's policy is trained on a dataset, in its only or last stage.
+
+    Raises:
+        ValueError: if an option is unknown or its value is wrong.
+
+    """
+    learn = {"support": evaluation_of(cell).support, **cell.learn}
+    learn.pop("first", None)
+    try:
+        if cell.learner == "finetune":
+            from sdm.llm.recipes import recipe
+
+            return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
+        if cell.learner == "dpt":
+            from sdm.policies.dpt_samples import DPTConfig
+
+            return DPTConfig(data, seed=cell.seed, **learn)
+        from sdm.policies.cql import CQLConfig
+
+        learn.pop("support")  # it reads no demonstrations
+        return CQLConfig(data, seed=cell.seed, **learn)
+    except (TypeError, KeyError) as error:
+        raise ExperimentError(f"learn, policy `{cell.policy}`: {error}") from error

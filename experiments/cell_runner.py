@@ -1,0 +1,73 @@
+"""Running one cell: train its policy if it is not trained yet, and evaluate it."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sdm.experiments.artifacts import Artifacts, benchmark_of
+from sdm.experiments.cell_configs import evaluation_of
+from sdm.experiments.rows import VERSION, Row
+from sdm.experiments.spec import BY_TORCH, Cell, key_of
+from sdm.storage.provenance import provenance
+
+Step = Callable[[str, int, int], None]  # a step's name, parts done, all parts
+
+
+def run_cell(cell: Cell, work: Path, step: Step) -> Row:
+    """Make what a cell needs, evaluate its policy, and return the row.
+
+    `seconds` are those of training, whenever that was, and of acting.
+
+    Raises:
+        ValueError, RuntimeError, OSError, FloatingPointError: if the cell fails.
+
+    """
+    names = ("experiment", "profile", "key", "policy")
+    about = {name: getattr(cell, name) for name in names}
+    found = _theory(cell) if cell.learner == "theory" else _evaluate(cell, work, step)
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    made = {**provenance(by_torch=cell.learner in BY_TORCH), "finished": finished}
+    return {"version": VERSION, **about, **cell.spec, **found, **made}
+
+
+def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
+    """Train a policy if it is not trained yet, and evaluate it."""
+    from sdm.evaluation.evaluate import check_policy, evaluate
+    from sdm.evaluation.tables import result_row
+    from sdm.llm.base_names import check_base_name
+
+    test = evaluation_of(cell)
+    if "base" in cell.learn:
+        check_base_name(cell.learn["base"])  # before anything is made
+    policy = Artifacts(work, step).policy(cell)
+    check_policy(policy.name, test, policy.options)
+    # Episodes played after another training of the same policy are not reused.
+    played = f"played-{cell.key}-{key_of({'training': policy.training})}"
+    (result,) = evaluate(
+        [policy.name],
+        benchmark_of(test),
+        policy.options,
+        kept=work / played if cell.learner in ("finetune", "icl") else None,
+        progress=partial(_acting, step),
+    )
+    trained = 0.0 if policy.training is None else policy.training["seconds"]
+    return {
+        "result": result_row(result),
+        "training": policy.training,
+        "seconds": result.seconds + trained,
+    }
+
+
+def _acting(step: Step, _: str, done: int, tasks: int) -> None:
+    step("acting", done, tasks)
+
+
+def _theory(cell: Cell) -> Row:
+    """Check Proposition 1 in every cell of κ, M and N."""
+    from sdm.theory.proposition_1 import Grid, rows, validate
+
+    start = time.monotonic()
+    checked = validate(Grid(seed=cell.seed, **cell.learn))
+    seconds = time.monotonic() - start
+    return {"cells": rows(checked), "training": None, "seconds": seconds}

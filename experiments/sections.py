@@ -1,0 +1,254 @@
+"""What the report shows of an experiment in a profile: figure, table, provenance."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdm.experiments.catalogue import profiles
+from sdm.experiments.figures import gap_figure, png, theory_figure
+from sdm.experiments.rows import Row, found_rows
+from sdm.experiments.spec import PROFILES, Experiment, plain
+from sdm.experiments.tables import Point, points, reached, remarks
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+        texts: its fields.
+        done: whether it was run.
+
+    """
+
+    texts: list[str]
+    done: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        head: titles of the columns.
+        names: number of first columns that are words.
+        lines: its lines.
+
+    """
+
+    head: list[str]
+    names: int
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Section:
+    """An experiment in one profile, as it is shown.
+
+    Attributes:
+        name: name of the experiment.
+        command: argument of `sdm experiment run`.
+        title: its subject.
+        origin: the paper's figure, or that it is beyond the paper.
+        profile: name of the profile.
+        about: the profile in words.
+        question: question that it answers.
+        remark: note to the figure.
+        reached: number on the axis that each policy needs for the goal; "" for no goal.
+        table: its points.
+        notes: remarks of rows.
+        done: number of cells run.
+        published: number of them whose row is one published with the code.
+        wanted: number of cells.
+        devices: devices that they were run on.
+        commits: code that ran.
+        elsewhere: how many cells of the other profiles were run.
+        figure: in Vega-Lite; None where nothing was run.
+        picture: the same as PNG, in base64; "" where nothing was run.
+
+    """
+
+    name: str
+    command: str
+    title: str
+    origin: str
+    profile: str
+    about: str
+    question: str
+    remark: str
+    reached: str
+    table: Table
+    notes: list[str]
+    done: int
+    published: int
+    wanted: int
+    devices: str
+    commits: str
+    elsewhere: str
+    figure: dict[str, Any] | None = field(default=None, repr=False)
+    picture: str = field(default="", repr=False)
+
+    @property
+    def where(self) -> str:
+        """How many cells were run, and how many rows are published ones."""
+        text = f"{self.done} of {self.wanted} cells run"
+        if self.published:
+            text += f", {self.published} of them published with the code"
+        return text
+
+
+def sections(
+    chosen: Sequence[Experiment], results: Path, profile: str | None = None
+) -> list[Section]:
+    """Return what is shown: every profile with a row, or `laptop` where none has.
+
+    Args:
+        chosen: experiments, in the order to show them.
+        results: folder of the user's own rows.
+        profile: the only profile to show; None for those with rows.
+
+    """
+    shown = []
+    for experiment in chosen:
+        wanted = [profile] if profile else list(PROFILES)
+        done = [name for name in wanted if _any_row(experiment, name, results)]
+        # Smoke shows only that it runs: larger profiles take its place.
+        larger = [name for name in done if name != "smoke"]
+        names = larger or done or [profile or "laptop"]
+        shown += [section_of(experiment, name, results) for name in names]
+    return shown
+
+
+def _any_row(experiment: Experiment, profile: str, results: Path) -> bool:
+    found = found_rows(experiment, profile, results)
+    return any(row is not None for _, row in found)
+
+
+def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
+    """Return what there is to show of an experiment in a profile."""
+    found = found_rows(experiment, profile, results)
+    rows = [row for _, row in found if row is not None]
+    chart, goal = None, ""
+    if any(cell.learner == "theory" for cell, _ in found):
+        table = _theory_table(rows)
+        chart = theory_figure(rows) if rows else None
+    else:
+        shown = points(experiment, found)
+        table, goal = _gap_table(experiment, shown), reached(experiment, shown)
+        chart = gap_figure(experiment, shown) if rows else None
+    paper = experiment.paper
+    return Section(
+        name=experiment.name,
+        command=experiment.command,
+        title=experiment.title,
+        origin=f"The paper's {paper}" if paper else "Beyond the paper",
+        profile=profile,
+        about=profiles()[profile]["about"],
+        question=experiment.question,
+        remark=experiment.remark,
+        reached=goal,
+        table=table,
+        notes=remarks(found),
+        done=len(rows),
+        published=sum(row.get("published", False) for row in rows),
+        wanted=len(found),
+        devices="; ".join(dict.fromkeys(part["device"] for part in _parts(rows))),
+        commits=", ".join(dict.fromkeys(_code(part) for part in _parts(rows))),
+        elsewhere=_elsewhere(experiment, profile, results),
+        figure=None if chart is None else chart.to_dict(),
+        picture="" if chart is None else base64.b64encode(png(chart)).decode(),
+    )
+
+
+def _parts(rows: Sequence[Row]) -> list[Row]:
+    """Return what has a provenance: the rows' trainings, and the rows."""
+    return [*(row["training"] for row in rows if row["training"]), *rows]
+
+
+def _code(part: Row) -> str:
+    """Return the commit of the code, or its version where there is no commit."""
+    return str(part["commit"] or f"sdm {part['sdm']}")
+
+
+def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
+    """Say how many cells of the larger profiles were run."""
+    parts = []
+    for other in PROFILES[1:]:
+        if other != profile:
+            found = found_rows(experiment, other, results)
+            done = sum(row is not None for _, row in found)
+            parts.append(f"{other}: {done or 'none'} of {len(found)} cells run")
+    return "; ".join(parts)
+
+
+def _gap_table(experiment: Experiment, shown: Sequence[Point]) -> Table:
+    """Return a line for every point, without the columns that are empty."""
+    facet = experiment.facet_title.strip(" :") or experiment.facet.rpartition(".")[2]
+    lines = [_line(experiment, facet, point) for point in shown]
+    full = [name for name in lines[0] if any(line[name] for line in lines)]
+    kept = [
+        Line([line[name] for name in full], point.gap is not None)
+        for line, point in zip(lines, shown, strict=True)
+    ]
+    return Table(full, 3 if facet else 2, kept)
+
+
+def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
+    """Return the fields of a point by the titles of their columns."""
+    difference = interval = None
+    if point.gap is not None and point.paper is not None:
+        difference = point.gap - point.paper
+    if point.low is not None and point.high is not None:
+        interval = f"{point.low:.2f} … {point.high:.2f}"
+    more = {
+        "training seconds": _number(point.training_seconds, ".0f"),
+        "training tokens": _number(point.training_tokens, ",.0f"),
+    }
+    return {
+        **({facet: plain(point.facet)} if facet else {}),
+        experiment.x_title or "test": "any" if point.x is None else plain(point.x),
+        "policy": point.policy,
+        "paper": _number(point.paper, "g"),
+        "ours": NOT_RUN if point.gap is None else f"{point.gap:.2f}",
+        "95 % interval": interval or "",
+        "difference": _number(difference, "+.2f"),
+        "exact gap": _number(point.exact, ".2f"),
+        "trained on": "" if point.tasks is None else f"{point.tasks:,} tasks",
+        **{name: more[name] for name in experiment.columns},
+        "tested on": point.tested,
+        "seeds": f"{point.seeds} of {point.wanted}",
+        "seconds": _number(point.seconds, ".0f"),
+        "from": "published" if point.published else "",
+    }
+
+
+def _theory_table(rows: Sequence[Row]) -> Table:
+    """Return a line for every κ."""
+    head = ["κ", "cells of M and N", "paper", "ours", "bound / gap, least", "most"]
+    theirs = "every gap below the bound"
+    everything = [one for row in rows for one in row["cells"]]
+    if not everything:
+        return Table(head, 1, [Line(["any", "", theirs, NOT_RUN, "", ""], False)])
+    lines = []
+    for kappa in sorted({one["kappa"] for one in everything}):
+        checked = [one for one in everything if one["kappa"] == kappa]
+        holds = sum(one["holds"] for one in checked)
+        ratios = [one["bound"] / one["gap"] for one in checked if one["gap"] > 0]
+        texts = [
+            f"{kappa:g}",
+            str(len(checked)),
+            theirs,
+            f"{holds} of {len(checked)} below it",
+            f"{min(ratios):.3g}" if ratios else "",
+            f"{max(ratios):.3g}" if ratios else "",
+        ]
+        lines.append(Line(texts, True))
+    return Table(head, 1, lines)
+
+
+def _number(value: float | None, digits: str) -> str:
+    return "" if value is None else f"{value:{digits}}"

@@ -1,0 +1,231 @@
+"""What experiments are made of: grids of cells, each one policy, one test and one seed.
+
+A cell says by plain numbers and names everything that decides its result, except the
+code and the versions that its row records.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PROFILES = ("smoke", "laptop", "paper")
+LEARNING = ("finetune", "dpt", "cql")  # learners that train a policy
+BY_TORCH = ("finetune", "icl", "cql")  # learners that PyTorch computes
+
+# Defaults of a test: a cell has the same key whether or not it spells them.
+UNSPELLED = {"family": "energy", "support": 2, "demonstrations": "optimal"}
+
+Options = dict[str, Any]
+
+
+class ExperimentError(ValueError):
+    """An unknown experiment or profile, or a configuration or row that is wrong."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep what is wrong and what to do about it apart."""
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of an experiment, as its configuration writes them.
+
+    Every list in `test`, `data` and `learn` is an axis: the grid holds a cell for each
+    combination of their values, each policy and each seed.
+
+    Attributes:
+        policies: learners of the profile or policies without training, and the label of
+            each in figures and tables.
+        test: `family` and `kind` of the tasks, options of the family and of
+            `EvaluationConfig`.
+        data: options of the oracle dataset and of its family, where they differ from
+            the test's.
+        learn: options of the learner.
+        prior: options in `data` that policies without training take for the test's,
+            too; they ignore the others.
+        texts: number of training texts, split evenly among the tasks; None for the
+            learner's default.
+        theory: options of a check of Proposition 1, instead of a test.
+        profiles: profiles that have the grid.
+        seeds: random seeds; () for the profile's.
+        shows: values that describe a test, by the symbol to write before them; where
+            none are given, the values in `test`.
+        paper: whether the paper has results of such policies.
+
+    """
+
+    policies: Mapping[str, str] = field(default_factory=dict)
+    test: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    learn: Mapping[str, Any] = field(default_factory=dict)
+    prior: tuple[str, ...] = ()
+    texts: int | None = None
+    theory: Mapping[str, Any] = field(default_factory=dict)
+    profiles: tuple[str, ...] = PROFILES
+    seeds: tuple[int, ...] = ()
+    shows: Mapping[str, str] = field(default_factory=dict)
+    paper: bool = True
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """Values that describe a test: symbols and dotted names."""
+        own = (name for name in self.test if name not in ("family", "kind"))
+        return self.shows or {name: f"test.{name}" for name in own}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A figure of the paper to reproduce, or an experiment beyond it.
+
+    Attributes:
+        name: name of its configuration file.
+        title: subject.
+        paper: the paper's figure; "" for an experiment beyond the paper.
+        question: question that it answers.
+        x: value on the axis: the dotted name of a cell's value, or `condition` for the
+            values in `Grid.shows`, or `tasks` for family and kind.
+        x_title: title of the axis.
+        grids: cells.
+        x_scale: log or nominal.
+        facet: value that the panels differ in, named as `x`; "" for one panel.
+        facet_title: text before its value.
+        remark: note to the figure.
+        columns: further columns of the table.
+        goal: a gap in per cent, marked in the figure; the report says what number on
+            the axis each policy needs for it. None for no goal.
+        learners: learners beside those of the profiles, or in their place, by name.
+        source: path of a user's configuration; "" for the package's experiments.
+
+    """
+
+    name: str
+    title: str
+    paper: str
+    question: str
+    x: str
+    x_title: str
+    grids: tuple[Grid, ...]
+    x_scale: str = "nominal"
+    facet: str = ""
+    facet_title: str = ""
+    remark: str = ""
+    columns: tuple[str, ...] = ()
+    goal: float | None = None
+    learners: Mapping[str, Options] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def command(self) -> str:
+        """Argument of `sdm experiment run`."""
+        return self.source or self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy in one test with one seed.
+
+    Attributes:
+        experiment: name of the experiment.
+        profile: name of the profile.
+        policy: label of the policy in figures and tables.
+        learner: what makes the policy: finetune, dpt or cql train it, icl prompts a
+            language model, untrained needs no training; or theory, for a check of
+            Proposition 1.
+        seed: of tasks, episodes, weights and texts.
+        test: options of the test.
+        data: options of the dataset that is learned from; of policies without training,
+            the options of the family in which their prior differs from the test's.
+        learn: options of the learner; of `untrained`, the `name` of the policy.
+        shows: values that describe the test; see `Grid`.
+        paper: whether the paper has results of such a policy.
+
+    """
+
+    experiment: str
+    profile: str
+    policy: str
+    learner: str
+    seed: int
+    test: Options
+    data: Options
+    learn: Options
+    shows: Mapping[str, str] = field(default_factory=dict)
+    paper: bool = True
+
+    @property
+    def spec(self) -> Options:
+        """What decides the result, except code and versions."""
+        names = ("learner", "seed", "test", "data", "learn")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def key(self) -> str:
+        """Hash of the spec, the same whether or not defaults are spelled."""
+        test = {k: x for k, x in self.test.items() if UNSPELLED.get(k) != x}
+        return key_of({**self.spec, "test": test})
+
+    @property
+    def family(self) -> str:
+        """Reference of the test's family."""
+        return str(self.test.get("family", UNSPELLED["family"]))
+
+    @property
+    def tasks(self) -> str:
+        """Family and kind of the test's tasks."""
+        return f"{self.family} {self.test['kind']}"
+
+    @property
+    def made_by(self) -> str:
+        """Name of a policy without training, base of a language model, or learner."""
+        return str(self.learn.get("name") or self.learn.get("base") or self.learner)
+
+    @property
+    def condition(self) -> str:
+        """The test in a few words."""
+        if self.learner == "theory":
+            return "κ, M and N"
+        shown = {s: self.value(name) for s, name in self.shows.items()}
+        parts = [
+            f"{symbol} = {plain(value)}" if symbol else plain(value)
+            for symbol, value in shown.items()
+            if value is not None
+        ]
+        return ", ".join(parts) or self.tasks
+
+    def value(self, name: str) -> Any:
+        """Return a value of the cell by its dotted name; None where it has none.
+
+        Raises:
+            ExperimentError: if cells have no such part.
+
+        """
+        part, _, rest = name.partition(".")
+        if not hasattr(self, part):
+            raise ExperimentError(
+                f"`{self.experiment}`: unknown value `{name}`",
+                "values are condition, tasks, test.OPTION, data.OPTION, learn.OPTION",
+            )
+        found = getattr(self, part)
+        return found.get(rest) if rest else found
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """Return a short hash of plain numbers and names; 1 and 1.0 are the same."""
+    text = json.dumps(_normal(spec), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _normal(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain(value: Any) -> str:
+    """Return a number or a name as people read it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,155 @@
+"""Rows on disk: written, found, refused; those published with the code."""
+
+import json
+import multiprocessing
+import re
+
+import pytest
+from experiment_support import fabricated
+
+from sdm.experiments import time_left
+from sdm.experiments.catalogue import PUBLISHED, cells, experiments
+from sdm.experiments.rows import (
+    add_row,
+    found_rows,
+    read_rows,
+    rows_file,
+    seconds_spent,
+    write_rows,
+)
+from sdm.experiments.spec import ExperimentError
+from sdm.experiments.time_left import TimeLeft
+
+NOT_RUN = {"families"}  # experiments without published rows
+
+
+def test_every_laptop_cell_has_its_published_row_and_every_row_its_cell(tmp_path):
+    total = 0
+    for name, experiment in experiments().items():
+        found = cells(experiment, "laptop")
+        rows = read_rows(rows_file(PUBLISHED, name, "laptop"))
+        if name in NOT_RUN:
+            assert not rows
+            continue
+        named = [(row["key"], row["policy"]) for row in rows]
+        assert sorted(named) == sorted((cell.key, cell.policy) for cell in found)
+        by_key = {row["key"]: row for row in rows}
+        for cell in found:
+            row = by_key[cell.key]
+            assert {part: row[part] for part in cell.spec} == cell.spec
+            assert re.fullmatch(r"[0-9a-f]{12}", row["commit"]), "uncommitted code"
+        total += len(rows)
+        shown = found_rows(experiment, "laptop", tmp_path)
+        assert all(row is not None and row["published"] for _, row in shown)
+        assert [row["experiment"] for _, row in shown] == [name] * len(shown)
+    assert total == 336  # with the one of the theory
+
+
+def test_published_results_that_cannot_be_reproduced_say_so():
+    """A network read rewards that the oracle ignored, where states are hidden."""
+    for name in experiments():
+        for row in read_rows(rows_file(PUBLISHED, name, "laptop")):
+            hidden = row["test"].get("kind") in ("pomdp", "apomdp")
+            wanted = hidden and row["learner"] == "dpt"
+            assert ("remark" in row) == wanted
+            assert not wanted or "cannot be reproduced" in row["remark"]
+
+
+def test_a_row_of_the_same_cell_is_found_in_any_experiment(tmp_path, monkeypatch):
+    """Cells of `dpt` that `mdp-horizon` has run are not shown as not run."""
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path)
+    rows = fabricated(experiments()["mdp-horizon"], "laptop")
+    write_rows(rows_file(tmp_path, "mdp-horizon", "laptop"), rows)
+    found = found_rows(experiments()["dpt"], "laptop", tmp_path / "mine")
+    done = [(cell.policy, cell.value("test.horizon")) for cell, row in found if row]
+    assert done == [("tiny", horizon) for horizon in (10, 20, 30)]
+    # Policies without training have the same cells in every profile: one profile's rows
+    # are not shown as half of another's.
+    found = found_rows(experiments()["mdp-horizon"], "paper", tmp_path / "mine")
+    assert not any(row for _, row in found)
+
+
+def test_a_damaged_row_is_named_and_an_old_one_refused(tmp_path):
+    file = rows_file(tmp_path, "loss", "smoke")
+    whole = fabricated(experiments()["loss"], "smoke")[0]
+    write_rows(file, [whole, {k: whole[k] for k in whole.keys() - {"seconds"}}])
+    with pytest.raises(ExperimentError, match="line 2, is damaged: no seconds"):
+        read_rows(file)
+    for line in ("[1]", "{"):
+        file.write_text(f"{line}\n")
+        with pytest.raises(ExperimentError, match="line 1, is damaged: no JSON"):
+            read_rows(file)
+    del whole["version"]
+    file.write_text(json.dumps(whole) + "\n")
+    with pytest.raises(ExperimentError, match="of version 1, expected 2") as caught:
+        read_rows(file)
+    assert "move the results folder away" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_processes_that_run_at_the_same_time_keep_each_others_rows(tmp_path):
+    rows = fabricated(experiments()["loss"], "laptop")
+    order = [row["key"] for row in rows]
+    file = rows_file(tmp_path, "loss", "laptop")
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        jobs = [pool.apply_async(add_row, (file, row, order)) for row in rows * 10]
+        for job in jobs:
+            job.get(60)
+    assert read_rows(file) == rows
+
+
+def test_rows_are_written_in_the_order_of_their_cells(tmp_path):
+    rows = fabricated(experiments()["loss"], "laptop")
+    order = [row["key"] for row in rows]
+    file = rows_file(tmp_path, "loss", "laptop")
+    for row in reversed(rows):
+        add_row(file, row, order)
+    assert read_rows(file) == rows
+    assert add_row(file, rows[0], order[:2]) == rows[:2], "of these keys"
+    assert read_rows(file) == rows
+
+
+def test_a_training_that_cells_share_is_counted_once():
+    one, other = fabricated(experiments()["loss"], "laptop")[:2]
+    assert seconds_spent([one, other]) == pytest.approx(1.5 + 2 * 0.5)
+    alone = {**other, "training": None}
+    assert seconds_spent([one, alone]) == pytest.approx(2.0 + 2.0)
+
+
+def test_the_time_left_learns_from_rows_and_from_the_pace():
+    everything = cells(experiments()["mdp-horizon"], "laptop")
+    todo = [cell for cell in everything if cell.learner == "finetune"][:4]
+    unknown = time_left.UNKNOWN
+    row = {"key": todo[0].key, "profile": "laptop", "policy": "x", "seconds": 600.0}
+    trained = TimeLeft(todo, [{**row, "training": {"seconds": 450.0}}], lambda _: True)
+    assert trained() == pytest.approx(150 + 3 * unknown)
+    left = TimeLeft(todo, [row])
+    before = left(todo[0], 1e-9, 5.0)
+    assert before == pytest.approx(600 + 3 * unknown)
+    assert left(todo[0], 0.5, 305.0) == pytest.approx(before - 300)
+    # Twice as slow as expected, which shows before the cell is done.
+    slower = (before - 300) * (600 + unknown) / (300 + unknown)
+    assert left(todo[0], 0.5, 605.0) == pytest.approx(slower)
+    left.done(todo[0], 1205.0)
+    assert left() == pytest.approx(3 * unknown * (1200 + 60) / (600 + 60))
+    for at, cell in enumerate(todo[1:]):
+        left(cell, 0.0, 2000.0 + at)
+        left.done(cell, 2001.0 + at)
+    assert left() == 0
+
+
+def test_what_was_done_before_or_takes_no_time_shows_no_pace():
+    everything = cells(experiments()["mdp-horizon"], "laptop")
+    (learned, *_) = [cell for cell in everything if cell.learner == "finetune"]
+    (plain, other, *_) = [cell for cell in everything if cell.learner == "untrained"]
+    unknown, at_once = time_left.UNKNOWN, time_left.AT_ONCE
+    left = TimeLeft([learned, plain, other], [])
+    assert left() == unknown + 2 * at_once
+    left(plain, 0.0, 0.0)
+    left.done(plain, 30.0)  # everything was compiled
+    assert left() == unknown + at_once
+    left(learned, 0.0, 30.0)  # makes its data until 90, and resumes where it was
+    assert left(learned, 0.6, 90.0) == pytest.approx(0.4 * unknown + at_once)
+    assert left(learned, 0.8, 102.0) == pytest.approx(0.2 * unknown + at_once)
+    left.skip(learned)
+    assert left() == pytest.approx(at_once)
