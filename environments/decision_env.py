@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from sdm.data.solved_tasks import SETTINGS
 from sdm.tasks.belief import true_model
-from sdm.tasks.families import EnergyFamily
+from sdm.tasks.family import SET_KEY, Split, poses
 from sdm.tasks.model_files import load_model
 from sdm.tasks.models import (
     APOMDP,
@@ -26,6 +25,7 @@ from sdm.tasks.models import (
     check_horizon,
     check_model,
 )
+from sdm.tasks.registry import load_family
 from sdm.tasks.rollout import task_keys
 
 Action = int | np.int64
@@ -132,7 +132,68 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         return {"stage": self._stage, "state": self._state}
 
 
-class EnergyEnv(DecisionEnv):
+class TaskEnv(DecisionEnv):
+    """Tasks of a family; a new one with every reset.
+
+    `info` has the task's `parameters` too.
+    """
+
+    def __init__(
+        self,
+        *,
+        family: str = "energy",
+        kind: str = "mdp",
+        horizon: int = 10,
+        split: Split = "train",
+        **options: Any,
+    ) -> None:
+        """Play tasks of a family.
+
+        Args:
+            family: a reference, as `sdm.tasks.load_family` takes it.
+            kind: mdp, pomdp or apomdp.
+            horizon: number of decisions T.
+            split: whether tasks are those to train on or those to test with.
+            **options: of the family.
+
+        Raises:
+            ValueError: if there is no such family, or it does not pose this kind.
+
+        """
+        self.family = load_family(family, options)
+        self.kind, self.split = poses(self.family, kind), split
+        super().__init__(self._task(0), horizon=horizon)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Begin an episode in a new task; `options` are not used."""
+        if seed is not None:
+            super().reset(seed=seed)
+        self._take(self._task(int(self.np_random.integers(2**31))))
+        return super().reset()
+
+    def _task(self, number: int) -> Model:
+        """Return the task that a number stands for."""
+        most = self.family.available(self.split)
+        index = 0 if most is None else number % most
+        key = jax.random.key(number)
+        params = dict(self.family.parameters(key, 1, split=self.split, first=index))
+        if self.kind == "apomdp":
+            params[SET_KEY] = task_keys(key, 1)
+        self._parameters = {
+            name: np.asarray(value)[0].tolist()
+            for name, value in params.items()
+            if name != SET_KEY
+        }
+        batch = self.family.model(params, self.kind)
+        return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batch)
+
+    def _info(self) -> dict[str, Any]:
+        return {**super()._info(), "parameters": self._parameters}
+
+
+class EnergyEnv(TaskEnv):
     """Energy tasks; a new one with every reset, unless its p is given.
 
     `info` has the `p` of the task too.
@@ -141,55 +202,29 @@ class EnergyEnv(DecisionEnv):
     def __init__(
         self,
         *,
-        setting: str = "mdp",
+        kind: str = "mdp",
         horizon: int = 10,
         p: float | None = None,
-        **family: Any,
+        **options: Any,
     ) -> None:
         """Play energy tasks.
 
         Args:
-            setting: mdp, pomdp or apomdp.
+            kind: mdp, pomdp or apomdp.
             horizon: number of decisions T.
             p: success probability of a move; None to draw it with every reset.
-            **family: of `EnergyFamily`: q, models, alpha, …
+            **options: of the family: q, models, alpha, …
 
         Raises:
             ValueError: if one of these makes no task.
 
         """
-        if setting not in SETTINGS:
-            raise ValueError(
-                f"setting = {setting!r}: must be one of {', '.join(SETTINGS)}"
-            )
         if p is not None:
-            family |= {"p_min": p, "p_max": p}
-        self.family, self.setting, self.p = EnergyFamily(**family), setting, p
-        super().__init__(self._task(0), horizon=horizon)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.int64, dict[str, Any]]:
-        """Begin an episode, in a new task unless p is given; `options` are not used."""
-        if seed is not None:
-            super().reset(seed=seed)
-        if self.p is None:
-            self._take(self._task(int(self.np_random.integers(2**31))))
-        return super().reset()
-
-    def _task(self, number: int) -> Model:
-        """The task that a number stands for."""
-        key = jax.random.key(number)
-        drawn = self.family.sample_p(key, 1)
-        self._p = float(drawn[0])
-        if self.setting == "apomdp":
-            batch, _ = self.family.apomdp(task_keys(key, 1), drawn)
-            return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batch)
-        make = self.family.mdp if self.setting == "mdp" else self.family.pomdp
-        return make(drawn[0])
+            options |= {"p_min": p, "p_max": p}
+        super().__init__(family="energy", kind=kind, horizon=horizon, **options)
 
     def _info(self) -> dict[str, Any]:
-        return {**super()._info(), "p": self._p}
+        return {**super()._info(), "p": self._parameters["p"]}
 
 
 def _world(model: Model) -> MDP | POMDP:

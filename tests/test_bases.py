@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from plain_schemas import ALL
 
 from sdm.llm.bases import load_base, smollm2_folder, tiny_model, tiny_tokenizer
-from sdm.llm.serialize import SCHEMAS, Episode
+from sdm.llm.episode import Episode
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_tiny_tokeniser_knows_every_character_of_both_schemas():
     tokenizer = tiny_tokenizer()
     episode = Episode((13, 4), (0, 25), (-0.05, 12.44))
-    for schema in SCHEMAS.values():
+    for schema in ALL.values():
         text = schema.render(episode) + "\n"
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids and len(ids) == len(text)

@@ -350,7 +350,10 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
         ({"horizon": 5}, "horizon of its training is 6, of this benchmark 5"),
         ({"kind": "pomdp"}, "kind of its training is mdp"),
         ({"observes_reward": False}, "observes_reward of its training is True"),
-        ({"family": EnergyFamily(max_energy=4)}, "other states or actions: .*'max_energy': 9"),
+        (
+            {"family": EnergyFamily(max_energy=4)},
+            "other states or actions: .*'max_energy': 9",
+        ),
         ({"family": DarkroomFamily(size=3)}, "family of its training is energy"),
         ({"support": 3}, "reads 1 to 2 demonstrations, found 3"),
         ({"support": 0}, "found 0"),

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from tolerances import ROUNDING
 
-from sdm.policies.certainty_equivalence import plan_for
+from sdm.data.optimality_gap import optimality_gap
 from sdm.solvers_jax import (
     EnergyFamily,
     check_model,
     evaluate_policy,
-    optimality_gap,
     solve,
 )
-from sdm.tasks.policy import constant_action, uniform_random
+from sdm.tasks.policy import constant_action, deterministic, uniform_random
 
 
 def test_moves_and_rewards_are_those_described():
@@ -32,15 +31,16 @@ def test_moves_and_rewards_are_those_described():
 
 def test_sampled_tasks_are_well_posed_and_in_range():
     family, key = EnergyFamily(p_min=0.3, p_max=0.4), jax.random.key(0)
-    p = family.sample_p(key, 1000)
+    p = family.parameters(key, 1000, split="train")["p"]
     assert 0.3 <= p.min() < 0.301 and 0.399 < p.max() <= 0.4
     check_model(family.sample(key, 1000))
 
 
 def test_a_task_depends_on_its_index_not_on_the_batch():
     family, key = EnergyFamily(), jax.random.key(3)
-    whole = family.sample_p(key, 10)
-    np.testing.assert_array_equal(whole[4:7], family.sample_p(key, 3, first=4))
+    whole = family.parameters(key, 10, split="train")["p"]
+    part = family.parameters(key, 3, split="train", first=4)["p"]
+    np.testing.assert_array_equal(whole[4:7], part)
     assert len(np.unique(whole)) == 10
 
 
@@ -87,7 +87,9 @@ def test_exact_expected_gaps_are_the_published_ones(span, horizon):
     policies = {
         "random": uniform_random(mdp, horizon),
         "always-work": constant_action(mdp, horizon, EnergyFamily.work),
-        "mean-plan": plan_for(EnergyFamily(), jnp.full(points, 0.55), horizon=horizon),
+        "mean-plan": deterministic(
+            solve(EnergyFamily().mdp(jnp.full(points, 0.55)), horizon=horizon).policy, 3
+        ),
     }
     column = (10, 20, 30).index(horizon)
     for name, policy in policies.items():

@@ -16,9 +16,9 @@ from sdm.environments import from_gymnasium
 from sdm.solvers_jax import APOMDP, EnergyFamily, RobustMDP, save_npz, solve
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp"])
-def test_gymnasium_makes_energy_tasks_and_its_checker_passes(setting):
-    env = gymnasium.make("sdm/Energy-v0", setting=setting, horizon=4, models=2)
+@pytest.mark.parametrize("kind", ["mdp", "pomdp", "apomdp"])
+def test_gymnasium_makes_energy_tasks_and_its_checker_passes(kind):
+    env = gymnasium.make("sdm/Energy-v0", kind=kind, horizon=4, models=2)
     with warnings.catch_warnings():  # it warns of every space without bounds
         warnings.filterwarnings("ignore", message=".*render_mode.*")
         check_env(env.unwrapped)
@@ -60,7 +60,7 @@ def test_the_optimal_policy_earns_its_value():
 
 
 def test_symbols_come_with_their_probabilities():
-    env = gymnasium.make("sdm/Energy-v0", setting="pomdp", q=0.7, horizon=1).unwrapped
+    env = gymnasium.make("sdm/Energy-v0", kind="pomdp", q=0.7, horizon=1).unwrapped
     env.reset(seed=0)
     right = []
     for _ in range(800):
@@ -133,7 +133,7 @@ def test_what_has_no_table_says_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"setting": "smdp"}, "setting = 'smdp'"),
+        ({"kind": "smdp"}, "poses no smdp tasks"),
         ({"horizon": 0}, "horizon = 0"),
         ({"p": 1.5}, "p_min = 1.5"),
     ],

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdm.solvers_jax import POMDP, EnergyFamily, evaluate_policy, rollout, solve
+from sdm.solvers_jax.backward_induction import optimal_action
 from sdm.tasks.policy import (
     constant_action,
     deterministic,
@@ -17,7 +18,6 @@ from sdm.tasks.policy import (
 from sdm.tasks.rollout import (
     discounted_return,
     draw_luck,
-    optimal_action,
     rollout_on_host,
     task_keys,
 )

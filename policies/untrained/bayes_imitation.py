@@ -21,7 +21,7 @@ from sdm.policies.prepared import Prepared, table
 from sdm.policies.registry import only, register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.tasks.models import states_observed
-from sdm.tasks.policy import deterministic
+from sdm.tasks.policy import TabularPolicy, deterministic
 from sdm.tasks.rollout import Trajectory
 
 # The true task lies between the candidates, and perhaps outside of the prior: there a
@@ -41,8 +41,14 @@ def bayes_imitation(bed: Benchmark) -> Prepared:
             oracle's choices depend on the stages that are left.
 
     """
+    read = bed.config.demonstrations == "optimal"
+    return table(bed, imitation(bed, read=read))
+
+
+def imitation(bed: Benchmark, *, read: bool) -> TabularPolicy:
+    """Return the policy; with `read`, the demonstrated choices count as an oracle's."""
     support, horizon = bed.support, bed.config.horizon
-    read = bed.config.demonstrations == "optimal" and support.action.shape[1] > 0
+    read = read and support.action.shape[1] > 0
     if read and support.action.shape[-1] != horizon:
         raise ValueError(
             f"the demonstrations have {support.action.shape[-1]} stages and the "
@@ -54,7 +60,7 @@ def bayes_imitation(bed: Benchmark) -> Prepared:
     if read:
         log += log_choices(q, support)
     mean = jnp.einsum("bg,gtsa->btsa", jax.nn.softmax(log, axis=-1), q)
-    return table(bed, deterministic(mean.argmax(-1), q.shape[-1]))
+    return deterministic(mean.argmax(-1), q.shape[-1])
 
 
 def log_choices(q: Float[Array, "G T S A"], support: Trajectory) -> Float[Array, "B G"]:

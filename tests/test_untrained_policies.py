@@ -1,5 +1,6 @@
 """Policies without learning: against enumeration, and where they must agree."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -11,19 +12,19 @@ from scipy import integrate
 from tolerances import ROUNDING
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.evaluation.evaluate import evaluate_baseline
-from sdm.policies import bayes_adaptive, posterior_sampling
-from sdm.policies.bayes_adaptive import bayes_adaptive as plan_adaptively
-from sdm.policies.bayes_imitation import SLIP, bayes_imitation
-from sdm.policies.behaviour_cloning import behaviour_cloning
-from sdm.policies.by_name import baseline, names, table_baseline
-from sdm.policies.certainty_equivalence import estimate_p, truncated_beta_mean
-from sdm.policies.posterior import grid, posterior
-from sdm.policies.posterior_sampling import posterior_sampling as sample_and_plan
-from sdm.policies.qmdp import mixture, observation_as_state, qmdp, states_seen
-from sdm.solvers_jax import MDP, EnergyFamily, Trajectory, rollout, solve
+from sdm.policies.posterior import Posterior, log_likelihood, posterior
+from sdm.policies.prepared import table
+from sdm.policies.qmdp import mixture, observation_as_state, qmdp
+from sdm.policies.registry import check_rule, names, prepare
+from sdm.policies.untrained import bayes_adaptive
+from sdm.policies.untrained.bayes_imitation import SLIP, imitation
+from sdm.policies.untrained.behaviour_cloning import clone
+from sdm.policies.untrained.posterior_sampling import PosteriorSampling, expected_return
+from sdm.solvers_jax import EnergyFamily, Trajectory, rollout, solve
 from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks import families
 from sdm.tasks.belief import belief_filter, true_model
+from sdm.tasks.models import states_observed
 from sdm.tasks.policy import TabularPolicy, uniform_random
 from sdm.tasks.rollout import discounted_return, task_keys
 
@@ -37,10 +38,31 @@ def play(model, policy, *, horizon, episodes, seed=0):
 
 
 def random_support(model, *, horizon, episodes):
-    seen = MDP(model.transition, model.reward, model.initial, model.discount)
-    return play(
-        model, uniform_random(seen, horizon), horizon=horizon, episodes=episodes
-    )
+    policy = uniform_random(states_observed(model), horizon)
+    return play(model, policy, horizon=horizon, episodes=episodes)
+
+
+def believed(family, support, kind):
+    """The posterior over the prior's candidates, from demonstrations alone."""
+    params, weight = family.prior()
+    models = family.model(params, kind)
+    log = jnp.log(weight) + log_likelihood(models, support, rewards=False)
+    return Posterior(params, models, jax.nn.softmax(log, axis=-1))
+
+
+def mean_p(found):
+    return found.weight @ found.params["p"]
+
+
+def estimate_p(family, support):
+    state, action = np.asarray(support.observation), np.asarray(support.action)
+    moves = family.tally(state[..., :-1], action[..., :-1], state[..., 1:])
+    return family.posterior_mean(moves.sum((1, 2)))["p"]
+
+
+def sample_and_plan(found, horizon):
+    q = backward_induction(states_observed(found.models), horizon=horizon).q
+    return PosteriorSampling(found, q)
 
 
 def assert_is_the_mean(value, played, discount):
@@ -52,12 +74,12 @@ def assert_is_the_mean(value, played, discount):
 
 def test_the_likelihood_of_symbols_is_the_sum_over_all_paths_of_states():
     support = random_support(SMALL.pomdp(P), horizon=3, episodes=2)
-    found = posterior(SMALL, support, hidden=True)
-    models = SMALL.pomdp(found.p)
+    found = believed(SMALL, support, "pomdp")
+    models, points = found.models, len(found.params["p"])
     z = np.asarray(models.initial_observation)
     move, start = np.asarray(models.transition), np.asarray(models.initial)
     for task in range(len(P)):
-        likelihood = np.ones(len(found.p))
+        likelihood = np.ones(points)
         for seen, done in zip(
             np.asarray(support.observation[task]),
             np.asarray(support.action[task]),
@@ -79,27 +101,25 @@ def test_the_likelihood_of_symbols_is_the_sum_over_all_paths_of_states():
 def test_symbols_that_are_the_states_say_what_states_say():
     family = EnergyFamily(q=1.0)
     support = random_support(family.mdp(P), horizon=10, episodes=4)
-    seen, shown = (
-        posterior(family, support, hidden=hidden) for hidden in (0 > 1, True)
-    )
+    seen, shown = (believed(family, support, kind) for kind in ("mdp", "pomdp"))
     np.testing.assert_allclose(seen.weight, shown.weight, rtol=1e-9, atol=1e-300)
     # The grid against the exact mean: the midpoint rule's error in cells of 0.005.
-    np.testing.assert_allclose(seen.mean, estimate_p(family, support), atol=1e-4)
+    np.testing.assert_allclose(mean_p(seen), estimate_p(family, support), atol=1e-4)
 
 
 def test_no_demonstrations_leave_the_prior():
     none = Trajectory(
         *(jnp.zeros((3, 0, 5), kind) for kind in (jnp.int32,) * 2), jnp.zeros((3, 0, 5))
     )
-    for hidden in (False, True):
-        found = posterior(EnergyFamily(), none, hidden=hidden)
-        np.testing.assert_allclose(found.mean, 0.55, rtol=ROUNDING)
+    for kind in ("mdp", "pomdp"):
+        found = believed(EnergyFamily(), none, kind)
+        np.testing.assert_allclose(mean_p(found), 0.55, rtol=ROUNDING)
 
 
 def test_qmdp_weighs_the_values_of_states_by_the_belief():
     model = random_pomdp(0, batch=(4,), symbols=3)
     policy = qmdp(model, horizon=4)
-    seen = MDP(model.transition, model.reward, model.initial, model.discount)
+    seen = states_observed(model)
     q = np.asarray(solve(seen, horizon=4).q)
     beliefs = np.random.default_rng(0).dirichlet(np.ones(3), (4, 50))
     for t in range(4):
@@ -182,18 +202,16 @@ def adaptive_value(family, n, k, state, horizon):
 def test_the_adaptive_plan_is_the_best_over_all_histories():
     """Its value under the prior, by integration over p, against expectimax."""
     family = EnergyFamily(max_energy=3, p_min=0.1, p_max=0.95)
-    none = Trajectory(
-        jnp.zeros((1, 0, 2), jnp.int32),
-        jnp.zeros((1, 0, 2), jnp.int32),
-        jnp.zeros((1, 0, 2)),
-    )
+    bed = make_benchmark(EvaluationConfig(family, 5, 1, 1, support=0))
     points, weights = np.polynomial.legendre.leggauss(40)
     p = 0.1 + 0.85 * (points + 1) / 2
-    policy = plan_adaptively(family, none, horizon=5)
+    policy = bayes_adaptive.plan(bed)
     every = bayes_adaptive.BayesAdaptivePolicy(
-        jnp.repeat(policy.plan, len(p), axis=0), policy.work, policy.highest
+        jnp.repeat(policy.plan, len(p), axis=0), policy.step
     )
-    value = np.asarray(bayes_adaptive.expected_return(every, family, jnp.asarray(p)))
+    value = np.asarray(
+        bayes_adaptive.expected_return(every, family.mdp(jnp.asarray(p)))
+    )
     wanted = np.mean([adaptive_value(family, 0, 0, s, 5) for s in range(4)])
     np.testing.assert_allclose(weights @ value / 2, wanted, rtol=ROUNDING)
 
@@ -205,7 +223,8 @@ def many():
 
 
 def test_whoever_keeps_learning_loses_least_on_average(many):
-    value = {name: np.asarray(baseline(name, many).value) for name in names("mdp")}
+    fitting = [*names(EnergyFamily(), "mdp"), "always-work"]
+    value = {name: np.asarray(prepare(name, many).value) for name in fitting}
     best = value["oracle"]
     gaps = {name: 100 * ((best - v) / best).mean() for name, v in value.items()}
     assert gaps["qmdp"] == gaps["oracle"] == 0
@@ -224,47 +243,48 @@ def test_whoever_keeps_learning_loses_least_on_average(many):
 def test_a_known_p_leaves_nothing_to_learn():
     family = EnergyFamily(p_min=0.6, p_max=0.6)
     bed = make_benchmark(EvaluationConfig(family, 6, 4, 3))
-    best = np.asarray(baseline("oracle", bed).value)
+    best = np.asarray(prepare("oracle", bed).value)
     for name in ("mean-plan", "ce", "psrl", "bayes-adaptive", "bayes-imitation"):
-        np.testing.assert_allclose(baseline(name, bed).value, best, rtol=ROUNDING)
+        np.testing.assert_allclose(prepare(name, bed).value, best, rtol=ROUNDING)
 
 
 @pytest.fixture(autouse=True)
 def few_others(monkeypatch):
     """Cloning falls back on fewer tasks than it does elsewhere: they are solved."""
-    monkeypatch.setattr("sdm.policies.by_name.OTHER_TASKS", 5)
+    monkeypatch.setattr("sdm.policies.untrained.behaviour_cloning.OTHER_TASKS", 5)
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp"])
-def test_exact_values_are_what_episodes_earn_on_average(setting):
+@pytest.mark.parametrize("kind", ["mdp", "pomdp"])
+def test_exact_values_are_what_episodes_earn_on_average(kind):
     config = EvaluationConfig(
-        EnergyFamily(q=0.7, models=2), 4, 5, 3000, support=2, setting=setting
+        EnergyFamily(q=0.7, models=2), 4, 5, 3000, support=2, kind=kind
     )
     bed = make_benchmark(config)
     valued = 0
-    for name in names(setting):
-        made = baseline(name, bed)
+    for name in (*names(config.family, kind), "always-work"):
+        made = prepare(name, bed)
         if made.value is not None:
             policy = made.policy
             played = play(bed.tasks.world, policy, horizon=4, episodes=3000, seed=5)
             assert_is_the_mean(made.value, played, 0.95)
             valued += 1
-    assert valued >= {"mdp": 10, "pomdp": 4}[setting]
+    assert valued >= {"mdp": 10, "pomdp": 4}[kind]
 
 
 def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
     family = EnergyFamily(q=1.0)
     support = random_support(family.mdp(P), horizon=20, episodes=3000)
-    found = posterior(family, support)
+    found = believed(family, support, "mdp")
     # Some 20,000 charges: a standard error of 0.0035.
-    np.testing.assert_allclose(found.mean, P, atol=0.02)
-    policy = sample_and_plan(family, found, horizon=6)
-    value = posterior_sampling.expected_return(policy, family.mdp(P))
+    np.testing.assert_allclose(mean_p(found), P, atol=0.02)
+    policy = sample_and_plan(found, horizon=6)
+    value = expected_return(policy, family.mdp(P))
     best = np.asarray(solve(family.mdp(P), horizon=6).value)
     # So narrow a posterior picks another plan only where both are worth as much.
     np.testing.assert_allclose(value, best, rtol=2e-3)
     # Symbols that are the states: the same draws, and so the same episodes.
-    hidden = sample_and_plan(family, found, horizon=6, hidden=True)
+    shown = Posterior(found.params, family.pomdp(found.params["p"]), found.weight)
+    hidden = sample_and_plan(shown, horizon=6)
     one = play(family.mdp(P), policy, horizon=6, episodes=30)
     other = play(family.pomdp(P), hidden, horizon=6, episodes=30)
     np.testing.assert_array_equal(one.action, other.action)
@@ -272,11 +292,11 @@ def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
 
 def test_samples_follow_the_posterior():
     support = random_support(EnergyFamily().mdp(P), horizon=10, episodes=2)
-    found = posterior(EnergyFamily(), support)
+    found = believed(EnergyFamily(), support, "mdp")
     uniform = jax.random.uniform(jax.random.key(0), (3, 20_000))
-    drawn = np.asarray(found.p)[np.asarray(found.draw(uniform))]
+    drawn = np.asarray(found.params["p"])[np.asarray(found.draw(uniform))]
     # Five standard errors of a mean of 20,000.
-    np.testing.assert_allclose(drawn.mean(-1), found.mean, atol=5 * 0.2 / 140)
+    np.testing.assert_allclose(drawn.mean(-1), mean_p(found), atol=5 * 0.2 / 140)
 
 
 def test_cloning_repeats_what_was_shown_and_else_what_others_do():
@@ -288,9 +308,7 @@ def test_cloning_repeats_what_was_shown_and_else_what_others_do():
 
     support = shown(([0, 1], [2, 0]), ([0, 2], [1, 0]))
     others = shown(([0, 1], [0, 1]), ([1, 1], [0, 2]), ([1, 0], [0, 2]))
-    table = np.asarray(
-        behaviour_cloning(support, others, symbols=3, actions=3).probabilities
-    )[0]
+    table = np.asarray(clone(support, others, symbols=3, actions=3).probabilities)[0]
     np.testing.assert_array_equal(table[0, 0], [0, 0.5, 0.5])  # own, two ways
     np.testing.assert_array_equal(table[0, 1], [1, 0, 0])  # others'
     np.testing.assert_allclose(table[0, 2], 1 / 3)  # nobody's
@@ -300,7 +318,7 @@ def test_cloning_repeats_what_was_shown_and_else_what_others_do():
 
 def imitate_by_hand(family, support, horizon):
     """Bayesian imitation in loops: an action per task, stage and state."""
-    p = np.asarray(grid(family))
+    p = np.asarray(family.prior().params["p"])
     plans = [backward_induction(family.mdp(jnp.array([x])), horizon=horizon) for x in p]
     chosen = []
     for seen, done in zip(support.observation, support.action, strict=True):
@@ -324,10 +342,10 @@ def imitate_by_hand(family, support, horizon):
 
 @pytest.mark.parametrize("episodes", [0, 1, 2])
 def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
-    monkeypatch.setattr("sdm.policies.posterior.POINTS", 12)
+    monkeypatch.setattr("sdm.tasks.families.energy.POINTS", 12)
     family = EnergyFamily(max_energy=4, p_min=0.1)
     bed = make_benchmark(EvaluationConfig(family, 5, 12, 1, support=episodes))
-    table = bayes_imitation(family, bed.support, horizon=5)
+    table = prepare("bayes-imitation", bed).policy
     wanted = imitate_by_hand(family, bed.support, 5)
     np.testing.assert_array_equal(table.probabilities.argmax(-1), wanted)
     if episodes == 2:  # and what it was shown decides what it does
@@ -338,12 +356,10 @@ def test_imitation_reads_the_choices_of_an_oracle_only():
     """Of random episodes it is the plan for what the moves say."""
     shown = EvaluationConfig(EnergyFamily(), 8, 50, 1, demonstrations="random")
     bed = make_benchmark(shown)
-    best = np.asarray(baseline("oracle", bed).value)
-    made = np.asarray(baseline("bayes-imitation", bed).value)
-    believing = table_baseline(
-        bed, bayes_imitation(EnergyFamily(), bed.support, horizon=8)
-    )
-    estimating = np.asarray(baseline("ce", bed).value)
+    best = np.asarray(prepare("oracle", bed).value)
+    made = np.asarray(prepare("bayes-imitation", bed).value)
+    believing = table(bed, imitation(bed, read=True))
+    estimating = np.asarray(prepare("ce", bed).value)
     # As good as certainty equivalence, to a tenth of what believing them would cost.
     lost = (best - np.asarray(believing.value)).mean()
     assert lost > 0.1 and abs((made - estimating).mean()) < lost / 10
@@ -351,21 +367,23 @@ def test_imitation_reads_the_choices_of_an_oracle_only():
 
 def test_imitation_of_another_horizon_is_refused():
     bed = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 1))
+    longer = dataclasses.replace(bed.config, horizon=6)
     with pytest.raises(ValueError, match="4 stages and the episodes 6"):
-        bayes_imitation(EnergyFamily(), bed.support, horizon=6)
+        prepare("bayes-imitation", dataclasses.replace(bed, config=longer))
 
 
-@pytest.mark.parametrize("setting", ["pomdp", "apomdp"])
-def test_hidden_tasks_rank_policies_by_what_they_know(setting):
+@pytest.mark.parametrize("kind", ["pomdp", "apomdp"])
+def test_hidden_tasks_rank_policies_by_what_they_know(kind):
     family = EnergyFamily(q=0.7, models=3)
-    bed = make_benchmark(EvaluationConfig(family, 6, 40, 40, setting=setting))
-    gap = {name: evaluate_baseline(name, bed).gap.mean for name in names(setting)}
+    bed = make_benchmark(EvaluationConfig(family, 6, 40, 40, kind=kind))
+    fitting = [*names(family, kind), "always-work"]
+    gap = {name: evaluate_untrained(name, bed).gap.mean for name in fitting}
     # Standard errors are about 0.005; these orders are apart by several.
     assert gap["qmdp"] < gap["ce"] < gap["psrl"] < gap["always-work"] < gap["random"]
     assert gap["ce"] < gap["mean-plan"] and gap["qmdp"] < gap["observation-as-state"]
     assert abs(gap["qmdp"]) < 0.01
     assert gap["observation-as-state"] < gap["bc"] < gap["random"]
-    if setting == "apomdp":
+    if kind == "apomdp":
         assert abs(gap["nominal"]) < 0.01 and abs(gap["mixture"]) < 0.02
 
 
@@ -373,7 +391,7 @@ def test_a_mixture_values_a_pair_as_its_model_values_the_state():
     model, _ = EnergyFamily(models=3).apomdp(jax.random.split(jax.random.key(0), 3), P)
     q = qmdp(mixture(model), horizon=5).plan.q  # [B, T, (K, S), A]
     for k in range(3):
-        seen = states_seen(true_model(model, k))
+        seen = states_observed(true_model(model, k))
         wanted = solve(seen, horizon=5).q
         found = q[:, :, 10 * k : 10 * (k + 1)]
         np.testing.assert_allclose(found, wanted, rtol=ROUNDING)
@@ -383,8 +401,7 @@ def test_sampling_a_known_p_in_hidden_tasks_is_qmdp():
     family = EnergyFamily(p_min=0.6, p_max=0.6, q=0.7)
     hidden = family.pomdp(jnp.full(3, 0.6))
     support = random_support(hidden, horizon=4, episodes=2)
-    found = posterior(family, support, hidden=True)
-    sampled = sample_and_plan(family, found, horizon=8, hidden=True)
+    sampled = sample_and_plan(believed(family, support, "pomdp"), horizon=8)
     one, other = (
         play(hidden, policy, horizon=8, episodes=200)
         for policy in (sampled, qmdp(hidden, horizon=8))
@@ -392,13 +409,40 @@ def test_sampling_a_known_p_in_hidden_tasks_is_qmdp():
     np.testing.assert_array_equal(one.action, other.action)
 
 
-def test_what_no_p_explains_leaves_the_nearest():
-    """Far outside the prior, and at a p of 1 that a failed move contradicts."""
-    low = truncated_beta_mean(np.array([1426.0]), np.array([76.0]), 0.2, 0.5)
-    high = truncated_beta_mean(np.array([401.0]), np.array([3601.0]), 0.5, 0.9)
-    np.testing.assert_allclose([low[0], high[0]], [0.5, 0.5], atol=1e-3)
+def test_what_no_candidate_explains_leaves_some():
     support = random_support(EnergyFamily().mdp(P), horizon=10, episodes=2)
     sure = EnergyFamily(p_min=1.0, p_max=1.0)
-    for hidden in (False, True):
-        weight = posterior(sure, support, hidden=hidden).weight
+    for kind in ("mdp", "pomdp"):
+        weight = believed(sure, support, kind).weight
         np.testing.assert_allclose(weight.sum(-1), 1, rtol=ROUNDING)
+
+
+def test_rewards_tell_candidates_apart_where_they_are_observed():
+    """Garnet's rewards are each task's own: a few of them identify a candidate."""
+    config = EvaluationConfig(families()["garnet"](), 4, 3, 1)
+    bed = make_benchmark(config)
+    blind = make_benchmark(dataclasses.replace(config, observes_reward=False))
+    np.testing.assert_array_equal(bed.support.reward, blind.support.reward)
+    shown = posterior(bed)
+    for task in range(3):
+        s, a = (
+            np.asarray(x[task]) for x in (bed.support.observation, bed.support.action)
+        )
+        expected = np.asarray(shown.models.reward)[:, s, a]
+        agree = (expected == np.asarray(bed.support.reward[task])).sum((-2, -1))
+        moves = np.asarray(shown.models.transition)[:, s[:, :-1], a[:, :-1], s[:, 1:]]
+        log = np.log(np.maximum(moves, 1e-12)).sum((-2, -1))
+        log += (s.size - agree) * np.log(1e-12)
+        wanted = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+        np.testing.assert_allclose(shown.weight[task], wanted, atol=1e-9)
+    assert not np.allclose(posterior(blind).weight, shown.weight)
+
+
+def test_a_policy_that_does_not_fit_is_refused_with_those_that_do():
+    for family, kind in (("inventory", "mdp"), ("energy", "pomdp")):
+        made = families()[family]()
+        assert "mixture" not in names(made, kind)
+        with pytest.raises(ValueError, match=r"does not fit .* it is for apomdp"):
+            check_rule("mixture", made, kind)
+    with pytest.raises(ValueError, match="has no such action: there are always-stay"):
+        check_rule("always-work", families()["darkroom"](), "mdp")
