@@ -12,6 +12,7 @@ from scipy import integrate
 from tolerances import ROUNDING
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.evaluation.evaluate import evaluate_untrained
 from sdm.policies.posterior import Posterior, log_likelihood, posterior
 from sdm.policies.prepared import table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
