@@ -31,6 +31,7 @@ from sdm.commands.options import (
     Quantize,
     Resume,
     Seed,
+    check_own_family,
     check_setting,
     given,
     warn_of_idle_options,
@@ -117,6 +118,8 @@ def evaluate(
     with user_faults(), progress_bars() as bar:
         tests = _tests(context, family, setting, seed, config)
         start_jax(every_core=any(test.kind != "mdp" for test in tests))
+        for test in tests:
+            check_own_family(test.family, test.kind)
         from sdm.policies.spec import ActingOptions
 
         options = ActingOptions(

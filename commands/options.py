@@ -97,6 +97,17 @@ def check_setting(setting: str, family: "TaskFamily") -> "Kind":
     fail(f"setting: unknown kind of model, found `{setting}`", hint)
 
 
+def check_own_family(family: "TaskFamily", kind: "Kind") -> None:
+    """Check a family that does not come with this package, before it is used.
+
+    Call it after `start_jax`: it draws tasks.
+    """
+    if not type(family).__module__.startswith("sdm.tasks.families."):
+        from sdm.tasks.check_family import check_family
+
+        check_family(family, kind)
+
+
 def _families() -> tuple[str, ...]:
     from sdm.tasks.registry import families
 

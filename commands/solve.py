@@ -24,6 +24,7 @@ from sdm.commands.options import (
     Overwrite,
     Resume,
     Seed,
+    check_own_family,
     check_setting,
     given,
     given_options,
@@ -112,6 +113,7 @@ def solve(
         kind = check_setting(setting or _first_kind(posed), posed)
         warn_of_idle_options(context, kind)
         start_jax(every_core=kind != "mdp", several=distributed)
+        check_own_family(posed, kind)
         from sdm.data.generation import solve_tasks, write_oracle_dataset
         from sdm.data.request import OracleConfig
         from sdm.storage.processes import is_first
