@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from sdm.data.request import family_of, params_of
 from sdm.data.shards import parameters, read_manifest, read_shards
-from sdm.policies.learners.cql import CQLConfig
+from sdm.policies.cql_config import CQLConfig
 from sdm.policies.policy_runs import (
     LearnedRun,
     PolicyRecord,

@@ -30,7 +30,7 @@ from sdm.policies.dpt import (
     tokens_of,
     transitions_of,
 )
-from sdm.policies.learners.dpt import DPTConfig
+from sdm.policies.dpt_config import DPTConfig
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.tasks.belief import true_model
 from sdm.tasks.family import HIDDEN

@@ -32,8 +32,8 @@ from sdm.policies.dpt import (
     table_policy,
     transitions_of,
 )
+from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.dpt_samples import Pool, make_pool, sample, shape_for
-from sdm.policies.learners.dpt import DPTConfig
 from sdm.policies.policy_runs import (
     LearnedRun,
     PolicyRecord,

@@ -10,8 +10,8 @@ from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate, evaluate_untrained
+from sdm.policies.cql_config import CQLConfig
 from sdm.policies.cql_training import TARGET_INTERVAL
-from sdm.policies.learners.cql import CQLConfig
 from sdm.solvers_jax import EnergyFamily
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of d3rlpy and what it still needs

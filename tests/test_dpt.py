@@ -30,6 +30,7 @@ from sdm.policies.dpt import (
     tokens_of,
     transitions_of,
 )
+from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.dpt_samples import (
     make_pool,
     random_transitions,
@@ -43,7 +44,6 @@ from sdm.policies.dpt_training import (
     save_state,
     train_dpt,
 )
-from sdm.policies.learners.dpt import DPTConfig
 from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.backward_induction import backward_induction
@@ -447,7 +447,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(tmp_path):
         "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
         "from pathlib import Path\n"
         "from sdm.policies import dpt_training as d\n"
-        "from sdm.policies.learners.dpt import DPTConfig\n"
+        "from sdm.policies.dpt_config import DPTConfig\n"
         "d.SECONDS_BETWEEN = 0\n"
         f"config = DPTConfig({str(data)!r}, steps=400, batch_size=8)\n"
         "def slow(step, steps):\n"

@@ -1,72 +1,15 @@
-"""Decision-pretrained transformer (Lee et al., 2023): options and registration."""
+"""Decision-pretrained transformer (Lee et al., 2023)."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
+from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.learner import Progress, register_learner
-from sdm.storage.checks import check_count
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import Benchmark
     from sdm.policies.policy_runs import LearnedRun
     from sdm.policies.prepared import Prepared
-
-Contexts = Literal["trajectories", "transitions"]
-
-
-@dataclass(frozen=True)
-class DPTConfig:
-    """Train a decision-pretrained transformer (Lee et al., 2023).
-
-    Attributes:
-        data: oracle dataset, from `sdm solve --out`.
-        contexts: what a context holds, `trajectories` of the oracle or `transitions`
-            of random actions.
-        support: episodes in a context, or as many episodes' worth of transitions.
-        steps: optimizer steps.
-        batch_size: samples per step.
-        learning_rate: learning rate of the first step; it falls along a cosine.
-        weight_decay: weight decay of AdamW.
-        layers: transformer blocks.
-        width: width of the network.
-        heads: attention heads.
-        seed: random seed of weights and samples.
-
-    """
-
-    data: str
-    contexts: Literal["trajectories", "transitions"] = "trajectories"
-    support: int = 2
-    steps: int = 20_000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    layers: int = 4
-    width: int = 32
-    heads: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for a number or a name that makes no sense."""
-        if self.contexts not in get_args(Contexts):
-            raise ValueError(
-                f"contexts = {self.contexts!r}: must be one of "
-                f"{', '.join(get_args(Contexts))}"
-            )
-        check_count("seed", self.seed, 0, 2**32 - 1)
-        for name in ("support", "steps", "batch_size", "layers", "width", "heads"):
-            check_count(name, getattr(self, name), 1)
-        if self.width % self.heads:
-            raise ValueError(
-                f"width = {self.width}: must be a multiple of heads = {self.heads}"
-            )
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(
-                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
-            )
 
 
 class DPTLearner:
