@@ -15,7 +15,6 @@ from sdm.experiments.cell_configs import (
     training_of,
 )
 from sdm.experiments.spec import (
-    LEARNING,
     PROFILES,
     UNSPELLED,
     ExperimentError,
@@ -61,7 +60,7 @@ def test_every_number_of_every_cell_arrives():
                 assert found == value, (cell.experiment, name)
             asked.add(name)
         assert test.family.name == cell.family and test.seed == cell.seed
-        if cell.learner in LEARNING:
+        if cell.trains:
             check_training(cell, test)
     assert {"q", "models", "alpha", "demonstrations", "support", "pays"} <= asked
 
