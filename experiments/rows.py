@@ -44,7 +44,7 @@ def read_rows(file: Path) -> list[Row]:
 
 @lru_cache(maxsize=64)
 def _parsed(file: Path, *_: int) -> tuple[Row, ...]:
-    """Parse a file once for each of its versions, since a report reads it many times."""
+    """Parse each version of a file once, since a report reads it many times."""
     lines = file.read_text(encoding="utf-8").splitlines()
     return tuple(_read_row(file, number, line) for number, line in enumerate(lines, 1))
 
