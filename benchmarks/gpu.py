@@ -30,8 +30,8 @@ from sdm.evaluation.evaluate import evaluate
 from sdm.llm.bases import compute_dtype, device, load_tokenizer, tiny_tokenizer
 from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.recipes import FinetuneConfig
-from sdm.llm.runs import environment
 from sdm.solvers_jax import EnergyFamily
+from sdm.storage.provenance import provenance
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=989e12, help="FLOP/s of the GPU.")
     parser.add_argument("--test-tasks", type=int, default=100, help="0 skips acting.")
     options = parser.parse_args()
-    print(f"On {environment()['device']}, torch {torch.__version__}\n")
+    print(f"On {provenance(by_torch=True)['device']}, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as place:
         base, data = Path(place) / "base", Path(place) / "data"
         random_base(options.shape, base)

@@ -26,11 +26,11 @@ from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.finetune import finetune, prepare_model
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import FinetuneConfig, recipe
-from sdm.llm.runs import environment
 from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode, split_candidates
 from sdm.llm.texts import episodes_by_task, training_texts
 from sdm.solvers_jax import EnergyFamily
+from sdm.storage.provenance import provenance
 from sdm.tasks.rollout import Trajectory, rollout_on_host, task_keys
 
 UNCOUNTED = 2  # warm-up steps
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--schema", default="compact", help="Text schema.")
     parser.add_argument("--length", type=int, default=512, help="Tokens per TRL row.")
     options = parser.parse_args()
-    print(f"On {environment()['device']}, torch {torch.__version__}\n")
+    print(f"On {provenance(by_torch=True)['device']}, torch {torch.__version__}\n")
     if options.only != "acting":
         training(options)
     if options.only != "training":

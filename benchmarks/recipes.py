@@ -20,8 +20,8 @@ from sdm.evaluation.evaluate import evaluate
 from sdm.evaluation.tables import result_row
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import recipe
-from sdm.llm.runs import environment
 from sdm.solvers_jax import EnergyFamily
+from sdm.storage.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "experiments" / "published" / "recipes" / "rows.jsonl"
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace, name: str) -> None:
         **{k: x for k, x in result_row(result).items() if k != "seconds"},
         "evaluation_seconds": result.seconds,
         "finetune": {**dataclasses.asdict(config), "data": "the dataset above"},
-        "environment": environment(),
+        "environment": provenance(by_torch=True),
     }
     with ROWS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

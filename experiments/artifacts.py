@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
@@ -18,13 +18,10 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
 from sdm.data.generation import describe, write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.experiments.cell_configs import dataset_of, first_stage, training_of
-from sdm.experiments.spec import BY_TORCH, LEARNING, Cell, ExperimentError, key_of
+from sdm.experiments.spec import Cell, ExperimentError, key_of
+from sdm.policies.learner import learners
 from sdm.policies.spec import ActingOptions
-from sdm.storage.files import StorageError, partial_folder, write_atomically
-from sdm.storage.provenance import provenance
-
-if TYPE_CHECKING:
-    from sdm.experiments.cell_configs import Config
+from sdm.storage.files import StorageError, partial_folder
 
 DEFAULT = ActingOptions()
 Progress = Callable[[str, int, int], None]  # a step's name, parts done, all parts
@@ -81,24 +78,15 @@ class Artifacts:
         first = None if stage is None else self.policy(stage)
         data = self.dataset(dataset_of(cell))
         out, config = self.run_folder(cell), training_of(cell, str(data))
-        begun = out.with_suffix(".json")
 
         def make(**how: bool) -> None:
-            resumed = "resume" in how and partial_folder(out).is_dir()
-            if not (resumed and begun.is_file()):
-                made = provenance(by_torch=cell.learner in BY_TORCH)
-                write_atomically(begun, json.dumps(made) + "\n")
             learned = _continued(config, first)
             _train(cell.learner, learned, out, self._progress, **how)
 
         with _alone(out):
             if not out.is_dir():
                 _resume(out, make)
-        training = {
-            **_report(out),
-            "config": _without_data(config),
-            **json.loads(begun.read_text(encoding="utf-8")),
-        }
+        training = {**_record(out), "config": _without_data(config)}
         if first is not None and first.training is not None:
             for name in ("seconds", "tokens"):  # of both stages
                 training[name] += first.training[name]
@@ -123,7 +111,7 @@ class Artifacts:
 
     def is_trained(self, cell: Cell) -> bool:
         """Return whether the policy of a cell has been trained."""
-        if cell.learner not in LEARNING:
+        if not cell.trains:
             return False
         try:
             return self.run_folder(cell).is_dir()
@@ -146,14 +134,12 @@ class Artifacts:
         return self.folder / f"data-{key_of(spec)}"
 
 
-def _continued(config: "Config", first: ReadyPolicy | None) -> "Config":
+def _continued(config: Any, first: ReadyPolicy | None) -> Any:
     """Return a fine-tuning configuration that starts from a first stage's weights."""
     if first is None:
         return config
-    from sdm.llm.recipes import FinetuneConfig
     from sdm.llm.runs import weights_folder
 
-    assert isinstance(config, FinetuneConfig)  # the other learners have one stage
     base = weights_folder(Path(first.name), config.lora_rank)
     return dataclasses.replace(config, base=str(base))
 
@@ -162,6 +148,7 @@ def _train(
     learner: str, config: Any, out: Path, progress: Progress, **how: bool
 ) -> None:
     """Train a policy, or resume its training."""
+    how = {"resume": False, "overwrite": False, **how}
 
     def step(done: int, steps: int) -> None:
         progress("training", done, steps)
@@ -170,14 +157,10 @@ def _train(
         from sdm.llm.finetune import finetune
 
         finetune(config, out, progress=step, **how)
-    elif learner == "dpt":
-        from sdm.policies.dpt_training import train_dpt
-
-        train_dpt(config, out, progress=step, **how)
-    else:
-        from sdm.policies.cql import train_cql
-
-        train_cql(config, out, progress=step, overwrite=True)
+        return
+    if not learners()[learner].resumable:
+        how = {"resume": False, "overwrite": True}
+    learners()[learner].train(config, out, progress=step, **how)
 
 
 @contextmanager
@@ -198,19 +181,24 @@ def _resume(out: Path, make: Callable[..., None]) -> None:
         make(overwrite=True)  # begun by another version
 
 
-def _report(out: Path) -> dict[str, Any]:
-    """Return how the training in a finished folder went."""
-    for name in ("report.json", "policy.json"):
-        if (out / name).is_file():
-            found: dict[str, Any] = json.loads((out / name).read_text("utf-8"))
-            report = dict(found.get("report", found))
-            if "tokens_per_second" in report:
-                tokens = report["tokens_per_second"] * report["seconds"]
-                report["tokens"] = round(tokens)
-            return report
-    raise ExperimentError(f"`{out}` has no report of its training", "remove it")
+def _record(out: Path) -> dict[str, Any]:
+    """Return how the policy of a finished folder was trained, and by what code."""
+    try:
+        if (out / "policy.json").is_file():
+            about = json.loads((out / "policy.json").read_text("utf-8"))
+            report, made = about["report"], about["environment"]
+        else:
+            report = json.loads((out / "report.json").read_text("utf-8"))
+            made = json.loads((out / "env.json").read_text("utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise ExperimentError(
+            f"`{out}` has no record of its training: {error}", "remove it"
+        ) from error
+    if "tokens_per_second" in report:
+        report["tokens"] = round(report["tokens_per_second"] * report["seconds"])
+    return {**report, **made}
 
 
-def _without_data(config: "Config") -> dict[str, Any]:
+def _without_data(config: Any) -> dict[str, Any]:
     """Return a configuration without its dataset's place, which decides nothing."""
     return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}

@@ -8,20 +8,15 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdm.data.benchmark import EvaluationConfig
 from sdm.data.request import OracleConfig
 from sdm.experiments.spec import UNSPELLED, Cell, ExperimentError, Options
+from sdm.llm.recipes import recipe
+from sdm.policies.learner import learners
 from sdm.tasks.family import HIDDEN, TaskFamily
 from sdm.tasks.registry import find_family, load_family, option_names
-
-if TYPE_CHECKING:
-    from sdm.llm.recipes import FinetuneConfig
-    from sdm.policies.cql import CQLConfig
-    from sdm.policies.dpt_samples import DPTConfig
-
-    Config = FinetuneConfig | DPTConfig | CQLConfig
 
 
 def _names(config: type, *others: str) -> frozenset[str]:
@@ -142,27 +137,26 @@ def first_stage(cell: Cell) -> Cell | None:
     return dataclasses.replace(cell, test=test, learn={**learn, **other})
 
 
-def training_of(cell: Cell, data: str) -> "Config":
+def training_of(cell: Cell, data: str) -> Any:
     """Return how a cell's policy is trained on a dataset, in its only or last stage.
 
     Raises:
-        ValueError: if an option is unknown or its value is wrong.
+        ValueError: if the learner or an option is unknown, or a value is wrong.
 
     """
     learn = {"support": evaluation_of(cell).support, **cell.learn}
     learn.pop("first", None)
     try:
         if cell.learner == "finetune":
-            from sdm.llm.recipes import recipe
-
             return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
-        if cell.learner == "dpt":
-            from sdm.policies.dpt_samples import DPTConfig
-
-            return DPTConfig(data, seed=cell.seed, **learn)
-        from sdm.policies.cql import CQLConfig
-
-        learn.pop("support")  # it reads no demonstrations
-        return CQLConfig(data, seed=cell.seed, **learn)
+        if cell.learner not in learners():
+            known = ("untrained", "icl", "finetune", *learners())
+            raise ExperimentError(
+                f"unknown learner `{cell.learner}`", f"learners are {', '.join(known)}"
+            )
+        config = learners()[cell.learner].config
+        if "support" not in {each.name for each in dataclasses.fields(config)}:
+            learn.pop("support")  # it reads no demonstrations
+        return config(data=data, seed=cell.seed, **learn)
     except (TypeError, KeyError) as error:
         raise ExperimentError(f"learn, policy `{cell.policy}`: {error}") from error

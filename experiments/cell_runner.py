@@ -8,7 +8,8 @@ from pathlib import Path
 from sdm.experiments.artifacts import Artifacts, benchmark_of
 from sdm.experiments.cell_configs import evaluation_of
 from sdm.experiments.rows import VERSION, Row
-from sdm.experiments.spec import BY_TORCH, Cell, key_of
+from sdm.experiments.spec import Cell, key_of
+from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
 
 Step = Callable[[str, int, int], None]  # a step's name, parts done, all parts
@@ -27,8 +28,8 @@ def run_cell(cell: Cell, work: Path, step: Step) -> Row:
     about = {name: getattr(cell, name) for name in names}
     found = _theory(cell) if cell.learner == "theory" else _evaluate(cell, work, step)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    made = {**provenance(by_torch=cell.learner in BY_TORCH), "finished": finished}
-    return {"version": VERSION, **about, **cell.spec, **found, **made}
+    made = {"version": VERSION, **about, **cell.spec, **found}
+    return {**made, "finished": finished}
 
 
 def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
@@ -56,6 +57,7 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
         "result": result_row(result),
         "training": policy.training,
         "seconds": result.seconds + trained,
+        **provenance(by_torch=parse_policy(policy.name).needs_torch),
     }
 
 
@@ -70,4 +72,5 @@ def _theory(cell: Cell) -> Row:
     start = time.monotonic()
     checked = validate(Grid(seed=cell.seed, **cell.learn))
     seconds = time.monotonic() - start
-    return {"cells": rows(checked), "training": None, "seconds": seconds}
+    made = provenance(by_torch=False)
+    return {"cells": rows(checked), "training": None, "seconds": seconds, **made}

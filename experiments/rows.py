@@ -7,6 +7,7 @@ shipped with the code. A row is a cell's result if their keys are equal.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,15 @@ def read_rows(file: Path) -> list[Row]:
     """
     if not file.is_file():
         return []
+    about = file.stat()
+    return list(_parsed(file, about.st_ino, about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=64)
+def _parsed(file: Path, *_: int) -> tuple[Row, ...]:
+    """Parse each version of a file once, since a report reads it many times."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [_read_row(file, number, line) for number, line in enumerate(lines, 1)]
+    return tuple(_read_row(file, number, line) for number, line in enumerate(lines, 1))
 
 
 def _read_row(file: Path, number: int, line: str) -> Row:

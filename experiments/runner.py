@@ -22,7 +22,6 @@ from sdm.experiments.rows import (
     rows_file,
 )
 from sdm.experiments.spec import (
-    LEARNING,
     Cell,
     Experiment,
     ExperimentError,
@@ -167,8 +166,7 @@ class _Run:
         return outcome
 
     def _one(self, cell: Cell, left: TimeLeft, outcome: Outcome) -> None:
-        trains = cell.learner in LEARNING
-        trains = trains and not Artifacts(self.work).is_trained(cell)
+        trains = cell.trains and not Artifacts(self.work).is_trained(cell)
 
         def step(name: str, part: int, total: int) -> None:
             share = part / max(1, total)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROFILES = ("smoke", "laptop", "paper")
-LEARNING = ("finetune", "dpt", "cql")  # learners that train a policy
-BY_TORCH = ("finetune", "icl", "cql")  # learners that PyTorch computes
+NOT_TRAINED = ("untrained", "icl", "theory")  # the others train a policy
 
 # Defaults of a test: a cell has the same key whether or not it spells them.
 UNSPELLED = {"family": "energy", "support": 2, "demonstrations": "optimal"}
@@ -131,9 +130,9 @@ class Cell:
         experiment: name of the experiment.
         profile: name of the profile.
         policy: label of the policy in figures and tables.
-        learner: what makes the policy: finetune, dpt or cql train it, icl prompts a
-            language model, untrained needs no training; or theory, for a check of
-            Proposition 1.
+        learner: what makes the policy: `finetune` or a registered learner trains it,
+            `icl` prompts a language model, `untrained` needs no training; or `theory`,
+            for a check of Proposition 1.
         seed: of tasks, episodes, weights and texts.
         test: options of the test.
         data: options of the dataset that is learned from; of policies without training,
@@ -166,6 +165,11 @@ class Cell:
         """Hash of the spec, the same whether or not defaults are spelled."""
         test = {k: x for k, x in self.test.items() if UNSPELLED.get(k) != x}
         return key_of({**self.spec, "test": test})
+
+    @property
+    def trains(self) -> bool:
+        """Whether a policy is trained for it."""
+        return self.learner not in NOT_TRAINED
 
     @property
     def family(self) -> str:

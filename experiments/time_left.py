@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from sdm.experiments.rows import Row
-from sdm.experiments.spec import LEARNING, Cell
+from sdm.experiments.spec import Cell
 
 # Seconds of a cell of which nothing is known: one that trains, or another.
 UNKNOWN, AT_ONCE = 60.0, 1.0
@@ -35,7 +35,7 @@ class TimeLeft:
             like = alike.get((cell.profile, cell.policy), [])
             rows = [exact[cell.key]] if cell.key in exact else like
             if not rows:
-                return UNKNOWN if cell.learner in LEARNING else AT_ONCE
+                return UNKNOWN if cell.trains else AT_ONCE
             trained = is_trained(cell)
             return float(max(0.1, median(_seconds(row, trained) for row in rows)))
 

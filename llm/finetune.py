@@ -34,7 +34,6 @@ from sdm.llm.processes import TorchGroup, join_processes
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
 from sdm.llm.runs import (
-    TASKS,
     RunRecord,
     copy_weights,
     fingerprint,
@@ -51,6 +50,7 @@ from sdm.llm.texts import (
     training_texts,
 )
 from sdm.llm.tokens import IGNORED, check_tokenizer, tokenise
+from sdm.policies.policy_runs import tasks_of
 from sdm.storage.processes import folder_of_all
 
 CHECKPOINTS = "checkpoints"
@@ -147,7 +147,7 @@ def finetune(
         record = RunRecord(
             config=dataclasses.asdict(config),
             report=dataclasses.asdict(report),
-            tasks={name: manifest[name] for name in TASKS},
+            tasks=tasks_of(manifest),
             base=found,
             training_texts=len(data[0]),
         )

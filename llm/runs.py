@@ -3,16 +3,14 @@
 config.yaml     the fine-tuning configuration
 metrics.jsonl   one line per logged step and per validation
 report.json     losses, speed and time, in all
-env.json        versions and device
+env.json        versions, commit and device
 README.md       a model card, written from the run
 adapter/        LoRA weights (safetensors) and tokeniser, or
 model/          all weights (safetensors) and tokeniser, where all were trained
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -30,16 +28,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-import sdm
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
+from sdm.policies.policy_runs import TASKS
 from sdm.storage.files import StorageError, write_atomically
+from sdm.storage.provenance import provenance
 
 RUN_VERSION = 4
-# What a run folder says of the tasks of its training data, as their manifest does.
-TASKS = ("family", "kind", "family_config", "observes_reward", "horizon")
 MERGED = "merged.json"  # what is known of a merged model
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
 @dataclass(frozen=True)
@@ -81,18 +77,6 @@ class LoadedRun:
     tasks: dict[str, Any]
 
 
-def environment() -> dict[str, Any]:
-    """Versions and device, for the record."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "sdm": sdm.__version__,
-        "python": platform.python_version(),
-        "device": gpu
-        or f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
 def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
     """Write the trainer's log, one JSON object a line."""
     text = "".join(json.dumps(entry) + "\n" for entry in history)
@@ -126,7 +110,8 @@ def save_run(
         "finetune": dict(record.config),
     }
     write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
-    write_atomically(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    made = json.dumps(provenance(by_torch=True), indent=2) + "\n"
+    write_atomically(folder / "env.json", made)
     report = json.dumps(dict(record.report), indent=2) + "\n"
     write_atomically(folder / "report.json", report)
     write_atomically(folder / "README.md", model_card(record))
@@ -147,7 +132,7 @@ an optimal episode of {record.tasks["horizon"]} stages.
 
 - training loss {report["train_loss"]:.4f}; validation loss by epoch: {losses}
 - {report["steps"]} steps in {report["seconds"]:.0f} s, \
-{report["tokens_per_second"]:.0f} tokens/s, on {environment()["device"]}
+{report["tokens_per_second"]:.0f} tokens/s, on {provenance(by_torch=True)["device"]}
 
 Evaluate it with `sdm eval --policy THIS_FOLDER`. It knows tasks like those it was
 trained on, in the same wording, and nothing else.

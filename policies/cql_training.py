@@ -99,10 +99,7 @@ def train_cql(
                 },
             ),
         )
-        gpu = torch.cuda.is_available()
-        device = torch.cuda.get_device_name() if gpu else "cpu"
-        packages = ("d3rlpy", "torch", "numpy")
-        save_policy_run(folder, run, packages=packages, device=device)
+        save_policy_run(folder, run, by_torch=True)
     return run
 
 

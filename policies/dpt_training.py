@@ -195,8 +195,7 @@ def train_dpt(
                 },
             ),
         )
-        packages, device = ("jax", "flax", "optax", "numpy"), jax.devices()[0]
-        save_policy_run(folder, run, packages=packages, device=device.device_kind)
+        save_policy_run(folder, run, by_torch=False)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return run
 

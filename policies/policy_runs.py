@@ -5,10 +5,8 @@ policy.safetensors  its arrays
 metrics.jsonl       the loss
 """
 
-import importlib.metadata
 import json
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-import sdm
 from sdm.storage.files import StorageError, temporary_name, write_atomically
+from sdm.storage.provenance import provenance
 
 ABOUT, ARRAYS = "policy.json", "policy.safetensors"
 VERSION = 2
@@ -60,22 +58,15 @@ class LearnedRun:
     about: PolicyRecord
 
 
-def save_policy_run(
-    folder: Path, run: LearnedRun, *, packages: Sequence[str], device: str
-) -> None:
-    """Fill a policy's folder, with the versions of the packages that learned it."""
+def save_policy_run(folder: Path, run: LearnedRun, *, by_torch: bool) -> None:
+    """Fill a policy's folder, with the versions and the device that trained it."""
     with temporary_name(folder / ARRAYS) as temporary:
         save_file(dict(run.arrays), temporary)
     about = {
         "version": VERSION,
         "kind": run.kind,
         **asdict(run.about),
-        "environment": {
-            "sdm": sdm.__version__,
-            "python": platform.python_version(),
-            "device": device,
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "environment": provenance(by_torch=by_torch),
     }
     write_atomically(folder / ABOUT, json.dumps(about, indent=2) + "\n")
 

@@ -12,7 +12,7 @@ from sdm.storage.processes import usable_cores
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "tokenizers"),
-    *("peft", "accelerate", "bitsandbytes", "d3rlpy"),
+    *("peft", "accelerate", "bitsandbytes", "datasets", "d3rlpy"),
 )
 
 

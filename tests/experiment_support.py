@@ -2,7 +2,7 @@
 
 from sdm.experiments.catalogue import cells, profiles
 from sdm.experiments.rows import VERSION
-from sdm.experiments.spec import BY_TORCH, LEARNING, Experiment, Grid
+from sdm.experiments.spec import Experiment, Grid
 from sdm.storage.provenance import provenance
 
 TRAINED = {"sdm": "0.0", "commit": "0" * 12, "device": "another machine"}
@@ -62,9 +62,9 @@ def fabricated(experiment, profile, gap=lambda cell: 1.0):
     for cell in cells(experiment, profile):
         row = {"version": VERSION, "experiment": experiment.name, "profile": profile}
         row |= {"key": cell.key, "policy": cell.policy, **cell.spec}
-        row |= provenance(by_torch=cell.learner in BY_TORCH)
+        row |= provenance(by_torch=False)
         row |= {"seconds": 2.0, "training": None}
-        if cell.learner in LEARNING:
+        if cell.trains:
             row["training"] = {"seconds": 1.5, "tokens": 4321, **TRAINED}
         if cell.learner == "theory":
             row["cells"] = theory_cells()

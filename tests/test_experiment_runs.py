@@ -221,9 +221,6 @@ def test_what_decides_a_training_decides_its_folder(tmp_path, monkeypatch):
 
 def test_a_training_begun_by_another_version_is_begun_again(tmp_path):
     cell, artifacts = tiny_cell(), Artifacts(tmp_path / "work")
-    begun = artifacts.run_folder(cell).with_suffix(".json")
-    begun.parent.mkdir()
-    begun.write_text(json.dumps({**provenance(by_torch=True), "commit": "of old"}))
     for folder in (artifacts.run_folder(cell), artifacts.dataset(dataset_of(cell))):
         if folder.is_dir():
             shutil.rmtree(folder)

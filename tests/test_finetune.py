@@ -189,7 +189,7 @@ def test_the_run_folder_tells_everything_and_pickles_nothing(data, tmp_path):
     ]
     losses = [m["eval_loss"] for m in metrics if "eval_loss" in m]
     assert losses == report.eval_loss
-    assert "torch" in json.loads((folder / "env.json").read_text())
+    assert "torch" in json.loads((folder / "env.json").read_text())["versions"]
     assert f"{report.train_loss:.4f}" in (folder / "README.md").read_text()
     names = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert ".safetensors" in names and not names & {".bin", ".pt", ".pth", ".pkl"}
