@@ -17,7 +17,7 @@ from sdm.commands.config_options import (
     fields_of,
     parameters_of,
 )
-from sdm.commands.console import user_faults
+from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
 from sdm.commands.source_fields import class_fields
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdm.tasks.family import TaskFamily
 
 DEFAULT = "energy"
+FOLDER = "folder"  # the family that a folder's path stands for
 FAMILIES = Path(__file__).parents[1] / "tasks" / "families"
 
 
@@ -93,7 +94,8 @@ def family_fields(reference: str) -> list[OptionField]:
     if rest and name in built_in():
         return built_in()[name][1:]
     if Path(reference).is_dir():
-        return built_in()["folder"][1:] if "folder" in built_in() else []
+        return built_in()[FOLDER][1:]
+    start_jax()  # before a user's module makes arrays
     from sdm.tasks.registry import find_family
 
     factory, first = find_family(reference)
