@@ -192,7 +192,7 @@ def _test(
     """Return one benchmark."""
     kind = check_setting(setting, posed)
     if family != ALL:
-        warn_of_idle_options(context, kind)
+        warn_of_idle_options(context, kind, posed)
     from sdm.data.benchmark import EvaluationConfig
 
     default, believed = posed.defaults, posed

@@ -17,7 +17,7 @@ from sdm.commands.config_options import (
     fields_of,
     parameters_of,
 )
-from sdm.commands.console import user_faults
+from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
 from sdm.commands.source_fields import class_fields
 
@@ -95,6 +95,7 @@ def family_fields(reference: str) -> list[OptionField]:
         return built_in()[name][1:]
     if Path(reference).is_dir():
         return built_in()[FOLDER][1:]
+    start_jax()  # before a user's module makes arrays
     from sdm.tasks.registry import find_family
 
     factory, first = find_family(reference)

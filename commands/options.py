@@ -76,11 +76,17 @@ def given(context: Context, group: str) -> "Given":
     return cast("Given", context.meta[group])
 
 
-def warn_of_idle_options(context: Context, kind: str) -> None:
-    """Report options on the command line that have no effect for a kind of model."""
+def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> None:
+    """Report options on the command line that have no effect for a kind of model.
+
+    A family that poses none of the kinds in which an option of this name has an effect
+    means something else by it.
+    """
     for name, option in given_options(context).items():
         plain = name.removeprefix("prior__").removeprefix("family__")
-        if kind in KINDS and kind not in OF_KINDS.get(plain, KINDS):
+        works = OF_KINDS.get(plain, KINDS)
+        known = plain == name or family.kinds & set(works)
+        if kind in KINDS and kind not in works and known:
             say(f"warning: `{option}` has no effect for {kind} tasks", "yellow")
 
 

@@ -111,7 +111,7 @@ def solve(
     with user_faults(), progress_bars() as bar:
         posed = make_family(family, given(context, "family").merged(None))
         kind = check_setting(setting or _first_kind(posed), posed)
-        warn_of_idle_options(context, kind)
+        warn_of_idle_options(context, kind, posed)
         start_jax(every_core=kind != "mdp", several=distributed)
         check_own_family(posed, kind)
         from sdm.data.generation import solve_tasks, write_oracle_dataset

@@ -81,7 +81,7 @@ def prior(bed: Benchmark) -> Posterior:
 def posterior(bed: Benchmark) -> Posterior:
     """Return what the demonstrations of each task of a benchmark say."""
     params, models, weight = candidates(bed)
-    log = jnp.log(weight) + log_likelihood(
+    log = jnp.log(weight)[None] + log_likelihood(
         models, bed.support, rewards=bed.config.rewards_seen
     )
     return Posterior(params, models, jax.nn.softmax(log, axis=-1))

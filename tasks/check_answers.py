@@ -21,6 +21,7 @@ CLASSES: dict[Kind, type] = {"mdp": MDP, "pomdp": POMDP, "apomdp": APOMDP}
 STREAMS: dict[Split, Stream] = {"train": Stream.TRAIN_TASKS, "test": Stream.TEST_TASKS}
 SAME_REWARD = 1e-6  # relative; rewards in single precision
 UNTRACEABLE = "JAX must be able to trace it: use `jax.numpy`, and `jnp.where` for `if`"
+Arrays = Mapping[str, Any]  # of JAX or NumPy, by name
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 _T = TypeVar("_T")
 
@@ -88,7 +89,7 @@ class Subject:
         return "mdp" if self.kind == "mdp" else "pomdp"
 
 
-def shapes_of(params: Params) -> Shapes:
+def shapes_of(params: Arrays) -> Shapes:
     """Return the shape of a task's entry, and the dtype, of each parameter."""
     return {name: (tuple(x.shape[1:]), str(x.dtype)) for name, x in params.items()}
 
@@ -100,7 +101,7 @@ def check_same(subject: Subject, where: str, first: Shapes, other: Shapes) -> No
         if mine != theirs:
             subject.wrong(
                 where,
-                f"must return the same shapes in every call: found {name} "
+                f"must return the same shapes and dtypes in every call: found {name} "
                 f"{mine[1]}{list(mine[0])} and {theirs[1]}{list(theirs[0])}",
             )
 
@@ -124,7 +125,7 @@ def check_arrays(subject: Subject, where: str, params: Any, n: int) -> None:
             )
 
 
-def check_finite(subject: Subject, where: str, params: Params) -> None:
+def check_finite(subject: Subject, where: str, params: Arrays) -> None:
     """Check that parameters are finite."""
     for name, value in params.items():
         bad = np.argwhere(~np.isfinite(np.asarray(value)))
@@ -170,7 +171,7 @@ def check_posed(
         if found != said:
             subject.wrong(where, f"has {found} {name}: `spaces` says {said}")
     _check_duplicates(subject, model, where)
-    _check_rewards(subject, model, where)
+    _check_rewards(subject, model, kind, where)
 
 
 def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
@@ -188,20 +189,20 @@ def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
                     )
 
 
-def _check_rewards(subject: Subject, model: Any, where: str) -> None:
+def _check_rewards(subject: Subject, model: Any, kind: Kind, where: str) -> None:
     """Check that decisions pay what `spaces` lists, where it lists rewards."""
-    listed = np.asarray(subject.family.spaces.rewards, float)
+    listed = np.asarray(subject.family.spaces.levels(kind), float)
     if not listed.size:
         return
     reward = np.asarray(model.reward, float)
     near = SAME_REWARD * np.maximum(1, np.abs(reward))
     bad = (np.abs(reward[..., None] - listed) > near[..., None]).all(-1)
     if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = [int(i) for i in np.argwhere(bad)[0]]
         subject.wrong(
             where,
-            f"pays a reward that `spaces.rewards` does not list: found reward"
-            f"{list(at)} = {reward[at]:g}",
+            f"pays a reward that `spaces` does not list: found reward{at} = "
+            f"{reward[tuple(at)]:g}",
         )
 
 

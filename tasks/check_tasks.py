@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from sdm.tasks.check_answers import (
+    Arrays,
     Shapes,
     Subject,
     check_arrays,
@@ -71,12 +72,14 @@ def check_tasks(subject: Subject) -> None:
         models = _pose_twice(subject, {k: x[:two] for k, x in drawn[0].items()}, two)
         return Answers(drawn, alone, models, subject.pose(ends, subject.believed))
 
-    found = jax.tree.map(np.asarray, _run(everything, jnp.int32(0), ends))
-    for params in found.drawn:
+    found = _run(everything, jnp.int32(0), ends)
+    drawn, alone = jax.tree.map(np.asarray, (found.drawn, found.alone))
+    for params in drawn:
         check_finite(subject, "parameters", params)
     check_finite(subject, "prior", ends)
-    check_slices(subject, found, sizes)
-    check_splits(subject, found.drawn, listed=None not in counts)
+    for one, params in zip(alone, drawn, strict=True):
+        check_slices(subject, params, one)
+    check_splits(subject, drawn, listed=None not in counts)
     check_posed(subject, found.models, min(2, sizes[0]), subject.kind)
     check_posed(subject, found.candidates, 2, subject.believed, "model of the prior")
 
@@ -129,21 +132,21 @@ def _arrays_of(model: Any) -> Shapes:
     return shapes_of({name: x for name, x in vars(model).items() if np.ndim(x)})
 
 
-def check_slices(subject: Subject, found: Answers, sizes: Sequence[int]) -> None:
+def check_slices(subject: Subject, drawn: Arrays, alone: Arrays) -> None:
     """Check that a task depends on its own index only."""
-    for drawn, alone, n in zip(found.drawn, found.alone, sizes, strict=True):
-        for name, value in drawn.items():
-            if not np.allclose(value[-1:], alone[name], rtol=ROUNDED, atol=0):
-                subject.wrong(
-                    "parameters",
-                    f"must return the same task {n - 1} with n = {n} and with n = 1, "
-                    f"first = {n - 1}: found {name} = {short(value[-1].tolist())} and "
-                    f"{short(alone[name][0].tolist())}",
-                    "draw each task from `jax.random.fold_in(key, index)`",
-                )
+    for name, value in drawn.items():
+        n = len(value)
+        if not np.allclose(value[-1:], alone[name], rtol=ROUNDED, atol=0):
+            subject.wrong(
+                "parameters",
+                f"must return the same task {n - 1} with n = {n} and with n = 1, "
+                f"first = {n - 1}: found {name} = {short(value[-1].tolist())} and "
+                f"{short(alone[name][0].tolist())}",
+                "draw each task from `jax.random.fold_in(key, index)`",
+            )
 
 
-def check_splits(subject: Subject, drawn: Sequence[Params], *, listed: bool) -> None:
+def check_splits(subject: Subject, drawn: Sequence[Arrays], *, listed: bool) -> None:
     """Check that no listed training task is a test task, and that others differ."""
     train, test = map(rows_of, drawn)
     hint = "let `split` decide which tasks are listed"
@@ -167,7 +170,7 @@ def check_splits(subject: Subject, drawn: Sequence[Params], *, listed: bool) -> 
             )
 
 
-def rows_of(params: Params) -> list[bytes]:
+def rows_of(params: Arrays) -> list[bytes]:
     """Return each task's parameters in a form that can be compared."""
     arrays = [np.asarray(params[name]) for name in sorted(params)]
     return [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]

@@ -39,6 +39,8 @@ def import_object(module: str, name: str) -> Any:
             "is one installed",
             _where(module, name),
         ) from error
+    except FamilyError:  # of a module that registers one
+        raise
     except (Exception, SystemExit) as error:
         raise _failed(reference, error) from error
     finally:

@@ -128,7 +128,7 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
     missing = [n for n in REQUIRED if inspect.getattr_static(made, n, None) is None]
     if missing:
         raise FamilyError(
-            f"family `{reference}`: `{missing[0]}` is missing, found a "
+            f"family `{reference}`: `{missing[0]}` is missing, found an object of type "
             f"{type(made).__name__}",
             "subclass `sdm.tasks.Family`, and give it `name`, `spaces`, `parameters` "
             "and `model`",
@@ -137,11 +137,7 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
         raise FamilyError(
             f"family `{reference}`: `name` must be a string, found {made.name!r}"
         )
-    _made_by[type(made)] = reference
     return made
-
-
-_made_by: dict[type, str] = {}
 
 
 def _frozen(value: Any) -> Any:
@@ -176,7 +172,8 @@ def _make(factory: Any, given: Mapping[str, Any], reference: str) -> Any:
                 else f"pass `--{lacking[0].replace('_', '-')}`",
             ) from error
         raise FamilyError(
-            f"family `{reference}`: it cannot be made: {reason(error)}"
+            f"family `{reference}`: it cannot be made: {reason(error)}",
+            "set `SDM_DEBUG=1` to see where",
         ) from error
 
 
@@ -187,8 +184,6 @@ def reference_of(family: TaskFamily) -> str:
         lasting = kind.__module__.startswith(f"{PACKAGE}.") or name in _entry_points()
         if factory is kind and lasting:
             return name
-    if "<locals>" in kind.__qualname__ and kind in _made_by:
-        return _made_by[kind]
     return _address(kind)
 
 
@@ -215,7 +210,7 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
     name, colon, rest = reference.partition(":")
     if colon and name in families():
         return families()[name], _first_option(name, rest)
-    if Path(reference).is_dir():
+    if reference and Path(reference).is_dir():
         return families()[FOLDER], {"path": reference}
     if colon and name and rest:
         return import_object(name, rest), {}
@@ -225,8 +220,9 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
             "name the folder of several models, or solve one by `sdm solve --model`",
         )
     close = difflib.get_close_matches(reference, families(), n=1)
+    no_folder = ": there is no such folder" * (len(Path(reference).parts) > 1)
     raise FamilyError(
-        f"unknown family `{reference}`",
+        f"unknown family `{reference}`{no_folder}",
         (f"did you mean `{close[0]}`? " if close else "")
         + f"families are {', '.join(families())}; or name MODULE:OBJECT, or a folder "
         "of models",
