@@ -80,7 +80,7 @@ def main() -> None:
     rate = product_rate()
     for q in (0.9, 0.8, 0.7, 0.6):
         family = EnergyFamily(q=q)
-        p = family.sample_p(jax.random.key(0), options.pomdps)
+        p = family.parameters(jax.random.key(0), options.pomdps, split="train")["p"]
         model = family.pomdp(p)
         first, then, found = seconds(lambda: solve(model, horizon=HORIZON))  # noqa: B023
         gap = ((found.upper - found.lower) / found.value).max()

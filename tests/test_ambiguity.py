@@ -13,7 +13,7 @@ from sdm.tasks.rollout import task_keys
 
 
 def draw(family, tasks=6, seed=0):
-    p = family.sample_p(jax.random.key(seed), tasks)
+    p = family.parameters(jax.random.key(seed), tasks, split="train")["p"]
     return family.apomdp(task_keys(jax.random.key(seed + 1), tasks), p)
 
 
@@ -34,7 +34,7 @@ def test_every_model_is_well_posed_and_as_near_as_it_is_said_to_be():
 
 def test_the_nominal_model_comes_first_and_the_support_stays():
     family = EnergyFamily(models=3)
-    p = family.sample_p(jax.random.key(0), 6)
+    p = family.parameters(jax.random.key(0), 6, split="train")["p"]
     model, _ = draw(family)
     nominal = family.pomdp(p)
     np.testing.assert_array_equal(model.transition[:, 0], nominal.transition)
@@ -60,7 +60,10 @@ def test_what_is_seen_does_not_depend_on_the_action():
 
 def test_a_set_depends_on_its_own_key_only():
     family = EnergyFamily(models=3)
-    keys, p = task_keys(jax.random.key(1), 6), family.sample_p(jax.random.key(0), 6)
+    keys, p = (
+        task_keys(jax.random.key(1), 6),
+        family.parameters(jax.random.key(0), 6, split="train")["p"],
+    )
     whole, _ = family.apomdp(keys, p)
     part, _ = family.apomdp(keys[2:4], p[2:4])
     np.testing.assert_allclose(whole.transition[2:4], part.transition, rtol=ROUNDING)

@@ -74,7 +74,7 @@ def test_equal_models_are_one_model(alpha):
 @pytest.mark.parametrize("alpha", [0.3])
 def test_perfect_observation_is_the_robust_mdp(alpha):
     family = EnergyFamily(q=1.0, models=3, alpha=alpha)
-    p = family.sample_p(jax.random.key(0), 4)
+    p = family.parameters(jax.random.key(0), 4, split="train")["p"]
     model, _ = family.apomdp(task_keys(jax.random.key(1), 4), p)
     robust = RobustMDP(
         model.transition, model.reward, model.initial, alpha, model.discount

@@ -95,7 +95,7 @@ def test_a_filter_is_of_a_batch_and_a_policy_of_its_stages():
 
 def test_the_oracle_earns_what_its_value_says():
     family = EnergyFamily(q=0.8)
-    p = family.sample_p(jax.random.key(0), 4)
+    p = family.parameters(jax.random.key(0), 4, split="train")["p"]
     model = family.pomdp(p)
     found = solve(model, horizon=10)
     keys = task_keys(jax.random.key(1), 4)
@@ -110,7 +110,7 @@ def test_the_oracle_earns_what_its_value_says():
 
 def test_with_perfect_observation_the_same_luck_gives_the_episodes_of_the_mdp():
     family = EnergyFamily(q=1.0)
-    p = family.sample_p(jax.random.key(0), 3)
+    p = family.parameters(jax.random.key(0), 3, split="train")["p"]
     keys, mdp, pomdp = task_keys(jax.random.key(1), 3), family.mdp(p), family.pomdp(p)
     oracle = deterministic(solve(mdp, horizon=5).policy, 3)
     ours = rollout(keys, mdp, oracle, horizon=5, episodes=20)

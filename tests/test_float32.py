@@ -10,7 +10,7 @@ from sdm.tasks.rollout import task_keys
 
 def test_float32_solutions_are_right_to_single_precision():
     family, key = EnergyFamily(), jax.random.key(0)
-    p = family.sample_p(key, 50)
+    p = family.parameters(key, 50, split="train")["p"]
     wide = solve(family.mdp(p), horizon=30)
     with jax.enable_x64(False):
         mdp = family.mdp(jax.numpy.asarray(p, "float32"))

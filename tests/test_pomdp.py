@@ -74,7 +74,7 @@ def test_the_tiger_lies_within_its_bounds():
 
 @pytest.mark.parametrize("q", [0.6, 0.8, 1.0])
 def test_energy_tasks_are_solved_to_one_per_cent(q):
-    p = EnergyFamily().sample_p(jax.random.key(3), 4)
+    p = EnergyFamily().parameters(jax.random.key(3), 4, split="train")["p"]
     found = solve(EnergyFamily(q=q).pomdp(p), horizon=10)
     assert found.converged.all()
     assert ((found.upper - found.lower) <= 0.0101 * found.lower).all()
@@ -83,7 +83,7 @@ def test_energy_tasks_are_solved_to_one_per_cent(q):
 
 def test_perfect_observation_equals_backward_induction_to_rounding():
     family = EnergyFamily(q=1.0)
-    p = family.sample_p(jax.random.key(1), 4)
+    p = family.parameters(jax.random.key(1), 4, split="train")["p"]
     exact = solve(family.mdp(p), horizon=10).value
     found = solve(family.pomdp(p), horizon=10)
     # What the bounds are widened by: some 1e-12 for values of order three.
@@ -93,7 +93,7 @@ def test_perfect_observation_equals_backward_induction_to_rounding():
 
 def test_with_perfect_observation_the_policy_is_that_of_the_mdp():
     family = EnergyFamily(q=1.0)
-    p = family.sample_p(jax.random.key(1), 4)
+    p = family.parameters(jax.random.key(1), 4, split="train")["p"]
     mdp, found = (solve(m, horizon=10) for m in (family.mdp(p), family.pomdp(p)))
     corners = jnp.broadcast_to(jnp.eye(family.states), (4, 10, 10))
     for t in range(10):
