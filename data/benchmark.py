@@ -223,30 +223,32 @@ def agreement(bed: Benchmark, played: Trajectory) -> Agreement:
 def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T"]:
     """What the oracle would have done at every decision of these episodes.
 
-    Where states are hidden, in the belief that what was seen and done leads to.
+    Where states are hidden, in the belief that what was seen, done and, where the
+    oracle sees its rewards, paid leads to.
     """
     if isinstance(bed.solution, MDPSolution):
         return np.asarray(optimal_action(bed.solution, played.observation))
     assert isinstance(bed.oracle, BeliefPolicy)
-    return np.asarray(_decisions(bed.oracle, played.observation, played.action))
+    return np.asarray(_decisions(bed.oracle, played))
 
 
 @eqx.filter_jit
-def _decisions(
-    policy: BeliefPolicy, seen: Int[Array, "B N T"], done: Int[Array, "B N T"]
-) -> Int[Array, "B N T"]:
+def _decisions(policy: BeliefPolicy, played: Trajectory) -> Int[Array, "B N T"]:
     """What a policy would have done at each stage, after the actions of others."""
-    seen, done = jnp.moveaxis(seen, -1, 0), jnp.moveaxis(done, -1, 0)
-    paid = jnp.zeros(seen.shape[1:])  # it looks at neither rewards nor chance
-    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), paid.size)
-    keys = keys.reshape(paid.shape)
+    seen, done, paid = (
+        jnp.moveaxis(x, -1, 0)
+        for x in (played.observation, played.action, played.reward)
+    )
+    # It looks at no random numbers.
+    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), seen[0].size)
+    keys = keys.reshape(seen[0].shape)
 
     def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
-        t, symbol, before = now
-        action, (state, _) = policy.act((state, before), t, symbol, paid, keys)
+        t, symbol, before, reward = now
+        action, (state, _) = policy.act((state, before), t, symbol, reward, keys)
         return state, action
 
-    first, (state, _) = policy.act(None, 0, seen[0], paid, keys)
+    first, (state, _) = policy.act(None, 0, seen[0], jnp.zeros_like(paid[0]), keys)
     stages = jnp.arange(1, len(seen))
-    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1]))
+    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1], paid[:-1]))
     return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ import numpy as np
 
 from sdm.tasks.belief import check_believe
 from sdm.tasks.family import HIDDEN, SET_KEY, Kind, Params, TaskFamily, poses
-from sdm.tasks.models import check_count, check_horizon
+from sdm.tasks.models import APOMDP, POMDP, check_count, check_horizon
 from sdm.tasks.registry import load_family, reference_of
+from sdm.tasks.rewards import observe_rewards
 
 BATCH_BYTES = 1 << 28  # memory budget of a batch, estimated
 CHUNK = 64  # tasks; batches of whole chunks are shared evenly by 2 or 4 devices
@@ -112,8 +114,25 @@ def bytes_per_task(config: OracleConfig) -> int:
     if config.kind == "mdp":
         return episodes + eight * actions * states * (states + config.horizon)
     models = getattr(family, "models", 1) if config.kind == "apomdp" else 1
+    if config.rewards_seen:
+        states = states_with_rewards(family)
     points = config.points_per_stage + states
     return episodes + 4 * eight * config.horizon * points * models * states
+
+
+@cache
+def states_with_rewards(family: TaskFamily) -> int:
+    """Count the states of the task that is solved where its rewards are observed.
+
+    Counted in one task, since others may have other rewards: this is an estimate.
+    """
+    drawn = dict(family.parameters(jax.random.key(0), 1, split="train"))
+    kind = "pomdp" if "pomdp" in family.kinds else "apomdp"
+    if kind == "apomdp":
+        drawn[SET_KEY] = jax.random.split(jax.random.key(0), 1)
+    model = family.model(drawn, kind)
+    assert isinstance(model, POMDP | APOMDP)
+    return len(observe_rewards(model).state)
 
 
 def check_available(config: OracleConfig) -> None:

@@ -10,8 +10,10 @@ import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.request import OracleConfig
@@ -20,10 +22,11 @@ from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
 from sdm.solvers_jax.methods import Method, make_method, method_class, option_names
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import POMDPSolution
-from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
+from sdm.tasks.belief import BeliefPlan, BeliefPolicy, belief_filter, true_model
 from sdm.tasks.family import SET_KEY, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
 from sdm.tasks.policy import Policy, any_optimal, deterministic, uniform_random
+from sdm.tasks.rewards import observe_rewards
 from sdm.tasks.rollout import Trajectory, discounted_return, rollout, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
@@ -87,15 +90,72 @@ def solve_sampled(
     model: MDP | POMDP | APOMDP, config: OracleConfig
 ) -> tuple[Solution, Policy]:
     """Solve sampled tasks, which are well posed; return solution and oracle policy."""
-    found: Solution = method_of(config, type(model)).solve(
-        model, horizon=config.horizon
-    )
-    if not isinstance(found, MDPSolution):
-        assert isinstance(model, POMDP | APOMDP)
-        return found, BeliefPolicy(found, belief_filter(model, believe=config.believe))
+    method, horizon = method_of(config, type(model)), config.horizon
+    if isinstance(model, POMDP | APOMDP):
+        return solve_hidden(
+            model,
+            method,
+            horizon=horizon,
+            believe=config.believe,
+            rewards=config.rewards_seen,
+        )
+    found: MDPSolution = method.solve(model, horizon=horizon)
     if config.family.defaults.stationary:
         return found, any_optimal(found.q)
     return found, deterministic(found.policy, model.reward.shape[-1])
+
+
+def solve_hidden(
+    model: POMDP | APOMDP,
+    method: Method[Any, Any],
+    *,
+    horizon: int,
+    believe: int | str = 0,
+    rewards: bool = False,
+) -> tuple[POMDPSolution | APOMDPSolution, BeliefPolicy]:
+    """Solve tasks whose states are hidden; return solution and policy.
+
+    Args:
+        model: a batch of tasks.
+        method: what solves them.
+        horizon: number of decisions T.
+        believe: for an APOMDP, what the policy filters with; see `belief_filter`.
+        rewards: whether the agent sees its rewards. The solution is then that of the
+            larger tasks that `observe_rewards` makes; the policy plays in `model`.
+
+    """
+    belief = belief_filter(model, believe=believe, rewards=rewards)
+    if not rewards:
+        found = method.solve(model, horizon=horizon)
+        return found, BeliefPolicy(found, belief)
+    larger = observe_rewards(model)
+    found = method.solve(larger.model, horizon=horizon)
+    plan = RewardsKnownPlan(found, larger.start, len(larger.state))
+    return found, BeliefPolicy(plan, belief)
+
+
+class RewardsKnownPlan(eqx.Module):
+    """A plan for pairs of a state and a reward, asked about beliefs over states.
+
+    What follows does not depend on the reward of a pair: any will do.
+
+    Attributes:
+        plan: for beliefs over the pairs.
+        start: the pair that stands for each state.
+        pairs: how many pairs there are.
+
+    """
+
+    plan: BeliefPlan
+    start: Int[np.ndarray, " S"]
+    pairs: int = eqx.field(static=True)
+
+    def action(
+        self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
+    ) -> Int[Array, "B N"]:
+        """Actions at stage `t` in beliefs `x` over the states."""
+        wide = jnp.zeros((*x.shape[:-1], self.pairs), x.dtype)
+        return self.plan.action(t, wide.at[..., self.start].set(x))
 
 
 def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:

@@ -24,12 +24,12 @@ from sdm.data.benchmark import Benchmark
 from sdm.tasks.family import ConjugateFamily, Params
 from sdm.tasks.models import MDP, POMDP
 from sdm.tasks.policy import draw
+from sdm.tasks.rewards import agrees
 from sdm.tasks.rollout import Trajectory
 
 # The true parameters lie between candidates: an outcome that a candidate excludes
 # weighs it down by this much and does not rule it out, so that something is left.
 IMPOSSIBLE = 1e-12
-SAME_REWARD = 1e-9  # rewards of one decision agree to rounding, or differ
 
 
 class Posterior(eqx.Module):
@@ -105,8 +105,7 @@ def _log(chance: Array) -> Array:
 
 def _agrees(paid: Array, expected: Array) -> Array:
     """Whether a reward is what a candidate pays, as a probability."""
-    scale = jnp.maximum(1, jnp.abs(expected))
-    return (jnp.abs(paid - expected) <= SAME_REWARD * scale).astype(expected.dtype)
+    return agrees(paid, expected).astype(expected.dtype)
 
 
 @eqx.filter_jit

@@ -36,10 +36,17 @@ class QMDPPlan(eqx.Module):
         return values.argmax(-1).astype(jnp.int32)
 
 
-def qmdp(model: POMDP, *, horizon: int) -> BeliefPolicy:
-    """QMDP with the exact filter, for a batch of tasks."""
+def qmdp(model: POMDP, *, horizon: int, rewards: bool) -> BeliefPolicy:
+    """QMDP with the exact filter, for a batch of tasks.
+
+    Args:
+        model: the tasks.
+        horizon: decisions per episode.
+        rewards: whether the agent sees its rewards; the filter uses them then.
+
+    """
     q = backward_induction(states_observed(model), horizon=horizon).q
-    return BeliefPolicy(QMDPPlan(q), belief_filter(model))
+    return BeliefPolicy(QMDPPlan(q), belief_filter(model, rewards=rewards))
 
 
 def observation_as_state(model: POMDP, *, horizon: int) -> TabularPolicy:

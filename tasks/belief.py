@@ -6,8 +6,13 @@ The Bayes operator, for one model or several at once:
     b'(s')        = Σ_k joint'(k, s')
 
 With one model this is the usual belief update; with several it is that of the mixture,
-whose weights are the posterior probabilities of the models, equal at the start. A
-symbol that no state explains leaves the prediction as it is, and is counted.
+whose weights are the posterior probabilities of the models, equal at the start. Where
+the agent sees its rewards, those tell about the state that the action was taken in:
+
+    joint(k, s) ∝ 1[the reward is r(s, a)] joint(k, s)
+
+comes first. A symbol or a reward that no state explains leaves what was believed before
+as it is, and is counted.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -18,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.tasks.models import APOMDP, POMDP, Model
+from sdm.tasks.rewards import agrees
 
 
 class FilterState(NamedTuple):
@@ -25,7 +31,7 @@ class FilterState(NamedTuple):
 
     Attributes:
         joint: probability of each model and state.
-        impossible: how often a symbol was seen that had probability zero.
+        impossible: how often a symbol or a reward had probability zero.
 
     """
 
@@ -46,6 +52,7 @@ class BeliefFilter(eqx.Module):
         observation: Z_k(o | s', a) of each.
         initial: distribution of the first state.
         initial_observation: Z_1k(o | s) of each, or None.
+        reward: r(s, a), where the agent sees what it is paid; None where not.
 
     """
 
@@ -53,6 +60,7 @@ class BeliefFilter(eqx.Module):
     observation: Float[Array, "B K A S O"]
     initial: Float[Array, "B S"]
     initial_observation: Float[Array, "B K S O"] | None
+    reward: Float[Array, "B S A"] | None = None
 
     def start(self, episodes: int) -> FilterState:
         """Before anything is seen."""
@@ -76,9 +84,21 @@ class BeliefFilter(eqx.Module):
         state: FilterState,
         action: Int[Array, "B N"],
         observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"] | None = None,
     ) -> FilterState:
-        """After an action and the symbol that followed it."""
+        """After an action, what it paid and the symbol that followed it.
+
+        Raises:
+            ValueError: if rewards are seen, and none is given.
+
+        """
         task = jnp.arange(len(self.initial))[:, None]
+        if self.reward is not None:
+            if reward is None:
+                raise ValueError("this filter needs the rewards that the agent sees")
+            expected = jnp.moveaxis(self.reward, 2, 1)[task, action]  # [B, N, S]
+            same = agrees(reward[..., None].astype(expected.dtype), expected)
+            state = _weigh(state, state.joint, same[:, :, None].astype(expected.dtype))
         moves = jnp.moveaxis(self.transition, 3, 1)[task, action]  # [B, N, K, S, S']
         predicted = jnp.einsum("bnks,bnksm->bnkm", state.joint, moves)
         shown = jnp.moveaxis(self.observation, (2, 4), (1, 2))  # [B, A, O, K, S']
@@ -95,13 +115,16 @@ def _weigh(state: FilterState, predicted: Array, likelihood: Array) -> FilterSta
     return FilterState(joint, state.impossible + wrong)
 
 
-def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFilter:
+def belief_filter(
+    model: POMDP | APOMDP, *, believe: int | str = 0, rewards: bool = False
+) -> BeliefFilter:
     """The filter of an agent in a batch of tasks.
 
     Args:
         model: a batch, one leading axis.
         believe: for an APOMDP, the index of the model that the agent filters with, or
             `"mixture"` for all of them, weighted by their posterior probabilities.
+        rewards: whether the agent sees its rewards.
 
     Raises:
         ValueError: if there is no such model, or this is a single task.
@@ -112,6 +135,7 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
             f"reward has shape {np.shape(model.reward)}: a filter is for a batch of "
             "tasks, with one leading axis; of one task, too"
         )
+    paid = model.reward if rewards else None
     if isinstance(model, POMDP):
         first = model.initial_observation
         return BeliefFilter(
@@ -119,6 +143,7 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
             model.observation[:, None],
             model.initial,
             None if first is None else first[:, None],
+            paid,
         )
     chosen = _chosen(model, believe)
     first = model.initial_observation
@@ -127,6 +152,7 @@ def belief_filter(model: POMDP | APOMDP, *, believe: int | str = 0) -> BeliefFil
         model.observation[:, chosen],
         model.initial,
         None if first is None else first[:, chosen],
+        paid,
     )
 
 
@@ -196,11 +222,11 @@ class BeliefPolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], tuple[FilterState, Int[Array, "B N"]]]:
-        """Update the belief with what was seen, and act in it."""
+        """Update the belief with what was seen and paid, and act in it."""
         if memory is None:
             start = self.filter.start(observation.shape[1])
             state = self.filter.see_first(start, observation)
         else:
-            state = self.filter.update(*memory, observation)
+            state = self.filter.update(*memory, observation, reward)
         action = self.plan.action(t, state.belief)
         return action, (state, action)

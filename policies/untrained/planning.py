@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.data.benchmark import Benchmark
+from sdm.data.solved_tasks import solve_hidden
 from sdm.policies.posterior import count_moves, posterior, prior
 from sdm.policies.prepared import Prepared, state_table, table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
 from sdm.policies.registry import only, register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.pomdp import PointBased
-from sdm.tasks.belief import BeliefPolicy, belief_filter
 from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
@@ -56,13 +56,17 @@ def certainty_equivalence(bed: Benchmark) -> Prepared:
 
 
 def plan_for(bed: Benchmark, believed: MDP | POMDP | APOMDP) -> Prepared:
-    """Plan as if these were the tasks; where states are hidden, by QMDP."""
+    """Plan as if these were the tasks; where states are hidden, by QMDP.
+
+    Its filter ignores a reward that no state pays in these tasks, as happens where
+    candidates differ in their rewards and this is their mean.
+    """
     horizon = bed.config.horizon
     if isinstance(believed, MDP):
         found = backward_induction(believed, horizon=horizon)
         return table(bed, deterministic(found.policy, believed.reward.shape[-1]))
     assert isinstance(believed, POMDP)
-    return Prepared(qmdp(believed, horizon=horizon))
+    return Prepared(qmdp(believed, horizon=horizon, rewards=bed.config.rewards_seen))
 
 
 @register_policy("qmdp")
@@ -71,7 +75,8 @@ def with_states_seen_later(bed: Benchmark) -> Prepared:
     world = bed.tasks.world
     if isinstance(world, MDP):  # QMDP is then the optimal policy
         return oracle(bed)
-    return Prepared(qmdp(world, horizon=bed.config.horizon))
+    config = bed.config
+    return Prepared(qmdp(world, horizon=config.horizon, rewards=config.rewards_seen))
 
 
 def _as_many_symbols(family: TaskFamily, kind: Kind) -> str | None:
@@ -96,12 +101,16 @@ def nominal(bed: Benchmark) -> Prepared:
     """Plan for the first model of the ambiguity set alone."""
     world = bed.tasks.world
     assert isinstance(world, POMDP)
-    solution = PointBased().solve(world, horizon=bed.config.horizon)
-    return Prepared(BeliefPolicy(solution, belief_filter(world)))
+    config = bed.config
+    _, policy = solve_hidden(
+        world, PointBased(), horizon=config.horizon, rewards=config.rewards_seen
+    )
+    return Prepared(policy)
 
 
 @register_policy("mixture", only("apomdp"))
 def bayesian_mixture(bed: Benchmark) -> Prepared:
     """Take each model of the set to be as likely, and plan by QMDP."""
     assert isinstance(bed.tasks.model, APOMDP)
-    return Prepared(qmdp(mixture(bed.tasks.model), horizon=bed.config.horizon))
+    whole, config = mixture(bed.tasks.model), bed.config
+    return Prepared(qmdp(whole, horizon=config.horizon, rewards=config.rewards_seen))

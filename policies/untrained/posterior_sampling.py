@@ -21,6 +21,7 @@ from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks.models import MDP, POMDP, Model, states_observed
 from sdm.tasks.policy import deterministic
+from sdm.tasks.rewards import agrees
 
 
 class Drawn(NamedTuple):
@@ -44,11 +45,13 @@ class PosteriorSampling(eqx.Module):
     Attributes:
         posterior: of each task.
         q: values of actions under each candidate.
+        rewards: whether the agent sees its rewards.
 
     """
 
     posterior: Posterior
     q: Float[Array, "G T S A"]
+    rewards: bool = eqx.field(static=True)
 
     def init(self, model: Model) -> None:
         """The first decision draws: it knows the number of episodes."""
@@ -67,26 +70,39 @@ class PosteriorSampling(eqx.Module):
             place = self.posterior.draw(jax.vmap(jax.vmap(jax.random.uniform))(key))
             belief = tasks.initial[place]
         else:
-            place = memory.place
+            place, belief = memory.place, memory.belief
+            if self.rewards and isinstance(tasks, POMDP):
+                expected = jnp.moveaxis(tasks.reward, 2, 1)[place, memory.action]
+                same = agrees(reward[..., None].astype(expected.dtype), expected)
+                belief = _condition(belief, same.astype(belief.dtype))
             moves = tasks.transition[place, :, memory.action]
-            belief = jnp.einsum("bns,bnsm->bnm", memory.belief, moves)
+            belief = jnp.einsum("bns,bnsm->bnm", belief, moves)
         if isinstance(tasks, MDP):
             belief = jax.nn.one_hot(observation, self.q.shape[-2], dtype=self.q.dtype)
         else:
-            belief = _condition(tasks, belief, place, memory, observation)
+            belief = _see(tasks, belief, place, memory, observation)
         values = jnp.einsum("bns,bnsa->bna", belief, self.q[place, t])
         action = values.argmax(-1).astype(jnp.int32)
         return action, Drawn(place, belief, action)
 
 
 def _condition(
+    belief: Float[Array, "B N S"], likelihood: Float[Array, "B N S"]
+) -> Float[Array, "B N S"]:
+    """Weigh the states, unless what was seen is impossible in all of them."""
+    joint = belief * likelihood
+    mass = joint.sum(-1, keepdims=True)
+    return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
+
+
+def _see(
     tasks: POMDP,
     belief: Float[Array, "B N S"],
     place: Int[Array, "B N"],
     memory: Drawn | None,
     observation: Int[Array, "B N"],
 ) -> Float[Array, "B N S"]:
-    """Weigh the states by the symbol, unless it is impossible in all of them."""
+    """Weigh the states by the symbol."""
     if memory is None:
         first = tasks.initial_observation
         if first is None:
@@ -96,9 +112,7 @@ def _condition(
         shown = tasks.observation[place, memory.action]
         likelihood = jnp.take_along_axis(shown, observation[..., None, None], axis=-1)
         likelihood = likelihood[..., 0]
-    joint = belief * likelihood
-    mass = joint.sum(-1, keepdims=True)
-    return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
+    return _condition(belief, likelihood)
 
 
 @register_policy("psrl")
@@ -107,7 +121,7 @@ def posterior_sampling(bed: Benchmark) -> Prepared:
     found = posterior(bed)
     seen = states_observed(found.models)
     q = backward_induction(seen, horizon=bed.config.horizon).q
-    policy = PosteriorSampling(found, q)
+    policy = PosteriorSampling(found, q, bed.config.rewards_seen)
     if isinstance(found.models, MDP):
         return Prepared(policy, expected_return(policy, bed.states))
     return Prepared(policy)
