@@ -105,7 +105,7 @@ def train_cql(
 
 def _learn(
     config: CQLConfig, manifest: Mapping[str, Any], progress: Callable[[int, int], None]
-) -> tuple[Float[np.ndarray, "T O A"], list[dict[str, float]]]:
+) -> tuple[Float[np.ndarray, "T O A"], list[dict[str, Any]]]:
     """Return the table of values, and the metrics of every epoch.
 
     Raises:

@@ -158,7 +158,9 @@ def test_rewards_that_are_all_equal_have_one_value():
 
 @pytest.mark.parametrize("points", [3, 0])
 def test_too_few_points_to_estimate_an_error_are_refused(points):
-    with pytest.raises(ValueError, match=f"points = {points}: must be a whole number from 4"):
+    with pytest.raises(
+        ValueError, match=f"points = {points}: must be a whole number from 4"
+    ):
         solve(random_apomdp(0, 0.5), horizon=2, points=points)
 
 

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from sdm.experiments.demo import QUICK, DemoConfig
 
 
+@pytest.mark.slow
 def test_the_quick_demo_runs_and_its_table_makes_sense(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "sdm.cli", "demo", "--quick", "--json"],

@@ -42,13 +42,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {n for n in archive.namelist() if ".dist-info/" not in n}
-    not_shipped = ("tests/", "experiments/recipes/", "benchmarks/")
+    not_shipped = ("tests/", "benchmarks/")
     modules = {n for n in names if n.endswith(".py") and not n.startswith(not_shipped)}
     data = {
         name
         for name in names
-        if re.fullmatch(r"experiments/.*(config\.toml|profiles\.toml|jinja)", name)
-        or re.fullmatch(r"experiments/[^/]+/(laptop|paper)\.jsonl", name)
+        if re.fullmatch(r"experiments/(configs/.*\.toml|profiles\.toml|.*jinja)", name)
+        or re.fullmatch(r"experiments/published/[^/]+/(laptop|paper)\.jsonl", name)
+        or name == "evaluation/paper.toml"
     }
     assert len(data) >= 16, "configurations of all experiments, and the report"
     assert shipped == {f"sdm/{name}" for name in (*modules, *data, "py.typed")}
