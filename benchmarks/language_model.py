@@ -124,7 +124,7 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
     return float(seen) * (steps - UNCOUNTED) / steps / clock.seconds
 
 
-def anew(policy: LanguageModelPolicy, played: Trajectory) -> float:
+def without_cache(policy: LanguageModelPolicy, played: Trajectory) -> float:
     """Score the whole text of every episode at every stage, without a cache.
 
     Returns:
@@ -171,7 +171,7 @@ def acting(base: str, schema: str, tasks: int, episodes: int, horizon: int) -> N
     start = time.perf_counter()
     played = play()
     middle = time.perf_counter()
-    same = anew(policy, played)
+    same = without_cache(policy, played)
     end = time.perf_counter()
     decisions = tasks * episodes * horizon
     print(
