@@ -9,6 +9,7 @@ and from the class.
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -162,6 +163,9 @@ def converted(field: OptionField, value: Any, where: str) -> Any:
         return None
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if float in kinds and str not in kinds and isinstance(value, str):
+        with suppress(ValueError):  # YAML reads `1e-3` as text: it wants `1.0e-3`
+            return float(value)
     if int in kinds and str in kinds and isinstance(value, str) and value.isdecimal():
         return int(value)
     wanted = tuple(

@@ -14,6 +14,7 @@ from sdm.data.benchmark import (
     oracle_actions,
     task_returns,
 )
+from sdm.data.request import family_header
 from sdm.data.solved_tasks import sample_tasks
 from sdm.evaluation.evaluate import (
     check_policy,
@@ -145,9 +146,12 @@ def test_a_base_that_has_learned_nothing_plays(bed):
 def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypatch):
     base, tokenizer = load_base("tiny")
     options = {"schema": "compact", "support": 7}
-    run = LoadedRun(base, tokenizer, options, "mdp", horizon=3, family={})
+    tasks = {**family_header(EnergyFamily(), "mdp"), "horizon": 3}
+    run = LoadedRun(base, tokenizer, options, tasks | {"observes_reward": True})
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
-    with pytest.warns(UserWarning, match="mdp tasks of 3 stages after 7 demonstr"):
+    with pytest.warns(
+        UserWarning, match=r"energy tasks \(mdp\) of 3 stages after 7 demonstr"
+    ):
         language_model_policy("some-run", bed)
 
 
@@ -172,8 +176,6 @@ def test_names_that_are_no_policy_are_refused(tmp_path):
         {"tasks": 0},
         {"trajectories": 0},
         {"support": -1},
-        {"kind": "bandit"},
-        {"demonstrations": "good"},
     ],
 )
 def test_counts_that_make_no_test_are_refused(changes):
