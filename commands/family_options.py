@@ -73,7 +73,7 @@ class FamilyCommand(ConfigCommand):
 def family_in(args: Sequence[str]) -> str:
     """Return the family that words on a command line name."""
     found = DEFAULT
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         if word == "--family":
             found = following
         elif word.startswith("--family="):

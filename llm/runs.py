@@ -30,6 +30,7 @@ from transformers import (
 
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
 from sdm.llm.recipes import FinetuneConfig
+from sdm.llm.schema import schemas
 from sdm.policies.policy_runs import TASKS
 from sdm.storage.files import StorageError, write_atomically
 from sdm.storage.provenance import provenance
@@ -230,6 +231,8 @@ def read_run(folder: Path) -> RunHeader:
         )
     try:
         FinetuneConfig(**config)
+        if config["schema"] not in schemas():
+            raise ValueError(f"unknown schema `{config['schema']}`")
         tasks = {name: header[name] for name in TASKS}
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"`{path}` is damaged: {error}", again) from error

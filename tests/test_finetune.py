@@ -174,7 +174,7 @@ def test_training_lowers_the_loss_and_leaves_a_run_that_loads(data, base, tmp_pa
     assert len(report.eval_loss) == 4 and report.eval_loss[-1] < report.eval_loss[0]
     assert steps[-1] == (report.steps, report.steps) and report.tokens_per_second > 0
     run = load_run(tmp_path / "run")
-    assert isinstance(run.model, PeftModel) and run.horizon == 4
+    assert isinstance(run.model, PeftModel) and run.tasks["horizon"] == 4
     assert not (tmp_path / "run.partial").exists()
 
 
