@@ -36,7 +36,7 @@ class QMDPPlan(eqx.Module):
         return values.argmax(-1).astype(jnp.int32)
 
 
-def qmdp(model: POMDP, *, horizon: int, rewards: bool) -> BeliefPolicy:
+def qmdp(model: POMDP, *, horizon: int, rewards: bool = False) -> BeliefPolicy:
     """QMDP with the exact filter, for a batch of tasks.
 
     Args:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def believed(family, support, kind):
     """The posterior over the prior's candidates, from demonstrations alone."""
     params, weight = family.prior()
     models = family.model(params, kind)
-    log = jnp.log(weight) + log_likelihood(models, support, rewards=False)
+    log = jnp.log(weight)[None] + log_likelihood(models, support, rewards=False)
     return Posterior(params, models, jax.nn.softmax(log, axis=-1))
 
 
@@ -63,7 +64,7 @@ def estimate_p(family, support):
 
 def sample_and_plan(found, horizon):
     q = backward_induction(states_observed(found.models), horizon=horizon).q
-    return PosteriorSampling(found, q)
+    return PosteriorSampling(found, q, rewards=False)
 
 
 def assert_is_the_mean(value, played, discount):
@@ -343,7 +344,7 @@ def imitate_by_hand(family, support, horizon):
 
 @pytest.mark.parametrize("episodes", [0, 1, 2])
 def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
-    monkeypatch.setattr("sdm.tasks.families.energy.POINTS", 12)
+    monkeypatch.setattr(sys.modules["sdm.tasks.families.energy"], "POINTS", 12)
     family = EnergyFamily(max_energy=4, p_min=0.1)
     bed = make_benchmark(EvaluationConfig(family, 5, 12, 1, support=episodes))
     table = prepare("bayes-imitation", bed).policy
