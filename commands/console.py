@@ -46,7 +46,8 @@ def user_faults() -> Iterator[None]:
             raise
         first = (str(error).strip() or repr(error)).splitlines()[0]
         code = 2 if isinstance(error, ValueError) else 1
-        if code == 2 and os.environ.get("RANK", "0") != "0":
+        reported = code == 2 or getattr(error, "reported", False)
+        if reported and os.environ.get("RANK", "0") != "0":
             raise typer.Exit(code) from None  # the first process reports it
         fail(first, getattr(error, "hint", ""), code=code)
     except Exception as error:

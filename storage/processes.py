@@ -113,8 +113,15 @@ class JaxGroup:
         wait_for_all(step)
 
 
-class FirstFailedError(ValueError):
-    """One of several processes has nothing to do, since the first one failed."""
+class FirstFailedError(RuntimeError):
+    """One of several processes has nothing to do, since the first one failed.
+
+    Attributes:
+        reported: the first process says why.
+
+    """
+
+    reported = True
 
 
 @contextmanager
