@@ -25,7 +25,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
 from sdm.llm.bases import compute_dtype, device, load_tokenizer, tiny_tokenizer
 from sdm.llm.finetune import finetune, prepare_model

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
-from sdm.data.request import family_of
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig, family_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.acting import language_model_policy
 from sdm.llm.episode import Episode, render_prompt

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
-from sdm.data.generation import OracleConfig, write_oracle_dataset
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
 from sdm.evaluation.tables import result_row
 from sdm.llm.finetune import finetune
