@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig, agreement, task_returns
 from sdm.data.optimality_gap import OptimalityGap, optimality_gap
-from sdm.policies.prepared import Prepared
+from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import prepare
 from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.solvers_jax.backward_induction import MDPSolution
@@ -65,6 +65,8 @@ class PolicyResult:
         seconds: spent acting.
         returns: mean return of each task.
         optimal_returns: the oracle's.
+        bounds: on what the agent expects to earn, of a plan that need not be the best
+            one; None for other policies.
 
     """
 
@@ -80,6 +82,7 @@ class PolicyResult:
     seconds: float
     returns: Float[np.ndarray, " B"]
     optimal_returns: Float[np.ndarray, " B"]
+    bounds: PlanBounds | None = None
 
 
 def evaluate_untrained(name: str, bed: Benchmark) -> PolicyResult:
@@ -101,7 +104,9 @@ def evaluate_traced(
     )
     value = None if made.value is None else np.asarray(made.value)
     jax.block_until_ready(played)
-    return _result(name, bed, played, time.perf_counter() - start, value=value)
+    seconds = time.perf_counter() - start
+    result = _result(name, bed, played, seconds, value=value)
+    return dataclasses.replace(result, bounds=made.bounds)
 
 
 def evaluate_stepwise(

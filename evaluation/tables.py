@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Table
@@ -61,7 +62,29 @@ def result_row(result: PolicyResult) -> Row:
         "undefined_tasks": list(gap.undefined_tasks),
         "tiny_tasks": list(gap.tiny_tasks),
         "seconds": result.seconds,
+    } | _plan_bounds(result)
+
+
+def _plan_bounds(result: PolicyResult) -> Row:
+    """What a plan can be short of the best one, where its policy says so."""
+    if result.bounds is None:
+        return {}
+    lower, upper = (float(np.mean(end)) for end in result.bounds)
+    return {
+        "plan_lower_mean": lower,
+        "plan_upper_mean": upper,
+        "plan_gap_percent": 100 * (upper - lower) / max(abs(upper), abs(lower), 1e-300),
     }
+
+
+def bounds_notes(rows: Mapping[str, Row]) -> str:
+    """Return a line for each policy whose plan need not be the best one."""
+    return "\n".join(
+        f"`{name}` plans within {row['plan_gap_percent']:.2g} % of the best plan for "
+        f"its prior: {row['plan_lower_mean']:.4g} … {row['plan_upper_mean']:.4g}"
+        for name, row in rows.items()
+        if "plan_gap_percent" in row
+    )
 
 
 class FittingTable(Table):
@@ -112,6 +135,7 @@ def gap_table(
 
     """
     title = "Optimality gap in unseen tasks, % of the optimal return"
+    caption = "\n".join(filter(None, (caption, bounds_notes(rows)))) or None
     spare = ("seconds", "invalid", "merged", "agreement", "return", "exact gap")
     table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
     table.add_column("policy", overflow="fold")

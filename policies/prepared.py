@@ -1,6 +1,7 @@
 """A policy that is ready for a benchmark, with its exact value where that is known."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,19 @@ from sdm.tasks.models import POMDP
 from sdm.tasks.policy import Policy, TabularPolicy
 
 
+class PlanBounds(NamedTuple):
+    """How far a plan can be from the best one for what its agent believes.
+
+    Attributes:
+        lower: certified lower bound on what the agent expects to earn in each task.
+        upper: certified upper bound on what any policy would earn there.
+
+    """
+
+    lower: Float[Array, " B"]
+    upper: Float[Array, " B"]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A policy for the tasks of a benchmark.
@@ -19,11 +33,14 @@ class Prepared:
     Attributes:
         policy: chooses the actions.
         value: exact expected return in each task; None where it is not known.
+        bounds: of a plan that need not be the best one; None where it is exact, or
+            nothing is known.
 
     """
 
     policy: Policy
     value: Float[Array, " B"] | None = None
+    bounds: PlanBounds | None = None
 
 
 def state_table(bed: Benchmark, policy: TabularPolicy) -> Prepared:

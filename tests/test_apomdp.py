@@ -1,5 +1,7 @@
 """α-MEU over K models: against the exact tree, and where it must be simpler."""
 
+from functools import cache
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,37 +15,43 @@ from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
 from sdm.tasks.rollout import task_keys
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
-# One shape for most tests: one compilation.
-SHAPE = {"models": 3, "states": 4, "actions": 3, "symbols": 3, "batch": (16,)}
+# One shape for most tests: one compilation of each number of points.
+SHAPE = {"models": 3, "states": 4, "actions": 3, "symbols": 3, "batch": (8,)}
+T, POINTS = 4, 32
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@cache
+def solved(seed, alpha, points=POINTS):
+    """A batch of tasks and its solution, which several tests look at."""
+    model = random_apomdp(seed, alpha, **SHAPE)
+    return model, solve(model, horizon=T, points=points)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_values_are_right_and_the_error_estimate_is_honest(alpha):
-    model = random_apomdp(11, alpha, **SHAPE)
-    found = solve(model, horizon=4)
-    exact = [belief_tree_value(task, horizon=4) for task in tasks_of(model)]
+    model, found = solved(11, alpha, points=None)
+    exact = [belief_tree_value(task, horizon=T) for task in tasks_of(model)]
     wrong = np.abs(np.asarray(found.value) - exact)
-    span = np.ptp(np.asarray(model.reward), axis=(1, 2)) * 4
+    span = np.ptp(np.asarray(model.reward), axis=(1, 2)) * T
     assert (wrong <= 0.005 * span).all()  # what is promised at the default resolution
-    assert (wrong > np.asarray(found.error)).mean() <= 0.05  # and this of the estimate
+    assert (wrong <= np.asarray(found.error)).all()
 
 
 def test_an_optimistic_agent_has_real_bounds():
-    model = random_apomdp(3, 0.0, **SHAPE)
-    found = solve(model, horizon=4)
-    exact = np.array([belief_tree_value(task, horizon=4) for task in tasks_of(model)])
+    model, found = solved(11, 0.0)
+    exact = np.array([belief_tree_value(task, horizon=T) for task in tasks_of(model)])
     assert (found.lower <= exact).all() and (exact <= found.upper).all()
     np.testing.assert_allclose(found.error, found.upper - found.lower, rtol=ROUNDING)
 
 
 def test_bounds_are_only_given_where_they_hold():
-    found = solve(random_apomdp(3, 0.5, **SHAPE), horizon=4)
+    _, found = solved(11, 0.5)
     assert found.lower is None and found.upper is None and (found.error > 0).all()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_one_model_is_a_pomdp(alpha):
-    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(16,))
+    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(8,))
     one = APOMDP(
         pomdp.transition[:, None],
         pomdp.observation[:, None],
@@ -53,48 +61,46 @@ def test_one_model_is_a_pomdp(alpha):
         pomdp.discount,
         pomdp.initial_observation[:, None],
     )
+    # Without a coarser round: the default method for POMDPs begins with 32 points.
     found, wanted = (
-        solve(one, horizon=4, points=64),
-        solve(pomdp, horizon=4, gap=0.0, points=64),
+        solve(one, horizon=T, points=POINTS),
+        solve(pomdp, horizon=T, gap=0.0, points=POINTS),
     )
     assert (found.lower <= wanted.upper).all() and (wanted.lower <= found.upper).all()
-    np.testing.assert_allclose(found.value, wanted.value, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_equal_models_are_one_model(alpha):
-    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(16,))
+    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(8,))
     same = [jnp.stack([x] * 3, axis=1) for x in (pomdp.transition, pomdp.observation)]
     first = jnp.stack([pomdp.initial_observation] * 3, axis=1)
     model = APOMDP(*same, pomdp.reward, pomdp.initial, alpha, pomdp.discount, first)
-    found, wanted = solve(model, horizon=4), solve(pomdp, horizon=4, gap=1e-6)
-    assert (abs(found.value - wanted.value) <= found.error).all()
+    found = solve(model, horizon=T, points=POINTS)
+    wanted = solve(pomdp, horizon=T, gap=0.0, points=POINTS)
+    width = found.error + wanted.upper - wanted.lower
+    assert (abs(found.value - wanted.value) <= width).all()
 
 
 @pytest.mark.parametrize("alpha", [0.3])
 def test_perfect_observation_is_the_robust_mdp(alpha):
-    family = EnergyFamily(q=1.0, models=3, alpha=alpha)
-    p = family.parameters(jax.random.key(0), 4, split="train")["p"]
-    model, _ = family.apomdp(task_keys(jax.random.key(1), 4), p)
+    family = EnergyFamily(q=1.0, models=3, alpha=alpha, max_energy=3)
+    model, _ = family.apomdp(task_keys(jax.random.key(1), 2), jnp.array([0.3, 0.8]))
     robust = RobustMDP(
         model.transition, model.reward, model.initial, alpha, model.discount
     )
-    exact = solve(robust, horizon=8).value
-    found = solve(model, horizon=8)
+    exact = solve(robust, horizon=T).value
+    found = solve(model, horizon=T, points=4)
     # Every reachable belief is a corner, and is a point; single precision weighs them.
     np.testing.assert_allclose(found.value, exact, rtol=1e-6)
 
 
 def test_pessimism_is_worth_less_than_optimism():
-    values = [
-        np.asarray(solve(random_apomdp(8, alpha, **SHAPE), horizon=4).value)
-        for alpha in ALPHAS
-    ]
+    values = [np.asarray(solved(11, alpha)[1].value) for alpha in ALPHAS]
     assert (np.diff(values, axis=0) < 0).all()
 
 
 def test_the_order_of_the_models_does_not_matter():
-    model = random_apomdp(9, 0.5, **SHAPE)
+    model, ours = solved(11, 0.5)
     order = np.array([2, 0, 1])
     turned = APOMDP(
         model.transition[:, order],
@@ -105,17 +111,16 @@ def test_the_order_of_the_models_does_not_matter():
         model.discount,
         model.initial_observation[:, order],
     )
-    ours, theirs = solve(model, horizon=4), solve(turned, horizon=4)
+    theirs = solve(turned, horizon=T, points=POINTS)
     error = jnp.maximum(ours.error, theirs.error)
     assert (abs(ours.value - theirs.value) <= error).all()
 
 
 def test_actions_are_the_best_by_exact_lookahead():
-    model = random_apomdp(4, 0.5, **SHAPE)
-    found = solve(model, horizon=4)
+    model, found = solved(11, 0.3, points=None)
     belief = np.random.default_rng(1).dirichlet(np.ones(4), 25)
     value = value_at(tasks_of(model)[0], belief, horizon=4)
-    taken = found.action(0, jnp.broadcast_to(belief, (16, 25, 4)))[0]
+    taken = found.action(0, jnp.broadcast_to(belief, (8, 25, 4)))[0]
     taken = np.asarray(taken)
     loss = value.max(-1) - value[np.arange(25), taken]
     # Beliefs that the task does not reach: interpolated, so not exact.
@@ -123,8 +128,7 @@ def test_actions_are_the_best_by_exact_lookahead():
 
 
 def test_the_error_is_what_three_resolutions_and_rounding_say():
-    model = random_apomdp(11, 0.5, **SHAPE)
-    found = solve(model, horizon=4)
+    model, found = solved(11, 0.5)
     first, second, third = np.moveaxis(np.asarray(found.rounds.value), -1, 0)
     span = np.ptp(np.asarray(model.reward), axis=(1, 2)) * (1 - 0.9**4) / 0.1
     wanted = abs(third - second) + abs(second - first) / 2 + 1e-3 * span
@@ -134,14 +138,14 @@ def test_the_error_is_what_three_resolutions_and_rounding_say():
 
 @pytest.mark.parametrize(("offset", "factor"), [(1e6, 1.0), (-1e8, 1.0), (0.0, 1e-40)])
 def test_a_common_bonus_and_another_currency_change_nothing_else(offset, factor):
-    model = random_apomdp(11, 0.5, **SHAPE)
+    model, ours = solved(11, 0.5)
     other = eqx.tree_at(lambda m: m.reward, model, factor * model.reward + offset)
-    ours, theirs = solve(model, horizon=4), solve(other, horizon=4)
+    theirs = solve(other, horizon=T, points=POINTS)
     wanted = factor * ours.value + offset * (1 - 0.9**4) / 0.1
     # Rewards of size 1e8 are given to 1e-8: so much is lost before we see them.
     np.testing.assert_allclose(theirs.value, wanted, rtol=1e-12, atol=1e-6 * factor)
     np.testing.assert_allclose(theirs.error, factor * ours.error, rtol=1e-2)
-    belief = np.random.default_rng(1).dirichlet(np.ones(4), (16, 9))
+    belief = np.random.default_rng(1).dirichlet(np.ones(4), (8, 25))
     for t in (0, 3):
         one, two = (x.action_value(t, jnp.asarray(belief)) for x in (ours, theirs))
         left = offset * (1 - 0.9 ** (4 - t)) / 0.1
@@ -149,27 +153,18 @@ def test_a_common_bonus_and_another_currency_change_nothing_else(offset, factor)
 
 
 def test_rewards_that_are_all_equal_have_one_value():
-    model = random_apomdp(0, 0.5)
+    model, _ = solved(11, 0.5)
     equal = eqx.tree_at(lambda m: m.reward, model, jnp.full_like(model.reward, 0.3))
-    found = solve(equal, horizon=4)
-    assert float(found.value) == pytest.approx(0.3 * (1 - 0.9**4) / 0.1, rel=1e-12)
-    assert 0 < float(found.error) < 1e-12  # what rounding may do
-
-
-@pytest.mark.parametrize("points", [3, 0])
-def test_too_few_points_to_estimate_an_error_are_refused(points):
-    with pytest.raises(
-        ValueError, match=f"points = {points}: must be a whole number from 4"
-    ):
-        solve(random_apomdp(0, 0.5), horizon=2, points=points)
+    found = solve(equal, horizon=T, points=POINTS)
+    np.testing.assert_allclose(found.value, 0.3 * (1 - 0.9**4) / 0.1, rtol=1e-12)
+    assert (0 < found.error).all() and (found.error < 1e-12).all()  # rounding
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
-@pytest.mark.parametrize("points", [16, 512])
-def test_one_decision_is_the_best_expected_reward(alpha, points):
+def test_one_decision_is_the_best_expected_reward(alpha):
     # Many points of nothing: XLA once made 1e253 of a product with constant zeros.
     model = random_apomdp(2, alpha, **SHAPE)
-    found = solve(model, horizon=1, points=points)
+    found = solve(model, horizon=1, points=512)
     exact = [belief_tree_value(task, horizon=1) for task in tasks_of(model)]
     np.testing.assert_allclose(found.value, exact, rtol=1e-6)
     assert np.isfinite(found.rounds.value).all()

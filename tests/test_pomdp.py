@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import random_pomdp, tiger
+from random_models import random_pomdp, tasks_of, tiger
 from tolerances import ROUNDING
 
 from sdm.solvers_jax import POMDP, EnergyFamily, solve
@@ -15,22 +15,28 @@ from sdm.solvers_jax.belief_model import distinct_actions
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.point_based import _add_points, sawtooth
 
-SHAPES = [(2, 3, 2, 1), (3, 2, 1, 3), (4, 3, 3, 4)]
-# One shape for most tests: one compilation.
+# One shape and few rounds for most tests: each number of points is compiled once.
 SHAPE = {"states": 4, "actions": 3, "symbols": 3, "batch": (16,)}
+T, POINTS = 4, 128
+# Two tasks and two qualities of observation, of one shape as well.
+P, Q = jnp.array([0.3, 0.85, 0.3, 0.85]), (0.6, 0.8)
 
 
-@pytest.mark.parametrize(("states", "actions", "symbols", "horizon"), SHAPES)
-def test_bounds_contain_the_exact_value_and_are_tight(
-    states, actions, symbols, horizon
-):
-    model = random_pomdp(
-        states * horizon, states=states, actions=actions, symbols=symbols, batch=(16,)
+def energy(*qualities):
+    """Energy tasks as one batch: the same tasks for each quality of observation."""
+    each = P[: 4 // len(qualities)]
+    batches = [EnergyFamily(q=q).pomdp(each) for q in qualities]
+    return jax.tree.map(
+        lambda *x: jnp.concatenate(x) if np.ndim(x[0]) else x[0], *batches
     )
-    found = solve(model, horizon=horizon, gap=1e-4)
+
+
+@pytest.mark.parametrize("horizon", [1, T])
+def test_bounds_contain_the_exact_value_and_are_tight(horizon):
+    model = random_pomdp(16, **SHAPE)
+    found = solve(model, horizon=horizon, gap=1e-4, points=POINTS)
     spread = np.ptp(np.asarray(model.reward), axis=(1, 2)) * horizon
-    for i in range(16):
-        one = jax.tree.map(lambda x: x[i] if np.ndim(x) else x, model)  # noqa: B023
+    for i, one in enumerate(tasks_of(model)):
         exact = belief_tree_value(one, horizon=horizon)
         # No allowance: the bounds are widened by what rounding can do.
         assert found.lower[i] <= exact <= found.upper[i]
@@ -39,8 +45,7 @@ def test_bounds_contain_the_exact_value_and_are_tight(
 
 
 @pytest.mark.parametrize("digits", ["six", "single"])
-@pytest.mark.parametrize("seed", range(4))
-def test_bounds_are_of_the_model_as_given_where_rows_miss_one(seed, digits):
+def test_bounds_are_of_the_model_as_given_where_rows_miss_one(digits):
     """Printed digits and single precision lose mass, and a large bonus with it."""
 
     def spoilt(rows):
@@ -48,55 +53,52 @@ def test_bounds_are_of_the_model_as_given_where_rows_miss_one(seed, digits):
         rough = rows.round(6) if digits == "six" else rows.astype(np.float32)
         return jnp.asarray(rough, rows.dtype)
 
-    model = random_pomdp(seed, states=4, actions=3, symbols=3, first=False)
+    model = random_pomdp(5, **SHAPE)
     model = POMDP(
         spoilt(model.transition),
         spoilt(model.observation),
         model.reward + 100,
         spoilt(model.initial),
-        discount=1.0,
+        1.0,
+        spoilt(model.initial_observation),
     )
-    exact = belief_tree_value(model, horizon=4)
-    found = solve(model, horizon=4)
-    # The tree's own rounding, of values near 400.
-    assert found.lower - 1e-11 <= exact <= found.upper + 1e-11
-    pruned = solve(model, horizon=4, method="exact")
+    found = solve(model, horizon=T, points=32)
+    tasks = tasks_of(model)
+    for i, one in enumerate(tasks):
+        exact = belief_tree_value(one, horizon=T)
+        # The tree's own rounding, of values near 400.
+        assert found.lower[i] - 1e-11 <= exact <= found.upper[i] + 1e-11
+    pruned = solve(tasks[-1], horizon=T, method="exact")
     assert pruned.lower - 1e-6 <= exact <= pruned.upper + 1e-6
 
 
 def test_the_tiger_lies_within_its_bounds():
-    horizon = 10
+    horizon = 7
     exact = belief_tree_value(tiger(), horizon=horizon)
-    found = solve(tiger(), horizon=horizon)
+    found = solve(tiger(), horizon=horizon, points=64)
     assert found.lower <= exact <= found.upper and found.converged
     assert found.upper - found.lower <= 0.01 * max(abs(found.lower), abs(found.upper))
 
 
-@pytest.mark.parametrize("q", [0.6, 0.8, 1.0])
-def test_energy_tasks_are_solved_to_one_per_cent(q):
-    p = EnergyFamily().parameters(jax.random.key(3), 4, split="train")["p"]
-    found = solve(EnergyFamily(q=q).pomdp(p), horizon=10)
+def test_energy_tasks_are_solved_to_one_per_cent():
+    found = solve(energy(*Q), horizon=5)
     assert found.converged.all()
     assert ((found.upper - found.lower) <= 0.0101 * found.lower).all()
     assert (found.value == found.lower).all()
 
 
-def test_perfect_observation_equals_backward_induction_to_rounding():
-    family = EnergyFamily(q=1.0)
-    p = family.parameters(jax.random.key(1), 4, split="train")["p"]
-    exact = solve(family.mdp(p), horizon=10).value
-    found = solve(family.pomdp(p), horizon=10)
+@pytest.mark.slow
+def test_energy_tasks_of_the_default_horizon_are_solved_to_one_per_cent():
+    assert solve(energy(*Q), horizon=10).converged.all()
+
+
+def test_perfect_observation_is_backward_induction():
+    mdp, found = (solve(m, horizon=5) for m in (EnergyFamily().mdp(P), energy(1.0)))
     # What the bounds are widened by: some 1e-12 for values of order three.
-    np.testing.assert_allclose(found.lower, exact, rtol=1e-11)
-    np.testing.assert_allclose(found.upper, exact, rtol=1e-11)
-
-
-def test_with_perfect_observation_the_policy_is_that_of_the_mdp():
-    family = EnergyFamily(q=1.0)
-    p = family.parameters(jax.random.key(1), 4, split="train")["p"]
-    mdp, found = (solve(m, horizon=10) for m in (family.mdp(p), family.pomdp(p)))
-    corners = jnp.broadcast_to(jnp.eye(family.states), (4, 10, 10))
-    for t in range(10):
+    np.testing.assert_allclose(found.lower, mdp.value, rtol=1e-11)
+    np.testing.assert_allclose(found.upper, mdp.value, rtol=1e-11)
+    corners = jnp.broadcast_to(jnp.eye(10), (4, 10, 10))
+    for t in range(5):
         best = jnp.take_along_axis(
             mdp.q[:, t], found.action(t, corners)[..., None], axis=-1
         )
@@ -106,7 +108,6 @@ def test_with_perfect_observation_the_policy_is_that_of_the_mdp():
 
 def test_seeing_nothing_is_the_best_fixed_sequence_of_actions():
     model = random_pomdp(5, states=4, actions=3, symbols=1, first=False)
-    horizon = 4
 
     def worth(plan):
         belief, total = np.asarray(model.initial), 0.0
@@ -115,21 +116,24 @@ def test_seeing_nothing_is_the_best_fixed_sequence_of_actions():
             belief = belief @ np.asarray(model.transition)[:, a]
         return total
 
-    best = max(worth(plan) for plan in itertools.product(range(3), repeat=horizon))
-    found = solve(model, horizon=horizon, gap=1e-6)
+    best = max(worth(plan) for plan in itertools.product(range(3), repeat=T))
+    # Every one of the 27 beliefs of the last stage is a point.
+    found = solve(model, horizon=T, gap=1e-6, points=32)
     assert found.lower <= best + 1e-12 and best <= found.upper + 1e-12
     assert found.upper - found.lower <= 1e-6 * abs(best) + 1e-10
 
 
-def policy_value(model, solution, horizon):
-    """Exact value of acting by `solution`, over every history."""
+def policy_value(model, solution, task, horizon):
+    """Exact value of acting by a batch's solution in one task, over every history."""
     p, z = np.asarray(model.transition), np.asarray(model.observation)
     reward, discount = np.asarray(model.reward), float(model.discount)
+    tasks = len(solution.value)
 
     def go(belief, t):
         if t == horizon:
             return 0.0
-        a = int(solution.action(t, jnp.asarray(belief)[None])[0])
+        asked = jnp.asarray(np.tile(belief, (tasks, 1, 1)))
+        a = int(solution.action(t, asked)[task, 0])
         total = float(belief @ reward[:, a])
         for o in range(z.shape[-1]):
             joint = (belief @ p[:, a]) * z[a, :, o]
@@ -142,21 +146,21 @@ def policy_value(model, solution, horizon):
     return sum(m * go(joint[:, o] / m, 0) for o, m in enumerate(joint.sum(0)) if m > 0)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_policy_is_worth_at_least_the_lower_bound(seed):
-    model = random_pomdp(seed, states=4, actions=3, symbols=2)
-    found = solve(model, horizon=4, points=3, gap=0.0)
-    # Actions are chosen in single precision: a tie may be lost by that much.
-    assert policy_value(model, found, 4) >= found.lower - 1e-6
+def test_the_policy_is_worth_at_least_the_lower_bound():
+    model = random_pomdp(0, **SHAPE)
+    found = solve(model, horizon=T, points=4, gap=0.0)
+    for i, one in enumerate(tasks_of(model)[:2]):
+        # Actions are chosen in single precision: a tie may be lost by that much.
+        assert policy_value(one, found, i, T) >= found.lower[i] - 1e-6
 
 
 def test_a_batch_is_the_stack_of_its_tasks():
     model = random_pomdp(7, **SHAPE | {"batch": (8, 2)})
-    whole = solve(model, horizon=4)
+    whole = solve(model, horizon=T, points=32)
     assert whole.value.shape == (8, 2)
     for i, j in ((0, 1), (7, 0)):
         one = jax.tree.map(lambda x: x[i, j] if np.ndim(x) else x, model)  # noqa: B023
-        found = solve(one, horizon=4)
+        found = solve(one, horizon=T, points=32)
         np.testing.assert_allclose(found.lower, whole.lower[i, j], rtol=1e-12)
         np.testing.assert_allclose(found.upper, whole.upper[i, j], rtol=1e-12)
     belief = jnp.full((8, 2, 5, 4), 0.25)
@@ -174,25 +178,22 @@ def test_renaming_states_actions_and_symbols_changes_nothing():
         discount=model.discount,
         initial_observation=model.initial_observation[:, s][..., o],
     )
-    ours, theirs = (solve(m, horizon=4, gap=1e-6) for m in (model, renamed))
-    # Which points are taken may depend on the order, within the gap.
-    np.testing.assert_allclose(ours.value, theirs.value, rtol=2e-6, atol=1e-9)
+    options = {"horizon": T, "gap": 1e-6, "points": POINTS}
+    ours, theirs = (solve(m, **options) for m in (model, renamed))
+    # Which points are taken may depend on the order, within the bounds.
+    assert (ours.lower <= theirs.upper).all() and (theirs.lower <= ours.upper).all()
+    np.testing.assert_allclose(ours.value, theirs.value, atol=1e-3)
 
 
 def test_scaling_and_shifting_rewards_scales_and_shifts_values():
     model = random_pomdp(4, **SHAPE)
-    other = POMDP(
-        model.transition,
-        model.observation,
-        3 * model.reward - 2,
-        model.initial,
-        model.discount,
-        model.initial_observation,
-    )
-    ours, theirs = (solve(m, horizon=4, gap=1e-7).value for m in (model, other))
-    stages = 1 + 0.9 + 0.81 + 0.729
-    # Both are within 1e-7 of values up to about ten.
-    np.testing.assert_allclose(theirs, 3 * ours - 2 * stages, atol=1e-5)
+    other = eqx.tree_at(lambda m: m.reward, model, 3 * model.reward - 2)
+    options = {"horizon": T, "gap": 1e-7, "points": POINTS}
+    ours, theirs = (solve(m, **options) for m in (model, other))
+    moved = 2 * (1 + 0.9 + 0.81 + 0.729)
+    # In units of their own the tasks are one, but for rounding of the rewards.
+    np.testing.assert_allclose(theirs.lower, 3 * ours.lower - moved, atol=1e-5)
+    np.testing.assert_allclose(theirs.upper, 3 * ours.upper - moved, atol=1e-5)
 
 
 def test_an_action_listed_twice_changes_nothing_and_the_first_is_taken():
@@ -206,31 +207,31 @@ def test_an_action_listed_twice_changes_nothing_and_the_first_is_taken():
         model.discount,
         model.initial_observation,
     )
-    ours, theirs = (solve(m, horizon=4) for m in (model, doubled))
+    ours, theirs = (solve(m, horizon=T, points=32) for m in (model, doubled))
     np.testing.assert_array_equal(ours.value, theirs.value)
     belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (16, 20)))
     assert set(np.unique(theirs.action(0, belief))) <= {0, 2, 3}
 
 
 def test_more_points_never_loosen_the_bounds_and_the_budget_is_reported():
-    model = EnergyFamily(q=0.6).pomdp(jnp.full(4, 0.85))
-    few, many = (solve(model, horizon=10, gap=0.0, points=n) for n in (32, 64))
+    model = energy(0.6, 0.7)
+    few, many = (solve(model, horizon=5, gap=0.0, points=n) for n in (32, 64))
     assert (many.upper - many.lower < few.upper - few.lower).all()
     assert not few.converged.any() and not many.converged.any()
 
 
 def test_a_symbol_that_cannot_be_seen_is_no_trouble():
-    model = random_pomdp(1)
-    never = jnp.zeros((2, 3, 1))
-    wider = POMDP(
-        model.transition,
-        jnp.concatenate([model.observation, never], axis=-1),
-        model.reward,
-        model.initial,
-        model.discount,
-        jnp.concatenate([model.initial_observation, jnp.zeros((3, 1))], axis=-1),
+    model = random_pomdp(1, **SHAPE)
+
+    def wider(shown):
+        return jnp.concatenate([shown, jnp.zeros_like(shown[..., :1])], axis=-1)
+
+    more = eqx.tree_at(
+        lambda m: (m.observation, m.initial_observation),
+        model,
+        (wider(model.observation), wider(model.initial_observation)),
     )
-    ours, theirs = (solve(m, horizon=4, gap=1e-9) for m in (model, wider))
+    ours, theirs = (solve(m, horizon=T, gap=0.0, points=32) for m in (model, more))
     np.testing.assert_allclose(ours.value, theirs.value, rtol=ROUNDING)
 
 
@@ -252,56 +253,40 @@ def test_the_sawtooth_lies_above_every_convex_function_with_its_values():
     np.testing.assert_allclose(at, convex(point), atol=1e-6)  # chosen in float32
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"gap": -1.0}, "gap = -1"),
-        ({"points": 0}, "points = 0"),
-        ({"horizon": 0}, "ho"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        solve(random_pomdp(0), **{"horizon": 2} | options)
-
-
-def test_an_unknown_option_is_refused():
-    with pytest.raises(TypeError, match="colour"):
-        solve(random_pomdp(0), horizon=2, colour="red")
-
-
 def test_a_common_bonus_leaves_bounds_tight_and_the_policy_good():
-    model = random_pomdp(0, states=4, actions=3, symbols=3, batch=(16,))
+    model = random_pomdp(0, **SHAPE)
     bonus = eqx.tree_at(lambda m: m.reward, model, model.reward + 1e7)
-    found, plain = solve(bonus, horizon=4, gap=1e-9), solve(model, horizon=4, gap=1e-3)
+    options = {"horizon": T, "points": POINTS}
+    found, plain = solve(bonus, gap=1e-9, **options), solve(model, gap=1e-6, **options)
     moved = 1e7 * (1 - 0.9**4) / 0.1
     # The bonus is rounded to 1e-9; widths are relative to values of 3e7.
     assert (found.lower - moved <= plain.upper + 1e-6).all()
     assert (plain.lower <= found.upper - moved + 1e-6).all()
-    belief = jnp.asarray(np.random.default_rng(1).dirichlet(np.ones(4), (16, 9)))
-    value = np.asarray(solve(model, horizon=4, gap=1e-6).action_value(0, belief))
+    belief = jnp.asarray(np.random.default_rng(1).dirichlet(np.ones(4), (16, 20)))
+    value = np.asarray(plain.action_value(0, belief))
     taken = np.asarray(found.action(0, belief))
     lost = value.max(-1) - np.take_along_axis(value, taken[..., None], -1)[..., 0]
-    assert lost.max() <= 0.01 * np.ptp(np.asarray(model.reward)) * 4
+    assert lost.max() <= 0.01 * np.ptp(np.asarray(model.reward)) * T
 
 
 def test_alpha_vectors_are_in_units_of_the_rewards():
-    model = random_pomdp(5, states=3, actions=2, symbols=2)
-    found = solve(model, horizon=3, gap=1e-6)
+    model = random_pomdp(5, **SHAPE)
+    found = solve(model, horizon=T, points=32)
     # After the last decision nothing is paid; before it, an action's rewards.
-    assert (found.alpha_vectors[-1] == 0).all()
-    last = np.asarray(found.alpha_vectors[-2, :, 0])
-    paid = np.asarray(model.reward).T
+    assert (found.alpha_vectors[:, -1] == 0).all()
+    last = np.asarray(found.alpha_vectors[0, -2, :, 0])
+    paid = np.asarray(model.reward[0]).T
     assert all(np.isclose(paid, row, rtol=1e-12).all(-1).any() for row in last)
-    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(3), 5))
-    best = (belief @ found.alpha_vectors[0, :, 0].T).max(-1)
+    belief = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (16, 20)))
+    best = (belief @ jnp.swapaxes(found.alpha_vectors[:, 0, :, 0], 1, 2)).max(-1)
     ahead = found.action_value(1, belief).max(-1)
-    assert (best <= ahead + 1e-6).all() and (best >= ahead - 0.1).all()
+    # Looking ahead is better, but not by more than the plans are short of the optimum.
+    assert (best <= ahead + 1e-6).all() and (best >= ahead - 0.5).all()
 
 
 def test_tiny_probabilities_do_not_blind_the_upper_bound():
     random = np.random.default_rng(0)
-    model = random_pomdp(0, states=4, actions=3, symbols=3, batch=(30,))
+    model = random_pomdp(0, **SHAPE | {"batch": (30,)})
 
     def thinned(x):
         x = np.where(random.random(x.shape) < 0.4, 1e-20, 1.0) * np.asarray(x)
@@ -312,20 +297,20 @@ def test_tiny_probabilities_do_not_blind_the_upper_bound():
         model,
         (thinned(model.transition), thinned(model.observation)),
     )
-    found = solve(model, horizon=4, gap=1e-3, points=128)
+    found = solve(model, horizon=T, gap=1e-3, points=POINTS)
     # One stays at 0.3 %; with shares that underflow to infinity it is nine.
     assert found.converged.sum() >= 29
 
 
 def test_converged_means_the_interval_that_is_reported():
-    model = random_pomdp(0, states=3, batch=(8,))
+    model = random_pomdp(0, **SHAPE)
     narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model)
     for gap in (1e-3, 1e-6):
-        found = solve(narrow, horizon=4, gap=gap, points=64)
+        found = solve(narrow, horizon=T, gap=gap, points=32)
         lower, upper = np.asarray(found.lower), np.asarray(found.upper)
         width = (upper - lower) / np.maximum(abs(lower), abs(upper))
         np.testing.assert_array_equal(found.converged, width <= gap)
-    exact = solve(model, horizon=4, gap=1e-9)
+    exact = solve(model, horizon=T, gap=1e-9, points=POINTS)
     # Single precision is widened by what it can do, and so holds all the same.
     assert (lower <= np.asarray(exact.upper)).all()
     assert (np.asarray(exact.lower) <= upper).all()

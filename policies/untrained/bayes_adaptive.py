@@ -1,185 +1,150 @@
 r"""The optimal plan of an agent that has the demonstrations and keeps learning.
 
-In a conjugate family all that visible moves tell of the parameters is a vector n of
-counts, so the Bayes-adaptive MDP (Duff, 2002) is small: its states are (s, n), with the
-counts of this episode added to those of the demonstrations, and
+The Bayes-adaptive MDP (Duff, 2002): its states are those of the task and what is
+believed about it. Its optimal policy explores as far as that pays, and no policy that
+reads moves, and rewards where they are seen, earns more on average over tasks from the
+prior. Demonstrated actions say more where they are optimal for the true task.
 
-    V_t(s, n) = max_a [ r(s, a)
-                        + γ Σ_{s'} P(s' | s, a; n) V_{t+1}(s', n + tally(s, a, s')) ]
-
-where P(· ; n) is the model of the posterior mean. Backward induction over these is
-optimal on average over tasks from the prior, exploration included, among policies that
-read moves only. Demonstrated actions say more where they are optimal for the true task.
+Where a family's moves are told by a few counts, the plan is exact (`count_plan`).
+Elsewhere it is for the K candidates of the prior, weighed by the demonstrations, with
+certified bounds on how far it is from the best one (`solvers_jax.hidden_model`).
 """
 
-from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.benchmark import Benchmark
-from sdm.policies.posterior import count_moves
-from sdm.policies.prepared import Prepared
+from sdm.policies.count_plan import count_plan, expected_return, is_small
+from sdm.policies.posterior import IMPOSSIBLE, agrees, posterior
+from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import register_policy
+from sdm.solvers_jax.hidden_backup import bytes_of, work_of
+from sdm.solvers_jax.hidden_model import HiddenModelPlan, solve_hidden_model
 from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
 
+# Beliefs per stage and state: the first that fit the memory and the time are taken.
+POINTS = (32, 16, 8)
+MOST_BYTES, MOST_WORK = 1 << 30, 2e11
 
-class CountTable(NamedTuple):
-    """All counts that an episode can come to, and what each move adds.
+
+class Weighed(NamedTuple):
+    """What is remembered in an episode.
 
     Attributes:
-        counts: vectors of counts, in the order of their sums.
-        step: index of the counts after a move from state s by action a to s'; where an
-            episode cannot come to, that of the counts themselves.
+        weight: probability of each candidate.
+        state: the last state.
+        action: the last action.
 
     """
 
-    counts: Int[np.ndarray, "H C"]
-    step: Int[np.ndarray, "H S A S"]
-
-
-class Counted(NamedTuple):
-    """What is remembered in an episode: counts, the last state and the last action."""
-
-    place: Int[Array, "B N"]
+    weight: Float[Array, "B N K"]
     state: Int[Array, "B N"]
     action: Int[Array, "B N"]
 
 
-class BayesAdaptivePolicy(eqx.Module):
-    """Takes the plan's action for the counts so far.
+class CandidatePolicy(eqx.Module):
+    """Weighs the candidates by Bayes' rule, and takes the plan's action.
 
     Attributes:
-        plan: an action for each stage, counts and state.
-        step: index of the counts after each move.
+        plan: what to do in a state and a belief.
+        models: the candidates.
+        weight: probability of each candidate in each task, before an episode.
+        rewards: whether rewards are seen.
 
     """
 
-    plan: Int[Array, "B T H S"]
-    step: Int[Array, "H S A S"]
+    plan: HiddenModelPlan
+    models: MDP
+    weight: Float[Array, "B K"]
+    rewards: bool = eqx.field(static=True)
 
     def init(self, model: Model) -> None:
-        """The first decision starts to count: it knows the number of episodes."""
+        """The first decision starts to weigh: it knows the number of episodes."""
 
     def act(
         self,
-        memory: Counted | None,
+        memory: Weighed | None,
         t: int | Int[Array, ""],
         observation: Int[Array, "B N"],
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
-    ) -> tuple[Int[Array, "B N"], Counted]:
-        """Count what the last move did, and look the action up."""
+    ) -> tuple[Int[Array, "B N"], Weighed]:
+        """Weigh the candidates by the last move and reward, and look the action up."""
         if memory is None:
-            place = jnp.zeros_like(observation)
+            weight = jnp.broadcast_to(
+                self.weight[:, None], (*observation.shape, self.weight.shape[-1])
+            )
+            told = [self.models.initial[:, observation]]
         else:
-            place = self.step[memory.place, memory.state, memory.action, observation]
-        task = jnp.arange(len(observation))[:, None]
-        action = self.plan[task, t, place, observation].astype(jnp.int32)
-        return action, Counted(place, observation, action)
+            weight, state, action = memory
+            told = [self.models.transition[:, state, action, observation]]
+            if self.rewards:
+                expected = self.models.reward[:, state, action]
+                told.append(agrees(reward[None], expected))
+        for chance in told:
+            weight *= jnp.maximum(jnp.moveaxis(chance, 0, -1), IMPOSSIBLE)
+        weight /= weight.sum(-1, keepdims=True)
+        action = self.plan.action(t, observation, weight)
+        return action, Weighed(weight, observation, action)
 
 
 def _fits(family: TaskFamily, kind: Kind) -> str | None:
-    if kind != "mdp":
-        return "it is for mdp tasks"
-    if not isinstance(family, ConjugateFamily):
-        return "moves tell of its parameters by more than a few counts"
-    return None
+    if kind == "mdp":
+        return None
+    return "it plans for observed states, and beliefs over candidates"
 
 
 @register_policy("bayes-adaptive", _fits)
 def bayes_adaptive(bed: Benchmark) -> Prepared:
-    """Plan for every count that an episode can come to."""
-    policy = plan(bed)
-    return Prepared(policy, expected_return(policy, bed.states))
+    """Plan for everything that an episode can tell.
 
+    Raises:
+        ValueError: if there is too much of it.
 
-def plan(bed: Benchmark) -> BayesAdaptivePolicy:
-    """Return the plan for each task's demonstrations."""
-    family, horizon = bed.config.prior_family, bed.config.horizon
-    assert isinstance(family, ConjugateFamily)
-    table, shown = count_table(family, horizon), count_moves(bed)
-    params = family.posterior_mean(shown[:, None] + table.counts)  # [B, H]
-    steps = jnp.asarray(table.step)
-
-    def of_task(params: dict[str, Array]) -> Array:
-        model = family.model(params, "mdp")
-        assert isinstance(model, MDP)
-        return _recursion(model, steps, horizon)[0]
-
-    return BayesAdaptivePolicy(jax.lax.map(jax.jit(of_task), dict(params)), steps)
-
-
-def _recursion(
-    believed: MDP, step: Int[Array, "H S A S"], horizon: int
-) -> tuple[Int[Array, "T H S"], Float[Array, "H S"]]:
-    """Plan where the model of counts h is `believed[h]`."""
-    place = jnp.arange(len(step))
-
-    def stage(after: Array, _: None) -> tuple[Array, Array]:
-        # [H, S, A, S']: the value of coming to s' with the counts of the move.
-        following = after[step, jnp.arange(after.shape[-1])]
-        q = believed.reward + believed.discount * (believed.transition * following).sum(
-            -1
-        )
-        best = q.argmax(-1)
-        return q[place[:, None], jnp.arange(q.shape[1]), best], best.astype(jnp.int8)
-
-    nothing = jnp.zeros(believed.reward.shape[:-1], believed.reward.dtype)
-    value, plan = jax.lax.scan(stage, nothing, None, length=horizon, reverse=True)
-    return plan, value
-
-
-def expected_return(policy: BayesAdaptivePolicy, tasks: MDP) -> Float[Array, " B"]:
-    """Return the exact value of a plan in the true tasks."""
-    step = policy.step
-    place, state = jnp.arange(len(step))[:, None], jnp.arange(step.shape[1])
-
-    def of_task(task: tuple[Array, ...]) -> Array:
-        plan, transition, reward, initial = task
-
-        def stage(after: Array, action: Array) -> tuple[Array, None]:
-            following = after[step[place, state, action], state[None, None]]
-            moved = (transition[state, action] * following).sum(-1)
-            return reward[state, action] + tasks.discount * moved, None
-
-        nothing = jnp.zeros(plan.shape[1:], reward.dtype)
-        value, _ = jax.lax.scan(stage, nothing, plan.astype(jnp.int32), reverse=True)
-        return value[0] @ initial
-
-    parts = (policy.plan, tasks.transition, tasks.reward, tasks.initial)
-    return jax.lax.map(jax.jit(of_task), parts)
-
-
-def count_table(family: ConjugateFamily, horizon: int) -> CountTable:
-    """Enumerate the counts of an episode of `horizon` decisions.
-
-    The last decision's outcome is never acted on, so sums go up to `horizon - 1`.
     """
-    kinds = range(family.counts)
-    vectors = [
-        np.bincount(chosen, minlength=family.counts)
-        for moves in range(horizon)
-        for chosen in combinations_with_replacement(kinds, moves)
-    ]
-    counts = np.asarray(vectors, np.int64).reshape(len(vectors), family.counts)
-    index = {tuple(row): i for i, row in enumerate(counts.tolist())}
-    states, actions = family.spaces.states, len(family.spaces.actions)
-    before, action, after = np.indices((states, actions, states))
-    added = family.tally(before, action, after)  # [S, A, S, C]
-    distinct, which = np.unique(
-        added.reshape(-1, family.counts), axis=0, return_inverse=True
+    family, config = bed.config.prior_family, bed.config
+    if isinstance(family, ConjugateFamily) and is_small(
+        family, horizon=config.horizon, tasks=config.tasks
+    ):
+        counted = count_plan(bed)
+        return Prepared(counted, expected_return(counted, bed.states))
+    policy = candidate_plan(bed)
+    return Prepared(policy, bounds=PlanBounds(policy.plan.lower, policy.plan.upper))
+
+
+def candidate_plan(bed: Benchmark) -> CandidatePolicy:
+    """Return the plan for the prior's candidates.
+
+    Raises:
+        ValueError: if there are too many candidates and states.
+
+    """
+    found, config = posterior(bed), bed.config
+    assert isinstance(found.models, MDP)
+    size = {"tasks": config.tasks, "horizon": config.horizon}
+    for points in POINTS:
+        needed = bytes_of(found.models, points=points, **size)
+        if needed <= MOST_BYTES and work_of(found.models, points=points, **size) <= (
+            MOST_WORK
+        ):
+            break
+    else:
+        count, states, actions, _ = found.models.transition.shape
+        raise ValueError(
+            f"policy `bayes-adaptive`: {count} candidates, {states} states, {actions} "
+            f"actions and {config.horizon} stages are too many to plan for: at least "
+            f"{needed / 2**30:.1f} GiB of memory are needed"
+        )
+    seen = config.rewards_seen
+    plan = solve_hidden_model(
+        found.models,
+        found.weight,
+        horizon=config.horizon,
+        rewards=seen,
+        points=points,
     )
-    moved = np.array(
-        [
-            [index.get(tuple(row), i) for row in (counts[i] + distinct).tolist()]
-            for i in range(len(counts))
-        ]
-    )
-    step = moved[:, which.reshape(before.shape)].astype(np.int32)
-    return CountTable(counts, step)
+    return CandidatePolicy(plan, found.models, found.weight, seen)

@@ -1,0 +1,184 @@
+r"""The exact Bayes-adaptive plan of families whose moves are told by a few counts.
+
+In a conjugate family all that visible moves tell of the parameters is a vector n of
+counts, so the Bayes-adaptive MDP (Duff, 2002) is small: its states are (s, n), with the
+counts of this episode added to those of the demonstrations, and
+
+    V_t(s, n) = max_a [ r(s, a)
+                        + γ Σ_{s'} P(s' | s, a; n) V_{t+1}(s', n + tally(s, a, s')) ]
+
+where P(· ; n) is the model of the posterior mean. Backward induction over these is
+optimal on average over tasks from the prior, exploration included, among policies that
+read moves only. Demonstrated actions say more where they are optimal for the true task.
+"""
+
+import math
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.data.benchmark import Benchmark
+from sdm.policies.posterior import count_moves
+from sdm.tasks.family import ConjugateFamily
+from sdm.tasks.models import MDP, Model
+
+# What a plan may take: bytes for one task's table of models and for all tasks' plans,
+# and multiply-adds for all tasks.
+MOST_BYTES, MOST_WORK = 1 << 29, 1e11
+
+
+class CountTable(NamedTuple):
+    """All counts that an episode can come to, and what each move adds.
+
+    Attributes:
+        counts: vectors of counts, in the order of their sums.
+        step: index of the counts after a move from state s by action a to s'; where an
+            episode cannot come to, that of the counts themselves.
+
+    """
+
+    counts: Int[np.ndarray, "H C"]
+    step: Int[np.ndarray, "H S A S"]
+
+
+class Counted(NamedTuple):
+    """What is remembered in an episode: counts, the last state and the last action."""
+
+    place: Int[Array, "B N"]
+    state: Int[Array, "B N"]
+    action: Int[Array, "B N"]
+
+
+class CountPolicy(eqx.Module):
+    """Takes the plan's action for the counts so far.
+
+    Attributes:
+        plan: an action for each stage, counts and state.
+        step: index of the counts after each move.
+
+    """
+
+    plan: Int[Array, "B T H S"]
+    step: Int[Array, "H S A S"]
+
+    def init(self, model: Model) -> None:
+        """The first decision starts to count: it knows the number of episodes."""
+
+    def act(
+        self,
+        memory: Counted | None,
+        t: int | Int[Array, ""],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+        key: Key[Array, "B N"],
+    ) -> tuple[Int[Array, "B N"], Counted]:
+        """Count what the last move did, and look the action up."""
+        if memory is None:
+            place = jnp.zeros_like(observation)
+        else:
+            place = self.step[memory.place, memory.state, memory.action, observation]
+        task = jnp.arange(len(observation))[:, None]
+        action = self.plan[task, t, place, observation].astype(jnp.int32)
+        return action, Counted(place, observation, action)
+
+
+def is_small(family: ConjugateFamily, *, horizon: int, tasks: int) -> bool:
+    """Estimate whether a plan for every count fits the memory and is quickly made."""
+    vectors = math.comb(horizon - 1 + family.counts, family.counts)
+    states, actions = family.spaces.states, len(family.spaces.actions)
+    models = vectors * states**2 * actions
+    plans = tasks * horizon * vectors * states
+    return max(3 * 8 * models, plans) <= MOST_BYTES and (
+        models * horizon * tasks <= MOST_WORK
+    )
+
+
+def count_plan(bed: Benchmark) -> CountPolicy:
+    """Return the plan for each task's demonstrations."""
+    family, horizon = bed.config.prior_family, bed.config.horizon
+    assert isinstance(family, ConjugateFamily)
+    table, shown = count_table(family, horizon), count_moves(bed)
+    params = family.posterior_mean(shown[:, None] + table.counts)  # [B, H]
+    steps = jnp.asarray(table.step)
+
+    def of_task(params: dict[str, Array]) -> Array:
+        model = family.model(params, "mdp")
+        assert isinstance(model, MDP)
+        return _recursion(model, steps, horizon)[0]
+
+    return CountPolicy(jax.lax.map(jax.jit(of_task), dict(params)), steps)
+
+
+def _recursion(
+    believed: MDP, step: Int[Array, "H S A S"], horizon: int
+) -> tuple[Int[Array, "T H S"], Float[Array, "H S"]]:
+    """Plan where the model of counts h is `believed[h]`."""
+    place = jnp.arange(len(step))
+
+    def stage(after: Array, _: None) -> tuple[Array, Array]:
+        # [H, S, A, S']: the value of coming to s' with the counts of the move.
+        following = after[step, jnp.arange(after.shape[-1])]
+        q = believed.reward + believed.discount * (believed.transition * following).sum(
+            -1
+        )
+        best = q.argmax(-1)
+        return q[place[:, None], jnp.arange(q.shape[1]), best], best.astype(jnp.int8)
+
+    nothing = jnp.zeros(believed.reward.shape[:-1], believed.reward.dtype)
+    value, plan = jax.lax.scan(stage, nothing, None, length=horizon, reverse=True)
+    return plan, value
+
+
+def expected_return(policy: CountPolicy, tasks: MDP) -> Float[Array, " B"]:
+    """Return the exact value of a plan in the true tasks."""
+    step = policy.step
+    place, state = jnp.arange(len(step))[:, None], jnp.arange(step.shape[1])
+
+    def of_task(task: tuple[Array, ...]) -> Array:
+        plan, transition, reward, initial = task
+
+        def stage(after: Array, action: Array) -> tuple[Array, None]:
+            following = after[step[place, state, action], state[None, None]]
+            moved = (transition[state, action] * following).sum(-1)
+            return reward[state, action] + tasks.discount * moved, None
+
+        nothing = jnp.zeros(plan.shape[1:], reward.dtype)
+        value, _ = jax.lax.scan(stage, nothing, plan.astype(jnp.int32), reverse=True)
+        return value[0] @ initial
+
+    parts = (policy.plan, tasks.transition, tasks.reward, tasks.initial)
+    return jax.lax.map(jax.jit(of_task), parts)
+
+
+def count_table(family: ConjugateFamily, horizon: int) -> CountTable:
+    """Enumerate the counts of an episode of `horizon` decisions.
+
+    The last decision's outcome is never acted on, so sums go up to `horizon - 1`.
+    """
+    kinds = range(family.counts)
+    vectors = [
+        np.bincount(chosen, minlength=family.counts)
+        for moves in range(horizon)
+        for chosen in combinations_with_replacement(kinds, moves)
+    ]
+    counts = np.asarray(vectors, np.int64).reshape(len(vectors), family.counts)
+    index = {tuple(row): i for i, row in enumerate(counts.tolist())}
+    states, actions = family.spaces.states, len(family.spaces.actions)
+    before, action, after = np.indices((states, actions, states))
+    added = family.tally(before, action, after)  # [S, A, S, C]
+    distinct, which = np.unique(
+        added.reshape(-1, family.counts), axis=0, return_inverse=True
+    )
+    moved = np.array(
+        [
+            [index.get(tuple(row), i) for row in (counts[i] + distinct).tolist()]
+            for i in range(len(counts))
+        ]
+    )
+    step = moved[:, which.reshape(before.shape)].astype(np.int32)
+    return CountTable(counts, step)

@@ -1,0 +1,242 @@
+"""Backups over a visible state and a belief about which of K models runs.
+
+The kernels of `hidden_model`, for all visible states of a stage at once.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks.models import MDP
+
+SAME_REWARD = 1e-9  # rewards of one decision agree to rounding, or differ
+# Smallest probability that single precision weighs, and what stands for infinity.
+TINY, FAR = 1e-30, 1e30
+
+
+class Candidates(eqx.Module):
+    """K models in the form that the kernels want, K last.
+
+    A *move* is a visible state, one of its distinct actions, a state that some
+    candidate moves to, and a set of candidates that pay the same. There are L of them,
+    the last of no chance, which fills lists up.
+
+    Attributes:
+        origin: visible state before each move.
+        target: visible state after it.
+        chance: P_k of it; 0 for candidates that are not in the set.
+        moves: moves of each decision, in lists of equal length.
+        reward: r_k(x, a).
+        value: V*_k of each of H = T + 1 stages and state; stage T is zero.
+        q: Q*_k of each stage; stage T is zero.
+        initial: distribution of the first visible state.
+        discount: factor per stage.
+
+    """
+
+    origin: Int[Array, " L"]
+    target: Int[Array, " L"]
+    chance: Float[Array, "L K"]
+    moves: Int[Array, "S A D"]
+    reward: Float[Array, "S A K"]
+    value: Float[Array, "H S K"]
+    q: Float[Array, "H S A K"]
+    initial: Float[Array, "S K"]
+    discount: Float[Array, ""]
+
+
+class Stage(NamedTuple):
+    """What is known of a stage, at N beliefs of each visible state.
+
+    There are V = N + K plans: one made at each belief, and the optimal plan of each
+    candidate, which is worth most where the belief is nearly certain.
+
+    Attributes:
+        point: the beliefs.
+        vector: α-vector of each plan.
+        choice: the action that each plan takes first.
+        upper: upper bound at each belief.
+        hopeful: the action of the largest upper bound.
+        drop: how far the upper bound lies below the value with full information.
+
+    """
+
+    point: Float[Array, "S N K"]
+    vector: Float[Array, "S V K"]
+    choice: Int[Array, "S V"]
+    upper: Float[Array, "S N"]
+    hopeful: Int[Array, "S N"]
+    drop: Float[Array, "S N"]
+
+
+def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
+    """Return K models, on the leading axis, in the kernels' form."""
+    chance = np.moveaxis(np.asarray(models.transition), 0, -1)  # [S, A, S', K]
+    reward = np.moveaxis(np.asarray(models.reward), 0, -1)
+    states, actions, _, size = chance.shape
+    label = _equal_rewards(reward) if rewards else np.zeros(reward.shape, int)
+    ends, rows, lists = [], [], []
+    for x in range(states):
+        known: dict[bytes, list[int]] = {}  # actions that do the same are one
+        for a in range(actions):
+            decision = chance[x, a].tobytes() + reward[x, a].tobytes()
+            if decision not in known:
+                known[decision] = moves = []
+                for g in range(label[x, a].max() + 1):
+                    some = chance[x, a] * (label[x, a] == g)
+                    for target in np.flatnonzero(some.any(-1)):
+                        moves.append(len(rows))
+                        rows.append(some[target])
+                        ends.append((x, int(target)))
+            lists.append(known[decision])
+    width = max(map(len, lists))
+    filled = [each + [len(rows)] * (width - len(each)) for each in lists]
+    origin, target = np.array([*ends, (0, 0)], np.int32).T
+    found = backward_induction(models, horizon=horizon)
+    q = jnp.moveaxis(found.q, 0, -1)
+    return Candidates(
+        origin=jnp.asarray(origin),
+        target=jnp.asarray(target),
+        chance=jnp.asarray(np.stack([*rows, np.zeros(size, chance.dtype)])),
+        moves=jnp.asarray(np.reshape(filled, (states, actions, width)), jnp.int32),
+        reward=jnp.asarray(reward),
+        value=jnp.moveaxis(found.state_value, 0, -1),
+        q=jnp.concatenate([q, jnp.zeros_like(q[:1])]),
+        initial=models.initial.T,
+        discount=jnp.asarray(models.discount, reward.dtype),
+    )
+
+
+def _equal_rewards(reward: Float[np.ndarray, "S A K"]) -> Int[np.ndarray, "S A K"]:
+    """Number the sets of candidates that pay the same for a decision."""
+    order = np.argsort(reward, axis=-1)
+    ranked = np.take_along_axis(reward, order, axis=-1)
+    step = np.diff(ranked, axis=-1) > SAME_REWARD * np.maximum(1, abs(ranked[..., 1:]))
+    label = np.zeros(reward.shape, int)
+    rank = np.pad(step.cumsum(-1), ((0, 0), (0, 0), (1, 0)))
+    np.put_along_axis(label, order, rank, axis=-1)
+    return label
+
+
+def after_the_last(model: Candidates, points: int) -> Stage:
+    """Return what is known after the last decision: everything is worth nothing."""
+    states, size = model.initial.shape
+    point = jnp.full((states, points, size), 1 / size, model.reward.dtype)
+    plans, nothing = points + size, jnp.zeros_like(point[..., 0])
+    none = jnp.zeros((states, plans), jnp.int32)
+    vector = jnp.zeros((states, plans, size), point.dtype)
+    return Stage(point, vector, none, nothing, none[:, :points], nothing)
+
+
+def _sawtooth(
+    mass: Float[Array, "R K"], point: Float[Array, "N K"], drop: Float[Array, " N"]
+) -> Float[Array, " R"]:
+    """How far the sawtooth lies below full information, at unnormalised beliefs."""
+    seen = point.T > TINY
+    inverse = jnp.where(seen, 1 / jnp.where(seen, point.T, 1), 0).astype(jnp.float32)
+    beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
+    narrow = mass.T.astype(jnp.float32)
+
+    def least(k: Array, share: Array) -> Array:
+        here = narrow[k][:, None] * inverse[k][None] + beyond[k][None]
+        return jnp.minimum(share, here)
+
+    share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
+    share = jax.lax.fori_loop(0, len(inverse), least, share, unroll=8)
+    at = (share * drop.astype(jnp.float32)[None]).argmin(-1)
+    chosen = point[at]
+    exact = jnp.where(chosen > 0, mass / jnp.where(chosen > 0, chosen, 1), FAR).min(-1)
+    return exact * drop[at]
+
+
+def _bounds(
+    mass: Float[Array, "R K"], x: Int[Array, ""], value: Array, q: Array, stage: Stage
+) -> tuple[Float[Array, " R"], Int[Array, " R"], Float[Array, " R"]]:
+    """Lower value in state `x`, the plan that attains it, and upper value."""
+    score = mass.astype(jnp.float32) @ stage.vector[x].astype(jnp.float32).T
+    above = mass @ value[x] + _sawtooth(mass, stage.point[x], stage.drop[x])
+    high = jnp.minimum((mass @ q[x].T).max(-1), above)
+    return score.max(-1).astype(high.dtype), score.argmax(-1).astype(jnp.int32), high
+
+
+@jax.jit
+def gap_at(
+    model: Candidates, t: Int[Array, ""], belief: Float[Array, "S C K"], stage: Stage
+) -> Float[Array, "S C"]:
+    """Return the distance of the bounds at beliefs of stage `t`."""
+
+    def of_state(x: Array) -> Array:
+        low, _, high = _bounds(belief[x], x, model.value[t], model.q[t], stage)
+        return high - low
+
+    return jax.lax.map(of_state, jnp.arange(len(belief)))
+
+
+@jax.jit
+def backup(
+    model: Candidates, t: Int[Array, ""], belief: Float[Array, "S N K"], after: Stage
+) -> Stage:
+    """Back up plans and upper bounds at beliefs of stage `t`."""
+    value, q = model.value[t + 1], model.q[t + 1]
+
+    def of_move(move: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+        origin, target, chance = move
+        return _bounds(belief[origin] * chance, target, value, q, after)
+
+    low, met, high = jax.lax.map(
+        of_move, (model.origin, model.target, model.chance[:, None])
+    )
+    paid = jnp.einsum("snk,sak->sna", belief, model.reward)
+
+    def of_actions(each: Float[Array, "L N"]) -> Float[Array, "S N A"]:
+        future = each[model.moves].sum(2)
+        return paid + model.discount * jnp.swapaxes(future, 1, 2)
+
+    choice, above = of_actions(low).argmax(-1), of_actions(high)
+    full = jnp.einsum("snk,sk->sn", belief, model.value[t])
+    upper = jnp.minimum(above.max(-1), full)
+    choice = jnp.concatenate([choice, model.q[t].argmax(1)], axis=1).astype(jnp.int32)
+    # Plan N + k goes on with itself, whatever is seen.
+    size, points = belief.shape[-1], belief.shape[1]
+    own = jnp.broadcast_to(points + jnp.arange(size), (len(met), size))
+    met = jnp.concatenate([met, own.astype(met.dtype)], axis=1)  # [L, V]
+
+    def vectors(x: Array) -> Array:
+        taken = model.moves[x, choice[x]]  # [V, D]
+        plan = met[taken, jnp.arange(points + size)[:, None]]
+        future = model.chance[taken] * after.vector[model.target[taken], plan]
+        return model.reward[x, choice[x]] + model.discount * future.sum(1)
+
+    # State by state: the successors of all plans at once would not fit.
+    vector = jax.lax.map(vectors, jnp.arange(len(belief)))
+    hopeful = above.argmax(-1).astype(jnp.int32)
+    return Stage(belief, vector, choice, upper, hopeful, upper - full)
+
+
+def bytes_of(models: MDP, *, tasks: int, horizon: int, points: int) -> int:
+    """Estimate the memory that planning for K candidates takes, in bytes."""
+    size, states, actions, width = _sizes(models)
+    plans = points + size
+    stages = horizon * states * size * (points + plans)
+    moves = states * actions * width * (size + 3 * plans)
+    beliefs = states * size * (8 * points + 2 * tasks + 2 * points * width)
+    return int(models.reward.dtype.itemsize * (stages + moves + beliefs))
+
+
+def work_of(models: MDP, *, tasks: int, horizon: int, points: int) -> float:
+    """Estimate the multiply-adds and minima of one sweep over all stages."""
+    size, states, actions, width = _sizes(models)
+    beliefs = (horizon - 1) * points + tasks
+    return float(states * actions * width * beliefs * (2 * points + size) * size)
+
+
+def _sizes(models: MDP) -> tuple[int, int, int, int]:
+    """Return the numbers of candidates, states, actions and successors at most."""
+    size, states, actions, _ = models.transition.shape
+    possible = (models.transition > 0).any(0).sum(-1)
+    return size, states, actions, int(possible.max())

@@ -1,0 +1,143 @@
+"""Bayes-adaptive plans: exact by counts, and bounded over the prior's candidates."""
+
+import io
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tolerances import ROUNDING
+
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.evaluation.evaluate import evaluate_untrained
+from sdm.evaluation.tables import gap_table, result_rows
+from sdm.policies import count_plan
+from sdm.policies.posterior import IMPOSSIBLE, posterior
+from sdm.policies.registry import check_rule, prepare
+from sdm.policies.untrained import bayes_adaptive
+from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.families.garnet import GarnetFamily
+from sdm.tasks.rollout import rollout, task_keys
+
+T = 4
+ENERGY = EnergyFamily(max_energy=2)
+
+
+@pytest.fixture(scope="module")
+def bed():
+    return make_benchmark(EvaluationConfig(ENERGY, T, tasks=3, trajectories=2))
+
+
+def value_by_counts(weight, p):
+    """Exact value over candidates for p, by recursion over energy and counts."""
+    reward = np.asarray(ENERGY.mdp(p).reward[0])
+
+    @cache
+    def value(t, s, won, lost):
+        if t == T:
+            return 0.0
+        now = weight * p**won * (1 - p) ** lost
+        chance = float(now @ p / now.sum())
+        best = -np.inf
+        for a in range(3):
+            to = max(s - 1, 0) if a == 2 else min(s + 1, 2)
+            if to == s:
+                future = value(t + 1, s, won, lost)
+            else:
+                future = chance * value(t + 1, to, won + 1, lost)
+                future += (1 - chance) * value(t + 1, s, won, lost + 1)
+            best = max(best, reward[s, a] + 0.95 * future)
+        return best
+
+    return np.mean([value(0, s, 0, 0) for s in range(3)])
+
+
+def test_the_candidates_plan_is_the_exact_one_within_its_bounds(bed):
+    found = posterior(bed)
+    wanted = [
+        value_by_counts(w, np.asarray(found.params["p"]))
+        for w in np.asarray(found.weight)
+    ]
+    plan = bayes_adaptive.candidate_plan(bed).plan
+    assert (plan.lower <= wanted).all() and (wanted <= plan.upper).all()
+    # Few beliefs can be reached, and each is a point.
+    np.testing.assert_allclose(plan.lower, plan.upper, rtol=1e-3)
+
+
+def test_the_exact_plan_of_the_truncated_beta_is_near_that_of_the_candidates(bed):
+    """141 candidates stand for an interval: both plans are nearly the same."""
+    exact, bounded = (
+        rollout(
+            task_keys(jax.random.key(0), 3), bed.states, policy, horizon=T, episodes=40
+        )
+        for policy in (
+            prepare("bayes-adaptive", bed).policy,
+            bayes_adaptive.candidate_plan(bed),
+        )
+    )
+    assert (np.asarray(exact.action) == np.asarray(bounded.action)).mean() > 0.95
+
+
+def test_rewards_and_moves_weigh_the_candidates():
+    family = GarnetFamily(states=3, actions=2)
+    bed = make_benchmark(EvaluationConfig(family, 3, tasks=2, trajectories=2))
+    policy = bayes_adaptive.candidate_plan(bed)
+    played = bed.support  # of the oracle: the policy only watches
+    memory, models = None, jax.tree.map(np.asarray, policy.models)
+    keys = jax.random.split(jax.random.key(0), played.reward.shape[:2])
+    wanted = np.asarray(policy.weight)[:, None].repeat(2, axis=1)
+    seen, done, paid = (
+        np.asarray(x) for x in (played.observation, played.action, played.reward)
+    )
+    for t in range(3):
+        before = played.reward[..., max(t - 1, 0)]
+        _, memory = policy.act(memory, t, played.observation[..., t], before, keys)
+        for b, e in np.ndindex(2, 2):
+            x = seen[b, e, t]
+            chance = [models.initial[:, x]]
+            if t:
+                s, a = seen[b, e, t - 1], done[b, e, t - 1]
+                same = abs(models.reward[:, s, a] - paid[b, e, t - 1]) < 1e-6
+                chance = [models.transition[:, s, a, x], same.astype(float)]
+            for each in chance:
+                wanted[b, e] *= np.maximum(each, IMPOSSIBLE)
+            wanted[b, e] /= wanted[b, e].sum()
+        np.testing.assert_allclose(memory.weight, wanted, rtol=ROUNDING)
+        memory = memory._replace(action=played.action[..., t])
+
+
+def test_bounds_are_reported_where_a_plan_need_not_be_the_best(bed, monkeypatch):
+    exact = evaluate_untrained("bayes-adaptive", bed)
+    assert exact.bounds is None and exact.exact_gap is not None
+    monkeypatch.setattr(count_plan, "MOST_BYTES", 0)
+    bounded = evaluate_untrained("bayes-adaptive", bed)
+    rows = result_rows([bounded, evaluate_untrained("oracle", bed)])
+    row = rows["bayes-adaptive"]
+    assert row["plan_lower_mean"] <= row["plan_upper_mean"]
+    assert (
+        0 <= row["plan_gap_percent"] < 0.1 and "plan_gap_percent" not in rows["oracle"]
+    )
+    out = io.StringIO()
+    Console(file=out, width=200).print(gap_table(rows))
+    assert "`bayes-adaptive` plans within" in out.getvalue()
+
+
+def test_a_plan_too_large_is_refused_with_the_reason(bed, monkeypatch):
+    monkeypatch.setattr(count_plan, "MOST_BYTES", 0)
+    monkeypatch.setattr(bayes_adaptive, "MOST_BYTES", 0)
+    with pytest.raises(ValueError, match=r"141 candidates, 3 states.*GiB of memory"):
+        prepare("bayes-adaptive", bed)
+
+
+def test_the_size_of_a_count_table_is_known_before_it_is_made():
+    class SixCounts(EnergyFamily):
+        counts = 6
+
+    assert count_plan.is_small(ENERGY, horizon=30, tasks=100)
+    assert not count_plan.is_small(SixCounts(), horizon=30, tasks=100)
+
+
+def test_hidden_states_are_refused():
+    with pytest.raises(ValueError, match="it plans for observed states"):
+        check_rule("bayes-adaptive", ENERGY, "pomdp")

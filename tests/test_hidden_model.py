@@ -1,0 +1,177 @@
+"""Hidden candidates: bounds and policies against the tree of all histories."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import random_mdp
+from tolerances import ROUNDING, SINGLE
+
+from sdm.solvers_jax import solve
+from sdm.solvers_jax.hidden_model import solve_hidden_model
+
+T = 3
+# One shape for most tests: one compilation.
+POINTS = 8
+
+
+def candidates(seed=0, *, size=3):
+    """Models with few different rewards, so that rewards tell some of them apart."""
+    models = random_mdp(seed, size, states=3, actions=2)
+    reward = np.random.default_rng(seed).integers(0, 2, models.reward.shape) / 1.0
+    return jax.tree.map(
+        jnp.asarray,
+        models.__class__(models.transition, jnp.asarray(reward), models.initial, 0.9),
+    )
+
+
+def weights(seed=1, *, tasks=4, size=3):
+    return np.random.default_rng(seed).dirichlet(np.ones(size), tasks)
+
+
+def outcomes(models, joint, x, a, rewards):
+    """Unnormalised beliefs after a decision, for every state and reward seen."""
+    p, r = np.asarray(models.transition), np.asarray(models.reward)
+    groups = sorted(set(r[:, x, a])) if rewards else [None]
+    for following in range(p.shape[-1]):
+        for paid in groups:
+            told = np.ones(len(p)) if paid is None else r[:, x, a] == paid
+            yield following, joint * p[:, x, a, following] * told
+
+
+def exact(models, joint, x, t, rewards, choose=None):
+    """Value of acting optimally, or as `choose` says, by recursion over histories."""
+    if t == T or joint.sum() == 0:
+        return 0.0
+    r, discount = np.asarray(models.reward), float(models.discount)
+    values = []
+    actions = range(r.shape[2]) if choose is None else [choose(t, x, joint)]
+    for a in actions:
+        total = float(joint @ r[:, x, a])
+        for following, after in outcomes(models, joint, x, a, rewards):
+            total += discount * exact(models, after, following, t + 1, rewards, choose)
+        values.append(total)
+    return max(values)
+
+
+def exact_values(models, weight, rewards, choose=None):
+    start = np.asarray(models.initial)
+    return np.array(
+        [
+            sum(
+                exact(
+                    models,
+                    w * start[:, x],
+                    x,
+                    0,
+                    rewards,
+                    choose and (lambda *now, i=i: choose(i, *now)),
+                )
+                for x in range(start.shape[1])
+            )
+            for i, w in enumerate(weight)
+        ]
+    )
+
+
+@pytest.mark.parametrize("rewards", [False, True])
+@pytest.mark.parametrize("points", [1, POINTS])
+def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
+    points, rewards
+):
+    for seed in range(3):
+        models, weight = candidates(seed), weights(seed)
+        found = solve_hidden_model(
+            models, weight, horizon=T, points=points, rewards=rewards, gap=0.0
+        )
+        wanted = exact_values(models, weight, rewards)
+        # No allowance: the bounds are widened by what rounding can do.
+        assert (found.lower <= wanted).all() and (wanted <= found.upper).all()
+        informed = weight @ np.asarray(solve(models, horizon=T).value)
+        assert (found.upper <= informed + ROUNDING).all()
+
+        def choose(task, t, x, joint, found=found):
+            belief = np.tile(joint / joint.sum(), (len(found.lower), 1, 1))
+            state = jnp.full(belief.shape[:2], x, jnp.int32)
+            return int(found.action(t, state, jnp.asarray(belief))[task, 0])
+
+        earned = exact_values(models, weight, rewards, choose)
+        assert (earned >= np.asarray(found.lower) - ROUNDING).all()
+
+
+def test_rewards_that_are_seen_are_worth_something():
+    models, weight = candidates(2), weights(2)
+    blind, seeing = (exact_values(models, weight, told) for told in (False, True))
+    assert (seeing > blind + 1e-3).all()
+
+
+def test_with_every_reachable_belief_the_bounds_meet():
+    models, weight = candidates(3), weights(3)
+    found = solve_hidden_model(models, weight, horizon=T, points=64, gap=0.0)
+    # Which plan is best is decided in single precision.
+    np.testing.assert_allclose(found.upper, found.lower, rtol=SINGLE)
+
+
+def test_one_candidate_is_an_mdp():
+    models = candidates(size=1)
+    found = solve_hidden_model(models, np.ones((2, 1)), horizon=T, points=POINTS)
+    mdp = solve(models, horizon=T)
+    np.testing.assert_allclose(found.lower, mdp.value.repeat(2), rtol=ROUNDING)
+    np.testing.assert_allclose(found.upper, mdp.value.repeat(2), rtol=ROUNDING)
+    state = jnp.broadcast_to(jnp.arange(3, dtype=jnp.int32), (2, 3))
+    for t in range(T):
+        action = found.action(t, state, jnp.ones((2, 3, 1)))
+        np.testing.assert_array_equal(action, mdp.policy.repeat(2, 0)[:, t])
+
+
+def test_a_single_decision_is_that_of_the_mean_reward():
+    models, weight = candidates(), weights()
+    found = solve_hidden_model(models, weight, horizon=1, points=POINTS)
+    joint = weight[:, :, None] * np.asarray(models.initial)  # [B, K, S]
+    best = np.einsum("bks,ksa->bsa", joint, np.asarray(models.reward)).max(-1).sum(-1)
+    np.testing.assert_allclose(found.lower, best, rtol=ROUNDING)
+    np.testing.assert_allclose(found.upper, best, rtol=ROUNDING)
+
+
+def test_a_batch_is_the_stack_of_its_tasks():
+    """Beliefs are shared, so bounds differ; both hold the same value."""
+    models, weight = candidates(4), weights(4, tasks=POINTS + 3)
+    whole = solve_hidden_model(models, weight, horizon=T, points=POINTS, gap=0.0)
+    exactly = exact_values(models, weight, False)
+    for i in (0, POINTS + 2):
+        one = solve_hidden_model(
+            models, weight[i : i + 1], horizon=T, points=POINTS, gap=0.0
+        )
+        assert one.lower[0] <= exactly[i] <= one.upper[0]
+        assert whole.lower[i] <= exactly[i] <= whole.upper[i]
+        # A task's beliefs fit: alone, it is solved.
+        np.testing.assert_allclose(one.lower[0], exactly[i], rtol=1e-3)
+
+
+def test_more_points_tighten_the_bounds():
+    models, weight = candidates(5), weights(5)
+    widths = [
+        np.asarray(found.upper - found.lower).mean()
+        for points in (1, 4, POINTS, 64)
+        for found in [
+            solve_hidden_model(models, weight, horizon=T, points=points, gap=0.0)
+        ]
+    ]
+    assert (np.diff(widths) < 0).all()
+
+
+def test_refinement_stops_at_the_gap_that_was_asked():
+    models, weight = candidates(5), weights(5)
+    ask = {"horizon": T, "points": 64}
+    loose = solve_hidden_model(models, weight, gap=0.2, **ask)
+    tight = solve_hidden_model(models, weight, gap=0.0, **ask)
+    assert (loose.upper - loose.lower <= 0.2 * loose.upper).all()
+    assert (loose.upper - loose.lower > tight.upper - tight.lower).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"points": 0}, "points = 0"), ({"gap": -1.0}, "gap = -1")]
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        solve_hidden_model(candidates(), weights(), horizon=T, **options)
