@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.tasks.models import MDP
+from sdm.tasks.rewards import tolerance
 
-SAME_REWARD = 1e-9  # rewards of one decision agree to rounding, or differ
 # Smallest probability that single precision weighs, and what stands for infinity.
 TINY, FAR = 1e-30, 1e30
 
@@ -116,7 +116,8 @@ def _equal_rewards(reward: Float[np.ndarray, "S A K"]) -> Int[np.ndarray, "S A K
     """Number the sets of candidates that pay the same for a decision."""
     order = np.argsort(reward, axis=-1)
     ranked = np.take_along_axis(reward, order, axis=-1)
-    step = np.diff(ranked, axis=-1) > SAME_REWARD * np.maximum(1, abs(ranked[..., 1:]))
+    apart = tolerance(reward.dtype) * np.maximum(1, abs(ranked[..., 1:]))
+    step = np.diff(ranked, axis=-1) > apart
     label = np.zeros(reward.shape, int)
     rank = np.pad(step.cumsum(-1), ((0, 0), (0, 0), (1, 0)))
     np.put_along_axis(label, order, rank, axis=-1)

@@ -14,11 +14,11 @@ from tolerances import ROUNDING
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.evaluation.evaluate import evaluate_untrained
+from sdm.policies import count_plan
 from sdm.policies.posterior import Posterior, log_likelihood, posterior
 from sdm.policies.prepared import table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
 from sdm.policies.registry import check_rule, names, prepare
-from sdm.policies.untrained import bayes_adaptive
 from sdm.policies.untrained.bayes_imitation import SLIP, imitation
 from sdm.policies.untrained.behaviour_cloning import clone
 from sdm.policies.untrained.posterior_sampling import PosteriorSampling, expected_return
@@ -207,13 +207,9 @@ def test_the_adaptive_plan_is_the_best_over_all_histories():
     bed = make_benchmark(EvaluationConfig(family, 5, 1, 1, support=0))
     points, weights = np.polynomial.legendre.leggauss(40)
     p = 0.1 + 0.85 * (points + 1) / 2
-    policy = bayes_adaptive.plan(bed)
-    every = bayes_adaptive.BayesAdaptivePolicy(
-        jnp.repeat(policy.plan, len(p), axis=0), policy.step
-    )
-    value = np.asarray(
-        bayes_adaptive.expected_return(every, family.mdp(jnp.asarray(p)))
-    )
+    policy = count_plan.count_plan(bed)
+    every = count_plan.CountPolicy(jnp.repeat(policy.plan, len(p), axis=0), policy.step)
+    value = np.asarray(count_plan.expected_return(every, family.mdp(jnp.asarray(p))))
     wanted = np.mean([adaptive_value(family, 0, 0, s, 5) for s in range(4)])
     np.testing.assert_allclose(weights @ value / 2, wanted, rtol=ROUNDING)
 

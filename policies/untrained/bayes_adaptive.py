@@ -18,13 +18,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.benchmark import Benchmark
 from sdm.policies.count_plan import count_plan, expected_return, is_small
-from sdm.policies.posterior import IMPOSSIBLE, agrees, posterior
+from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import register_policy
 from sdm.solvers_jax.hidden_backup import bytes_of, work_of
 from sdm.solvers_jax.hidden_model import HiddenModelPlan, solve_hidden_model
 from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
+from sdm.tasks.rewards import agrees
 
 # Beliefs per stage and state: the first that fit the memory and the time are taken.
 POINTS = (32, 16, 8)
@@ -78,13 +79,13 @@ class CandidatePolicy(eqx.Module):
             weight = jnp.broadcast_to(
                 self.weight[:, None], (*observation.shape, self.weight.shape[-1])
             )
-            told = [self.models.initial[:, observation]]
+            told: list[Array] = [self.models.initial[:, observation]]
         else:
             weight, state, action = memory
             told = [self.models.transition[:, state, action, observation]]
             if self.rewards:
                 expected = self.models.reward[:, state, action]
-                told.append(agrees(reward[None], expected))
+                told.append(agrees(reward[None], expected).astype(expected.dtype))
         for chance in told:
             weight *= jnp.maximum(jnp.moveaxis(chance, 0, -1), IMPOSSIBLE)
         weight /= weight.sum(-1, keepdims=True)
