@@ -23,8 +23,9 @@ class Candidates(eqx.Module):
     """K models in the form that the kernels want, K last.
 
     A *move* is a visible state, one of its distinct actions, a state that some
-    candidate moves to, and a set of candidates that pay the same. There are L of them,
-    the last of no chance, which fills lists up.
+    candidate moves to, and a set of two or more candidates that pay the same. There are
+    L of them, the last of no chance, which fills lists up. A candidate that pays like
+    no other reveals itself, and needs none.
 
     Attributes:
         origin: visible state before each move.
@@ -32,6 +33,7 @@ class Candidates(eqx.Module):
         chance: P_k of it; 0 for candidates that are not in the set.
         moves: moves of each decision, in lists of equal length.
         reward: r_k(x, a).
+        alone: 1 where candidate k pays like no other for (x, a).
         value: V*_k of each of H = T + 1 stages and state; stage T is zero.
         q: Q*_k of each stage; stage T is zero.
         initial: distribution of the first visible state.
@@ -44,6 +46,7 @@ class Candidates(eqx.Module):
     chance: Float[Array, "L K"]
     moves: Int[Array, "S A D"]
     reward: Float[Array, "S A K"]
+    alone: Float[Array, "S A K"]
     value: Float[Array, "H S K"]
     q: Float[Array, "H S A K"]
     initial: Float[Array, "S K"]
@@ -79,7 +82,7 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
     chance = np.moveaxis(np.asarray(models.transition), 0, -1)  # [S, A, S', K]
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     states, actions, _, size = chance.shape
-    label = _equal_rewards(reward) if rewards else np.zeros(reward.shape, int)
+    label, members = _equal_rewards(reward, rewards=rewards)
     ends, rows, lists = [], [], []
     for x in range(states):
         known: dict[bytes, list[int]] = {}  # actions that do the same are one
@@ -87,7 +90,7 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
             decision = chance[x, a].tobytes() + reward[x, a].tobytes()
             if decision not in known:
                 known[decision] = moves = []
-                for g in range(label[x, a].max() + 1):
+                for g in np.flatnonzero(members[x, a] > 1):
                     some = chance[x, a] * (label[x, a] == g)
                     for target in np.flatnonzero(some.any(-1)):
                         moves.append(len(rows))
@@ -105,6 +108,7 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
         chance=jnp.asarray(np.stack([*rows, np.zeros(size, chance.dtype)])),
         moves=jnp.asarray(np.reshape(filled, (states, actions, width)), jnp.int32),
         reward=jnp.asarray(reward),
+        alone=jnp.asarray(np.take_along_axis(members, label, -1) == 1, reward.dtype),
         value=jnp.moveaxis(found.state_value, 0, -1),
         q=jnp.concatenate([q, jnp.zeros_like(q[:1])]),
         initial=models.initial.T,
@@ -112,16 +116,24 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
     )
 
 
-def _equal_rewards(reward: Float[np.ndarray, "S A K"]) -> Int[np.ndarray, "S A K"]:
-    """Number the sets of candidates that pay the same for a decision."""
+def _equal_rewards(
+    reward: Float[np.ndarray, "S A K"], *, rewards: bool
+) -> tuple[Int[np.ndarray, "S A K"], Int[np.ndarray, "S A G"]]:
+    """Number the sets of candidates that pay the same, and count their members.
+
+    Where rewards are not observed, all candidates are one set.
+    """
+    label = np.zeros(reward.shape, int)
+    if not rewards:
+        return label, np.full((*reward.shape[:2], 1), reward.shape[-1])
     order = np.argsort(reward, axis=-1)
     ranked = np.take_along_axis(reward, order, axis=-1)
     apart = tolerance(reward.dtype) * np.maximum(1, abs(ranked[..., 1:]))
     step = np.diff(ranked, axis=-1) > apart
-    label = np.zeros(reward.shape, int)
     rank = np.pad(step.cumsum(-1), ((0, 0), (0, 0), (1, 0)))
     np.put_along_axis(label, order, rank, axis=-1)
-    return label
+    sets = np.arange(label.max() + 1)
+    return label, (label[..., None] == sets).sum(-2)
 
 
 def after_the_last(model: Candidates, points: int) -> Stage:
@@ -192,7 +204,9 @@ def backup(
     low, met, high = jax.lax.map(
         of_move, (model.origin, model.target, model.chance[:, None])
     )
-    paid = jnp.einsum("snk,sak->sna", belief, model.reward)
+    # What follows on a candidate that reveals itself is its own optimal plan.
+    known = model.reward + model.alone * (model.q[t] - model.reward)
+    paid = jnp.einsum("snk,sak->sna", belief, known)
 
     def of_actions(each: Float[Array, "L N"]) -> Float[Array, "S N A"]:
         future = each[model.moves].sum(2)
@@ -211,7 +225,7 @@ def backup(
         taken = model.moves[x, choice[x]]  # [V, D]
         plan = met[taken, jnp.arange(points + size)[:, None]]
         future = model.chance[taken] * after.vector[model.target[taken], plan]
-        return model.reward[x, choice[x]] + model.discount * future.sum(1)
+        return known[x, choice[x]] + model.discount * future.sum(1)
 
     # State by state: the successors of all plans at once would not fit.
     vector = jax.lax.map(vectors, jnp.arange(len(belief)))
@@ -219,25 +233,24 @@ def backup(
     return Stage(belief, vector, choice, upper, hopeful, upper - full)
 
 
-def bytes_of(models: MDP, *, tasks: int, horizon: int, points: int) -> int:
-    """Estimate the memory that planning for K candidates takes, in bytes."""
-    size, states, actions, width = _sizes(models)
+def cost_of(
+    models: MDP, *, tasks: int, horizon: int, rewards: bool, points: int
+) -> tuple[int, float]:
+    """Estimate what planning for K candidates takes.
+
+    Returns:
+        Memory in bytes, and the multiply-adds and minima of one sweep over all stages.
+
+    """
+    possible = (np.asarray(models.transition) > 0).any(0)
+    size, (states, actions, _) = len(models.reward), possible.shape
+    reward = np.moveaxis(np.asarray(models.reward), 0, -1)
+    _, members = _equal_rewards(reward, rewards=rewards)
+    listed = (members > 1).sum(-1) * possible.sum(-1)
+    width, beliefs = int(listed.max()), (horizon - 1) * points + tasks
     plans = points + size
-    stages = horizon * states * size * (points + plans)
-    moves = states * actions * width * (size + 3 * plans)
-    beliefs = states * size * (8 * points + 2 * tasks + 2 * points * width)
-    return int(models.reward.dtype.itemsize * (stages + moves + beliefs))
-
-
-def work_of(models: MDP, *, tasks: int, horizon: int, points: int) -> float:
-    """Estimate the multiply-adds and minima of one sweep over all stages."""
-    size, states, actions, width = _sizes(models)
-    beliefs = (horizon - 1) * points + tasks
-    return float(states * actions * width * beliefs * (2 * points + size) * size)
-
-
-def _sizes(models: MDP) -> tuple[int, int, int, int]:
-    """Return the numbers of candidates, states, actions and successors at most."""
-    size, states, actions, _ = models.transition.shape
-    possible = (models.transition > 0).any(0).sum(-1)
-    return size, states, actions, int(possible.max())
+    stages = horizon * states * size * (points + 2 * plans)  # and the policy's own
+    moves = listed.sum() * (size + 3 * plans) + states * actions * width * points
+    compared = states * size * (8 * points + 2 * tasks + 2 * points * width)
+    memory = int(models.reward.dtype.itemsize * (stages + moves + compared))
+    return memory, float(listed.sum() * beliefs * (points + plans) * size)

@@ -126,7 +126,9 @@ def test_bounds_are_reported_where_a_plan_need_not_be_the_best(bed, monkeypatch)
 def test_a_plan_too_large_is_refused_with_the_reason(bed, monkeypatch):
     monkeypatch.setattr(count_plan, "MOST_BYTES", 0)
     monkeypatch.setattr(bayes_adaptive, "MOST_BYTES", 0)
-    with pytest.raises(ValueError, match=r"141 candidates, 3 states.*GiB of memory"):
+    with pytest.raises(
+        ValueError, match=r"141 candidates, 3 states.*GiB of memory and"
+    ):
         prepare("bayes-adaptive", bed)
 
 

@@ -186,11 +186,13 @@ def test_policies_without_learning_against_the_oracle():
     }
     assert set(results) == {
         *("oracle", "random", "mean-plan", "bc", "ce", "psrl", "qmdp"),
-        "bayes-imitation",
+        *("bayes-adaptive", "bayes-imitation"),
     }
     # The goal is in the demonstrations, and copying them is optimal: the start is one.
+    for name in results.keys() - {"random", "mean-plan"}:
+        assert results[name].gap.mean == 0 and results[name].agreement == 1
     for name in ("oracle", "bc", "ce", "psrl", "bayes-imitation", "qmdp"):
-        assert results[name].exact_gap.mean == 0 and results[name].agreement == 1
+        assert results[name].exact_gap.mean == 0
     # Staying anywhere pays as much as anywhere else: nothing is known.
     assert results["mean-plan"].exact_gap.mean > 0.5
     assert 0.5 < results["random"].exact_gap.mean < 1

@@ -57,13 +57,6 @@ def test_pruning_keeps_what_is_best_somewhere_and_nothing_else():
     assert seen <= {tuple(row) for row in kept} <= {tuple(row) for row in vectors}
 
 
-def test_it_agrees_with_the_point_based_solver():
-    model = random_pomdp(8, states=4, actions=2, symbols=2)
-    exact = solve(model, horizon=4, method="exact")
-    points = solve(model, horizon=4, gap=1e-6)
-    assert points.lower <= exact.upper and exact.lower <= points.upper
-
-
 def test_one_decision_and_no_more_stages():
     found = solve(random_pomdp(0), horizon=1, method="exact")
     assert found.choice.size == 0
@@ -76,8 +69,3 @@ def test_too_many_vectors_is_an_error_that_says_what_to_do(monkeypatch):
     with pytest.raises(PruningError, match="are to be compared at stage") as error:
         solve(random_pomdp(0, symbols=3, actions=3), horizon=5, method="exact")
     assert "shorter horizon" in error.value.hint
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="method = 'guess'"):
-        solve(random_pomdp(0), horizon=2, method="guess")

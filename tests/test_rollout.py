@@ -76,15 +76,15 @@ def test_moves_and_rewards_are_those_of_the_model():
 def test_the_host_plays_the_same_episodes_as_the_compiled_loop():
     mdp, solution, keys = bed()
     for policy in (deterministic(solution.policy, 3), uniform_random(mdp, 8)):
-        a = rollout(keys, mdp, policy, horizon=8, episodes=5)
-        b = rollout_on_host(keys, mdp, policy, horizon=8, episodes=5)
+        a = rollout(keys, mdp, policy, horizon=8, episodes=50)
+        b = rollout_on_host(keys, mdp, policy, horizon=8, episodes=50)
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_a_task_and_an_episode_do_not_depend_on_what_is_played_beside_them():
     mdp, solution, keys = bed()
     policy = deterministic(solution.policy, 3)
-    whole = rollout(keys, mdp, policy, horizon=8, episodes=5)
+    whole = rollout(keys, mdp, policy, horizon=8, episodes=50)
     part = rollout(
         task_keys(jax.random.key(1), 2, first=3),
         jax.tree.map(lambda x: x[3:5] if np.ndim(x) else x, mdp),
@@ -97,9 +97,9 @@ def test_a_task_and_an_episode_do_not_depend_on_what_is_played_beside_them():
 
 def test_policies_share_their_luck():
     """While two policies agree they see the same states, whatever they do later."""
-    mdp, solution, keys = bed(tasks=20)
-    a = rollout(keys, mdp, deterministic(solution.policy, 3), horizon=8, episodes=20)
-    b = rollout(keys, mdp, constant_action(mdp, 8, 2), horizon=8, episodes=20)
+    mdp, solution, keys = bed()
+    a = rollout(keys, mdp, deterministic(solution.policy, 3), horizon=8, episodes=50)
+    b = rollout(keys, mdp, constant_action(mdp, 8, 2), horizon=8, episodes=50)
     np.testing.assert_array_equal(a.observation[..., 0], b.observation[..., 0])
     agreed = np.cumprod(np.asarray(a.action) == np.asarray(b.action), axis=-1) == 1
     same = np.asarray(a.observation) == np.asarray(b.observation)
@@ -109,7 +109,7 @@ def test_policies_share_their_luck():
 
 def test_optimal_actions_are_looked_up_at_their_stage_and_state():
     mdp, solution, keys = bed()
-    played = rollout(keys, mdp, uniform_random(mdp, 8), horizon=8, episodes=3)
+    played = rollout(keys, mdp, uniform_random(mdp, 8), horizon=8, episodes=50)
     wanted = optimal_action(solution, played.observation)
     for t in range(8):
         chosen = solution.action(t, played.observation[..., t])

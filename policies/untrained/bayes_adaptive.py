@@ -21,7 +21,7 @@ from sdm.policies.count_plan import count_plan, expected_return, is_small
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import register_policy
-from sdm.solvers_jax.hidden_backup import bytes_of, work_of
+from sdm.solvers_jax.hidden_backup import cost_of
 from sdm.solvers_jax.hidden_model import HiddenModelPlan, solve_hidden_model
 from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
@@ -29,7 +29,7 @@ from sdm.tasks.rewards import agrees
 
 # Beliefs per stage and state: the first that fit the memory and the time are taken.
 POINTS = (32, 16, 8)
-MOST_BYTES, MOST_WORK = 1 << 30, 2e11
+MOST_BYTES, MOST_WORK = 1 << 31, 2e11
 
 
 class Weighed(NamedTuple):
@@ -126,21 +126,25 @@ def candidate_plan(bed: Benchmark) -> CandidatePolicy:
     """
     found, config = posterior(bed), bed.config
     assert isinstance(found.models, MDP)
-    size = {"tasks": config.tasks, "horizon": config.horizon}
+    seen = config.rewards_seen
     for points in POINTS:
-        needed = bytes_of(found.models, points=points, **size)
-        if needed <= MOST_BYTES and work_of(found.models, points=points, **size) <= (
-            MOST_WORK
-        ):
+        needed, work = cost_of(
+            found.models,
+            tasks=config.tasks,
+            horizon=config.horizon,
+            rewards=seen,
+            points=points,
+        )
+        if needed <= MOST_BYTES and work <= MOST_WORK:
             break
     else:
         count, states, actions, _ = found.models.transition.shape
         raise ValueError(
             f"policy `bayes-adaptive`: {count} candidates, {states} states, {actions} "
-            f"actions and {config.horizon} stages are too many to plan for: at least "
-            f"{needed / 2**30:.1f} GiB of memory are needed"
+            f"actions and {config.horizon} stages are too many to plan for: they need "
+            f"{needed / 2**30:.2g} GiB of memory and {work:.1g} operations a sweep, of "
+            f"at most {MOST_BYTES / 2**30:.2g} GiB and {MOST_WORK:.1g}"
         )
-    seen = config.rewards_seen
     plan = solve_hidden_model(
         found.models,
         found.weight,
