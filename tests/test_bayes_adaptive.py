@@ -4,6 +4,7 @@ import io
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -31,7 +32,7 @@ def bed():
 
 def value_by_counts(weight, p):
     """Exact value over candidates for p, by recursion over energy and counts."""
-    reward = np.asarray(ENERGY.mdp(p).reward[0])
+    reward = np.asarray(ENERGY.mdp(jnp.asarray(p)).reward[0])
 
     @cache
     def value(t, s, won, lost):

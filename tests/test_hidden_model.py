@@ -1,6 +1,8 @@
 """Hidden candidates: bounds and policies against the tree of all histories."""
 
-import jax
+from functools import cache
+
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,22 +12,17 @@ from tolerances import ROUNDING, SINGLE
 from sdm.solvers_jax import solve
 from sdm.solvers_jax.hidden_model import solve_hidden_model
 
-T = 3
 # One shape for most tests: one compilation.
-POINTS = 8
+T, SIZE, POINTS = 3, 5, 8
 
 
-def candidates(seed=0, *, size=3):
-    """Models with few different rewards, so that rewards tell some of them apart."""
+def candidates(seed=0, *, size=SIZE):
+    """Models with few different rewards: they tell some of the models apart."""
     models = random_mdp(seed, size, states=3, actions=2)
-    reward = np.random.default_rng(seed).integers(0, 2, models.reward.shape) / 1.0
-    return jax.tree.map(
-        jnp.asarray,
-        models.__class__(models.transition, jnp.asarray(reward), models.initial, 0.9),
-    )
+    return eqx.tree_at(lambda m: m.reward, models, models.reward.round())
 
 
-def weights(seed=1, *, tasks=4, size=3):
+def weights(seed=1, *, tasks=4, size=SIZE):
     return np.random.default_rng(seed).dirichlet(np.ones(size), tasks)
 
 
@@ -74,17 +71,22 @@ def exact_values(models, weight, rewards, choose=None):
     )
 
 
+@cache
+def exact_values_of(seed, rewards):
+    return exact_values(candidates(seed), weights(seed), rewards)
+
+
 @pytest.mark.parametrize("rewards", [False, True])
 @pytest.mark.parametrize("points", [1, POINTS])
 def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
     points, rewards
 ):
-    for seed in range(3):
+    for seed in (4, 11):
         models, weight = candidates(seed), weights(seed)
         found = solve_hidden_model(
             models, weight, horizon=T, points=points, rewards=rewards, gap=0.0
         )
-        wanted = exact_values(models, weight, rewards)
+        wanted = exact_values_of(seed, rewards)
         # No allowance: the bounds are widened by what rounding can do.
         assert (found.lower <= wanted).all() and (wanted <= found.upper).all()
         informed = weight @ np.asarray(solve(models, horizon=T).value)
@@ -100,8 +102,7 @@ def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
 
 
 def test_rewards_that_are_seen_are_worth_something():
-    models, weight = candidates(2), weights(2)
-    blind, seeing = (exact_values(models, weight, told) for told in (False, True))
+    blind, seeing = (exact_values_of(4, told) for told in (False, True))
     assert (seeing > blind + 1e-3).all()
 
 
@@ -110,6 +111,14 @@ def test_with_every_reachable_belief_the_bounds_meet():
     found = solve_hidden_model(models, weight, horizon=T, points=64, gap=0.0)
     # Which plan is best is decided in single precision.
     np.testing.assert_allclose(found.upper, found.lower, rtol=SINGLE)
+
+
+def test_a_belief_that_is_certain_is_worth_what_its_candidate_is():
+    models = candidates(6)
+    found = solve_hidden_model(models, np.eye(SIZE), horizon=T, points=1, gap=0.0)
+    value = solve(models, horizon=T).value
+    np.testing.assert_allclose(found.lower, value, rtol=ROUNDING)
+    np.testing.assert_allclose(found.upper, value, rtol=ROUNDING)
 
 
 def test_one_candidate_is_an_mdp():
