@@ -56,10 +56,12 @@ def value_by_counts(weight, p):
 
 def test_the_candidates_plan_is_the_exact_one_within_its_bounds(bed):
     found = posterior(bed)
-    wanted = [
-        value_by_counts(w, np.asarray(found.params["p"]))
-        for w in np.asarray(found.weight)
-    ]
+    wanted = np.array(
+        [
+            value_by_counts(w, np.asarray(found.params["p"]))
+            for w in np.asarray(found.weight)
+        ]
+    )
     plan = bayes_adaptive.candidate_plan(bed).plan
     assert (plan.lower <= wanted).all() and (wanted <= plan.upper).all()
     # Few beliefs can be reached, and each is a point.
