@@ -78,24 +78,6 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-class ContextError(ValueError):
-    """A text that is longer than what a model can read."""
-
-
-def check_length(model: CausalModel, tokens: int) -> None:
-    """Raise `ContextError` for a text of more tokens than a model has positions for."""
-    check_context(getattr(model.config, "max_position_embeddings", None), tokens)
-
-
-def check_context(most: int | None, tokens: int) -> None:
-    """Raise `ContextError` for a text of more than `most` tokens."""
-    if most is not None and tokens > most:
-        raise ContextError(
-            f"a text has {tokens} tokens, and the model reads {most}: shorten it by "
-            "`--schema compact`, a smaller `--support` or a shorter horizon"
-        )
-
-
 def load_base(
     name: str,
     *,
@@ -109,7 +91,8 @@ def load_base(
 
     Args:
         name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
-        quantize: `nf4` for 4-bit weights with double quantisation, None for full ones.
+        quantize: `nf4` for 4-bit weights with double quantisation; `none` or None for
+            full ones.
         from_scratch: take the architecture only, and random weights.
         every_weight: whether all weights will be trained: they are then in single
             precision, since bfloat16 would lose small steps.
@@ -124,7 +107,7 @@ def load_base(
     """
     check_base_name(name)
     if name == "tiny":
-        if quantize:
+        if quantize == "nf4":
             raise ValueError("`tiny` is trained from scratch: it is not quantised")
         return tiny_model(seed), tiny_tokenizer()
     source = base_source(name)
@@ -160,7 +143,7 @@ def load_base(
         )
     if tokenizer.pad_token_id is None:  # any will do: padding is never looked at
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    if not quantize:
+    if quantize != "nf4":
         move(model)
     return model, tokenizer
 

@@ -11,16 +11,19 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sdm.llm.base_names import stored_name
-from sdm.tasks.models import check_count
+from sdm.storage.checks import check_count
 
-CHOICES: dict[str, tuple[str | None, ...]] = {
-    "demonstrations": ("optimal", "all"),
-    "queries": ("optimal", "all"),
-    "loss": ("all", "actions"),
-    "quantize": ("nf4", None),
+Shown = Literal["optimal", "all"]
+Loss = Literal["all", "actions"]
+Quantize = Literal["nf4", "none"]
+CHOICES = {
+    "demonstrations": get_args(Shown),
+    "queries": get_args(Shown),
+    "loss": get_args(Loss),
+    "quantize": get_args(Quantize),
 }
 
 
@@ -29,34 +32,36 @@ class FinetuneConfig:
     """Everything that decides what is learned.
 
     Attributes:
-        data: the oracle dataset.
-        base: `smollm2`, `tiny`, a Hugging Face id or a folder.
-        schema: how episodes are written.
+        data: oracle dataset, a folder from `sdm solve --out`.
+        base: base model, `smollm2`, `tiny`, a Hugging Face id or a model's folder.
+        schema: text schema of the episodes: `compact`, `paper`, `words` or a registered
+            one.
         support: demonstrations in each text.
-        texts_per_task: training texts made of each task's episodes.
-        tasks: training and validation tasks used; None for all in the dataset.
-        held_out: share of the tasks that is the validation set.
-        epochs: passes over the texts.
-        batch_size: texts per step, over all processes.
-        accumulate: pieces in which each process takes its share of a batch; the more,
-            the less memory.
-        learning_rate: its peak, after the warm-up.
-        warmup: share of the steps in which the learning rate rises.
-        weight_decay: of AdamW.
-        demonstrations: whose episodes are shown: the oracle's (`optimal`), or `all` of
-            a dataset that has random ones, too.
-        queries: whose episodes end the texts: the oracle's, or `all`, every other one
-            random. What is learned is always what the oracle would do there.
-        loss: next-token loss on `all` tokens or on the `actions` only.
-        quantize: `nf4` for a 4-bit base, None for a full one.
-        from_scratch: begin with random weights in the base's architecture, and train
-            all of them.
-        lora_rank: rank of the adapter; 0 trains all weights.
-        lora_alpha: scale of the adapter, over its rank.
-        lora_dropout: dropout before the adapter.
-        gradient_checkpointing: compute activations twice instead of keeping them.
-        trust_remote_code: run the code that comes with a base from elsewhere.
-        seed: of texts, order, weights and dropout.
+        texts_per_task: training texts per task.
+        tasks: training and validation tasks used, the first of the dataset; all if not
+            given.
+        held_out: share of the tasks in the validation set.
+        epochs: passes over the training texts.
+        batch_size: texts per optimizer step, over all processes.
+        accumulate: gradient-accumulation steps per optimizer step; more need less
+            memory.
+        learning_rate: peak learning rate, reached after the warm-up.
+        warmup: share of the optimizer steps in which the learning rate rises.
+        weight_decay: weight decay of AdamW.
+        demonstrations: episodes to draw demonstrations from, the oracle's (`optimal`)
+            or `all`, random ones of the dataset included.
+        queries: episodes that end the texts, the oracle's (`optimal`) or `all`, every
+            other one random; the oracle's actions are learned in both.
+        loss: tokens that the next-token loss counts, `all` or those of `actions`.
+        quantize: weights of the base, 4-bit (`nf4`) or unquantized (`none`).
+        from_scratch: random weights in the base's architecture, all of them trained.
+        lora_rank: rank of the LoRA adapter; 0 trains all weights.
+        lora_alpha: scale of the adapter, divided by its rank.
+        lora_dropout: dropout probability before the adapter.
+        gradient_checkpointing: recomputation of activations, for less memory and about
+            a third more time.
+        trust_remote_code: execution of code that comes with a base from elsewhere.
+        seed: random seed of texts, order, weights and dropout.
 
     """
 
@@ -73,10 +78,10 @@ class FinetuneConfig:
     learning_rate: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
-    demonstrations: Literal["optimal", "all"] = "optimal"
-    queries: Literal["optimal", "all"] = "optimal"
-    loss: Literal["all", "actions"] = "all"
-    quantize: Literal["nf4"] | None = None
+    demonstrations: Shown = "optimal"
+    queries: Shown = "optimal"
+    loss: Loss = "all"
+    quantize: Quantize = "none"
     from_scratch: bool = False
     lora_rank: int = 16
     lora_alpha: int = 32
@@ -86,37 +91,52 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a number or a name that makes no sense."""
+        """Raise `ValueError` for an option that is out of range."""
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"{name} = {getattr(self, name)!r}: must be one of "
-                    f"{', '.join(map(str, choices))}"
+                    f"{', '.join(choices)}"
                 )
-        check_count("support", self.support, 0)
-        check_count("texts_per_task", self.texts_per_task, 1)
-        check_count("epochs", self.epochs, 1)
-        check_count("batch_size", self.batch_size, 1)
-        check_count("accumulate", self.accumulate, 1)
-        check_count("lora_rank", self.lora_rank, 0)
-        check_count("lora_alpha", self.lora_alpha, 1)
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(
-                f"lora_dropout = {self.lora_dropout}: must be 0 or more, and below 1"
-            )
-        if self.quantize and not self.lora_rank:
+        for name, least in LEAST.items():
+            check_count(name, getattr(self, name), least)
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        if self.tasks is not None:
+            check_count("tasks", self.tasks, 2)  # one of them to validate
+        self._check_shares()
+        if self.quantize == "nf4" and not self.lora_rank:
             raise ValueError("a quantised base needs an adapter: lora_rank must be > 0")
         if self.from_scratch and self.lora_rank:
             raise ValueError(
                 "from_scratch trains all weights: lora_rank must be 0, and is "
                 f"{self.lora_rank}"
             )
-        if self.tasks is not None:
-            check_count("tasks", self.tasks, 2)  # one of them to validate
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(
-                f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
-            )
+
+    def _check_shares(self) -> None:
+        """Raise `ValueError` for a share or a rate that is none."""
+        for name in ("lora_dropout", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: must be 0 or more, and below 1"
+                )
+        for name in ("learning_rate", "held_out"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: must lie between 0 and 1"
+                )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
+
+
+LEAST = {
+    "support": 0,
+    "texts_per_task": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "lora_rank": 0,
+    "lora_alpha": 1,
+}
 
 
 # What differs from the defaults above, per base: what experiments/recipes found.
@@ -147,30 +167,29 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(base: str) -> dict[str, Any]:
-    """What a base differs in from the defaults; a folder goes by its name.
+    """Return how a base's options differ from the defaults.
 
-    Where a cluster has no network, Llama-2-7B lies in a folder: it is the same base.
+    A folder has the recipe of the model that it is named after: on a cluster without
+    network, Llama-2-7B lies in a folder.
     """
     by_folder = {Path(name).name: name for name in RECIPES if "/" in name}
     return RECIPES.get(base) or RECIPES.get(by_folder.get(Path(base).name, ""), {})
 
 
 def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConfig:
-    """The configuration for a base: its recipe, changed by what is given and not None.
+    """Return the configuration for a base: its recipe, changed by what is not None.
 
-    A recipe's pieces of a batch are fewer where there is not as much to share out.
+    A recipe's gradient-accumulation steps are fewer where a process has fewer texts.
 
     Raises:
-        ValueError: if a number makes no sense.
+        ValueError: if an option is out of range.
 
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = recipe_of(base) | chosen
     if options.get("from_scratch"):  # an adapter would leave random weights as they are
-        options = options | {"lora_rank": 0, "quantize": None} | chosen
+        options = options | {"lora_rank": 0, "quantize": "none"} | chosen
     base = stored_name(base)
-    if options.get("quantize") == "none":
-        options["quantize"] = None
     config = FinetuneConfig(data=data, base=base, seed=seed, **options)
     if "accumulate" in chosen:
         return config

@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import sdm.llm.schemas
 from sdm.llm.episode import Episode
-from sdm.tasks.family import Component, Kind, Spaces
+from sdm.tasks.family import HIDDEN, Component, Kind, Spaces
 
 GROUP = "sdm.schemas"
 REWARD_DECIMALS = 2  # as in the paper's examples; all else is exact
@@ -37,6 +37,8 @@ class Contents:
         rewards: whether the agent observes its rewards.
         levels: every reward that a decision can pay, where rewards tell the agent
             something; () where what is seen and done determines them.
+        unlisted: whether rewards tell the agent something, and the family does not list
+            them: states are hidden, and there are no levels.
 
     """
 
@@ -44,6 +46,7 @@ class Contents:
     actions: tuple[str, ...]
     rewards: bool
     levels: tuple[float, ...] = ()
+    unlisted: bool = False
 
     def coordinates(self, observation: int) -> tuple[int, ...]:
         """Return an observation's values, one a component."""
@@ -167,6 +170,8 @@ def make_schema(name: str, spaces: Spaces, kind: Kind, *, rewards: bool) -> Sche
         raise ValueError(
             f"schema: unknown, found `{name}`: there are {', '.join(schemas())}"
         )
+    levels = spaces.levels(kind)
+    unlisted = kind in HIDDEN and not levels
     return schemas()[name](
-        Contents(spaces.seen(kind), spaces.actions, rewards, spaces.levels(kind))
+        Contents(spaces.seen(kind), spaces.actions, rewards, levels, unlisted)
     )

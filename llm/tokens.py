@@ -1,18 +1,18 @@
 """Texts as token ids with labels; a label of -100 is not trained on."""
 
 from collections.abc import Sequence
-from typing import Literal
+from itertools import pairwise
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.episode import Episode
+from sdm.llm.recipes import Loss
+from sdm.llm.sample_episodes import sample_episode
 from sdm.llm.schema import Schema
 from sdm.llm.texts import TrainingText
 
 IGNORED = -100
-MOST_SYMBOLS = 100  # observations tried with a tokeniser: all digits are among them
-Loss = Literal["all", "actions"]
+Spans = Sequence[tuple[int, int]]
 
 
 def tokenise(
@@ -22,14 +22,15 @@ def tokenise(
     *,
     loss: Loss,
 ) -> Dataset:
-    """Token ids, labels and lengths of every text.
+    """Return token ids, labels and lengths of every text.
 
     Args:
         tokenizer: a fast tokeniser, which tells the characters of each token.
         schema: which says where in a text the actions stand.
         texts: what to tokenise.
         loss: `all` labels every token but the first, which nothing precedes; `actions`
-            those that share a character with an action.
+            those that share a character with an action, or, where the text of one
+            action begins that of another, with the terminator that ends it.
 
     Raises:
         ValueError: if other actions than a text's own are wanted, and the tokeniser
@@ -37,16 +38,24 @@ def tokenise(
 
     """
     encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
+    more = len(schema.terminator) if _nested(schema) else 0
     labels = []
     for text, ids, offsets in zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
-        spans = schema.action_spans(text.text)
+        ended = [(a, b + more) for a, b in schema.action_spans(text.text)]
         learned = list(ids)
         if text.wanted is not None:
-            learned = _relabelled(tokenizer, schema, text, offsets, spans)
-        everything = loss == "all"
-        labels.append(_labels(learned, offsets, None if everything else spans))
+            learned = _relabelled(tokenizer, schema, text, ids, offsets)
+            places = zip(ended, text.wanted, strict=True)
+            ignored = [span for span, action in places if action is None]
+            for token in _tokens_in(offsets, ignored):
+                learned[token] = IGNORED
+        if loss == "actions":
+            counted = _tokens_in(offsets, ended)
+            for token in set(range(len(ids))) - counted:
+                learned[token] = IGNORED
+        labels.append(learned)
     return Dataset.from_dict(
         {
             "input_ids": encoded["input_ids"],
@@ -56,35 +65,58 @@ def tokenise(
     )
 
 
+def _nested(schema: Schema) -> bool:
+    """Return whether the text of an action begins that of another."""
+    answers = sorted(map(schema.answer, range(len(schema.contents.actions))))
+    return any(other.startswith(one) for one, other in pairwise(answers))
+
+
+def _tokens_in(offsets: Spans, spans: Spans) -> set[int]:
+    """Return the tokens that share a character with a span; all are in order."""
+    found, span = set(), 0
+    for token, (start, end) in enumerate(offsets):
+        while span < len(spans) and spans[span][1] <= start:
+            span += 1
+        if span < len(spans) and start < end and spans[span][0] < end:
+            found.add(token)
+    return found
+
+
 def _relabelled(
     tokenizer: PreTrainedTokenizerBase,
     schema: Schema,
     text: TrainingText,
-    offsets: list[tuple[int, int]],
-    spans: list[tuple[int, int]],
+    ids: Sequence[int],
+    offsets: Spans,
 ) -> list[int]:
-    """The tokens that are to be learned, where they are not the text's own."""
+    """Return the tokens to learn where they are not the text's own.
+
+    Raises:
+        ValueError: if another action takes another number of tokens, or changes others.
+
+    """
+    spans = schema.action_spans(text.text)
     assert text.wanted is not None and len(text.wanted) == len(spans)
-    parts, ignored, end = [], set(), 0
+    written, places, end = "", [], 0
     for (start, stop), action in zip(spans, text.wanted, strict=True):
-        own = text.text[start:stop]
-        parts += [text.text[end:start], own]
-        if action is None:
-            ignored |= set(range(start, stop))
-        else:
-            parts[-1] = schema.answer(action).strip()
+        written += text.text[end:start]
+        first, own = len(written), text.text[start:stop]
+        written += own if action is None else schema.answer(action).strip()
+        places.append((first, len(written)))
         end = stop
-    written = tokenizer("".join([*parts, text.text[end:]]), return_offsets_mapping=True)
-    if [tuple(x) for x in written["offset_mapping"]] != [tuple(x) for x in offsets]:
+    other = tokenizer(written + text.text[end:], return_offsets_mapping=True)
+    learned, inside = list(other["input_ids"]), _tokens_in(offsets, spans)
+    alike = len(learned) == len(ids) and all(
+        token in inside or mine == own
+        for token, (mine, own) in enumerate(zip(learned, ids, strict=True))
+    )
+    if not alike or _tokens_in(other["offset_mapping"], places) != inside:
         raise ValueError(
             f"the base's tokeniser splits the schema `{schema.name}` in other places "
             "where another action stands: random episodes cannot be queries; choose "
             "another `--schema`, or `--queries optimal`"
         )
-    return [
-        IGNORED if ignored & set(range(start, stop)) else token
-        for token, (start, stop) in zip(written["input_ids"], offsets, strict=True)
-    ]
+    return learned
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
@@ -92,17 +124,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
 
     Some tokenisers make what they lack an unknown token; others leave it out.
     """
-    contents = schema.contents
-    actions, symbols = len(contents.actions), contents.observations
-    rounds = range(max(10, actions, min(symbols, MOST_SYMBOLS)))
-    levels = contents.levels
-    episode = Episode(
-        tuple(i % symbols for i in rounds),
-        tuple(i % actions for i in rounds),
-        # Rewards have digits and signs.
-        tuple(levels[i % len(levels)] if levels else i / 100 - 0.05 for i in rounds),
-    )
-    text = schema.render(episode) + "\n" + schema.render(episode)
+    text = schema.render(sample_episode(schema))
+    text = f"{text}\n{text}"
     encoded = tokenizer(text, return_offsets_mapping=True)
     covered = set()
     for token, (start, end) in zip(
@@ -117,20 +140,3 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
                 f"schema `{schema.name}` writes: choose another `--schema`, or another "
                 "base"
             )
-
-
-def _labels(
-    ids: list[int],
-    offsets: list[tuple[int, int]],
-    spans: list[tuple[int, int]] | None,
-) -> list[int]:
-    """Labels of one text; `spans`, in order, are the characters to train on."""
-    if spans is None:
-        return list(ids)
-    labels, span = [], 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        while span < len(spans) and spans[span][1] <= start:
-            span += 1
-        inside = span < len(spans) and start < end and spans[span][0] < end
-        labels.append(token if inside else IGNORED)
-    return labels

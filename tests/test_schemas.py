@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_schemas import ALL, COMPACT, PAPER, WORDS
+from plain_schemas import ALL, COMPACT, PAPER, WORDS, plain_schema
 
 from sdm.llm.episode import NOTHING, Episode, render_prompt
 from sdm.llm.schema import Contents, make_schema, schemas
 from sdm.tasks import families, load_family
-from sdm.tasks.family import KINDS, Component
+from sdm.tasks.family import HIDDEN, KINDS, Component
 
 # Families that need no argument, in every kind, with and without rewards.
 POSED = [
@@ -47,6 +47,10 @@ cents = st.integers(-500, 500).map(lambda x: round(x / 100, 2))
 def test_every_family_is_read_back_in_every_schema(name, family, kind, rewards, data):
     spaces = load_family(family).spaces
     levels = spaces.levels(kind)
+    if name == "compact" and rewards and kind in HIDDEN and not levels:
+        with pytest.raises(ValueError, match=r"lists no rewards .* schema `paper`"):
+            make_schema(name, spaces, kind, rewards=rewards)
+        return
     schema = make_schema(name, spaces, kind, rewards=rewards)
     written = rewards and (bool(levels) or name != "compact")
     paid = st.sampled_from(levels) if levels else cents
@@ -69,7 +73,13 @@ def test_every_family_is_read_back_in_every_schema(name, family, kind, rewards, 
     assert spans == [schema.answer(action).strip() for action in episode.actions]
 
 
-@pytest.mark.parametrize("schema", ALL.values(), ids=ALL)
+WITHOUT_REWARDS = {
+    f"{name}, no rewards": plain_schema(name, rewards=False) for name in ALL
+}
+EITHER = {**ALL, **WITHOUT_REWARDS}
+
+
+@pytest.mark.parametrize("schema", EITHER.values(), ids=EITHER)
 @settings(max_examples=30, deadline=None)
 @given(episode=episodes(150, 26, cents).filter(lambda e: e.is_open))
 def test_an_open_episode_and_an_answer_begin_the_closed_one(schema, episode):
@@ -106,7 +116,7 @@ def test_rewards_are_written_where_they_are_observed():
         for name in ("paper", "compact", "words")
         for rewards in (False, True)
     }
-    assert texts["paper", False] == "<O_1> 3, <A_1> 2, <O_2> 4, <A_2> 0"
+    assert texts["paper", False] == "<O_1> 3, <A_1> 2, <O_2> 4, <A_2> 0,"
     assert texts["paper", True].endswith("<A_2> 0, <R_2> -0.05")
     assert texts["compact", False] == "3c4a"
     assert texts["compact", True] == "3c_e4a_a"  # levels: -0.05, 0, 1/9, …
@@ -199,10 +209,16 @@ def test_what_cannot_be_written_is_refused():
         Episode((1, NOTHING), (0,))
     with pytest.raises(ValueError, match="writes rewards"):
         PAPER.render(Episode((1,), (1,)))
-    with pytest.raises(ValueError, match="action 26 has no letter"):
+    with pytest.raises(ValueError, match="there is no action 26"):
         COMPACT.answer(26)
-    many = Contents((Component("s", 2),), ("a",), True, tuple(map(float, range(30))))
-    with pytest.raises(ValueError, match="level 27: the schema `compact` has 26"):
-        schemas()["compact"](many).render(Episode((0,), (0,), (27.0,)))
+    with pytest.raises(
+        ValueError, match="at most 26 actions, found 27: use the schema"
+    ):
+        plain_schema("compact", actions=27)
+    many = Contents((Component("s", 2),), ("a",), True, tuple(map(float, range(27))))
+    with pytest.raises(ValueError, match="at most 26 different rewards, found 27"):
+        schemas()["compact"](many)
+    with pytest.raises(ValueError, match="the last field has no comma"):
+        plain_schema("paper", rewards=False).parse("<O_1> 3, <A_1> 1")
     with pytest.raises(ValueError, match="unknown, found `prose`"):
         make_schema("prose", load_family("energy").spaces, "mdp", rewards=True)

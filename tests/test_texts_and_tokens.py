@@ -1,14 +1,17 @@
 """Training texts from a dataset, and which of their tokens are trained on."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from plain_schemas import ALL, COMPACT, PAPER
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sdm.llm.bases import tiny_tokenizer
 from sdm.llm.episode import Episode
+from sdm.llm.schema import Contents, schemas
 from sdm.llm.texts import (
     PlayedEpisode,
     TrainingText,
@@ -16,7 +19,8 @@ from sdm.llm.texts import (
     split_tasks,
     training_texts,
 )
-from sdm.llm.tokens import tokenise
+from sdm.llm.tokens import check_tokenizer, tokenise
+from sdm.tasks.family import Component
 
 
 def tasks(count=4, episodes=5):
@@ -183,3 +187,55 @@ def test_a_tokeniser_that_splits_elsewhere_cannot_learn_what_was_not_done():
         tokenise(tokenizer, COMPACT, [TrainingText(0, "1a", (1,))], loss="all")
     (row,) = tokenise(tokenizer, COMPACT, [TrainingText(0, "1a", (0,))], loss="all")
     assert row["labels"] == row["input_ids"]
+
+
+NESTED = Contents((Component("energy", 4),), ("charge", "charge too", "work"), False)
+
+
+def learned_text(schema, text, wanted=None):
+    """The text with `_` for every character that is not learned, a token each."""
+    row = tokenise(
+        tiny_tokenizer(), schema, [TrainingText(0, text, wanted)], loss="actions"
+    )[0]
+    kept = [label != -100 for label in row["labels"]]
+    return "".join(char if keep else "_" for char, keep in zip(text, kept, strict=True))
+
+
+def test_the_end_of_an_action_is_learned_where_another_goes_on():
+    """Otherwise nothing would tell `charge` from the beginning of `charge too`."""
+    words = schemas()["words"](NESTED)
+    text = words.render(Episode((3, 1), (0, 1)))
+    assert text == "energy 3, charge. energy 1, charge too."
+    assert learned_text(words, text) == "__________charge.___________charge too."
+    # What a random demonstration did is not learned, and neither is where it ends.
+    assert learned_text(words, text, (None, 1)) == "_" * 28 + "charge too."
+    few = schemas()["words"](dataclasses.replace(NESTED, actions=("charge", "work")))
+    assert learned_text(few, "energy 3, charge.") == "__________charge_"
+
+
+def test_another_action_of_another_length_can_be_learned():
+    """Where it takes as many tokens, whatever its letters."""
+    vocabulary = {
+        w: i for i, w in enumerate(["<unk>", "energy", "3", ",", "go", "wait", "."])
+    }
+    tokens = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, unk_token="<unk>")
+    schema = schemas()["words"](dataclasses.replace(NESTED, actions=("go", "wait")))
+    text = schema.render(Episode((3, 3), (0, 1)))
+    (row,) = tokenise(tokenizer, schema, [TrainingText(0, text, (1, 0))], loss="all")
+    assert row["input_ids"] == [1, 2, 3, 4, 6, 1, 2, 3, 5, 6]
+    assert row["labels"] == [1, 2, 3, 5, 6, 1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_a_tokeniser_must_know_every_name(name):
+    """Also that of a value which only the last of many observations has."""
+    values = (*(f"v{i}" for i in range(120)), "Z")
+    contents = Contents((Component("seen", 121, values),), ("go",), False)
+    schema = schemas()[name](contents)
+    if name == "words":
+        with pytest.raises(ValueError, match="no token for 'Z'"):
+            check_tokenizer(tiny_tokenizer(), schema)
+    else:
+        check_tokenizer(tiny_tokenizer(), schema)

@@ -23,12 +23,36 @@ ACTION = r"(?<!_)[a-z]"
 @register_schema("compact")
 @dataclass(frozen=True)
 class CompactSchema:
-    """At most 26 actions and 26 levels of reward."""
+    """At most 26 actions and 26 levels of reward.
+
+    Raises:
+        ValueError: if there are more, or observed rewards of hidden tasks are not
+            listed.
+
+    """
 
     contents: Contents
 
     name = "compact"
     terminator = ""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for more than 26 actions, or rewards without letters."""
+        for what, count in (
+            ("actions", len(self.contents.actions)),
+            ("different rewards", self._levels),
+        ):
+            if count > len(LETTERS):
+                raise ValueError(
+                    f"schema `compact`: at most {len(LETTERS)} {what}, found {count}: "
+                    "use the schema `paper`"
+                )
+        if self.contents.rewards and self.contents.unlisted:
+            raise ValueError(
+                "schema `compact`: rewards are observed and states are hidden, but the "
+                "family lists no rewards in `Spaces.hidden_rewards`: use the schema "
+                "`paper`"
+            )
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -66,11 +90,6 @@ class CompactSchema:
         level = self.contents.level(reward)
         if self._levels == 2:
             return "." * level
-        if level >= len(LETTERS):
-            raise ValueError(
-                f"reward {reward:g} is level {level}: the schema `compact` has "
-                f"{len(LETTERS)}; use the schema `paper`"
-            )
         return f"_{LETTERS[level]}"
 
     def parse(self, text: str) -> Episode:
@@ -109,11 +128,8 @@ class CompactSchema:
 
     def answer(self, action: int) -> str:
         """Write the action's letter."""
-        if action >= len(LETTERS):
-            raise ValueError(
-                f"action {action} has no letter: the schema `compact` has "
-                f"{len(LETTERS)}; use the schema `paper`"
-            )
+        if action >= len(self.contents.actions):
+            raise ValueError(f"there is no action {action}")
         return LETTERS[action]
 
     def action_spans(self, text: str) -> list[tuple[int, int]]:

@@ -5,7 +5,8 @@
 Stages are counted from 1 and rewards rounded to two decimals. An observation of several
 components is written as its values, separated by spaces: `<O_1> 3 4`; `<O_1> -` says
 that nothing is observed before the first action. Where the agent does not observe its
-rewards, `<R_t>` is left out.
+rewards, `<R_t>` is left out; a comma follows the last action like every other:
+`<O_1> 3, <A_1> 1, <O_2> 4, <A_2> 2,`.
 """
 
 import re
@@ -49,7 +50,8 @@ class PaperSchema:
         if episode.is_open:
             t = len(episode.observations)
             parts += [f"<O_{t}> {self._write(episode.observations[-1])}", f"<A_{t}>"]
-        return ", ".join(parts)
+        ended = bool(parts) and not (episode.is_open or self.contents.rewards)
+        return ", ".join(parts) + self.terminator * ended
 
     def _write(self, observation: int) -> str:
         if observation == NOTHING:
@@ -63,6 +65,10 @@ class PaperSchema:
         letters = self._letters
         fields: dict[str, list[str]] = {"O": [], "A": [], "R": []}
         is_open = bool(re.search(r"<A_\d+>$", text))
+        if text and not is_open and not self.contents.rewards:
+            if not text.endswith(self.terminator):
+                raise ValueError(f"the last field has no comma: `{text[-20:]}`")
+            text = text.removesuffix(self.terminator)
         parts = text.split(", ")[: -1 if is_open else None] if text else []
         for i, part in enumerate(parts):
             letter, t = letters[i % len(letters)], i // len(letters) + 1
