@@ -29,8 +29,9 @@ from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
 from sdm.llm.bases import compute_dtype, device, load_tokenizer, tiny_tokenizer
-from sdm.llm.finetune import finetune, prepare_model
+from sdm.llm.finetune import finetune
 from sdm.llm.recipes import FinetuneConfig
+from sdm.llm.training import prepare_model
 from sdm.solvers_jax import EnergyFamily
 from sdm.storage.provenance import provenance
 
@@ -96,7 +97,7 @@ def train(
         batch_size=batch,
         accumulate=math.gcd(2, batch) if checkpointing else batch,
         gradient_checkpointing=checkpointing,
-        quantize="nf4" if quantize else None,
+        quantize="nf4" if quantize else "none",
     )
     gc.collect()  # frees the reference cycles of the previous run
     if torch.cuda.is_available():
@@ -122,7 +123,7 @@ def train(
 
 def where_time_goes(base: Path, quantize: str | None, length: int, batch: int) -> None:
     """Print the kernels that take most of the time of a step."""
-    config = FinetuneConfig("", str(base), quantize="nf4" if quantize else None)
+    config = FinetuneConfig("", str(base), quantize="nf4" if quantize else "none")
     model, _ = prepare_model(config)
     model.train()
     ids = torch.randint(1, 60, (batch, length), device=model.device)

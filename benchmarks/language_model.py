@@ -23,12 +23,13 @@ from sdm.data.request import OracleConfig, family_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.acting import language_model_policy
 from sdm.llm.episode import Episode, render_prompt
-from sdm.llm.finetune import finetune, prepare_model
+from sdm.llm.finetune import finetune
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode, split_candidates
 from sdm.llm.texts import episodes_by_task, training_texts
+from sdm.llm.training import prepare_model
 from sdm.solvers_jax import EnergyFamily
 from sdm.storage.provenance import provenance
 from sdm.tasks.rollout import Trajectory, rollout_on_host, task_keys

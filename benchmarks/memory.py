@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.llm.bases import load_tokenizer, tiny_tokenizer
 from sdm.llm.episode import Episode, render_prompt
-from sdm.llm.finetune import prepare_model
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode
+from sdm.llm.training import prepare_model
 from sdm.solvers_jax import EnergyFamily
 
 WIDTH, MLP, LAYERS, VOCABULARY = 4096, 11_008, 32, 32_000

@@ -1,69 +1,30 @@
 """From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
 
-import json
+import dataclasses
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
-from sdm.data.request import family_header, family_of
+from sdm.data.request import family_of
+from sdm.llm.base_names import ICL, check_backend
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
-from sdm.llm.recipes import RECIPES
-from sdm.llm.runs import MERGED, load_run
+from sdm.llm.run_folder import TrainedOn, default_schema, read_merged
+from sdm.llm.runs import load_run
+from sdm.llm.sample_episodes import longest_episode
 from sdm.llm.schema import Schema, make_schema
 from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
-
-
-def default_schema(base: str) -> str:
-    """The schema a base was, or is, fine-tuned in unless told otherwise."""
-    if (Path(base) / MERGED).is_file():
-        return str(json.loads((Path(base) / MERGED).read_text("utf-8"))["schema"])
-    return str(RECIPES.get(base, {}).get("schema", "paper"))
-
-
-def _warn_of_another_test(
-    name: str, tasks: Mapping[str, Any], support: int, config: EvaluationConfig
-) -> None:
-    """Point out that a model was trained for another test, or on its test tasks."""
-    tested = {
-        **family_header(config.family, config.kind),
-        "horizon": config.horizon,
-        "observes_reward": config.rewards_seen,
-    }
-    trained, played = (
-        f"{about['family']} tasks ({about['kind']}) of {about['horizon']} stages after "
-        f"{shown} demonstration{'s' * (shown != 1)}, rewards "
-        f"{'observed' if about['observes_reward'] else 'not observed'}"
-        for about, shown in ((tasks, support), (tested, config.support))
-    )
-    if trained != played:
-        warnings.warn(
-            f"`{name}` was trained on {trained}: this test plays {played}",
-            stacklevel=3,
-        )
-    if tasks["family"] == tested["family"]:
-        shared = config.family.covers(family_of(tasks))
-        if shared is not None:
-            warnings.warn(f"`{name}`: {shared}", stacklevel=3)
-
-
-def check_backend(name: str, backend: str | None) -> None:
-    """Raise `ValueError` where vLLM is to play a run folder."""
-    if backend == "vllm" and not name.startswith("icl:"):
-        raise ValueError(
-            f"vLLM takes whole models: `sdm merge {name} --out MERGED`, then "
-            "`--policy icl:./MERGED`"
-        )
+from sdm.tasks.registry import FamilyError, reference_of
 
 
 @dataclass(frozen=True)
@@ -71,11 +32,10 @@ class PolicyMaker:
     """Makes a language model's policy for a group of test tasks.
 
     Attributes:
-        begin: makes the rows in which it scores texts that go on from the given ones.
+        begin: makes the rows in which it scores texts that continue the given ones.
         tokenizer: the model's tokeniser.
         schema: how episodes are written.
         support: the demonstrations of each task.
-        actions: number of actions to choose from.
         rows: episodes whose texts fit the memory together.
 
     """
@@ -84,27 +44,17 @@ class PolicyMaker:
     tokenizer: PreTrainedTokenizerBase
     schema: Schema
     support: Sequence[Sequence[Episode]]
-    actions: int
     rows: int
 
     def __call__(self, group: slice) -> LanguageModelPolicy:
-        """Its policy for these tasks."""
+        """Return the policy for these tasks."""
         return LanguageModelPolicy(
-            self.begin, self.tokenizer, self.schema, self.support[group], self.actions
+            self.begin,
+            self.tokenizer,
+            self.schema,
+            self.support[group],
+            len(self.schema.contents.actions),
         )
-
-
-def _longest(
-    tokenizer: PreTrainedTokenizerBase,
-    schema: Schema,
-    support: Sequence[Sequence[Episode]],
-    horizon: int,
-) -> int:
-    """Tokens of the demonstrations of a task and of an episode as long as one."""
-    reward = max(schema.contents.levels, default=-0.05)  # the longest there is
-    unseen = Episode((0,) * horizon, (0,) * horizon, (reward,) * horizon)
-    texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
-    return max(map(len, encode(tokenizer, texts)))
 
 
 def language_model_policy(
@@ -119,53 +69,109 @@ def language_model_policy(
 
     Args:
         name: `icl:BASE` for a base as it is, else a run folder.
-        bed: the test, whose demonstrations the model is shown.
-        schema: wording for `icl:`; a run is read in the schema it was trained in.
+        bed: the benchmark, whose demonstrations the model is shown.
+        schema: text schema for `icl:`; a run is read in the schema of its training.
         quantize: `nf4` to load the base of `icl:` in 4 bits.
         backend: `vllm` to score by vLLM, which takes `icl:` without quantisation.
 
     Raises:
         ValueError: if the backend does not take the policy.
-        BaseModelError: if a base cannot be had.
+        BaseModelError: if a base is unavailable.
         StorageError: if a run folder cannot be read.
 
     """
-    model: CausalModel | None = None
-    begin: Callable[[Sequence[Tokens]], Rows]
-    check_backend(name, backend)
-    if backend == "vllm":
-        if quantize:
-            raise ValueError("vLLM takes a base as it is: leave out `--quantize`")
-        base = name.removeprefix("icl:")
-        begin = partial(VllmRows, start_engine(base))
-        tokenizer, wording = load_tokenizer(base), schema or default_schema(base)
-    elif name.startswith("icl:"):
-        base = name.removeprefix("icl:")
-        model, tokenizer = load_base(base, quantize=quantize)
-        begin = partial(CachedRows, model.eval())
-        wording = schema or default_schema(base)
-    else:
+    check_backend(name, backend, quantize)
+    if not name.startswith(ICL):
         run = load_run(Path(name))
-        model, tokenizer = run.model, run.tokenizer
-        begin = partial(CachedRows, model)
-        wording = run.config["schema"]
-        _warn_of_another_test(name, run.tasks, run.config["support"], bed.config)
-    if (merged := Path(name.removeprefix("icl:")) / MERGED).is_file():
-        about = json.loads(merged.read_text("utf-8"))
-        _warn_of_another_test(name, about, about["support"], bed.config)
-        if wording != about["schema"]:
+        _warn_of_another_test(name, run.header, run.header.config.support, bed.config)
+        written = _schema_for(run.header.config.schema, bed)
+        return _maker(bed, written, run.tokenizer, run.model)
+    base = name.removeprefix(ICL)
+    chosen = schema or default_schema(base)
+    if (merged := read_merged(Path(base))) is not None:
+        _warn_of_another_test(name, merged, merged.support, bed.config)
+        if chosen != merged.schema:
             warnings.warn(
-                f"`{name}` was trained in the schema {about['schema']}: it is read in "
-                f"{wording}",
+                f"`{name}` was trained in the schema {merged.schema}: it is read in "
+                f"{chosen}",
                 stacklevel=2,
             )
-    support, config = episodes_of(bed.support), bed.config
+    written = _schema_for(chosen, bed)
+    if backend == "vllm":
+        begin = partial(VllmRows, start_engine(base))
+        return _maker(bed, written, load_tokenizer(base), begin)
+    model, tokenizer = load_base(base, quantize=quantize)
+    return _maker(bed, written, tokenizer, model.eval())
+
+
+def _schema_for(name: str, bed: Benchmark) -> Schema:
+    config = bed.config
     spaces = config.family.spaces
-    written = make_schema(wording, spaces, config.kind, rewards=config.rewards_seen)
-    check_tokenizer(tokenizer, written)
-    rows = sys.maxsize  # vLLM keeps no more than fits
-    if model is not None:
-        longest = _longest(tokenizer, written, support, bed.config.horizon)
-        rows = rows_that_fit(model, longest)
-    actions = len(spaces.actions)
-    return PolicyMaker(begin, tokenizer, written, support, actions, rows)
+    return make_schema(name, spaces, config.kind, rewards=config.rewards_seen)
+
+
+def _maker(
+    bed: Benchmark,
+    schema: Schema,
+    tokenizer: PreTrainedTokenizerBase,
+    model: CausalModel | Callable[[Sequence[Tokens]], Rows],
+) -> PolicyMaker:
+    """Return the maker for a model, or for what begins the rows of one elsewhere."""
+    check_tokenizer(tokenizer, schema)
+    support = episodes_of(bed.support)
+    if not isinstance(model, CausalModel):
+        rows = sys.maxsize  # vLLM keeps no more than fits
+        return PolicyMaker(model, tokenizer, schema, support, rows)
+    rows = rows_that_fit(model, _longest(tokenizer, schema, support, bed))
+    return PolicyMaker(partial(CachedRows, model), tokenizer, schema, support, rows)
+
+
+def _longest(
+    tokenizer: PreTrainedTokenizerBase,
+    schema: Schema,
+    support: Sequence[Sequence[Episode]],
+    bed: Benchmark,
+) -> int:
+    """Count the tokens of a task's demonstrations and of an episode as long as one."""
+    paid = np.asarray(bed.tasks.world.reward)
+    unseen = longest_episode(
+        schema, bed.config.horizon, (float(paid.min()), float(paid.max()))
+    )
+    texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
+    return max(map(len, encode(tokenizer, texts)))
+
+
+def _warn_of_another_test(
+    name: str, trained: TrainedOn, support: int, config: EvaluationConfig
+) -> None:
+    """Warn where a model is tested on other tasks than it was trained for."""
+    before = _tasks_in_words(
+        trained.family, trained.kind, trained.horizon, support, trained.observes_reward
+    )
+    now = _tasks_in_words(
+        reference_of(config.family),
+        config.kind,
+        config.horizon,
+        config.support,
+        config.rewards_seen,
+    )
+    if before != now:
+        warnings.warn(
+            f"`{name}` was trained on {before}: this test plays {now}", stacklevel=3
+        )
+    try:
+        known = family_of(dataclasses.asdict(trained))
+    except FamilyError:
+        return  # its package is gone, or has changed: what it shares is not known
+    if overlap := config.family.covers(known):
+        warnings.warn(f"`{name}`: {overlap}", stacklevel=3)
+
+
+def _tasks_in_words(
+    family: str, kind: str, horizon: int, support: int, rewards: bool
+) -> str:
+    return (
+        f"{family} tasks ({kind}) of {horizon} stages after {support} "
+        f"demonstration{'s' * (support != 1)}, rewards "
+        f"{'observed' if rewards else 'not observed'}"
+    )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+ICL = "icl:"  # in front of a base that acts as it is
 EMBEDDED = ("smollm2", "tiny")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf")
 TOKENISERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -49,3 +50,23 @@ def stored_name(name: str) -> str:
     if name in EMBEDDED or not name or not Path(name).is_dir():
         return name
     return str(Path(name).resolve())
+
+
+def check_backend(name: str, backend: str | None, quantize: str | None) -> None:
+    """Raise `ValueError` for a policy that vLLM does not take.
+
+    Args:
+        name: of the policy.
+        backend: `vllm`, or anything else for PyTorch.
+        quantize: `nf4` for 4-bit weights.
+
+    """
+    if backend != "vllm":
+        return
+    if not name.startswith(ICL):
+        raise ValueError(
+            f"vLLM takes whole models: `sdm merge {name} --out MERGED`, then "
+            "`--policy icl:./MERGED`"
+        )
+    if quantize == "nf4":
+        raise ValueError("vLLM takes a base as it is: leave out `--quantize`")

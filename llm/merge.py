@@ -5,15 +5,17 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from sdm.llm.runs import MERGED, load_run
+from sdm.llm.run_folder import MERGED, RUN_VERSION
+from sdm.llm.runs import load_run
+from sdm.policies.policy_runs import TASKS
 from sdm.storage.files import folder_in_progress, write_atomically
 
 
 def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
     """Write a model folder with the adapter of `run` added to its base's weights.
 
-    The base is loaded in full: where the run was trained on a 4-bit base, the merged
-    model differs from the run by what those 4 bits had rounded away. Evaluate the run
+    The base is loaded in full precision: if the run was trained on a 4-bit base, the
+    merged model differs from the run by the rounding of those 4 bits. Evaluate the run
     itself to measure it.
 
     Args:
@@ -23,16 +25,18 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         StorageError: if `run` is no run folder, or `out` cannot be written.
-        BaseModelError: if the base cannot be had.
+        BaseModelError: if the base is unavailable.
 
     """
-    loaded = load_run(run, quantize=None)
+    loaded = load_run(run, full_precision=True)
+    config = loaded.header.config
     about = {
+        "run_version": RUN_VERSION,
         "run": str(run),
-        "base": loaded.config["base"],
-        "schema": loaded.config["schema"],
-        "support": loaded.config["support"],
-        **loaded.tasks,
+        "base": config.base,
+        "schema": config.schema,
+        "support": config.support,
+        **{name: getattr(loaded.header, name) for name in TASKS},
     }
     with folder_in_progress(
         out, about, inputs=(run,), overwrite=overwrite, resumable=False

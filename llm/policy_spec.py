@@ -3,17 +3,20 @@
 PyTorch is imported only where a model is loaded.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
-from sdm.llm.base_names import check_base_name
+from sdm.llm.base_names import ICL, check_backend, check_base_name
+from sdm.llm.run_folder import (
+    content_hash,
+    default_schema,
+    is_merged,
+    is_run,
+    read_run,
+)
+from sdm.llm.schema import make_schema
 from sdm.policies.spec import ActingOptions, Stepwise, register_parser
-
-PREFIX = "icl:"
-# Files that say what was trained, and that no two runs have in common.
-IDENTIFY = ("metrics.jsonl", "merged.json")
 
 
 @dataclass(frozen=True)
@@ -31,33 +34,29 @@ class LanguageModel:
     @property
     def folder(self) -> Path:
         """Where it may be."""
-        return Path(self.text.removeprefix(PREFIX))
+        return Path(self.text.removeprefix(ICL))
 
     @property
     def like(self) -> str:
         """The paper has a model in context only, and a fine-tuned one."""
-        in_context = self.text.startswith(PREFIX)
-        merged = (self.folder / "merged.json").is_file()
-        return "icl" if in_context and not merged else "sft"
+        plain = self.text.startswith(ICL) and not is_merged(self.folder)
+        return "icl" if plain else "sft"
 
     def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
-        """Raise `ValueError` unless there can be such a model, or is such a run."""
-        if self.text.startswith(PREFIX):
-            check_base_name(self.text.removeprefix(PREFIX))
-            return
-        from sdm.llm.acting import check_backend
-        from sdm.llm.runs import read_run
-
-        check_backend(self.text, options.backend)
-        read_run(self.folder)
+        """Raise `ValueError` unless there can be such a model, and a schema for it."""
+        check_backend(self.text, options.backend, options.quantize)
+        if self.text.startswith(ICL):
+            base = self.text.removeprefix(ICL)
+            check_base_name(base)
+            schema = options.schema or default_schema(base)
+        else:
+            schema = read_run(self.folder).config.schema
+        spaces = config.family.spaces
+        make_schema(schema, spaces, config.kind, rewards=config.rewards_seen)
 
     def fingerprint(self) -> str | None:
-        """Hash what its folder says of its training, and when that was written."""
-        for file in (self.folder / name for name in IDENTIFY):
-            if file.is_file():
-                about = file.read_bytes() + str(file.stat().st_mtime_ns).encode()
-                return hashlib.sha256(about).hexdigest()
-        return None
+        """Identify what a run or a merged model has learned."""
+        return content_hash(self.folder)
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Stepwise:
         """Load the model."""
@@ -75,5 +74,5 @@ class LanguageModel:
 @register_parser
 def language_model(text: str) -> LanguageModel | None:
     """Read `icl:BASE`, or a folder that holds a run."""
-    is_run = (Path(text) / "config.yaml").is_file()
-    return LanguageModel(text) if text.startswith(PREFIX) or is_run else None
+    named = text.startswith(ICL) or is_run(Path(text))
+    return LanguageModel(text) if named else None

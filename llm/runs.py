@@ -1,14 +1,6 @@
-"""Run folders: what was learned, from what, how, and on what machine.
+"""Run folders with their models: written after a training, loaded to act."""
 
-config.yaml     the fine-tuning configuration
-metrics.jsonl   one line per logged step and per validation
-report.json     losses, speed and time, in all
-env.json        versions, commit and device
-README.md       a model card, written from the run
-adapter/        LoRA weights (safetensors) and tokeniser, or
-model/          all weights (safetensors) and tokeniser, where all were trained
-"""
-
+import dataclasses
 import hashlib
 import json
 import re
@@ -29,14 +21,11 @@ from transformers import (
 )
 
 from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
-from sdm.llm.recipes import FinetuneConfig
-from sdm.llm.schema import schemas
-from sdm.policies.policy_runs import TASKS
+from sdm.llm.run_folder import AGAIN, CONFIG, METRICS, RunHeader
+from sdm.llm.run_folder import read_run as read_run
+from sdm.llm.run_folder import weights_folder as weights_folder
 from sdm.storage.files import StorageError, write_atomically
 from sdm.storage.provenance import provenance
-
-RUN_VERSION = 4
-MERGED = "merged.json"  # what is known of a merged model
 
 
 @dataclass(frozen=True)
@@ -44,19 +33,14 @@ class RunRecord:
     """What a run folder says about its run.
 
     Attributes:
-        config: the fine-tuning configuration.
+        header: what was learned from what.
         report: losses, speed and time.
-        tasks: what the training data's manifest says of its tasks, by the names in
-            `TASKS`.
-        base: fingerprint of the base under an adapter; None where there is none.
         training_texts: how many there were.
 
     """
 
-    config: Mapping[str, Any]
+    header: RunHeader
     report: Mapping[str, Any]
-    tasks: Mapping[str, Any]
-    base: str | None
     training_texts: int
 
 
@@ -67,26 +51,19 @@ class LoadedRun:
     Attributes:
         model: base with adapter, or the whole model.
         tokenizer: its tokeniser.
-        config: the fine-tuning configuration.
-        tasks: what the training data's manifest says of its tasks.
+        header: what it learned from what.
 
     """
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
-    config: dict[str, Any]
-    tasks: dict[str, Any]
+    header: RunHeader
 
 
 def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
     """Write the trainer's log, one JSON object a line."""
     text = "".join(json.dumps(entry) + "\n" for entry in history)
-    write_atomically(folder / "metrics.jsonl", text)
-
-
-def weights_folder(folder: Path, lora_rank: int) -> Path:
-    """Where a run keeps its adapter, or all of its weights."""
-    return folder / ("adapter" if lora_rank else "model")
+    write_atomically(folder / METRICS, text)
 
 
 def copy_weights(checkpoint: Path, weights: Path) -> None:
@@ -102,15 +79,10 @@ def save_run(
     folder: Path, record: RunRecord, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Fill a run folder that has its weights."""
-    weights = weights_folder(folder, record.config["lora_rank"])
-    tokenizer.save_pretrained(weights)
-    header = {
-        "run_version": RUN_VERSION,
-        **record.tasks,
-        "base": record.base,
-        "finetune": dict(record.config),
-    }
-    write_atomically(folder / "config.yaml", yaml.safe_dump(header, sort_keys=False))
+    header = record.header
+    tokenizer.save_pretrained(weights_folder(folder, header.config.lora_rank))
+    text = yaml.safe_dump(header.written(), sort_keys=False)
+    write_atomically(folder / CONFIG, text)
     made = json.dumps(provenance(by_torch=True), indent=2) + "\n"
     write_atomically(folder / "env.json", made)
     report = json.dumps(dict(record.report), indent=2) + "\n"
@@ -119,17 +91,19 @@ def save_run(
 
 
 def model_card(record: RunRecord) -> str:
-    """The run in words and figures."""
-    config, report = record.config, record.report
+    """Return the run in words and figures."""
+    header, report = record.header, record.report
+    config = header.config
     losses = ", ".join(f"{loss:.4f}" for loss in report["eval_loss"])
-    rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
-    what = "LoRA adapter for" if config["lora_rank"] else "All weights of"
-    return f"""# {what} `{config["base"]}`
+    options = dataclasses.asdict(config).items()
+    rows = "\n".join(f"| {name} | {value} |" for name, value in options)
+    what = "LoRA adapter for" if config.lora_rank else "All weights of"
+    return f"""# {what} `{config.base}`
 
-Chooses actions in unseen tasks ({record.tasks["family"]}, {record.tasks["kind"]}) by
-comparing the probabilities of the action tokens, after {config["support"]}
-demonstrations. Trained by `sdm finetune` on {record.training_texts} texts that end in
-an optimal episode of {record.tasks["horizon"]} stages.
+Chooses actions in unseen {header.kind} tasks of the family `{header.family}` by
+comparing the probabilities of the action tokens, after {config.support} demonstrations.
+Trained by `sdm finetune` on {record.training_texts} texts of episodes of
+{header.horizon} stages.
 
 - training loss {report["train_loss"]:.4f}; validation loss by epoch: {losses}
 - {report["steps"]} steps in {report["seconds"]:.0f} s, \
@@ -145,10 +119,10 @@ trained on, in the same wording, and nothing else.
 
 
 def fingerprint(base: CausalModel) -> str:
-    """What tells a base from another of the same name: a hash of some of its weights.
+    """Hash some weights of a base, to tell it from another of the same name.
 
-    Of the embeddings' first rows and of the norms, which no 4-bit quantisation touches,
-    in bfloat16: that is what they are on an accelerator.
+    The embeddings' first rows and the norms, which no 4-bit quantisation changes, in
+    bfloat16: that is what they are on an accelerator.
     """
     digest = hashlib.sha256()
     embeddings = base.get_input_embeddings()
@@ -165,8 +139,65 @@ def fingerprint(base: CausalModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def load_run(folder: Path, *, full_precision: bool = False) -> LoadedRun:
+    """Load what `finetune` wrote.
+
+    Args:
+        folder: the run folder.
+        full_precision: load the base of an adapter unquantised, even if the adapter was
+            trained on 4-bit weights.
+
+    Raises:
+        StorageError: if `folder` is no complete run folder, of another version, or its
+            adapter was trained on another base.
+        BaseModelError: if the adapter's base is unavailable.
+
+    """
+    header = read_run(folder)
+    weights = weights_folder(folder, header.config.lora_rank)
+    model: CausalModel
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights)
+        if header.config.lora_rank:
+            quantize = None if full_precision else header.config.quantize
+            model = _load_adapter(folder, header, quantize)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
+            move(model)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise StorageError(f"`{weights}` is damaged: {error}", AGAIN) from error
+    return LoadedRun(model.eval(), tokenizer, header)
+
+
+def _load_adapter(folder: Path, header: RunHeader, quantize: str | None) -> PeftModel:
+    """Return the base with a run's adapter.
+
+    Raises:
+        StorageError: if the base is gone, or is another than trained on.
+
+    """
+    config = header.config
+    weights = weights_folder(folder, config.lora_rank)
+    _check_there(folder, config.base)
+    base, _ = load_base(
+        config.base,
+        quantize=quantize,
+        seed=config.seed,  # which decides the weights of `tiny`
+        trust_remote_code=config.trust_remote_code,
+    )
+    found = fingerprint(base)
+    model = _with_adapter(base, weights, config.base)
+    if found != header.base:
+        raise StorageError(
+            f"the adapter `{weights}` was trained on other weights than those of "
+            f"`{config.base}`: fingerprint {header.base}, found {found}",
+            "restore the weights it was trained on, or train it again",
+        )
+    return model
+
+
 def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
-    """The base with the adapter that was trained on it.
+    """Return the base with the adapter that was trained on it.
 
     Raises:
         StorageError: if it was trained on another base.
@@ -175,10 +206,9 @@ def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
     try:
         return PeftModel.from_pretrained(base, str(weights))
     except (RuntimeError, ValueError) as error:
-        text = str(error)
         shapes = re.search(
             r"size mismatch for (\S+):.*?shape (.*?) from.*?is (.*?)\.?$",
-            text,
+            str(error),
             re.DOTALL | re.MULTILINE,
         )
         what = "it has other layers"
@@ -191,114 +221,11 @@ def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
         ) from error
 
 
-@dataclass(frozen=True)
-class RunHeader:
-    """What `config.yaml` of a run folder says.
-
-    Attributes:
-        config: the fine-tuning configuration.
-        tasks: what the training data's manifest says of its tasks.
-        base: the fingerprint of the base under an adapter.
-
-    """
-
-    config: dict[str, Any]
-    tasks: dict[str, Any]
-    base: str | None
-
-
-def read_run(folder: Path) -> RunHeader:
-    """What is in a run folder, without loading it.
-
-    Raises:
-        StorageError: if `folder` is not a run folder, of another version, or lacks
-            something.
-
-    """
-    path, again = folder / "config.yaml", "train it again with `sdm finetune`"
-    try:
-        header = yaml.safe_load(path.read_text(encoding="utf-8"))
-        version, config = header["run_version"], header["finetune"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"`{folder}` is not a run folder: {path.name} is missing or damaged",
-            "make one with `sdm finetune --out FOLDER`",
-        ) from error
-    if version != RUN_VERSION:
-        raise StorageError(
-            f"`{folder}`: run version {version}, expected {RUN_VERSION}",
-            again,
-        )
-    try:
-        FinetuneConfig(**config)
-        if config["schema"] not in schemas():
-            raise ValueError(f"unknown schema `{config['schema']}`")
-        tasks = {name: header[name] for name in TASKS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"`{path}` is damaged: {error}", again) from error
-    weights = weights_folder(folder, config["lora_rank"])
-    needed = ["*.safetensors", "tokenizer*.json"]
-    needed += ["adapter_config.json"] if config["lora_rank"] else ["config.json"]
-    for pattern in needed:
-        if not any(weights.glob(pattern)):
-            what = "weights" if pattern == needed[0] else pattern.replace("*", "")
-            raise StorageError(
-                f"`{folder}` has no {what}: `{weights}` is missing or not whole", again
-            )
-    return RunHeader(config, tasks, header.get("base"))
-
-
 def _check_there(folder: Path, base: str) -> None:
     """Raise `StorageError` if the folder that an adapter's base was in is gone."""
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise StorageError(
             f"`{folder}` is an adapter for the base in `{base}`, which is not there",
-            f"put it back, or write where it is now as `base` in `{folder}/config.yaml`"
-            ": its weights are checked",
+            f"put it back, or write its new place as `base` in `{folder / CONFIG}`: "
+            "its weights are checked",
         )
-
-
-def load_run(folder: Path, **options: str | None) -> LoadedRun:
-    """Load what `finetune` wrote.
-
-    Args:
-        folder: the run folder.
-        options: `quantize`, where the base is to be loaded otherwise than trained.
-
-    Raises:
-        StorageError: if `folder` is not a whole run folder, of another version, or its
-            adapter was trained on another base.
-        BaseModelError: if the adapter's base cannot be had.
-
-    """
-    header = read_run(folder)
-    config = header.config
-    weights = weights_folder(folder, config["lora_rank"])
-    model: CausalModel
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(weights)
-        if config["lora_rank"]:
-            _check_there(folder, config["base"])
-            base, _ = load_base(
-                config["base"],
-                quantize=options.get("quantize", config["quantize"]),
-                seed=config["seed"],  # which decides the weights of `tiny`
-                trust_remote_code=config["trust_remote_code"],
-            )
-            found = fingerprint(base)
-            model = _with_adapter(base, weights, config["base"])
-            if found != header.base:
-                raise StorageError(
-                    f"the adapter `{weights}` was trained on other weights than those "
-                    f"of `{config['base']}`: their fingerprint was {header.base}, and "
-                    f"is {found}",
-                    "put the weights of then in their place, or train it again",
-                )
-        else:
-            model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
-            move(model)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise StorageError(
-            f"`{weights}` is damaged: {error}", "train it again with `sdm finetune`"
-        ) from error
-    return LoadedRun(model.eval(), tokenizer, config, header.tasks)

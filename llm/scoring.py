@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel, ContextError, check_length
+from sdm.llm.bases import CausalModel
+from sdm.llm.context import ContextError, check_length
 from sdm.llm.memory import memory_explained, memory_of
 
 Tokens = list[int]

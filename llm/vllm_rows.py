@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sdm.llm.bases import BaseModelError, base_source, check_context, compute_dtype
+from sdm.llm.bases import BaseModelError, base_source, compute_dtype
+from sdm.llm.context import check_context
 from sdm.llm.scoring import Tokens
 
 

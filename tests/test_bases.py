@@ -10,7 +10,7 @@ from sdm.llm.episode import Episode
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def test_the_tiny_tokeniser_knows_every_character_of_both_schemas():
+def test_the_tiny_tokeniser_knows_every_character_of_every_schema():
     tokenizer = tiny_tokenizer()
     episode = Episode((13, 4), (0, 25), (-0.05, 12.44))
     for schema in ALL.values():
@@ -36,19 +36,25 @@ def test_loading_a_base_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(1), wanted)
 
 
-def test_smollm2_is_converted_once_and_splits_digits():
+@pytest.fixture(scope="module")
+def smollm2():
+    """The model, its tokeniser, and when its converted weights were written."""
+    before = (smollm2_folder() / "model.safetensors").stat().st_mtime_ns
+    return *load_base("smollm2"), before
+
+
+def test_smollm2_is_converted_once_and_splits_digits(smollm2):
     folder = smollm2_folder()
-    before = (folder / "model.safetensors").stat().st_mtime_ns
-    model, tokenizer = load_base("smollm2")
+    model, tokenizer, before = smollm2
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("<A_1> 2, 13a4")["input_ids"])
     assert tokens == ["<", "A", "_", "1", ">", "Ġ", "2", ",", "Ġ", "1", "3", "a", "4"]
 
 
-def test_smollm2_holds_pretrained_weights():
+def test_smollm2_holds_pretrained_weights(smollm2):
     """It continues English far better than chance, as random weights would not."""
-    model, tokenizer = load_base("smollm2")
+    model, tokenizer, _ = smollm2
     ids = torch.tensor([tokenizer("The capital of France is")["input_ids"]])
     with torch.no_grad():
         best = model(input_ids=ids).logits[0, -1].argmax()

@@ -14,7 +14,6 @@ from sdm.data.benchmark import (
     oracle_actions,
     task_returns,
 )
-from sdm.data.request import family_header
 from sdm.data.solved_tasks import sample_tasks
 from sdm.evaluation.evaluate import (
     check_policy,
@@ -26,6 +25,8 @@ from sdm.evaluation.paper import caption
 from sdm.evaluation.tables import gap_table, result_row, result_rows, save_gap_figure
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
+from sdm.llm.recipes import FinetuneConfig
+from sdm.llm.run_folder import RunHeader
 from sdm.llm.runs import LoadedRun
 from sdm.llm.scoring import CachedRows
 from sdm.policies.registry import names, prepare
@@ -145,11 +146,18 @@ def test_a_base_that_has_learned_nothing_plays(bed):
 
 def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypatch):
     base, tokenizer = load_base("tiny")
-    options = {"schema": "compact", "support": 7}
-    tasks = {**family_header(EnergyFamily(), "mdp"), "horizon": 3}
-    run = LoadedRun(base, tokenizer, options, tasks | {"observes_reward": True})
+    header = RunHeader(
+        family="energy",
+        kind="mdp",
+        family_config=EnergyFamily().config(),
+        observes_reward=True,
+        horizon=3,
+        config=FinetuneConfig("data", "tiny", schema="compact", support=7),
+        base=None,
+    )
+    run = LoadedRun(base, tokenizer, header)
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
-    with pytest.warns(UserWarning, match=r"\(mdp\) of 3 stages after 7 demonstr"):
+    with pytest.warns(UserWarning, match=r"tasks \(mdp\) of 3 stages after 7 demonstr"):
         language_model_policy("some-run", bed)
 
 

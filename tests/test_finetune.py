@@ -37,28 +37,20 @@ from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.data.shards import read_shards
 from sdm.evaluation.evaluate import check_policy, evaluate
-from sdm.llm.acting import default_schema, language_model_policy
-from sdm.llm.bases import (
-    TINY_CHARACTERS,
-    ContextError,
-    load_base,
-    tiny_model,
-    tiny_tokenizer,
-)
+from sdm.llm.acting import language_model_policy
+from sdm.llm.bases import TINY_CHARACTERS, load_base, tiny_model, tiny_tokenizer
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode
-from sdm.llm.finetune import (
-    _training_arguments,
-    finetune,
-    last_checkpoint,
-    prepare_model,
-)
+from sdm.llm.finetune import finetune
 from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.merge import merge
 from sdm.llm.recipes import FinetuneConfig, recipe
-from sdm.llm.runs import load_run, read_run
+from sdm.llm.run_folder import default_schema, read_merged, read_run
+from sdm.llm.runs import load_run
 from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import tokenise
+from sdm.llm.training import last_checkpoint, prepare_model, training_arguments
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.storage.files import StorageError
 
@@ -174,7 +166,7 @@ def test_training_lowers_the_loss_and_leaves_a_run_that_loads(data, base, tmp_pa
     assert len(report.eval_loss) == 4 and report.eval_loss[-1] < report.eval_loss[0]
     assert steps[-1] == (report.steps, report.steps) and report.tokens_per_second > 0
     run = load_run(tmp_path / "run")
-    assert isinstance(run.model, PeftModel) and run.tasks["horizon"] == 4
+    assert isinstance(run.model, PeftModel) and run.header.horizon == 4
     assert not (tmp_path / "run.partial").exists()
 
 
@@ -204,7 +196,7 @@ def test_the_saved_model_is_the_trained_one(data, tmp_path, monkeypatch):
             state = self.model.state_dict()
             kept.update({name: p.clone() for name, p in state.items()})
 
-    monkeypatch.setattr("sdm.llm.finetune.ResumableTrainer", Keeping)
+    monkeypatch.setattr("sdm.llm.training.ResumableTrainer", Keeping)
     finetune(quick(data, "tiny"), tmp_path / "run")
     loaded = load_run(tmp_path / "run").model.state_dict()
     assert loaded.keys() == kept.keys()
@@ -359,7 +351,7 @@ def test_a_batch_in_pieces_or_with_checkpointing_learns_the_same(data, base, tmp
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(data, base, tmp_path):
-    with pytest.raises(ValueError, match="batch_size = 8 cannot be shared out evenly"):
+    with pytest.raises(ValueError, match="batch_size = 8 cannot be divided evenly"):
         finetune(quick(data, base, accumulate=3), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -383,6 +375,7 @@ def two_processes(program, options, out, environment):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(data, base, tmp_path):
     """With half of each batch each, and dropout off: their luck would differ.
 
@@ -423,6 +416,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no GPU:UserWarning")
 @pytest.mark.parametrize("quantize", ["none", "nf4"])
 def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
@@ -431,9 +425,10 @@ def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
     """The 4-bit one in two pieces and with checkpointing, as Llama-2-7B is trained."""
     (tmp_path / "sharded.py").write_text(SHARDED_ON_CPU)
     options = {"lora_dropout": 0.0, "batch_size": 4}
-    chosen = None if quantize == "none" else quantize
-    less = ["--gradient-checkpointing", "--accumulate=2"] if chosen else []
-    alone = finetune(quick(data, base, quantize=chosen, **options), tmp_path / "alone")
+    less = ["--gradient-checkpointing", "--accumulate=2"] * (quantize == "nf4")
+    alone = finetune(
+        quick(data, base, quantize=quantize, **options), tmp_path / "alone"
+    )
     environment = {
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_FSDP": "true",
@@ -456,6 +451,7 @@ def test_two_processes_with_half_of_the_model_each_learn_what_one_learns(
         torch.testing.assert_close(kept[1][name], weight, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_resumes(data, tmp_path):
     """SIGKILL, whatever it is at, twice; the third time it is let be."""
     options = [f"--data={data}", "--base=tiny", "--texts-per-task=2", "--json"]
@@ -542,7 +538,7 @@ def test_memory_that_runs_out_says_what_to_lower(data, tmp_path, monkeypatch):
     def full(self, *args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
-    monkeypatch.setattr("sdm.llm.finetune.ResumableTrainer.train", full)
+    monkeypatch.setattr("sdm.llm.training.ResumableTrainer.train", full)
     with pytest.raises(OutOfMemoryError, match="Tried to allocate 9 GiB") as error:
         finetune(quick(data, "tiny"), tmp_path / "run")
     assert "--accumulate" in error.value.hint
@@ -666,8 +662,11 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(data, tmp_path, monkeypa
         raise AssertionError("loaded")
 
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr("sdm.llm.finetune.load_base", never)
-    for changes, words in (({}, "exists already"), ({"accumulate": 3}, "shared out")):
+    monkeypatch.setattr("sdm.llm.training.load_base", never)
+    for changes, words in (
+        ({}, "exists already"),
+        ({"accumulate": 3}, "divided evenly"),
+    ):
         with pytest.raises(ValueError, match=words):
             finetune(quick(data, "tiny", **changes), tmp_path / "run")
 
@@ -702,6 +701,25 @@ def test_a_damaged_configuration_is_known_before_it_plays(finished, tmp_path):
             read_run(tmp_path / "run")
 
 
+def test_another_version_of_a_run_or_of_a_merged_model_is_refused(finished, tmp_path):
+    run, merged = tmp_path / "run", tmp_path / "merged"
+    merge(finished / "tiny", merged)
+    shutil.copytree(finished / "tiny", run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("run_version: 4", "run_version: 3"))
+    with pytest.raises(StorageError, match=r"run`: run version 3, expected 4") as told:
+        read_run(run)
+    assert "train it again with `sdm finetune" in told.value.hint
+    header = json.loads((merged / "merged.json").read_text())
+    about = read_merged(merged)
+    assert (about.family, about.kind, about.schema) == ("energy", "mdp", "compact")
+    assert about.observes_reward and about.horizon == 4
+    del header["run_version"]  # as it was before version 4
+    (merged / "merged.json").write_text(json.dumps(header))
+    with pytest.raises(StorageError, match="run version before 4, expected 4"):
+        check_policy(f"icl:{merged}", EvaluationConfig(EnergyFamily(), 4, 2, 1))
+
+
 def test_a_merged_model_is_the_run(data, base, tmp_path):
     config = quick(data, base, learning_rate=1e-2)
     finetune(config, tmp_path / "run")
@@ -731,7 +749,7 @@ def test_all_weights_need_no_merging_and_are_copied(finished, tmp_path):
 def test_the_trainer_is_told_what_the_configuration_says(data, base, tmp_path):
     options = {"warmup": 0.2, "weight_decay": 0.03, "gradient_checkpointing": True}
     config = quick(data, base, **options, accumulate=2, epochs=5, seed=6)
-    told = _training_arguments(config, tmp_path, processes=2)
+    told = training_arguments(config, tmp_path, processes=2)
     assert told.lr_scheduler_type == "cosine" and told.warmup_steps == 0.2
     assert (told.weight_decay, told.learning_rate) == (0.03, 1e-3)
     assert told.gradient_checkpointing and told.seed == 6
@@ -795,7 +813,7 @@ def test_the_papers_recipe_is_the_papers():
     assert config.gradient_checkpointing and config.accumulate == 2
     options = {"quantize": "none", "gradient_checkpointing": False}
     other = recipe("data", "meta-llama/Llama-2-7b-hf", **options)
-    assert other.quantize is None and not other.gradient_checkpointing
+    assert other.quantize == "none" and not other.gradient_checkpointing
 
 
 @pytest.mark.parametrize(
@@ -851,7 +869,7 @@ def test_an_adapter_whose_base_was_moved_says_so(finished, base, tmp_path):
         load_run(run)
     assert "config.yaml" in told.value.hint
     shutil.copytree(base, tmp_path / "elsewhere")  # where the configuration says
-    assert load_run(run).config["base"] == str(tmp_path / "elsewhere")
+    assert load_run(run).header.config.base == str(tmp_path / "elsewhere")
 
 
 def test_from_scratch_only_the_architecture_is_the_bases(data, base, tmp_path):
@@ -880,7 +898,7 @@ def test_from_scratch_only_the_architecture_is_the_bases(data, base, tmp_path):
 
 def test_the_recipe_of_a_quantised_base_can_begin_from_scratch(data):
     config = recipe(str(data), "meta-llama/Llama-2-7b-hf", from_scratch=True)
-    assert (config.quantize, config.lora_rank) == (None, 0)
+    assert (config.quantize, config.lora_rank) == ("none", 0)
 
 
 def test_random_queries_teach_what_the_oracle_would_have_done(tmp_path):

@@ -1,5 +1,7 @@
 """A language model plays what it scores highest, through the policy protocol."""
 
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -9,16 +11,40 @@ import torch
 from plain_schemas import ALL, COMPACT, PAPER
 from test_scoring import score_from_scratch
 from tolerances import SINGLE
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from sdm.llm.bases import tiny_model, tiny_tokenizer
+from sdm.data.benchmark import EvaluationConfig
+from sdm.evaluation.evaluate import check_policy
+from sdm.llm.bases import tiny_tokenizer
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.scoring import CachedRows
+from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import EnergyFamily, rollout, solve
+from sdm.tasks import load_family
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rollout import rollout_on_host, task_keys
 
-TASKS, EPISODES, HORIZON = 2, 3, 4
+TASKS, EPISODES, HORIZON = 2, 2, 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with large weights, so that the text decides the action."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tiny_tokenizer()),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.ndim > 1 else 1)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +57,9 @@ def bed():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
+def test_every_action_is_the_best_scored_in_its_whole_text(bed, model, name):
     mdp, keys, support = bed
-    model, tokenizer, schema = tiny_model(3).eval(), tiny_tokenizer(), ALL[name]
-    with torch.no_grad():  # large weights, so that the text decides the action
-        for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim > 1 else 1)
+    tokenizer, schema = tiny_tokenizer(), ALL[name]
     begin = partial(CachedRows, model)
     policy = LanguageModelPolicy(begin, tokenizer, schema, support, 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
@@ -54,7 +77,7 @@ def test_every_action_is_the_best_scored_in_its_whole_text(bed, name):
     assert len(chosen) > 1  # a model that always says the same would prove little
 
 
-def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
+def test_rewards_in_the_text_are_those_that_were_paid(bed, model, monkeypatch):
     mdp, keys, support = bed
     seen = []
     schema = PAPER
@@ -62,7 +85,7 @@ def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
         "sdm.llm.policy.render_prompt",
         lambda *args: seen.append(args[2]) or render_prompt(*args),
     )
-    begin = partial(CachedRows, tiny_model(0).eval())
+    begin = partial(CachedRows, model)
     policy = LanguageModelPolicy(begin, tiny_tokenizer(), schema, support, 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     last = seen[-TASKS * EPISODES :]
@@ -74,7 +97,7 @@ def test_rewards_in_the_text_are_those_that_were_paid(bed, monkeypatch):
         assert episode.observations == tuple(played.observation[task, n].tolist())
 
 
-def test_episodes_of_the_same_text_are_scored_once(bed):
+def test_episodes_of_the_same_text_are_scored_once(bed, model):
     """At the first stage, those of a task that begin in the same state."""
     mdp, keys, support = bed
     fed = []
@@ -85,7 +108,7 @@ def test_episodes_of_the_same_text_are_scored_once(bed):
             return super().score(targets, suffixes, parents)
 
     policy = LanguageModelPolicy(
-        partial(Counted, tiny_model(0).eval()),
+        partial(Counted, model),
         tiny_tokenizer(),
         COMPACT,
         support,
@@ -98,9 +121,30 @@ def test_episodes_of_the_same_text_are_scored_once(bed):
     assert len(policy.invalid) == TASKS * 8 * HORIZON
 
 
-def test_no_demonstrations_is_possible(bed):
+def test_no_demonstrations_is_possible(bed, model):
     mdp, keys, _ = bed
-    begin = partial(CachedRows, tiny_model(0).eval())
+    begin = partial(CachedRows, model)
     policy = LanguageModelPolicy(begin, tiny_tokenizer(), COMPACT, [[], []], 3)
     played = rollout_on_host(keys, mdp, policy, horizon=HORIZON, episodes=EPISODES)
     assert played.action.shape == (TASKS, EPISODES, HORIZON)
+
+
+def test_a_schema_that_cannot_write_a_test_is_refused_before_a_model_is_loaded():
+    """Rewards of hidden tasks that the family does not list."""
+    family = load_family("maintenance")
+    hidden = EvaluationConfig(family, 3, 2, 1, kind="pomdp", observes_reward=True)
+    with pytest.raises(ValueError, match="lists no rewards"):
+        check_policy("icl:tiny", hidden)  # whose schema is `compact`
+    check_policy("icl:tiny", hidden, ActingOptions(schema="words"))
+    with pytest.raises(ValueError, match="leave out `--quantize`"):
+        check_policy("icl:tiny", hidden, ActingOptions("paper", "nf4", "vllm"))
+
+
+def test_names_and_configurations_are_read_without_pytorch_or_jax():
+    code = (
+        "import sys; import sdm.llm.recipes as r; r.recipe('d', 'tiny')\n"
+        "assert not {'jax', 'torch'} & set(sys.modules)\n"
+        "import sdm.llm.policy_spec as p; p.language_model('icl:tiny')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from sdm.llm.bases import ContextError, tiny_tokenizer
+from sdm.llm.bases import tiny_tokenizer
+from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.scoring import (
@@ -107,24 +108,23 @@ def complete(episode):
     return Episode(episode.observations[:-1], episode.actions, episode.rewards)
 
 
-@pytest.mark.parametrize("support", [0, 2])
-@pytest.mark.parametrize("actions", [3, 12])
+@pytest.mark.parametrize(("support", "actions"), [(0, 3), (2, 12)])
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
     """Ragged rows, several tokens an action, and merges across stages included."""
     tokenizer, random = TOKENIZERS[name](), np.random.default_rng(support)
     shown = [
-        [complete(play(random, 3, actions)) for _ in range(support)] for _ in range(2)
+        [complete(play(random, 2, actions)) for _ in range(support)] for _ in range(2)
     ]
-    queries = [play(random, 4, actions) for _ in range(6)]
+    queries = [play(random, 3, actions) for _ in range(4)]
     prefixes = ["".join(PAPER.render(e) + "\n" for e in task) for task in shown]
     rows = CachedRows(model, encode(tokenizer, prefixes))
-    parents = [0, 0, 0, 1, 1, 1]  # of the first stage; then each goes on from itself
-    for t in range(4):
+    parents = [0, 0, 1, 1]  # of the first stage; then each goes on from itself
+    for t in range(3):
         contexts = [
             render_prompt(
                 PAPER,
-                shown[i // 3],
+                shown[i // 2],
                 Episode(q.observations[: t + 1], q.actions[:t], q.rewards[:t]),
             )
             for i, q in enumerate(queries)
@@ -135,7 +135,7 @@ def test_cached_scores_equal_scores_from_scratch(model, name, actions, support):
         encoded = [encode(tokenizer, [c + a for a in answers]) for c in contexts]
         split = [split_candidates(e) for e in encoded]
         scores = rows.score([s for s, _ in split], [left for _, left in split], parents)
-        parents = list(range(6))
+        parents = list(range(4))
         wanted = [score_from_scratch(model, tokenizer, c, answers) for c in contexts]
         # float32 through two layers, in another order of summation.
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
