@@ -51,7 +51,7 @@ class PosteriorSampling(eqx.Module):
 
     posterior: Posterior
     q: Float[Array, "G T S A"]
-    rewards: bool = eqx.field(static=True)
+    rewards: bool = eqx.field(default=False, static=True)
 
     def init(self, model: Model) -> None:
         """The first decision draws: it knows the number of episodes."""
