@@ -42,7 +42,7 @@ def chance_of_episode(models, g, seen, done, paid, *, rewards):
         else:
             shown = np.asarray(models.observation[g])
             if models.initial_observation is not None:
-                chance *= models.initial_observation[g][path[0], seen[0]]
+                chance *= float(models.initial_observation[g, path[0], seen[0]])
             for t in range(1, HORIZON):
                 chance *= shown[done[t - 1], path[t], seen[t]]
         for t in range(1, HORIZON):
