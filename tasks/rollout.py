@@ -160,12 +160,30 @@ def rollout(
 @eqx.filter_jit
 def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
     start, horizon = _start(model, policy, luck), len(luck.transition)
-    # The first decision stands alone: a policy may begin its memory with it.
-    now, first = _stage(model, policy, start, (jnp.int32(0), *_stage_luck(luck, 0)))
-    later = (jnp.arange(1, horizon), *_stage_luck(luck, slice(1, None)))
-    _, rest = jax.lax.scan(partial(_stage, model, policy), now, later)
-    played = (jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True))
+    stage = partial(_stage, model, policy)
+    opening = (jnp.int32(0), *_stage_luck(luck, 0))
+    after, _ = jax.eval_shape(stage, start, opening)
+    if _shapes(after) == _shapes(start):  # one stage to compile
+        every = (jnp.arange(horizon, dtype=jnp.int32), *_stage_luck(luck, slice(None)))
+        _, played = jax.lax.scan(stage, start, every)
+    else:  # the policy makes its memory at the first decision
+        now, first = stage(start, opening)
+        later = (
+            jnp.arange(1, horizon, dtype=jnp.int32),
+            *_stage_luck(luck, slice(1, None)),
+        )
+        _, rest = jax.lax.scan(stage, now, later)
+        played = tuple(
+            jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True)
+        )
     return Trajectory(*(jnp.moveaxis(x, 0, -1) for x in played))
+
+
+def _shapes(carry: Any) -> tuple[Any, Any]:
+    """Return the structure of what a stage carries, and its types."""
+    return jax.tree.structure(carry), [
+        (x.shape, x.dtype) for x in jax.tree.leaves(carry)
+    ]
 
 
 def rollout_on_host(

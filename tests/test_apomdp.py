@@ -16,7 +16,7 @@ from sdm.tasks.rollout import task_keys
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 # One shape for most tests: one compilation of each number of points.
-SHAPE = {"models": 3, "states": 4, "actions": 3, "symbols": 3, "batch": (8,)}
+SHAPE = {"models": 3, "states": 4, "actions": 3, "symbols": 4, "batch": (8,)}
 T, POINTS = 4, 32
 
 
@@ -51,7 +51,7 @@ def test_bounds_are_only_given_where_they_hold():
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_one_model_is_a_pomdp(alpha):
-    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(8,))
+    pomdp = random_pomdp(6, states=4, actions=3, symbols=4, batch=(8,))
     one = APOMDP(
         pomdp.transition[:, None],
         pomdp.observation[:, None],
@@ -71,7 +71,7 @@ def test_one_model_is_a_pomdp(alpha):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_equal_models_are_one_model(alpha):
-    pomdp = random_pomdp(6, states=4, actions=3, symbols=3, batch=(8,))
+    pomdp = random_pomdp(6, states=4, actions=3, symbols=4, batch=(8,))
     same = [jnp.stack([x] * 3, axis=1) for x in (pomdp.transition, pomdp.observation)]
     first = jnp.stack([pomdp.initial_observation] * 3, axis=1)
     model = APOMDP(*same, pomdp.reward, pomdp.initial, alpha, pomdp.discount, first)
@@ -81,15 +81,15 @@ def test_equal_models_are_one_model(alpha):
     assert (abs(found.value - wanted.value) <= width).all()
 
 
-@pytest.mark.parametrize("alpha", [0.3])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_perfect_observation_is_the_robust_mdp(alpha):
     family = EnergyFamily(q=1.0, models=3, alpha=alpha, max_energy=3)
-    model, _ = family.apomdp(task_keys(jax.random.key(1), 2), jnp.array([0.3, 0.8]))
+    model, _ = family.apomdp(task_keys(jax.random.key(1), 8), jnp.linspace(0.2, 0.9, 8))
     robust = RobustMDP(
         model.transition, model.reward, model.initial, alpha, model.discount
     )
     exact = solve(robust, horizon=T).value
-    found = solve(model, horizon=T, points=4)
+    found = solve(model, horizon=T, points=POINTS)
     # Every reachable belief is a corner, and is a point; single precision weighs them.
     np.testing.assert_allclose(found.value, exact, rtol=1e-6)
 

@@ -50,7 +50,11 @@ def test_solve_prints_one_json_object_with_what_was_promised(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", [["pomdp", "--q", "0.7"], ["apomdp", "--K", "2", "--alpha", "0.5"]]
+    "setting",
+    [
+        ["pomdp", "--q", "0.7"],
+        pytest.param(["apomdp", "--K", "2", "--alpha", "0.5"], marks=pytest.mark.slow),
+    ],
 )
 def test_hidden_and_ambiguous_tasks_become_datasets_to_learn_from(setting, tmp_path):
     data = tmp_path / "data"

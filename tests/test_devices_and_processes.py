@@ -45,6 +45,7 @@ def finished(process):
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_tasks_are_spread_over_all_local_devices(tmp_path):
     reference = str(Path(__file__).parent / "reference")
     found = []
@@ -78,7 +79,9 @@ def solve_together(folder, *options, count=2):
     ]
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp"])
+@pytest.mark.parametrize(
+    "setting", ["mdp", pytest.param("pomdp", marks=pytest.mark.slow)]
+)
 def test_two_processes_write_what_one_writes(setting, tmp_path):
     options = ["--setting", setting, "--tasks", "7", "--batch-size", "2"]
     options += ["--horizon", "3", "--trajectories", "2", "--json", "--out"]

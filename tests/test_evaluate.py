@@ -50,7 +50,9 @@ def test_the_oracle_has_no_gap(bed):
     assert result.exact_gap.mean == pytest.approx(0, abs=1e-12)  # rounding
 
 
-@pytest.mark.parametrize("setting", ["mdp", "pomdp", "apomdp"])
+@pytest.mark.parametrize(
+    "setting", ["mdp", "pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
+)
 def test_what_is_tested_and_shown_was_never_trained_on(setting):
     family = EnergyFamily(models=3) if setting == "apomdp" else EnergyFamily()
     config = EvaluationConfig(family, 3, 6, 2, seed=3, kind=setting)
@@ -189,7 +191,9 @@ def test_counts_that_make_no_test_are_refused(changes):
         dataclasses.replace(CONFIG, **changes)
 
 
-@pytest.fixture(scope="module", params=["pomdp", "apomdp"])
+@pytest.fixture(
+    scope="module", params=["pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
+)
 def hidden(request):
     family = EnergyFamily(q=0.7, models=2)
     options = {"horizon": 3, "tasks": 6, "trajectories": 40, "kind": request.param}

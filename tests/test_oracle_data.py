@@ -107,14 +107,12 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         "--tasks 200000 --horizon 5",
-        pytest.param(
-            "--setting pomdp --tasks 120 --batch-size 6 --horizon 3 --gap 0.05",
-            marks=pytest.mark.slow,
-        ),
+        "--setting pomdp --tasks 120 --batch-size 6 --horizon 3 --gap 0.05",
     ],
     ids=["mdp", "pomdp"],
 )
@@ -205,6 +203,7 @@ def test_each_of_several_processes_does_its_share(tmp_path, monkeypatch):
     assert done == [1]  # of batches 0, 1 and 2
 
 
+@pytest.mark.slow
 def test_the_filter_of_an_ambiguous_oracle_can_be_chosen():
     family, found = EnergyFamily(models=2, q=0.6, radius=0.2, concentration=5.0), []
     for believe in (0, 1, "mixture"):
@@ -219,7 +218,12 @@ def test_the_filter_of_an_ambiguous_oracle_can_be_chosen():
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [("energy", "apomdp"), ("darkroom", "mdp"), ("garnet", "mdp")]
+    ("family", "kind"),
+    [
+        pytest.param("energy", "apomdp", marks=pytest.mark.slow),
+        ("darkroom", "mdp"),
+        ("garnet", "mdp"),
+    ],
 )
 def test_parameters_in_a_dataset_make_the_same_models_again(family, kind, tmp_path):
     made = load_family(family, {"models": 2} if kind == "apomdp" else {})

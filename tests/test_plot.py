@@ -15,7 +15,9 @@ from sdm.solvers_jax.plot import save_picture
 run = CliRunner().invoke
 
 
-@pytest.mark.parametrize("kind", ["mdp", "pomdp", "apomdp"])
+@pytest.mark.parametrize(
+    "kind", ["mdp", "pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
+)
 def test_every_kind_of_solution_has_a_picture(kind, tmp_path):
     options = {"pomdp": {"method": "exact"}, "apomdp": {"points": 8}}.get(kind, {})
     model = {

@@ -88,7 +88,17 @@ def test_sizes_too_large_to_simulate_are_still_told():
     assert report["support"] > 10**9 and report["holds"] is None
 
 
-@pytest.mark.parametrize("name", [n for n in STUDIES if n != "looseness"])
+SLOW = ("finite-training", "linear-mdp", "covariate-shift")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW))
+        for n in STUDIES
+        if n != "looseness"
+    ],
+)
 def test_every_study_has_rows_and_a_picture(name, tmp_path):
     result = run(app, ["theory", "beyond", name, "--out", str(tmp_path / "b")])
     assert result.exit_code == 0, result.output

@@ -25,6 +25,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_darkroom_is_learned_and_played(data, tmp_path):
     learn = ["finetune", "--data", str(data), "--base", "tiny", "--epochs", "1"]
     play = ["eval", *ROOM, "--horizon", "8", "--json"]
@@ -46,6 +47,7 @@ def test_darkroom_is_learned_and_played(data, tmp_path):
     assert "goals held out are training goals: pass `--split 0`" in other.stderr
 
 
+@pytest.mark.slow
 def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
     dpt, cql = (str(tmp_path / name) for name in ("dpt-darkroom", "cql-darkroom"))
     ask = ["train", "dpt", "--data", str(data), "--out", dpt, "--steps", "3"]
@@ -69,6 +71,7 @@ def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_kind_is_played_at_once_beside_the_papers_rows(tmp_path):
     out = tmp_path / "all.json"
     options = ["--tasks", "2", "--trajectories", "2", "--support", "2"]

@@ -370,7 +370,9 @@ def test_imitation_of_another_horizon_is_refused():
         prepare("bayes-imitation", dataclasses.replace(bed, config=longer))
 
 
-@pytest.mark.parametrize("kind", ["pomdp", "apomdp"])
+@pytest.mark.parametrize(
+    "kind", ["pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
+)
 def test_hidden_tasks_rank_policies_by_what_they_know(kind):
     family = EnergyFamily(q=0.7, models=3)
     bed = make_benchmark(EvaluationConfig(family, 6, 40, 40, kind=kind))
