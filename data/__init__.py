@@ -1,1 +1,1 @@
-"""Datasets of solved tasks, and the benchmark that policies share."""
+"""Datasets of solved tasks, and the benchmark on which policies are evaluated."""

@@ -1,7 +1,7 @@
-"""The benchmark that policies share: tasks, demonstrations and random numbers.
+"""The benchmark of policies: tasks, demonstrations and common random numbers.
 
-Test tasks, their demonstrations and their episodes come from random streams of their
-own, so no training task is ever met.
+Test tasks, their demonstrations and their episodes have separate random seed streams,
+so the test never repeats a training task.
 """
 
 import dataclasses
@@ -40,24 +40,24 @@ DEMONSTRATIONS: tuple[Demonstrations, ...] = get_args(Demonstrations)
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """The test: tasks, episodes and demonstrations.
+    """Configuration of a benchmark: tasks, episodes and demonstrations.
 
     Attributes:
-        family: where test tasks come from.
+        family: family of the test tasks.
         horizon: decisions per episode, T; the family's default, energy 10.
         tasks: number of unseen tasks; the family's default, energy 100.
         trajectories: episodes per task; the family's default, energy 30.
         support: demonstrations shown to a policy.
         seed: random seed of tasks, episodes and demonstrations.
-        training_family: what policies with a prior believe in; `family` unless the test
-            is out of distribution.
+        training_family: family of the prior of policies that have one; `family` unless
+            the test is out of distribution.
         kind: kind of model, mdp, pomdp or apomdp.
-        demonstrations: whose episodes are shown, the oracle's (`optimal`) or those of
-            uniformly `random` actions.
-        believe: model that the oracle's filter uses (apomdp), 0, which generates the
-            episodes, to K - 1, or `mixture` for all of them.
-        observes_reward: whether agents, the oracle included, see their rewards; the
-            family's default if not given.
+        demonstrations: actions in demonstrations, the oracle's (`optimal`) or uniformly
+            `random` ones.
+        believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
+            to K - 1, or `mixture` for all of them.
+        observes_reward: whether agents, including the oracle, observe their rewards;
+            the family's default if not given.
 
     """
 
@@ -74,7 +74,7 @@ class EvaluationConfig:
     observes_reward: bool | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what makes no test."""
+        """Raise `ValueError` for an option that is out of range."""
         check_count("trajectories", self.trajectories, 1)
         check_count("support", self.support, 0)
         if self.demonstrations not in DEMONSTRATIONS:
@@ -86,22 +86,22 @@ class EvaluationConfig:
         most = self.family.available("test")
         if most is not None and self.tasks > most:
             raise ValueError(
-                f"tasks = {self.tasks}: family `{self.family.name}` has {most} test "
-                "tasks"
+                f"tasks = {self.tasks}: must be at most {most}, the test tasks of "
+                f"family `{self.family.name}`"
             )
 
     @property
     def prior_family(self) -> TaskFamily:
-        """The family that policies with a prior believe in."""
+        """Return the family of the prior of policies that have one."""
         return self.training_family or self.family
 
     @property
     def rewards_seen(self) -> bool:
-        """Whether agents see their rewards."""
+        """Return whether agents observe their rewards."""
         return sees_rewards(self.family, self.kind, self.observes_reward)
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides the benchmark, as JSON can write it."""
+        """Return everything that determines the benchmark, as JSON values."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         believed = fields.pop("training_family")
         header = family_header(fields.pop("family"), fields.pop("kind"))
@@ -111,7 +111,7 @@ class EvaluationConfig:
 
     @property
     def oracle(self) -> OracleConfig:
-        """How the tasks are drawn and solved."""
+        """Return the configuration by which tasks are drawn and solved."""
         return OracleConfig(
             self.family,
             self.horizon,
@@ -129,12 +129,13 @@ class Benchmark:
     """Everything that the policies of one test share.
 
     Attributes:
-        config: what was asked for.
-        tasks: what is known of them, and the models that run.
-        solution: their oracle's.
-        oracle: the policy that acts by it.
+        config: configuration of the benchmark.
+        tasks: the test tasks and the models that generate episodes.
+        solution: the oracle's solution of the tasks.
+        oracle: the oracle's policy.
         support: demonstrations of each task.
-        optimal_returns: the oracle's mean return in each task, in the test's episodes.
+        optimal_returns: the oracle's mean discounted return in each task, over the
+            test's episodes.
 
     """
 
@@ -147,15 +148,15 @@ class Benchmark:
 
     @property
     def states(self) -> MDP:
-        """The models that generate episodes, fully observed."""
+        """Return the models that generate episodes, with observed states."""
         return states_observed(self.tasks.world)
 
 
 def make_benchmark(config: EvaluationConfig) -> Benchmark:
-    """Draw the test tasks, solve them, and play the demonstrations and the oracle.
+    """Draw and solve the test tasks, and play demonstrations and the oracle's episodes.
 
     Raises:
-        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+        AmbiguityError: if no ambiguity set has the requested radius.
 
     """
     tasks = sample_tasks(0, config=config.oracle, size=config.tasks, split="test")
@@ -182,19 +183,19 @@ def make_benchmark(config: EvaluationConfig) -> Benchmark:
 
 
 def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, " B"]:
-    """Mean discounted return of each task's episodes."""
+    """Return the mean discounted return of each task's episodes."""
     returns = discounted_return(played.reward, tasks.world.discount)
     return np.asarray(returns, np.float64).mean(-1)
 
 
 class Agreement(NamedTuple):
-    """Which decisions the oracle would have made too.
+    """Agreement of each decision with the oracle.
 
     Attributes:
-        action: whether the action is the oracle's, or, where the family breaks ties at
+        action: whether the action is the oracle's or, if the family breaks ties at
             random, any optimal one.
-        merged: the same, duplicates of an action counted as one action; None where the
-            family has none.
+        merged: the same, with duplicates of an action counted as one action; None if
+            the family has no duplicates.
 
     """
 
@@ -203,7 +204,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(bed: Benchmark, played: Trajectory) -> Agreement:
-    """Compare every decision of these episodes to the oracle's."""
+    """Compare every decision in the episodes with the oracle's."""
     action, family = np.asarray(played.action), bed.config.family
     if family.defaults.stationary and isinstance(bed.solution, MDPSolution):
         q, seen = np.asarray(bed.solution.q), np.asarray(played.observation)
@@ -221,10 +222,10 @@ def agreement(bed: Benchmark, played: Trajectory) -> Agreement:
 
 
 def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T"]:
-    """What the oracle would have done at every decision of these episodes.
+    """Return the oracle's action at every decision in the episodes.
 
-    Where states are hidden, in the belief that what was seen, done and, where the
-    oracle sees its rewards, paid leads to.
+    If states are hidden, it is the action in the belief that follows from the episode's
+    observations, actions and, if the oracle observes them, rewards.
     """
     if isinstance(bed.solution, MDPSolution):
         return np.asarray(optimal_action(bed.solution, played.observation))
@@ -234,12 +235,12 @@ def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T
 
 @eqx.filter_jit
 def _decisions(policy: BeliefPolicy, played: Trajectory) -> Int[Array, "B N T"]:
-    """What a policy would have done at each stage, after the actions of others."""
+    """Return a policy's action at each stage of episodes of another policy."""
     seen, done, paid = (
         jnp.moveaxis(x, -1, 0)
         for x in (played.observation, played.action, played.reward)
     )
-    # It looks at no random numbers.
+    # The policy uses no random numbers.
     keys = task_keys(stream_key(0, Stream.TEST_EPISODES), seen[0].size)
     keys = keys.reshape(seen[0].shape)
 

@@ -1,8 +1,8 @@
-"""Oracle datasets: sample tasks, solve them, roll the optimal policy out, write shards.
+"""Oracle datasets: sample and solve tasks, roll the optimal policy out, write shards.
 
-Tasks are worked off in batches of one size, so that one compilation serves them all and
-memory does not grow with their number. Task i and its episodes depend on the seed and
-on i only; a run that was interrupted and resumed leaves the same bytes.
+Tasks are solved in batches of equal size, so that one compilation serves all batches
+and memory does not grow with the number of tasks. Task i and its episodes depend only
+on the seed and on i; an interrupted and resumed run writes the same bytes.
 """
 
 import dataclasses
@@ -36,25 +36,27 @@ from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_al
 
 EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")
 TASK_COLUMNS = ("value", "lower", "upper", "error", "oracle_value", "random_value")
-Progress = Callable[[int], None]  # told the number of tasks done so far
+Progress = Callable[[int], None]  # called with the number of completed tasks
 
 
 @dataclass(frozen=True)
 class OracleSummary:
-    """Results over all tasks, and what they cost.
+    """Results over all tasks, and computing time.
 
     Attributes:
         value_mean: mean optimal value.
-        lower_mean: mean certified lower bound; None where there is none.
-        upper_mean: mean certified upper bound; None where there is none.
+        lower_mean: mean certified lower bound; None if there is none.
+        upper_mean: mean certified upper bound; None if there is none.
         gap_max: largest `upper - lower` of a task, or largest estimated error, in units
             of the rewards.
-        relative_gap_max: of POMDPs, the largest `upper - lower` relative to the larger
-            of the two: what `gap` asks for.
-        missed_gap: of POMDPs, how many tasks did not reach that.
-        random_gap_percent: optimality gap of random actions to the oracle's return.
-        compile_seconds: spent compiling.
-        seconds: spent on everything else.
+        relative_gap_max: largest `upper - lower` relative to the larger of the two, to
+            which the option `gap` refers; None unless tasks are POMDPs.
+        missed_gap: number of tasks that exceed the option `gap`; None unless tasks are
+            POMDPs.
+        random_gap_percent: optimality gap of random actions, in % of the oracle's
+            return.
+        compile_seconds: seconds of compilation.
+        seconds: seconds of everything else.
 
     """
 
@@ -70,17 +72,17 @@ class OracleSummary:
 
 
 class OracleBatches:
-    """The batches of a configuration; all of one size, so that compilation serves all.
+    """The solved batches of a configuration, all of one size to compile only once.
 
     Attributes:
-        count: how many there are.
-        size: tasks in each but perhaps the last.
-        compile_seconds: spent compiling so far.
+        count: number of batches.
+        size: tasks per batch; the last one may be smaller.
+        compile_seconds: seconds of compilation so far.
 
     """
 
     def __init__(self, config: OracleConfig) -> None:
-        """Compile what can be compiled as one."""
+        """Compile the solver; for hidden states, at the first batch."""
         self.config, self.size = config, min(config.together, config.tasks)
         self.count = -(-config.tasks // self.size)
         self.compile_seconds = 0.0
@@ -91,7 +93,7 @@ class OracleBatches:
                 self._make = jax.jit(make).lower(jnp.int32(0)).compile()
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Columns of one batch on the host; the last one may be short."""
+        """Solve one batch, and return its columns on the host."""
         first = index * self.size
         left = min(self.size, self.config.tasks - first)
         with self._compiling():
@@ -104,12 +106,12 @@ class OracleBatches:
         }
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """All batches in order."""
+        """Iterate over all batches in order."""
         return (self[index] for index in range(self.count))
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:
-        """Count the seconds in which JAX traces and compiles."""
+        """Add the seconds in which JAX traces and compiles to `compile_seconds`."""
 
         def add(event: str, duration_secs: float, **kwargs: str | int) -> None:
             if event.startswith("/jax/core/compile"):
@@ -125,8 +127,17 @@ class OracleBatches:
 def solve_tasks(
     config: OracleConfig, *, progress: Progress = lambda done: None
 ) -> OracleSummary:
-    """Solve every task and keep only the summary."""
-    # The return of an APOMDP's oracle is known from episodes only.
+    """Solve every task, and return only the summary.
+
+    Args:
+        config: the tasks and the solver's options.
+        progress: called with the number of completed tasks.
+
+    Raises:
+        ValueError: if the family has fewer training tasks.
+
+    """
+    # The return of an APOMDP's oracle can be estimated from episodes only.
     episodes = max(1, config.trajectories) if config.kind == "apomdp" else 0
     check_available(config)
     config = dataclasses.replace(config, trajectories=episodes, random_trajectories=0)
@@ -148,23 +159,24 @@ def write_oracle_dataset(
 ) -> OracleSummary:
     """Solve every task, roll its optimal policy out and write the dataset `out`.
 
-    Args:
-        config: what to make.
-        out: the folder to write.
-        resume: go on with an unfinished `out.partial` of the same configuration.
-        overwrite: replace `out`.
-        progress: called with the number of tasks done.
+    If several processes have joined, each one solves a part of the batches. The dataset
+    is the same byte for byte.
 
-    Where several processes were joined, each solves its share of the batches; the
-    dataset is the same, byte for byte.
+    Args:
+        config: configuration of the dataset.
+        out: the folder to write.
+        resume: resume an unfinished `out.partial` of the same configuration.
+        overwrite: replace `out`.
+        progress: called with the number of completed tasks.
 
     Raises:
-        ValueError: if no trajectories are asked for.
-        StorageError: if the folder cannot be begun; see `storage.folder_in_progress`.
+        ValueError: if `config.trajectories` is 0, or the family has fewer training
+            tasks.
+        StorageError: if the folder cannot be created; see `storage.folder_in_progress`.
 
     """
     if config.trajectories < 1:
-        raise ValueError("trajectories = 0: a dataset needs 1 or more")
+        raise ValueError("trajectories = 0: must be 1 or more for a dataset")
     check_available(config)
     about = describe(config)
     options = {"resume": resume, "overwrite": overwrite}
@@ -187,14 +199,14 @@ def write_oracle_dataset(
 
 
 def _of_tasks(path: Path) -> dict[str, np.ndarray]:
-    """What a summary needs of the tasks of one shard."""
+    """Return the columns that a summary needs, with one row per task of a shard."""
     table = pq.read_table(path, columns=["episode", *TASK_COLUMNS])
     first = table.column("episode").to_numpy() == 0
     return {name: table.column(name).to_numpy()[first] for name in TASK_COLUMNS}
 
 
 def describe(config: OracleConfig) -> dict[str, Any]:
-    """How a dataset is made: the manifest's and the plan's common part."""
+    """Return everything that determines a dataset, for its manifest and its plan."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
     return {
         **family_header(config.family, config.kind),
@@ -217,9 +229,9 @@ def describe(config: OracleConfig) -> dict[str, Any]:
 def _rows(
     batch: dict[str, np.ndarray], first: int, optimal: int
 ) -> dict[str, np.ndarray]:
-    """Flatten [tasks, episodes, ...] columns into one row an episode.
+    """Flatten [tasks, episodes, ...] columns into one row per episode.
 
-    The first `optimal` episodes of a task are the oracle's, the others random.
+    The first `optimal` episodes of a task are the oracle's; the others are random.
     """
     tasks, episodes = batch["action"].shape[:2]
     rows = {

@@ -1,11 +1,11 @@
-"""The metric: how far from optimal, with a confidence interval over tasks.
+"""The optimality gap, with a confidence interval over tasks.
 
 The optimality gap of a task is (R* - R) / R*, with R and R* the mean discounted returns
 of the policy and of the oracle over the same episodes; the gap of a policy is its mean
 over tasks, with a two-sided Student-t interval (Zhang, Aghaei, Saghafian, 2026,
-experiments). Where R* is negative the gap is counted in |R*|, so that worse is still
-more. A task with R* = 0 has no gap and is left out of the mean; one whose |R*| is tiny
-counts, but may decide the mean alone: both are reported.
+experiments). If R* is negative, the gap is divided by |R*|, so that a larger gap is
+still worse. A task with R* = 0 has no gap and is excluded from the mean. A task with a
+tiny |R*| is included, but may dominate the mean. Both are reported.
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-TINY = 0.01  # of the mean |R*|: a gap that is a hundred times as noisy as usual
+TINY = 0.01  # share of the mean |R*| below which a gap is 100 times as noisy as usual
 
 
 @dataclass(frozen=True)
 class OptimalityGap:
-    """Mean gap over tasks, as fractions of the optimal return.
+    """Mean gap over tasks, as a fraction of the optimal return.
 
     Attributes:
         mean: the gap; 0 is optimal.
         low: lower end of the 95 % interval; nan for a single task.
         high: upper end of the 95 % interval; nan for a single task.
         undefined_tasks: indices of tasks with an optimal return of zero.
-        tiny_tasks: indices of tasks with an optimal return, positive or negative, below
-            `TINY` of the usual one.
+        tiny_tasks: indices of other tasks whose absolute optimal return is below `TINY`
+            of its mean over tasks.
 
     """
 
@@ -41,7 +41,17 @@ class OptimalityGap:
 def optimality_gap(
     value: ArrayLike, optimal: ArrayLike, *, confidence: float = 0.95
 ) -> OptimalityGap:
-    """Gap of the per-task returns `value` to the returns `optimal`, both [tasks]."""
+    """Return the optimality gap of a policy.
+
+    Args:
+        value: mean return of the policy in each task, [tasks].
+        optimal: mean return of the oracle in each task, [tasks].
+        confidence: level of the confidence interval.
+
+    Raises:
+        ValueError: if the optimal return is zero in every task.
+
+    """
     ours, best = np.asarray(value, np.float64), np.asarray(optimal, np.float64)
     return _mean_in_returns(best - ours, best, confidence)
 
@@ -53,10 +63,20 @@ def paired_difference(
     *,
     confidence: float = 0.95,
 ) -> OptimalityGap:
-    """How much larger the gap of `value` is than that of `reference`, task by task.
+    """Return the gap of a policy minus the gap of a reference policy, paired by task.
 
-    Where both met the same luck, the interval of the difference is narrower than those
-    of the gaps; it holds zero where the two cannot be told apart.
+    With common random numbers, the interval of the difference is narrower than those of
+    the gaps. If it contains zero, the difference is not significant.
+
+    Args:
+        value: mean return of the policy in each task, [tasks].
+        reference: mean return of the reference policy in each task, [tasks].
+        optimal: mean return of the oracle in each task, [tasks].
+        confidence: level of the confidence interval.
+
+    Raises:
+        ValueError: if the optimal return is zero in every task.
+
     """
     ours, theirs, best = (
         np.asarray(x, np.float64) for x in (value, reference, optimal)
@@ -67,11 +87,14 @@ def paired_difference(
 def _mean_in_returns(
     lost: NDArray[np.float64], best: NDArray[np.float64], confidence: float
 ) -> OptimalityGap:
-    """Mean over tasks of what is lost, as a share of the optimal return."""
+    """Return the mean over tasks of the lost return, as a share of the optimal one."""
     defined = best != 0
     gaps = lost[defined] / np.abs(best[defined])
     if gaps.size == 0:
-        raise ValueError("no task has an optimal return other than zero: no gap exists")
+        raise ValueError(
+            "optimality gap: undefined, since no task has an optimal return other than "
+            "zero"
+        )
     mean, half = float(gaps.mean()), float("nan")
     if gaps.size > 1:  # a single task has no interval
         half = float(stats.sem(gaps) * stats.t.ppf((1 + confidence) / 2, gaps.size - 1))

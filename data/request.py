@@ -1,4 +1,4 @@
-"""What to make: the tasks of a dataset, and how they are solved and played."""
+"""Configuration of a dataset: its tasks, and how they are solved and played."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,32 +16,32 @@ from sdm.tasks.registry import load_family, reference_of
 from sdm.tasks.rewards import observe_rewards
 
 BATCH_BYTES = 1 << 28  # memory budget of a batch, estimated
-CHUNK = 64  # tasks; batches of whole chunks are shared evenly by 2 or 4 devices
+CHUNK = 64  # tasks; 2 or 4 devices divide batches of complete chunks evenly
 DEFAULT_POINTS: dict[Kind, int] = {"mdp": 0, "pomdp": 512, "apomdp": 64}
 
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """An oracle dataset.
+    """Configuration of an oracle dataset.
 
     Attributes:
-        family: where the tasks come from.
+        family: family of the tasks.
         horizon: decisions per episode, T; the family's default, energy 10.
         tasks: number of tasks; the family's default, energy 3200.
-        trajectories: optimal episodes per task, where `--out` is given; the family's
-            default, energy 15.
+        trajectories: optimal episodes per task, with `--out`; the family's default,
+            energy 15.
         seed: random seed of tasks and episodes.
         batch: tasks solved together, and per shard; chosen from the memory budget if
             not given.
         kind: kind of model, mdp, pomdp or apomdp.
         gap: certified gap to reach, relative to the value (pomdp).
         points: beliefs per stage (pomdp: 512, apomdp: 64).
-        believe: model that the oracle's filter uses (apomdp), 0, which generates the
-            episodes, to K - 1, or `mixture` for all of them.
-        random_trajectories: further episodes of uniformly random actions per task
+        believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
+            to K - 1, or `mixture` for all of them.
+        random_trajectories: additional episodes of uniformly random actions per task
             (mdp); the family's default, energy 0.
-        observes_reward: whether agents, the oracle included, see their rewards; the
-            family's default if not given.
+        observes_reward: whether agents, including the oracle, observe their rewards;
+            the family's default if not given.
 
     """
 
@@ -59,7 +59,7 @@ class OracleConfig:
     observes_reward: bool | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what makes no dataset."""
+        """Raise `ValueError` for an option that is out of range."""
         check_horizon(self.horizon)
         check_count("tasks", self.tasks, 1)
         check_count("trajectories", self.trajectories, 0)
@@ -70,8 +70,8 @@ class OracleConfig:
         check_count("random_trajectories", self.random_trajectories, 0)
         if self.random_trajectories and self.kind in HIDDEN:
             raise ValueError(
-                f"random_trajectories = {self.random_trajectories}: the oracle's "
-                "actions in them are known only where states are observed"
+                f"random_trajectories = {self.random_trajectories}: must be 0 for kind "
+                f"{self.kind}, since they need observed states"
             )
         if self.points is not None:
             check_count("points", self.points, 4)
@@ -82,30 +82,30 @@ class OracleConfig:
 
     @property
     def together(self) -> int:
-        """Tasks solved together: whole chunks of the solver's where many fit."""
+        """Return the tasks per batch: complete chunks if one fits the memory budget."""
         fit = max(1, min(1024, BATCH_BYTES // bytes_per_task(self)))
         return self.batch or (fit if fit < CHUNK else fit // CHUNK * CHUNK)
 
     @property
     def points_per_stage(self) -> int:
-        """Beliefs per stage."""
+        """Return the number of beliefs per stage."""
         return self.points or DEFAULT_POINTS[self.kind]
 
     @property
     def rewards_seen(self) -> bool:
-        """Whether agents see their rewards."""
+        """Return whether agents observe their rewards."""
         return sees_rewards(self.family, self.kind, self.observes_reward)
 
 
 def sees_rewards(family: TaskFamily, kind: Kind, chosen: bool | None) -> bool:
-    """Return what was chosen, or else the family's default."""
+    """Return `chosen`, or the family's default if it is None."""
     if chosen is None:
         return kind in family.defaults.observes_reward
     return chosen
 
 
 def bytes_per_task(config: OracleConfig) -> int:
-    """Estimate the memory that solving one task takes, in bytes."""
+    """Estimate the memory to solve one task, in bytes."""
     family = config.family
     states, actions = family.spaces.states, len(family.spaces.actions)
     eight = np.dtype(float).itemsize
@@ -122,9 +122,9 @@ def bytes_per_task(config: OracleConfig) -> int:
 
 @cache
 def states_with_rewards(family: TaskFamily) -> int:
-    """Count the states of the task that is solved where its rewards are observed.
+    """Estimate the states of the larger task that is solved if rewards are observed.
 
-    Counted in one task, since others may have other rewards: this is an estimate.
+    The number is that of one sampled task; other tasks may have other rewards.
     """
     drawn = dict(family.parameters(jax.random.key(0), 1, split="train"))
     kind = "pomdp" if "pomdp" in family.kinds else "apomdp"
@@ -136,17 +136,17 @@ def states_with_rewards(family: TaskFamily) -> int:
 
 
 def check_available(config: OracleConfig) -> None:
-    """Raise `ValueError` for more training tasks than the family has."""
+    """Raise `ValueError` if the family has fewer training tasks than the dataset."""
     most = config.family.available("train")
     if most is not None and config.tasks > most:
         raise ValueError(
-            f"tasks = {config.tasks}: family `{config.family.name}` has {most} "
-            "training tasks"
+            f"tasks = {config.tasks}: must be at most {most}, the training tasks of "
+            f"family `{config.family.name}`"
         )
 
 
 def family_header(family: TaskFamily, kind: Kind) -> dict[str, Any]:
-    """Describe a family and a kind, so that `family_of` makes the same again."""
+    """Describe a family and a kind, so that `family_of` can make the family."""
     return {
         "family": reference_of(family),
         "kind": kind,
@@ -158,14 +158,14 @@ def family_of(header: Mapping[str, Any]) -> TaskFamily:
     """Make the family that a header describes.
 
     Raises:
-        FamilyError: if it cannot be found, or its options have changed.
+        FamilyError: if the family cannot be found, or its options have changed.
 
     """
     return load_family(header["family"], header["family_config"])
 
 
 def plain_params(params: Params) -> dict[str, np.ndarray]:
-    """Return parameters as arrays that files can hold; keys as their data."""
+    """Return parameters as NumPy arrays, with random keys as their data."""
     plain = {}
     for name, value in params.items():
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -175,7 +175,7 @@ def plain_params(params: Params) -> dict[str, np.ndarray]:
 
 
 def params_of(plain: Mapping[str, np.ndarray]) -> Params:
-    """Return what `plain_params` made plain."""
+    """Return the parameters from which `plain_params` made these arrays."""
     return {
         name: jax.random.wrap_key_data(jnp.asarray(value, jnp.uint32))
         if name == SET_KEY

@@ -1,10 +1,10 @@
-"""Trajectory datasets on disk: Parquet shards beside a manifest. No JAX in here.
+"""Trajectory datasets on disk: Parquet shards and a manifest. Imports no JAX.
 
 One row is one episode of one task; its lists run over the T stages. The shards are
-plain Parquet and open with `datasets`, `pandas` or `polars`; `manifest.json` says how
-they were made, what the columns mean, and the SHA-256 of every file.
+plain Parquet, which `datasets`, `pandas` and `polars` can read. `manifest.json` records
+how they were made, the meaning of the columns, and the SHA-256 of every file.
 
-A dataset is written as `storage` says: a folder with a manifest is a finished dataset.
+`storage` describes how a dataset is written: a folder with a manifest is complete.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 PARAMETERS = "parameters"
 
-# What readers of a manifest rely on.
+# The entries of a manifest that readers need.
 NEEDED = (
     ("kind", str),
     ("family", str),
@@ -36,7 +36,7 @@ NEEDED = (
     ("shards", list),
 )
 
-# Column -> (type, its axes, what it is). Lists have one entry a stage.
+# Column -> (type, axes, description). Lists have one entry per stage.
 COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
     "task": (pa.int32(), "", "index of the task"),
     "episode": (pa.int32(), "", "index of the episode within its task"),
@@ -46,20 +46,24 @@ COLUMNS: dict[str, tuple[pa.DataType, str, str]] = {
         "",
         "optimal value: return, or α-MEU of an APOMDP",
     ),
-    "lower": (pa.float64(), "", "certified lower bound on it; NaN where there is none"),
-    "upper": (pa.float64(), "", "certified upper bound on it; NaN where there is none"),
+    "lower": (pa.float64(), "", "certified lower bound on the value; NaN if none"),
+    "upper": (pa.float64(), "", "certified upper bound on the value; NaN if none"),
     "error": (
         pa.float64(),
         "",
         "width of the bounds, or estimated error",
     ),
-    "oracle_value": (pa.float64(), "", "return of the oracle in the model that runs"),
-    "random_value": (pa.float64(), "", "return of random actions in the same model"),
+    "oracle_value": (pa.float64(), "", "return of the oracle in the environment"),
+    "random_value": (pa.float64(), "", "return of random actions in the environment"),
     "divergence": (pa.list_(pa.float64()), "K", "KL divergence of each model, in nats"),
-    "observation": (pa.list_(pa.int32()), "T", "what was seen before each decision"),
-    "action": (pa.list_(pa.int32()), "T", "what was done"),
-    "reward": (pa.list_(pa.float64()), "T", "what it paid"),
-    "optimal_action": (pa.list_(pa.int32()), "T", "what the oracle would have done"),
+    "observation": (pa.list_(pa.int32()), "T", "observation before each decision"),
+    "action": (pa.list_(pa.int32()), "T", "action of each decision"),
+    "reward": (pa.list_(pa.float64()), "T", "reward of each decision"),
+    "optimal_action": (
+        pa.list_(pa.int32()),
+        "T",
+        "the oracle's action at each decision",
+    ),
 }
 
 
@@ -69,7 +73,7 @@ def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     Args:
         path: the file.
         columns: every name of `COLUMNS`, and `parameters.NAME` for each parameter of
-            the tasks; these become one column of structures, `parameters`.
+            the tasks; the latter are written as one struct column, `parameters`.
 
     """
     arrays = {
@@ -90,12 +94,12 @@ def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def _parameter(array: np.ndarray) -> pa.Array:
-    """A parameter of each row; nested lists where it has axes of its own."""
+    """Return the column of a parameter, with nested lists for further axes."""
     return pa.array(array if array.ndim == 1 else array.tolist())
 
 
 def parameters(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the parameters of every row by name, rows leading."""
+    """Return the parameters by name; the first axis is rows."""
     column = table[PARAMETERS].combine_chunks()
     found = {}
     for index in range(column.type.num_fields):
@@ -107,12 +111,18 @@ def parameters(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 def shard_path(folder: Path, index: int) -> Path:
-    """Name of the shard with this index."""
+    """Return the path of the shard with this index."""
     return folder / f"shard-{index:05d}.parquet"
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
-    """Describe the finished shards of `folder`; `about` says how they were made."""
+    """Write the manifest of the complete shards of a folder.
+
+    Args:
+        folder: the folder with the shards.
+        about: how they were made; further entries of the manifest.
+
+    """
     shards = [
         {
             "file": path.name,
@@ -136,10 +146,11 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """How a dataset was made and what it holds.
+    """Return the manifest of a dataset.
 
     Raises:
-        StorageError: if `folder` is not a dataset, or of another schema version.
+        StorageError: if `folder` is not a dataset, its manifest is damaged, or it has
+            another schema version.
 
     """
     make = "make one with `sdm solve --out FOLDER`"
@@ -154,7 +165,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except KeyError as error:
         raise StorageError(f"`{path}` is damaged: it has no {error}", make) from error
     except (ValueError, TypeError) as error:
-        raise StorageError(f"`{path}` is damaged: it is no JSON", make) from error
+        raise StorageError(f"`{path}` is damaged: it is not JSON", make) from error
     if found[0] != FORMAT:
         raise StorageError(
             f"`{folder}`: format {found[0]!r}, expected `{FORMAT}`", make
@@ -167,7 +178,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     shards = manifest.get("shards")
     for key, kind in NEEDED:
         if not isinstance(manifest.get(key), kind):
-            raise StorageError(f"`{path}` is damaged: it has no good `{key}`", make)
+            raise StorageError(
+                f"`{path}` is damaged: `{key}` is missing or has the wrong type", make
+            )
     if not shards or not all(
         isinstance(shard, dict) and {"file", "sha256"} <= shard.keys()
         for shard in shards
@@ -177,13 +190,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_shards(folder: Path) -> pa.Table:
-    """All episodes of a finished dataset, in order of task and episode.
+    """Return all episodes of a complete dataset, in order of task and episode.
 
     Raises:
         StorageError: if `folder` is not a dataset, or a shard is missing or damaged.
 
     """
-    again = "make the dataset again with `sdm solve … --overwrite`"
+    again = "regenerate the dataset with `sdm solve … --overwrite`"
     tables = []
     for shard in read_manifest(folder)["shards"]:
         path = folder / shard["file"]
@@ -192,8 +205,8 @@ def read_shards(folder: Path) -> pa.Table:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != shard["sha256"]:
             raise StorageError(
-                f"the shard `{path}` is damaged: its SHA-256 begins with {found[:12]}, "
-                f"not {shard['sha256'][:12]}",
+                f"the shard `{path}` is damaged: expected SHA-256 "
+                f"{shard['sha256'][:12]}…, found {found[:12]}…",
                 again,
             )
         tables.append(pq.read_table(path))

@@ -1,9 +1,9 @@
 """Tasks of a family, solved and played: the columns of an oracle dataset.
 
-All columns have tasks leading. `value` is the solver's; `oracle_value` is what its
-policy earns in the model that generates episodes. The two are equal except for an
-APOMDP, whose value is no model's expectation: there the mean return of the episodes
-stands in.
+The first axis of all columns is tasks. `value` is the solver's; `oracle_value` is the
+return of the oracle's policy in the model that generates episodes. The two are equal
+except for an APOMDP, whose value is not the expected return in any model: its
+`oracle_value` is the mean return of the episodes.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from sdm.tasks.rollout import Trajectory, discounted_return, rollout, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
 Solution = MDPSolution | POMDPSolution | APOMDPSolution
-# The random streams of a split's tasks and of their ambiguity sets.
+# The random seed streams of a split's tasks and of their ambiguity sets.
 STREAMS = {
     "train": (Stream.TRAIN_TASKS, Stream.TRAIN_SETS),
     "test": (Stream.TEST_TASKS, Stream.TEST_SETS),
@@ -42,10 +42,11 @@ class Tasks(NamedTuple):
     """A batch of sampled tasks.
 
     Attributes:
-        params: their parameters, tasks leading.
-        model: what the oracle knows.
-        world: the model that generates episodes; of an APOMDP its first.
-        divergence: of each model of an ambiguity set to the first, in nats.
+        params: their parameters; the first axis is tasks.
+        model: the model that the oracle knows.
+        world: the model that generates episodes; of an APOMDP, its first model.
+        divergence: KL divergence of each model of an ambiguity set from the first, in
+            nats.
 
     """
 
@@ -66,12 +67,12 @@ def sample_tasks(
 
     Args:
         first: index of the first task.
-        config: says where tasks come from, and the seed.
-        size: how many.
-        split: whether they are to train on or to test with.
+        config: configuration with the family and the seed.
+        size: number of tasks.
+        split: training tasks (`train`) or test tasks (`test`).
 
     Raises:
-        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+        AmbiguityError: if no ambiguity set has the requested radius.
 
     """
     family, (tasks, sets) = config.family, STREAMS[split]
@@ -89,7 +90,10 @@ def sample_tasks(
 def solve_sampled(
     model: MDP | POMDP | APOMDP, config: OracleConfig
 ) -> tuple[Solution, Policy]:
-    """Solve sampled tasks, which are well posed; return solution and oracle policy."""
+    """Solve sampled tasks, and return the solution and the oracle's policy.
+
+    Sampled tasks are well posed, so they are not validated.
+    """
     method, horizon = method_of(config, type(model)), config.horizon
     if isinstance(model, POMDP | APOMDP):
         return solve_hidden(
@@ -113,15 +117,15 @@ def solve_hidden(
     believe: int | str = 0,
     rewards: bool = False,
 ) -> tuple[POMDPSolution | APOMDPSolution, BeliefPolicy]:
-    """Solve tasks whose states are hidden; return solution and policy.
+    """Solve tasks whose states are hidden, and return the solution and the policy.
 
     Args:
         model: a batch of tasks.
-        method: what solves them.
+        method: the solution method.
         horizon: number of decisions T.
-        believe: for an APOMDP, what the policy filters with; see `belief_filter`.
-        rewards: whether the agent sees its rewards. The solution is then that of the
-            larger tasks that `observe_rewards` makes; the policy plays in `model`.
+        believe: model in the policy's filter, for an APOMDP; see `belief_filter`.
+        rewards: whether the agent observes its rewards. The solution is then that of
+            the larger tasks that `observe_rewards` makes; the policy plays in `model`.
 
     """
     belief = belief_filter(model, believe=believe, rewards=rewards)
@@ -135,14 +139,14 @@ def solve_hidden(
 
 
 class RewardsKnownPlan(eqx.Module):
-    """A plan for pairs of a state and a reward, asked about beliefs over states.
+    """A plan for beliefs over states, from a plan for pairs of a state and a reward.
 
-    What follows does not depend on the reward of a pair: any will do.
+    The future does not depend on the reward of a pair, so any pair of a state serves.
 
     Attributes:
-        plan: for beliefs over the pairs.
-        start: the pair that stands for each state.
-        pairs: how many pairs there are.
+        plan: plan for beliefs over the pairs.
+        start: index of the pair that represents each state.
+        pairs: number of pairs.
 
     """
 
@@ -153,7 +157,7 @@ class RewardsKnownPlan(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
     ) -> Int[Array, "B N"]:
-        """Actions at stage `t` in beliefs `x` over the states."""
+        """Return the actions at stage `t` in beliefs `x` over the states."""
         wide = jnp.zeros((*x.shape[:-1], self.pairs), x.dtype)
         return self.plan.action(t, wide.at[..., self.start].set(x))
 
@@ -161,8 +165,8 @@ class RewardsKnownPlan(eqx.Module):
 def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
     """Return the method that solves a configuration's tasks.
 
-    It is the default one for their type of model, with those of the configuration's
-    options that it has.
+    It is the default method for their type of model, with the configuration's options
+    that this method has.
     """
     known = option_names(method_class(model))
     options = {"gap": config.gap, "points": config.points_per_stage}
@@ -172,10 +176,17 @@ def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
 def columns(
     first: Int[Array, ""], *, config: OracleConfig, size: int
 ) -> dict[str, Array | Params]:
-    """Return columns of tasks `first`, ..., `first + size - 1`; of MDPs, traceable.
+    """Return the columns of tasks `first`, ..., `first + size - 1`.
+
+    JAX can trace this function if the tasks are MDPs.
+
+    Args:
+        first: index of the first task.
+        config: configuration of the dataset.
+        size: number of tasks.
 
     Raises:
-        AmbiguityError: if the radius of the ambiguity sets cannot be met.
+        AmbiguityError: if no ambiguity set has the requested radius.
 
     """
     tasks = sample_tasks(first, config=config, size=size)
@@ -200,27 +211,27 @@ def columns(
     if isinstance(tasks.model, APOMDP):
         earned = discounted_return(played.reward, tasks.model.discount)
         result["oracle_value"] = earned.mean(-1)
-    optimal = played.action  # the oracle is what played
+    optimal = played.action  # the oracle generated these episodes
     if config.random_trajectories:
-        assert isinstance(found, MDPSolution)  # as `OracleConfig` sees to
+        assert isinstance(found, MDPSolution)  # `OracleConfig` checks it
         assert isinstance(tasks.world, MDP)
-        wandered = rollout(
+        random = rollout(
             task_keys(stream_key(config.seed, Stream.TRAIN_RANDOM), size, first=first),
             tasks.world,
             uniform_random(tasks.world, config.horizon),
             horizon=config.horizon,
             episodes=config.random_trajectories,
         )
-        asked = found
+        labels = found
         if config.family.defaults.stationary:
-            # Too late to earn anything, every action is optimal: take that of stage 0,
-            # which is optimal at every stage.
+            # In late stages, every action can be optimal; the action of stage 0 is
+            # optimal at every stage.
             early = jnp.broadcast_to(found.policy[:, :1], found.policy.shape)
-            asked = dataclasses.replace(found, policy=early)
-        better = optimal_action(asked, wandered.observation)
+            labels = dataclasses.replace(found, policy=early)
+        better = optimal_action(labels, random.observation)
         optimal = jnp.concatenate([optimal, better], axis=1)
         played = jax.tree.map(
-            lambda *parts: jnp.concatenate(parts, axis=1), played, wandered
+            lambda *parts: jnp.concatenate(parts, axis=1), played, random
         )
     return result | {
         "observation": played.observation,
@@ -244,6 +255,6 @@ def _play(
 
 
 def _random_value(world: MDP | POMDP, horizon: int) -> Float[Array, " B"]:
-    """Exact return of uniformly random actions, which need no observation."""
+    """Return the exact expected return of uniformly random actions."""
     states = states_observed(world)
     return evaluate_policy(states, uniform_random(states, horizon).probabilities)

@@ -1,1 +1,1 @@
-"""Optimality gaps of policies on a benchmark, as rows, tables and figures."""
+"""Evaluation of policies on a benchmark: optimality gaps, tables and figures."""

@@ -27,18 +27,18 @@ from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
-# Episodes that are played together, at most: a processor has enough to do with those.
+# Most episodes that are played together; more would not use a processor better.
 ROWS_TOGETHER = 1024
 DEFAULT = ActingOptions()
-Progress = Callable[[int, int], None]  # told the tasks done and the tasks there are
+Progress = Callable[[int, int], None]  # called with completed tasks and all tasks
 
 
 @runtime_checkable
 class StepwisePolicy(Policy, Protocol):
-    """A policy that is stepped from the host and knows how sure it was.
+    """A policy that is stepped from the host and records invalid probability mass.
 
     Attributes:
-        invalid: probability of anything but an action, of every decision so far.
+        invalid: probability of any text but an action, for every decision so far.
 
     """
 
@@ -47,26 +47,26 @@ class StepwisePolicy(Policy, Protocol):
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """How one policy did.
+    """The results of one policy.
 
     Attributes:
-        policy: its name.
-        gap: optimality gap estimated from the episodes played.
-        exact_gap: the same from exact values; None where a value is not known exactly.
+        policy: name of the policy.
+        gap: optimality gap estimated from the episodes.
+        exact_gap: optimality gap of exact values; None if a value is not known exactly.
         return_mean: mean discounted return.
-        exact_return_mean: its expectation; None where it is not known exactly.
-        optimal_return_mean: that of the oracle, with common random numbers.
-        agreement: share of decisions that equal the oracle's, or, where the family
-            breaks ties at random, that are optimal.
-        merged_agreement: the same, duplicates of an action counted as one action; None
-            where the family has none.
-        invalid_mass: mean probability that a language model gave to anything but an
+        exact_return_mean: its expectation; None if it is not known exactly.
+        optimal_return_mean: mean return of the oracle, with common random numbers.
+        agreement: share of decisions that equal the oracle's or, if the family breaks
+            ties at random, that are optimal.
+        merged_agreement: the same, with duplicates of an action counted as one action;
+            None if the family has no duplicates.
+        invalid_mass: mean probability that a language model assigns to any text but an
             action; None for other policies.
-        seconds: spent acting.
-        returns: mean return of each task.
-        optimal_returns: the oracle's.
-        bounds: on what the agent expects to earn, of a plan that need not be the best
-            one; None for other policies.
+        seconds: seconds of acting.
+        returns: mean return in each task.
+        optimal_returns: the oracle's mean return in each task.
+        bounds: bounds on the expected return of an approximate plan; None for other
+            policies.
 
     """
 
@@ -86,14 +86,22 @@ class PolicyResult:
 
 
 def evaluate_untrained(name: str, bed: Benchmark) -> PolicyResult:
-    """Play a policy that needs no training."""
+    """Evaluate a policy that needs no training."""
     return evaluate_traced(name, prepare(name, bed), bed)
 
 
 def evaluate_traced(
     name: str, made: Prepared, bed: Benchmark, *, before: float = 0.0
 ) -> PolicyResult:
-    """Play a policy made of JAX operations, which took `before` seconds already."""
+    """Evaluate a policy that JAX can trace.
+
+    Args:
+        name: name of the policy in the result.
+        made: the policy.
+        bed: the benchmark.
+        before: seconds that the preparation of the policy took.
+
+    """
     start = time.perf_counter() - before
     played = rollout(
         _episode_keys(bed),
@@ -118,22 +126,23 @@ def evaluate_stepwise(
     kept: Path | None = None,
     progress: Progress = lambda done, tasks: None,
 ) -> PolicyResult:
-    """Play a policy that is stepped from the host, a group of tasks at a time.
+    """Evaluate a policy that is stepped from the host, one group of tasks at a time.
 
     Args:
-        name: what to call it in the result.
-        bed: the test.
+        name: name of the policy in the result.
+        bed: the benchmark.
         make_policy: makes the policy for a group of tasks.
-        rows: at most so many episodes are played together, but always all of a task.
-        kept: beginning of the names of the files where played groups are kept, and
-            found by a run that goes on; None to keep nothing.
-        progress: called with the number of tasks done and of all tasks.
+        rows: most episodes to play together; the episodes of one task are always played
+            together.
+        kept: prefix of the files that store played groups for a resumed run; None to
+            store nothing.
+        progress: called with the number of completed tasks and of all tasks.
 
     """
     config = bed.config
     if rows < config.trajectories:
         warnings.warn(
-            f"memory is reckoned to hold {rows} of a task's {config.trajectories} "
+            f"memory is estimated to hold {rows} of a task's {config.trajectories} "
             "episodes: if it runs out, lower `--trajectories`",
             stacklevel=2,
         )
@@ -151,7 +160,7 @@ def evaluate_stepwise(
             with np.load(file) as arrays:
                 part = dict(arrays)
         parts.append(part)
-        first += len(part["action"])  # what was kept may have been played elsewhere
+        first += len(part["action"])  # a stored group can have another machine's size
         progress(first, config.tasks)
     whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     played = Trajectory(
@@ -170,7 +179,7 @@ def evaluate_stepwise(
 def _play_group(
     bed: Benchmark, group: slice, make_policy: Callable[[slice], Policy]
 ) -> dict[str, np.ndarray]:
-    """Episodes of a group of tasks, and what is to be known of how they were played."""
+    """Play a group of tasks; return its episodes, invalid mass and seconds."""
     start, policy = time.perf_counter(), make_policy(group)
     played = rollout_on_host(
         _episode_keys(bed)[group],
@@ -188,7 +197,7 @@ def _play_group(
 
 
 def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
-    """Write a group's episodes, or nothing."""
+    """Write a group's episodes atomically."""
     with temporary_name(file) as temporary, temporary.open("wb") as out:
         np.savez_compressed(out, allow_pickle=False, **part)
 
@@ -240,12 +249,13 @@ def evaluate(
     """Evaluate policies by name; see `sdm.policies.spec`.
 
     Args:
-        names: policies, in the order wanted.
+        names: names of the policies, in the order of the results.
         bed: the benchmark.
-        options: how language models are read and computed.
-        kept: a folder where played groups of tasks are kept, and found again by a
-            resumed run; None to keep nothing.
-        progress: called with what is being played, the tasks done and all tasks.
+        options: options of language models.
+        kept: folder that stores played groups of tasks for a resumed run; None to store
+            nothing.
+        progress: called with a description of the step, the number of completed tasks
+            and of all tasks.
 
     Raises:
         ValueError: if a name is unknown, or the policy does not fit the benchmark.
@@ -258,7 +268,7 @@ def evaluate(
         start = time.perf_counter()
         made = parse_policy(name).build(bed, options)
         if isinstance(made, Prepared):
-            # A network may have computed its whole table by now.
+            # JAX is asynchronous; a network may still be computing its table.
             jax.block_until_ready(jax.tree.leaves((made.policy, made.value)))
             spent = time.perf_counter() - start
             results.append(evaluate_traced(name, made, bed, before=spent))
@@ -272,7 +282,7 @@ def evaluate(
             progress=partial(progress, f"playing {name}"),
         )
         results.append(result)
-        del made  # before the next model is loaded: two may not fit
+        del made  # two models may not fit the memory together
         gc.collect()
     return results
 
@@ -280,14 +290,14 @@ def evaluate(
 def check_policy(
     name: str, config: EvaluationConfig, options: ActingOptions = DEFAULT
 ) -> None:
-    """Raise `ValueError` unless `name` can play a benchmark; loads no model."""
+    """Raise `ValueError` unless `name` can play a benchmark; load no model."""
     parse_policy(name).check(config, options)
 
 
 def plan_of(
     names: Sequence[str], config: EvaluationConfig, options: ActingOptions
 ) -> dict[str, object]:
-    """Return everything that decides the episodes of an evaluation, to resume it."""
+    """Return everything that determines an evaluation's episodes, to resume it."""
     runs = {name: parse_policy(name).fingerprint() for name in names}
     return {
         "evaluate": config.describe(),

@@ -1,6 +1,6 @@
-"""The results of Zhang, Aghaei, Saghafian (2026), for tests like theirs.
+"""The results of Zhang, Aghaei, Saghafian (2026), for comparable tests.
 
-The values are in `paper.toml`. Gaps are in per cent of the optimal return.
+The values are in `paper.toml`. Gaps are in % of the optimal return.
 """
 
 import tomllib
@@ -13,7 +13,7 @@ from sdm.data.benchmark import EvaluationConfig
 from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.registry import families, reference_of
 
-SUPPORT = 2  # demonstrations that they show
+SUPPORT = 2  # demonstrations in the paper
 
 
 @cache
@@ -24,7 +24,7 @@ def published() -> dict[str, Any]:
 
 
 def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
-    """Return the paper's gaps in a test like this one, by policy; perhaps none."""
+    """Return the paper's gaps in a comparable test by policy; empty if it has none."""
     if config.support != SUPPORT:
         return {}
     for test in published()["tests"]:
@@ -48,18 +48,18 @@ def _is_like(family: TaskFamily, test: Mapping[str, Any]) -> bool:
 def paper_column(
     rows: Mapping[str, str], policies: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the paper's gap for each policy that it has one for.
+    """Return the paper's gap for each policy that the paper reports.
 
     Args:
-        rows: from `paper_rows`.
-        policies: which of the paper's policies each of ours compares with, by name.
+        rows: rows from `paper_rows`.
+        policies: name of the paper's policy to compare with, by policy.
 
     """
     return {name: rows[kind] for name, kind in policies.items() if kind in rows}
 
 
 def caption(rows: Mapping[str, str], family: TaskFamily, kind: Kind) -> str:
-    """Return the paper's rows in one line, or which tests of the family it has."""
+    """Return the paper's gaps in one line, or a note on its tests of the family."""
     if rows:
         words = published()["words"]
         values = ", ".join(f"{words[name]} {gap}" for name, gap in rows.items())

@@ -1,4 +1,4 @@
-"""Evaluation results for people and programs: rows, a table, a figure."""
+"""Evaluation results as rows, a table and a figure."""
 
 import copy
 import math
@@ -20,12 +20,12 @@ Row = dict[str, Any]
 def result_rows(
     results: Sequence[PolicyResult], reference: str | None = None
 ) -> dict[str, Row]:
-    """What is reported of each policy, the smallest gap first.
+    """Return a row for each policy, in increasing order of the gap.
 
     Args:
-        results: of one test.
-        reference: a policy among them, to which the others are compared task by task;
-            None for no comparison.
+        results: results of one test.
+        reference: policy with which the others are compared by paired differences over
+            tasks; None for no comparison.
 
     """
     rows = {}
@@ -46,7 +46,7 @@ def _difference(result: PolicyResult, other: PolicyResult) -> Row:
 
 
 def result_row(result: PolicyResult) -> Row:
-    """What is reported of one policy; gaps in per cent of the optimal return."""
+    """Return the row of one policy, with gaps in % of the optimal return."""
     gap, exact = result.gap, result.exact_gap
     return {
         "gap_percent": 100 * gap.mean,
@@ -66,7 +66,7 @@ def result_row(result: PolicyResult) -> Row:
 
 
 def _plan_bounds(result: PolicyResult) -> Row:
-    """What a plan can be short of the best one, where its policy says so."""
+    """Return the bounds of an approximate plan; an empty row if there are none."""
     if result.bounds is None:
         return {}
     lower, upper = (float(np.mean(end)) for end in result.bounds)
@@ -78,7 +78,7 @@ def _plan_bounds(result: PolicyResult) -> Row:
 
 
 def bounds_notes(rows: Mapping[str, Row]) -> str:
-    """Return a line for each policy whose plan need not be the best one."""
+    """Return one line for each policy with an approximate plan."""
     return "\n".join(
         f"`{name}` plans within {row['plan_gap_percent']:.2g} % of the best plan for "
         f"its prior: {row['plan_lower_mean']:.4g} … {row['plan_upper_mean']:.4g}"
@@ -88,31 +88,31 @@ def bounds_notes(rows: Mapping[str, Row]) -> str:
 
 
 class FittingTable(Table):
-    """A table that leaves columns out, where a terminal is narrow, and cuts no number.
+    """A table that hides columns if the terminal is too narrow, to truncate no number.
 
     Attributes:
-        spare: titles of columns that may be left out, the first to go first.
+        spare: titles of columns that may be hidden, in the order of hiding.
 
     """
 
     def __init__(self, *, spare: Sequence[str], **options: Any) -> None:
-        """Begin with no columns; `options` are those of `rich.table.Table`."""
+        """Make a table without columns; `options` are those of `rich.table.Table`."""
         super().__init__(**options)
         self.spare = spare
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[Any]:
-        """Draw what fits, and say what does not."""
-        shown, left_out = copy.copy(self), list[str]()
+        """Draw the columns that fit, and list the hidden ones in the caption."""
+        shown, hidden = copy.copy(self), list[str]()
         unbounded = options.update_width(10_000)
         for title in self.spare:
             if Measurement.get(console, unbounded, shown).maximum <= options.max_width:
                 break
             shown.columns = [c for c in shown.columns if c.header != title]
-            left_out.append(title)
-        if left_out:
-            note = f"columns hidden: {', '.join(left_out)}"
+            hidden.append(title)
+        if hidden:
+            note = f"columns hidden: {', '.join(hidden)}"
             shown.caption = f"{self.caption}\n{note}" if self.caption else note
         yield from Table.__rich_console__(shown, console, options)
 
@@ -124,14 +124,14 @@ def gap_table(
     test: str = "",
     caption: str | None = None,
 ) -> Table:
-    """One line a policy.
+    """Return a table with one line per policy.
 
     Args:
-        rows: as `result_rows` makes them.
-        paper: the paper's values, for the policies it has.
-        reference: the policy to which rows are compared, if they are.
-        test: what was played, in a few words.
-        caption: what to write below.
+        rows: rows from `result_rows`.
+        paper: the paper's gaps by policy; None for no such column.
+        reference: the policy with which the rows are compared; None for none.
+        test: short description of the test.
+        caption: text below the table.
 
     """
     title = "Optimality gap in unseen tasks, % of the optimal return"
@@ -171,27 +171,33 @@ def gap_table(
 
 
 def _percent(share: float | None, digits: str) -> str:
-    """A share in per cent, or nothing where there is none."""
+    """Format a share in per cent; None as an empty string."""
     return "" if share is None else f"{100 * share:{digits}} %"
 
 
 def _interval(row: Row, name: str) -> str:
-    """A number and its interval, if it has one."""
+    """Format a number with its interval, if it has one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     middle = f"{row[f'{name}_percent']:+.2f}"
     return middle if low is None else f"{middle} ({low:.2f} … {high:.2f})"
 
 
 def save_gap_figure(rows: Mapping[str, Row], title: str, path: Path) -> None:
-    """Bars of the gaps with their intervals, as `path`.png and `path`.pdf.
+    """Save bars of the gaps with their intervals, as `path`.png and `path`.pdf.
 
-    Drawn without a display. Policies stand in the order of `rows`, the first on top.
+    No display is needed. Policies are in the order of `rows`, from top to bottom.
+
+    Args:
+        rows: rows from `result_rows`.
+        title: title of the figure.
+        path: path of the files; its suffix is replaced.
+
     """
     from matplotlib.figure import Figure
 
     names = list(rows)
     gaps = [rows[name]["gap_percent"] for name in names]
-    # An interval of a single task is unknown; the bar then stands alone.
+    # A single task has no interval, so its bar has no whiskers.
     ends = [
         (gap - rows[n]["ci_low"], rows[n]["ci_high"] - gap)
         if rows[n]["ci_low"] is not None

@@ -1,4 +1,4 @@
-"""From a policy's name to a language model that acts: `icl:BASE` or a run folder."""
+"""Load the language model that a policy's name stands for: `icl:BASE` or a run."""
 
 import dataclasses
 import sys
@@ -29,14 +29,14 @@ from sdm.tasks.registry import FamilyError, reference_of
 
 @dataclass(frozen=True)
 class PolicyMaker:
-    """Makes a language model's policy for a group of test tasks.
+    """A factory of a language model's policy for a group of test tasks.
 
     Attributes:
-        begin: makes the rows in which it scores texts that continue the given ones.
-        tokenizer: the model's tokeniser.
-        schema: how episodes are written.
+        begin: makes the rows in which it scores continuations of the given texts.
+        tokenizer: the model's tokenizer.
+        schema: text schema of the episodes.
         support: the demonstrations of each task.
-        rows: episodes whose texts fit the memory together.
+        rows: number of episodes whose texts fit the memory together.
 
     """
 
@@ -65,17 +65,17 @@ def language_model_policy(
     quantize: str | None = None,
     backend: str | None = None,
 ) -> PolicyMaker:
-    """Load a model and return what makes its policy for a group of test tasks.
+    """Load a model and return the factory of its policy for a group of test tasks.
 
     Args:
-        name: `icl:BASE` for a base as it is, else a run folder.
-        bed: the benchmark, whose demonstrations the model is shown.
-        schema: text schema for `icl:`; a run is read in the schema of its training.
+        name: `icl:BASE` for a base without fine-tuning, else a run folder.
+        bed: the benchmark, which has the demonstrations.
+        schema: text schema for `icl:`; a run uses the schema of its training.
         quantize: `nf4` to load the base of `icl:` in 4 bits.
-        backend: `vllm` to score by vLLM, which takes `icl:` without quantisation.
+        backend: `vllm` to score with vLLM, which supports `icl:` without quantization.
 
     Raises:
-        ValueError: if the backend does not take the policy.
+        ValueError: if the backend does not support the policy.
         BaseModelError: if a base is unavailable.
         StorageError: if a run folder cannot be read.
 
@@ -92,8 +92,8 @@ def language_model_policy(
         _warn_of_another_test(name, merged, merged.support, bed.config)
         if chosen != merged.schema:
             warnings.warn(
-                f"`{name}` was trained in the schema {merged.schema}: it is read in "
-                f"{chosen}",
+                f"`{name}`: trained in the schema `{merged.schema}`, evaluated in "
+                f"`{chosen}`",
                 stacklevel=2,
             )
     written = _schema_for(chosen, bed)
@@ -116,11 +116,11 @@ def _maker(
     tokenizer: PreTrainedTokenizerBase,
     model: CausalModel | Callable[[Sequence[Tokens]], Rows],
 ) -> PolicyMaker:
-    """Return the maker for a model, or for what begins the rows of one elsewhere."""
+    """Return the policy factory for a model, or for a function that begins rows."""
     check_tokenizer(tokenizer, schema)
     support = episodes_of(bed.support)
     if not isinstance(model, CausalModel):
-        rows = sys.maxsize  # vLLM keeps no more than fits
+        rows = sys.maxsize  # vLLM limits its cache itself
         return PolicyMaker(model, tokenizer, schema, support, rows)
     rows = rows_that_fit(model, _longest(tokenizer, schema, support, bed))
     return PolicyMaker(partial(CachedRows, model), tokenizer, schema, support, rows)
@@ -132,7 +132,7 @@ def _longest(
     support: Sequence[Sequence[Episode]],
     bed: Benchmark,
 ) -> int:
-    """Count the tokens of a task's demonstrations and of an episode as long as one."""
+    """Return the most tokens of a task's demonstrations and one more episode."""
     paid = np.asarray(bed.tasks.world.reward)
     unseen = longest_episode(
         schema, bed.config.horizon, (float(paid.min()), float(paid.max()))
@@ -144,7 +144,7 @@ def _longest(
 def _warn_of_another_test(
     name: str, trained: TrainedOn, support: int, config: EvaluationConfig
 ) -> None:
-    """Warn where a model is tested on other tasks than it was trained for."""
+    """Warn if a model's test tasks differ from its training tasks or overlap them."""
     before = _tasks_in_words(
         trained.family, trained.kind, trained.horizon, support, trained.observes_reward
     )
@@ -157,12 +157,12 @@ def _warn_of_another_test(
     )
     if before != now:
         warnings.warn(
-            f"`{name}` was trained on {before}: this test plays {now}", stacklevel=3
+            f"`{name}`: trained on {before}, evaluated on {now}", stacklevel=3
         )
     try:
         known = family_of(dataclasses.asdict(trained))
     except FamilyError:
-        return  # its package is gone, or has changed: what it shares is not known
+        return  # its package is missing or has changed, so the overlap is unknown
     if overlap := config.family.covers(known):
         warnings.warn(f"`{name}`: {overlap}", stacklevel=3)
 

@@ -1,25 +1,25 @@
-"""Names that a base model can have; imports nothing heavy."""
+"""Names that a base model can have. Imports nothing heavy."""
 
 import re
 from pathlib import Path
 
-ICL = "icl:"  # in front of a base that acts as it is
+ICL = "icl:"  # prefix of a base that acts without fine-tuning
 EMBEDDED = ("smollm2", "tiny")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf")
-TOKENISERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class UnknownBaseError(ValueError):
     """A name that no base model can have."""
 
     hint = (
-        "a base is `smollm2`, `tiny`, a Hugging Face id such as "
+        "choose `smollm2`, `tiny`, a Hugging Face id such as "
         "`meta-llama/Llama-2-7b-hf`, or a folder that holds a model"
     )
 
 
 def check_base_name(name: str) -> None:
-    """Raise `UnknownBaseError` unless `name` can be a base; loads nothing."""
+    """Raise `UnknownBaseError` unless `name` can be a base; load nothing."""
     if name in EMBEDDED:
         return
     if name and Path(name).is_dir():
@@ -30,33 +30,33 @@ def check_base_name(name: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise `UnknownBaseError` for a folder that holds no model, and say what it is."""
+    """Raise `UnknownBaseError` for a folder that holds no model."""
     if (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
         raise UnknownBaseError(
-            f"`{folder}` is a run folder, not a base: it is a policy by itself "
-            f"(`--policy {folder}`), or a base after `sdm merge {folder} --out MERGED`"
+            f"`{folder}` is a run folder, not a base: pass it as `--policy {folder}`, "
+            f"or make a base with `sdm merge {folder} --out MERGED`"
         )
     for what, names in (
-        ("model: it has no config.json", ("config.json",)),
-        ("model: it has no weights", WEIGHTS),
-        ("usable base: it has no tokenizer", TOKENISERS),
+        ("config.json", ("config.json",)),
+        ("weights", WEIGHTS),
+        ("tokenizer", TOKENIZERS),
     ):
         if not any(path for name in names for path in folder.glob(name)):
-            raise UnknownBaseError(f"`{folder}` is no {what}")
+            raise UnknownBaseError(f"`{folder}` is not a base: it has no {what}")
 
 
 def stored_name(name: str) -> str:
-    """What a run remembers of its base: of a folder, where it is from anywhere."""
+    """Return the name that a run stores of its base: the full path of a folder."""
     if name in EMBEDDED or not name or not Path(name).is_dir():
         return name
     return str(Path(name).resolve())
 
 
 def check_backend(name: str, backend: str | None, quantize: str | None) -> None:
-    """Raise `ValueError` for a policy that vLLM does not take.
+    """Raise `ValueError` for a policy that vLLM does not support.
 
     Args:
-        name: of the policy.
+        name: name of the policy.
         backend: `vllm`, or anything else for PyTorch.
         quantize: `nf4` for 4-bit weights.
 
@@ -65,8 +65,11 @@ def check_backend(name: str, backend: str | None, quantize: str | None) -> None:
         return
     if not name.startswith(ICL):
         raise ValueError(
-            f"vLLM takes whole models: `sdm merge {name} --out MERGED`, then "
-            "`--policy icl:./MERGED`"
+            f"backend `vllm`: needs a merged model, found `{name}`: run "
+            f"`sdm merge {name} --out MERGED`, then pass `--policy icl:./MERGED`"
         )
     if quantize == "nf4":
-        raise ValueError("vLLM takes a base as it is: leave out `--quantize`")
+        raise ValueError(
+            "backend `vllm`: needs an unquantized base, found `nf4`: leave out "
+            "`--quantize`"
+        )

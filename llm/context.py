@@ -1,21 +1,22 @@
-"""Texts that are longer than what a model reads."""
+"""Check of texts against the context length of a model."""
 
 from sdm.llm.bases import CausalModel
 
 
 class ContextError(ValueError):
-    """A text that is longer than what a model can read."""
+    """A text that is longer than a model's context."""
 
 
 def check_length(model: CausalModel, tokens: int) -> None:
-    """Raise `ContextError` for a text of more tokens than a model has positions for."""
+    """Raise `ContextError` if `tokens` exceeds the positions that a model has."""
     check_context(getattr(model.config, "max_position_embeddings", None), tokens)
 
 
 def check_context(most: int | None, tokens: int) -> None:
-    """Raise `ContextError` for a text of more than `most` tokens."""
+    """Raise `ContextError` if `tokens` exceeds `most`; None is no limit."""
     if most is not None and tokens > most:
         raise ContextError(
-            f"a text has {tokens} tokens, and the model reads {most}: shorten it by "
-            "`--schema compact`, a smaller `--support` or a shorter horizon"
+            f"text: must fit the model's context of {most} tokens, found {tokens}: "
+            "shorten it with `--schema compact`, a smaller `--support` or a shorter "
+            "horizon"
         )

@@ -1,4 +1,4 @@
-"""What is installed, what computes, and what is missing; imports little itself."""
+"""Report on installed packages, devices and missing packages. Imports little."""
 
 import importlib.metadata
 import importlib.util
@@ -8,7 +8,7 @@ from typing import Any
 
 import sdm
 
-# Distribution -> what it is for, and the command that installs it.
+# Distribution -> what it is for.
 WANTED = {
     "jax": "solvers",
     "pyarrow": "datasets",
@@ -28,7 +28,8 @@ WANTED = {
     "tensorboard": "`sdm finetune --tensorboard`",
     "d3rlpy": "`sdm train cql`",
 }
-CURES = {
+# Distribution -> the command that installs it; else that of the extra `llm`.
+COMMANDS = {
     **dict.fromkeys(
         ("matplotlib", "altair", "jinja2", "vl-convert-python"),
         "pip install 'sdm-llm[plot]'",
@@ -41,7 +42,7 @@ CURES = {
 
 
 def examine() -> dict[str, Any]:
-    """Versions, devices, and what is missing with the command that cures it."""
+    """Return versions, devices, and missing packages with the commands to install."""
     versions: dict[str, str] = {
         "sdm": sdm.__version__,
         "python": platform.python_version(),
@@ -51,13 +52,13 @@ def examine() -> dict[str, Any]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            cure = CURES.get(name, "pip install 'sdm-llm[llm]'")
-            missing[name] = f"for {purpose}: {cure}"
+            command = COMMANDS.get(name, "pip install 'sdm-llm[llm]'")
+            missing[name] = f"for {purpose}: {command}"
     return {"versions": versions, "devices": devices(), "missing": missing}
 
 
 def devices() -> dict[str, str]:
-    """What JAX and, where it is installed, PyTorch compute on."""
+    """Return the devices of JAX and, if it is installed, of PyTorch; the CPU cores."""
     import jax
 
     found = {"jax": ", ".join(d.device_kind for d in jax.devices())}

@@ -1,4 +1,4 @@
-"""An episode as a schema writes it, and the prompt that a model reads."""
+"""The episode that a schema writes, and the prompt that a model reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Renders(Protocol):
-        """What writes an episode."""
+        """A schema that writes an episode."""
 
         def render(self, episode: "Episode") -> str:
             """Return the text of an episode."""
             ...
 
 
-NOTHING = -1  # instead of an observation
+NOTHING = -1  # in place of the first observation
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What was observed, done and earned, stage by stage.
+    """Observations, actions and rewards, stage by stage.
 
     Attributes:
-        observations: one a decision, and one more while an action is awaited; the
-            first is `NOTHING` where nothing is observed before the first action.
-        actions: one a decision.
-        rewards: one a decision; None where the schema does not write them.
+        observations: one per decision, and one more in an open episode; the first is
+            `NOTHING` if nothing is observed before the first action.
+        actions: one per decision.
+        rewards: one per decision; None if the schema does not write them.
 
     """
 
@@ -35,12 +35,12 @@ class Episode:
     rewards: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where lengths disagree or a number is negative."""
+        """Raise `ValueError` if lengths disagree or a number is negative."""
         extra = len(self.observations) - len(self.actions)
         if extra not in (0, 1):
             raise ValueError(
                 f"{len(self.observations)} observations and {len(self.actions)} "
-                "actions: there must be as many, or one observation more"
+                "actions: must be equally many, or one observation more"
             )
         if self.rewards is not None and len(self.rewards) != len(self.actions):
             raise ValueError(
@@ -52,10 +52,10 @@ class Episode:
 
     @property
     def is_open(self) -> bool:
-        """Whether an action is awaited."""
+        """Return whether the last observation has no action yet."""
         return len(self.observations) > len(self.actions)
 
 
 def render_prompt(schema: "Renders", support: Sequence[Episode], query: Episode) -> str:
-    """Return demonstrations, one a line, then the query episode, open or complete."""
+    """Return demonstrations, one per line, then the query episode."""
     return "\n".join(schema.render(episode) for episode in (*support, query))

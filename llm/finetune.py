@@ -1,7 +1,7 @@
 """Supervised fine-tuning on oracle episodes: LoRA on a base model, or all of `tiny`.
 
-Source: Zhang, Aghaei, Saghafian (2026), fine-tuning. `recipes.py` says what in the
-configuration is theirs and what is ours.
+Source: Zhang, Aghaei, Saghafian (2026), fine-tuning. `recipes.py` lists the options
+that follow the paper, and our choices.
 """
 
 import dataclasses
@@ -51,15 +51,15 @@ from sdm.storage.processes import folder_of_all
 
 @dataclass(frozen=True)
 class FinetuneReport:
-    """How a run went.
+    """Losses, speed and time of a run.
 
     Attributes:
         train_loss: mean training loss over the steps of the run.
         eval_loss: loss on the validation tasks after each epoch.
         tokens_per_second: training tokens, padding excluded, per second of training.
-        seconds: of training and validation.
-        steps: optimiser steps.
-        processes: that shared each batch.
+        seconds: time of training and validation.
+        steps: optimizer steps.
+        processes: number of processes that shared each batch.
 
     """
 
@@ -73,13 +73,13 @@ class FinetuneReport:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from.
+    """The texts that a run uses.
 
     Attributes:
-        manifest: of the dataset.
-        schema: how episodes are written.
-        train: texts to train on.
-        validation: texts of other tasks.
+        manifest: manifest of the dataset.
+        schema: text schema of the episodes.
+        train: training texts.
+        validation: texts of the validation tasks.
 
     """
 
@@ -101,25 +101,24 @@ def finetune(
     """Fine-tune a base model on an oracle dataset and write the run folder `out`.
 
     Several processes that `torchrun` or `accelerate launch` started share each batch;
-    the first one writes.
+    the first one writes all files.
 
     Args:
-        config: what to learn from, with what, and how.
-        out: the run folder; `out.partial` until training is done.
+        config: fine-tuning configuration.
+        out: the run folder; its name is `out.partial` until training is complete.
         resume: continue an unfinished run of the same configuration.
         overwrite: replace `out`.
-        tensorboard: write the metrics in TensorBoard's format, too.
-        progress: called with the steps done and the steps there will be.
+        tensorboard: also write the metrics in TensorBoard's format.
+        progress: called with the completed steps and all steps.
 
     Raises:
         StorageError: if the data cannot be read or `out` cannot be created.
         BaseModelError: if the base is unavailable.
-        ValueError: if the dataset is too small for what is asked, the schema cannot
-            write it, its texts are longer than what the base reads, or a batch cannot
-            be divided evenly.
+        ValueError: if the dataset is too small, the schema cannot write it, a text is
+            longer than the base's context, or a batch cannot be divided evenly.
         FloatingPointError: if the training diverges.
-        OutOfMemoryError: if a step does not fit the accelerator.
-        UnresumableError: if a run to resume is sharded by FSDP, in 4 bits.
+        OutOfMemoryError: if a step does not fit the accelerator's memory.
+        UnresumableError: if the run to resume has 4-bit weights sharded by FSDP.
 
     """
     processes = join_processes()
@@ -141,7 +140,7 @@ def finetune(
             progress=progress,
         )
     if processes.is_main_process:
-        # Until the folder has its name a killed run may need them.
+        # A run that is killed before the folder has its name resumes from them.
         shutil.rmtree(out / CHECKPOINTS)
     return report
 
@@ -155,7 +154,7 @@ def _fill(
     tensorboard: bool,
     progress: Callable[[int, int], None],
 ) -> FinetuneReport:
-    """Train in a run folder; the first process writes what the run keeps."""
+    """Train in a run folder; the first process writes the results."""
     model, tokenizer = prepare_model(config)
     base = fingerprint(model) if config.lora_rank else None
     check_tokenizer(tokenizer, data.schema)
@@ -184,11 +183,11 @@ def _fill(
 
 
 def read_training_data(config: FinetuneConfig) -> TrainingData:
-    """Read a dataset and make its training and validation texts.
+    """Read a dataset, and return its training and validation texts.
 
     Raises:
         StorageError: if the data cannot be read.
-        ValueError: if it is too small for what is asked, or the schema cannot write it.
+        ValueError: if the dataset is too small, or the schema cannot write it.
 
     """
     manifest = read_manifest(Path(config.data))
@@ -222,12 +221,12 @@ def read_training_data(config: FinetuneConfig) -> TrainingData:
 def _check_random(
     config: FinetuneConfig, random: Mapping[int, list[PlayedEpisode]]
 ) -> None:
-    """Raise `ValueError` where the random episodes asked for are missing."""
+    """Raise `ValueError` if an option needs random episodes that the dataset lacks."""
     for option in ("demonstrations", "queries"):
         if getattr(config, option) == "all" and not random:
             raise ValueError(
-                f"`--{option} all` needs random episodes: `{config.data}` has none; "
-                "make it with `sdm solve --random-trajectories`"
+                f"`--{option} all` needs random episodes, found none in "
+                f"`{config.data}`: make them with `sdm solve --random-trajectories`"
             )
 
 
@@ -239,13 +238,14 @@ def _choose_tasks(
         return tasks
     if config.tasks > len(tasks):
         raise ValueError(
-            f"{config.tasks} tasks are asked for: `{config.data}` has {len(tasks)}"
+            f"tasks = {config.tasks}: must be at most the {len(tasks)} in "
+            f"`{config.data}`"
         )
     return dict(list(tasks.items())[: config.tasks])
 
 
 def _report(trainer: Trainer) -> FinetuneReport:
-    """Return what the log says, of all sessions of a run that was resumed.
+    """Return the report of a run, over all its sessions, from the trainer's log.
 
     Raises:
         FloatingPointError: if a loss is not finite.
@@ -256,7 +256,7 @@ def _report(trainer: Trainer) -> FinetuneReport:
     eval_losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     if not all(math.isfinite(loss) for loss in (*losses, *eval_losses)):
         raise FloatingPointError(
-            "the training diverged: a loss is not finite; lower the learning rate"
+            "training diverged: a loss is not finite; lower the learning rate"
         )
     seconds = history[-1]["seconds"]
     return FinetuneReport(

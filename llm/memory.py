@@ -1,4 +1,4 @@
-"""How much memory there is, and what to lower where it runs out."""
+"""Memory of a device, and hints for out-of-memory errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ import torch
 
 
 class OutOfMemoryError(RuntimeError):
-    """Something that does not fit the accelerator's memory."""
+    """A computation that does not fit the accelerator's memory."""
 
     def __init__(self, message: str, hint: str) -> None:
-        """Keep what happened and what to do about it apart."""
+        """Store the message, and a hint on how to use less memory."""
         super().__init__(message)
         self.hint = hint
 
 
 @contextmanager
 def memory_explained(hint: str) -> Iterator[None]:
-    """Say what to lower where memory runs out."""
+    """Raise `OutOfMemoryError` with a hint if PyTorch runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -28,7 +28,7 @@ def memory_explained(hint: str) -> Iterator[None]:
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of memory that a device has, used or not."""
+    """Return the total memory of a device in bytes, used or not."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)

@@ -1,4 +1,4 @@
-"""Merge the adapter of a run into its base: one plain model, for any other program."""
+"""Merge a run's adapter into its base: a model that other programs can load."""
 
 import json
 from pathlib import Path
@@ -14,17 +14,17 @@ from sdm.storage.files import folder_in_progress, write_atomically
 def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
     """Write a model folder with the adapter of `run` added to its base's weights.
 
-    The base is loaded in full precision: if the run was trained on a 4-bit base, the
-    merged model differs from the run by the rounding of those 4 bits. Evaluate the run
-    itself to measure it.
+    The base is loaded in full precision. If the run was trained on a 4-bit base, the
+    merged model differs from the run by the quantization error. To measure the
+    difference, evaluate both.
 
     Args:
         run: a run folder.
-        out: the folder to write; it holds weights, tokeniser and `merged.json`.
+        out: the folder to write; it holds weights, tokenizer and `merged.json`.
         overwrite: replace `out`.
 
     Raises:
-        StorageError: if `run` is no run folder, or `out` cannot be written.
+        StorageError: if `run` is not a run folder, or `out` cannot be written.
         BaseModelError: if the base is unavailable.
 
     """

@@ -1,4 +1,4 @@
-"""A language model as a policy: it reads the demonstrations, then plays by argmax."""
+"""A language model as a policy, which takes the most probable action in context."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,27 +23,27 @@ from sdm.tasks.rollout import Trajectory
 
 @dataclass
 class EpisodeTexts:
-    """What a language model remembers while it plays N episodes of B tasks."""
+    """A language model's memory of N episodes of each of B tasks, in B N rows."""
 
     observations: list[list[int]] = field(default_factory=list)
     actions: list[list[int]] = field(default_factory=list)
     rewards: list[list[float]] = field(default_factory=list)
     rows: Rows | None = None
-    row_of: list[int] = field(default_factory=list)  # of each episode, in `rows`
+    row_of: list[int] = field(default_factory=list)  # row of each episode in `rows`
 
 
 @dataclass(frozen=True)
 class LanguageModelPolicy:
-    """Takes the action whose text is the most probable next one.
+    """A policy that takes the action whose text the model finds most probable.
 
     Attributes:
-        begin: makes the rows in which a language model scores texts that go on from
-            the given ones.
-        tokenizer: the model's tokeniser.
-        schema: how episodes are written.
-        support: the demonstrations of each task, one list a task, perhaps empty.
+        begin: makes the rows in which a language model scores continuations of the
+            given texts.
+        tokenizer: the model's tokenizer.
+        schema: text schema of the episodes.
+        support: the demonstrations of each task, one possibly empty list per task.
         actions: number of actions to choose from.
-        invalid: probability of anything but an action, of every decision so far.
+        invalid: probability of any text but an action, for every decision so far.
 
     """
 
@@ -55,7 +55,7 @@ class LanguageModelPolicy:
     invalid: list[float] = field(default_factory=list)
 
     def init(self, model: Model) -> EpisodeTexts:
-        """Start with empty episodes."""
+        """Return the memory before the first decision."""
         return EpisodeTexts()
 
     def act(
@@ -66,7 +66,7 @@ class LanguageModelPolicy:
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], EpisodeTexts]:
-        """Choose the most probable action of every episode; ties go to the lowest."""
+        """Choose the most probable action in every episode; ties go to the lowest."""
         scores = self.action_scores(memory, observation, reward)
         choice = scores.argmax(-1)
         for row, action in enumerate(choice):
@@ -79,7 +79,10 @@ class LanguageModelPolicy:
         observation: Int[Array, "B N"],
         reward: Float[Array, "B N"],
     ) -> Float[np.ndarray, "rows A"]:
-        """Extend the episodes by what was seen and score every action in each."""
+        """Append observations and rewards; return the log-probability of every action.
+
+        Rewards before the first decision are ignored.
+        """
         tasks, episodes = observation.shape
         if memory.rows is None:
             rows = range(tasks * episodes)
@@ -96,8 +99,8 @@ class LanguageModelPolicy:
                 memory.rewards[row].append(float(earned))
             memory.observations[row].append(int(seen))
         contexts = self._contexts(memory, episodes)
-        # Episodes of the same text are scored once, in a row that goes on from that of
-        # the first of them.
+        # Episodes with the same text are scored once, in a row that continues the row
+        # of the first such episode.
         first: dict[str, int] = {}
         for row, text in enumerate(contexts):
             first.setdefault(text, row)
@@ -114,7 +117,7 @@ class LanguageModelPolicy:
         return "".join(self.schema.render(episode) + "\n" for episode in support)
 
     def _contexts(self, memory: EpisodeTexts, episodes: int) -> list[str]:
-        """Every episode's text so far, its demonstrations in front."""
+        """Return every episode's prompt: its demonstrations and its text so far."""
         return [
             render_prompt(
                 self.schema,
@@ -129,7 +132,7 @@ class LanguageModelPolicy:
     def _candidates(
         self, contexts: Sequence[str]
     ) -> tuple[list[Tokens], list[list[Tokens]]]:
-        """Tokens of every text, and of each candidate after it."""
+        """Return the tokens of every text, and those of each candidate after it."""
         answers = [self.schema.answer(action) for action in range(self.actions)]
         end = self.schema.terminator
         if needs_terminator(self.tokenizer, contexts[0], answers, end):
@@ -145,7 +148,7 @@ class LanguageModelPolicy:
 
 
 def episodes_of(trajectory: Trajectory) -> list[list[Episode]]:
-    """The N complete episodes of each of B tasks, ready to be written as text."""
+    """Return the N complete episodes of each of B tasks, ready to be rendered."""
     arrays = (trajectory.observation, trajectory.action, trajectory.reward)
     tasks = zip(*(np.asarray(x).tolist() for x in arrays), strict=True)
     return [

@@ -1,6 +1,6 @@
 """Language models as policies by name: `icl:BASE`, or a run folder.
 
-PyTorch is imported only where a model is loaded.
+This module imports PyTorch only to load a model.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from sdm.policies.spec import ActingOptions, Stepwise, register_parser
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A base model in context only, a merged model, or a fine-tuning run.
+    """A base model in context only, a merged model, or a fine-tuned model.
 
     Attributes:
-        text: its name on the command line.
+        text: name of the policy on the command line.
+        needs_torch: whether PyTorch computes it.
 
     """
 
@@ -33,17 +34,23 @@ class LanguageModel:
 
     @property
     def folder(self) -> Path:
-        """Where it may be."""
+        """Return the run folder, or the base's folder if the base is one."""
         return Path(self.text.removeprefix(ICL))
 
     @property
     def like(self) -> str:
-        """The paper has a model in context only, and a fine-tuned one."""
+        """Return the paper's policy to compare with, `icl` or `sft`."""
         plain = self.text.startswith(ICL) and not is_merged(self.folder)
         return "icl" if plain else "sft"
 
     def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
-        """Raise `ValueError` unless there can be such a model, and a schema for it."""
+        """Raise `ValueError` unless model and schema fit the benchmark; load no model.
+
+        Args:
+            config: configuration of the benchmark.
+            options: how language models are read and computed.
+
+        """
         check_backend(self.text, options.backend, options.quantize)
         if self.text.startswith(ICL):
             base = self.text.removeprefix(ICL)
@@ -55,11 +62,11 @@ class LanguageModel:
         make_schema(schema, spaces, config.kind, rewards=config.rewards_seen)
 
     def fingerprint(self) -> str | None:
-        """Identify what a run or a merged model has learned."""
+        """Return a hash that identifies a run or a merged model; None for a base."""
         return content_hash(self.folder)
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Stepwise:
-        """Load the model."""
+        """Load the model, and return a factory of its policy."""
         from sdm.llm.acting import language_model_policy
 
         return language_model_policy(
@@ -73,6 +80,6 @@ class LanguageModel:
 
 @register_parser
 def language_model(text: str) -> LanguageModel | None:
-    """Read `icl:BASE`, or a folder that holds a run."""
+    """Parse `icl:BASE` or a run folder; return None for other names."""
     named = text.startswith(ICL) or is_run(Path(text))
     return LanguageModel(text) if named else None

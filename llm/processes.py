@@ -1,8 +1,9 @@
-"""One fine-tuning run by several processes: `torchrun` or `accelerate launch`.
+"""One fine-tuning run in several processes: `torchrun` or `accelerate launch`.
 
-Each process holds the model, or a shard of it, and learns from its part of every batch;
-where the last batch of an epoch cannot be divided evenly, some of its texts are learned
-twice. The first process writes. With one process, all of this does nothing.
+Each process holds the model, or a shard of it, and trains on its part of every batch.
+If the last batch of an epoch cannot be divided evenly, some of its texts are used
+twice. The first process writes all files. In a single process, these functions do
+nothing.
 """
 
 import os
@@ -13,17 +14,17 @@ from accelerate.utils import broadcast_object_list
 
 
 def join_processes() -> PartialState:
-    """Meet the other processes, if there are any; each takes its own accelerator.
+    """Join the other processes, if there are any; each uses its own accelerator.
 
-    Where FSDP shares out the model, checkpoints hold whole weights all the same: the
-    best of them are what a run keeps.
+    If FSDP shards the model, checkpoints still hold unsharded weights, since a run
+    keeps those of the best checkpoint.
     """
     os.environ["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def is_first() -> bool:
-    """Whether this process reports and writes; known before the others are met."""
+    """Return whether this process reports and writes; works before they are joined."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -35,11 +36,11 @@ class TorchGroup:
         return join_processes().is_main_process
 
     def first_decides(self, decision: bool) -> bool:
-        """Return the first process's decision; all must ask."""
+        """Return the first process's decision; every process must call this."""
         decisions = [decision]
         broadcast_object_list(decisions)
         return decisions[0]
 
     def wait(self, step: str) -> None:
-        """Return once every process has come to this step."""
+        """Wait until every process reaches this step."""
         join_processes().wait_for_everyone()

@@ -1,9 +1,10 @@
-"""Fine-tuning configurations, and a recipe for each base; imports no PyTorch.
+"""Fine-tuning configurations, and a recipe for each base. Imports no PyTorch.
 
-Theirs (Zhang, Aghaei, Saghafian, 2026) are LoRA on every attention and MLP projection,
-dropout 0.1, AdamW, cosine schedule, warm-up over 5 % of the steps, 3 epochs, 10 % of
-the training tasks held out and evaluated each epoch, and the loss on all tokens. Ours
-are rank 16, LoRA α 32, learning rate 2e-4 and the recipes of the bases below.
+From Zhang, Aghaei, Saghafian (2026): LoRA on every attention and MLP projection,
+dropout 0.1, AdamW, cosine schedule, warm-up over 5 % of the steps, 3 epochs, a
+validation split of 10 % of the training tasks, evaluated after each epoch, and the loss
+on all tokens. Our choices: rank 16, LoRA α 32, learning rate 2e-4 and the recipes of
+the bases below.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Everything that decides what is learned.
+    """Configuration of a fine-tuning run.
 
     Attributes:
         data: oracle dataset, a folder from `sdm solve --out`.
@@ -38,29 +39,30 @@ class FinetuneConfig:
             one.
         support: demonstrations in each text.
         texts_per_task: training texts per task.
-        tasks: training and validation tasks used, the first of the dataset; all if not
-            given.
-        held_out: share of the tasks in the validation set.
+        tasks: number of training and validation tasks, the first in the dataset; all
+            if not given.
+        held_out: share of the tasks in the validation split.
         epochs: passes over the training texts.
         batch_size: texts per optimizer step, over all processes.
-        accumulate: gradient-accumulation steps per optimizer step; more need less
+        accumulate: gradient-accumulation steps per optimizer step; more steps need less
             memory.
         learning_rate: peak learning rate, reached after the warm-up.
         warmup: share of the optimizer steps in which the learning rate rises.
         weight_decay: weight decay of AdamW.
         demonstrations: episodes to draw demonstrations from, the oracle's (`optimal`)
-            or `all`, random ones of the dataset included.
-        queries: episodes that end the texts, the oracle's (`optimal`) or `all`, every
-            other one random; the oracle's actions are learned in both.
-        loss: tokens that the next-token loss counts, `all` or those of `actions`.
+            or `all`, which adds the dataset's random episodes.
+        queries: episodes at the end of the texts, the oracle's (`optimal`) or `all`, in
+            which every other one is random; the labels are the oracle's actions.
+        loss: tokens in the next-token loss, `all` or those of `actions`.
         quantize: weights of the base, 4-bit (`nf4`) or unquantized (`none`).
-        from_scratch: random weights in the base's architecture, all of them trained.
+        from_scratch: random initialization of the base's architecture; all weights are
+            trained.
         lora_rank: rank of the LoRA adapter; 0 trains all weights.
         lora_alpha: scale of the adapter, divided by its rank.
         lora_dropout: dropout probability before the adapter.
-        gradient_checkpointing: recomputation of activations, for less memory and about
-            a third more time.
-        trust_remote_code: execution of code that comes with a base from elsewhere.
+        gradient_checkpointing: recomputation of activations; needs less memory and
+            about a third more time.
+        trust_remote_code: execution of the Python code in a base's repository.
         seed: random seed of texts, order, weights and dropout.
 
     """
@@ -102,18 +104,21 @@ class FinetuneConfig:
             check_count(name, getattr(self, name), least)
         check_count("seed", self.seed, 0, 2**32 - 1)
         if self.tasks is not None:
-            check_count("tasks", self.tasks, 2)  # one of them to validate
+            check_count("tasks", self.tasks, 2)  # at least one for validation
         self._check_shares()
         if self.quantize == "nf4" and not self.lora_rank:
-            raise ValueError("a quantised base needs an adapter: lora_rank must be > 0")
+            raise ValueError(
+                "lora_rank = 0: must be 1 or more, since a quantized base needs an "
+                "adapter"
+            )
         if self.from_scratch and self.lora_rank:
             raise ValueError(
-                "from_scratch trains all weights: lora_rank must be 0, and is "
-                f"{self.lora_rank}"
+                f"lora_rank = {self.lora_rank}: must be 0, since from_scratch trains "
+                "all weights"
             )
 
     def _check_shares(self) -> None:
-        """Raise `ValueError` for a share or a rate that is none."""
+        """Raise `ValueError` for a share or a rate that is out of range."""
         for name in ("lora_dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
@@ -139,7 +144,7 @@ LEAST = {
 }
 
 
-# What differs from the defaults above, per base: what experiments/recipes found.
+# Differences from the defaults above, per base, chosen by the experiment on recipes.
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "schema": "compact",
@@ -157,7 +162,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "actions",
         "lora_dropout": 0.0,
     },
-    # The paper's, within the 80 GB of its GPU: see benchmarks/memory.py.
+    # The paper's base, within the 80 GB of its GPU; see benchmarks/memory.py.
     "meta-llama/Llama-2-7b-hf": {
         "quantize": "nf4",
         "gradient_checkpointing": True,
@@ -167,19 +172,26 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(base: str) -> dict[str, Any]:
-    """Return how a base's options differ from the defaults.
+    """Return the options of a base that differ from the defaults.
 
     A folder has the recipe of the model that it is named after: on a cluster without
-    network, Llama-2-7B lies in a folder.
+    network access, Llama-2-7B is loaded from a folder.
     """
     by_folder = {Path(name).name: name for name in RECIPES if "/" in name}
     return RECIPES.get(base) or RECIPES.get(by_folder.get(Path(base).name, ""), {})
 
 
 def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConfig:
-    """Return the configuration for a base: its recipe, changed by what is not None.
+    """Return the configuration for a base: its recipe, overridden by given options.
 
-    A recipe's gradient-accumulation steps are fewer where a process has fewer texts.
+    If a process has fewer texts per step than the recipe's gradient-accumulation
+    steps, it uses fewer steps.
+
+    Args:
+        data: folder of the oracle dataset.
+        base: name or folder of the base model.
+        seed: random seed of texts, order, weights and dropout.
+        given: other options of `FinetuneConfig`; None keeps the recipe's.
 
     Raises:
         ValueError: if an option is out of range.
@@ -187,7 +199,7 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = recipe_of(base) | chosen
-    if options.get("from_scratch"):  # an adapter would leave random weights as they are
+    if options.get("from_scratch"):  # an adapter would leave the base's weights random
         options = options | {"lora_rank": 0, "quantize": "none"} | chosen
     base = stored_name(base)
     config = FinetuneConfig(data=data, base=base, seed=seed, **options)

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: progress, metrics on disk, checkpoints."""
+"""Reports of a training run in progress: progress, metrics on disk, checkpoints."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from transformers import (
 from sdm.llm.processes import TorchGroup
 from sdm.llm.runs import write_metrics
 
-CHECKPOINT_SECONDS = 60.0  # at most so much work is lost to a kill
+CHECKPOINT_SECONDS = 60.0  # at most this much work is lost if the run is killed
 
 
 class Reporter(TrainerCallback):
-    """Progress, metrics on disk, and a checkpoint every minute."""
+    """Trainer callback: progress, metrics on disk, and a checkpoint every minute."""
 
     def __init__(self, folder: Path, progress: Callable[[int, int], None]) -> None:
         """Write metrics to `folder`; call `progress(step, steps)` after each step."""
@@ -33,7 +33,7 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Start the clock, at the time that earlier sessions of the run took."""
+        """Start the clock at the seconds that the run's earlier sessions took."""
         spent = state.log_history[-1]["seconds"] if state.log_history else 0.0
         self.start = time.monotonic() - spent
 
@@ -44,7 +44,7 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Report the step, and ask for a checkpoint when one is due."""
+        """Report the step, and request a checkpoint if one is due."""
         self.progress(state.global_step, state.max_steps)
         due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
         if TorchGroup().first_decides(due):
@@ -57,7 +57,7 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Add the seconds since training began; drop what knows this session only."""
+        """Add the seconds since training began; drop metrics of this session only."""
         entry = state.log_history.pop()
         if "train_loss" not in entry:
             kept = {k: x for k, x in entry.items() if not k.startswith("train_")}
@@ -71,7 +71,7 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write everything logged so far, and wait for the next checkpoint."""
+        """Write the log so far, and restart the interval between checkpoints."""
         if state.is_world_process_zero:
             write_metrics(self.folder, state.log_history)
         self.saved = time.monotonic()

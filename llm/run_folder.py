@@ -1,14 +1,14 @@
-"""Run folders and merged models, read without loading them. Imports no PyTorch.
+"""Headers of run folders and merged models, read without PyTorch.
 
-config.yaml     what was learned from what: version, family, kind, configuration
+config.yaml     version, family, kind and fine-tuning configuration
 metrics.jsonl   one line per logged step and per validation
-report.json     losses, speed and time, in all
+report.json     losses, speed and time of the whole run
 env.json        versions, commit and device
-README.md       a model card, written from the run
-adapter/        LoRA weights (safetensors) and tokeniser, or
-model/          all weights (safetensors) and tokeniser, where all were trained
+README.md       a model card
+adapter/        LoRA weights (safetensors) and tokenizer, or
+model/          all weights (safetensors) and tokenizer, if all were trained
 
-A merged model is a model's folder with a `merged.json`.
+A merged model is a model folder with a `merged.json`.
 """
 
 import dataclasses
@@ -33,13 +33,13 @@ AGAIN = "train it again with `sdm finetune …`"
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The tasks that a model learned from; names and values as in a manifest.
+    """The tasks that a model was trained on; names and values as in a manifest.
 
     Attributes:
         family: reference of the family.
-        kind: kind of model.
+        kind: kind of model, mdp, pomdp or apomdp.
         family_config: the family's options.
-        observes_reward: whether the agent saw its rewards.
+        observes_reward: whether the agent observes its rewards.
         horizon: decisions per episode.
 
     """
@@ -53,11 +53,11 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class RunHeader(TrainedOn):
-    """What `config.yaml` of a run folder says.
+    """The content of a run folder's `config.yaml`.
 
     Attributes:
         config: the fine-tuning configuration.
-        base: fingerprint of the base under an adapter; None where there is none.
+        base: fingerprint of the adapter's base; None if all weights were trained.
 
     """
 
@@ -76,12 +76,12 @@ class RunHeader(TrainedOn):
 
 @dataclass(frozen=True)
 class MergedHeader(TrainedOn):
-    """What `merged.json` says of a merged model.
+    """The content of a merged model's `merged.json`.
 
     Attributes:
-        run: the run folder that it was made of.
+        run: the run folder that was merged.
         base: name of the run's base.
-        schema: how episodes are written.
+        schema: text schema of the episodes.
         support: demonstrations in each training text.
 
     """
@@ -103,16 +103,16 @@ def is_merged(folder: Path) -> bool:
 
 
 def weights_folder(folder: Path, lora_rank: int) -> Path:
-    """Return where a run keeps its adapter, or all of its weights."""
+    """Return the folder of a run's adapter, or of all its weights."""
     return folder / ("adapter" if lora_rank else "model")
 
 
 def read_run(folder: Path) -> RunHeader:
-    """Return what is in a run folder, without loading it.
+    """Return the header of a run folder, without loading the model.
 
     Raises:
-        StorageError: if `folder` is not a run folder, of another version, or lacks
-            something.
+        StorageError: if `folder` is not a run folder, has another version or lacks a
+            file.
 
     """
     path = folder / CONFIG
@@ -140,7 +140,7 @@ def read_run(folder: Path) -> RunHeader:
 
 
 def _check_files(folder: Path, lora_rank: int) -> None:
-    """Raise `StorageError` for a run folder without weights or tokeniser."""
+    """Raise `StorageError` if a run folder lacks its weights or tokenizer."""
     weights = weights_folder(folder, lora_rank)
     needed = ["*.safetensors", "tokenizer*.json"]
     needed += ["adapter_config.json"] if lora_rank else ["config.json"]
@@ -153,10 +153,10 @@ def _check_files(folder: Path, lora_rank: int) -> None:
 
 
 def read_merged(folder: Path) -> MergedHeader | None:
-    """Return what a merged model says of itself; None for any other folder.
+    """Return the header of a merged model; None for any other folder.
 
     Raises:
-        StorageError: if it is damaged, or was written by another version.
+        StorageError: if the header is damaged, or has another version.
 
     """
     if not is_merged(folder):
@@ -179,10 +179,10 @@ def read_merged(folder: Path) -> MergedHeader | None:
 
 
 def default_schema(base: str) -> str:
-    """Return the schema in which a base was, or is, fine-tuned unless told otherwise.
+    """Return the schema that a merged model was trained in, or that of a base's recipe.
 
     Raises:
-        StorageError: if it is a merged model that cannot be read.
+        StorageError: if `base` is a merged model that cannot be read.
 
     """
     if (merged := read_merged(Path(base))) is not None:
@@ -191,9 +191,9 @@ def default_schema(base: str) -> str:
 
 
 def content_hash(folder: Path) -> str | None:
-    """Identify what a run or a merged model has learned; None for anything else.
+    """Return a hash that identifies a run or a merged model; None for other folders.
 
-    No two runs have the same metrics; a merged model has the name of its run and the
+    A run is identified by its metrics, a merged model by the name of its run and the
     time at which it was written.
     """
     found = None

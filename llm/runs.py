@@ -1,4 +1,4 @@
-"""Run folders with their models: written after a training, loaded to act."""
+"""Run folders with their models: write them after training, load them to act."""
 
 import dataclasses
 import hashlib
@@ -30,12 +30,12 @@ from sdm.storage.provenance import provenance
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says about its run.
+    """What a run folder records about its run.
 
     Attributes:
-        header: what was learned from what.
+        header: tasks and configuration of the training.
         report: losses, speed and time.
-        training_texts: how many there were.
+        training_texts: number of training texts.
 
     """
 
@@ -50,8 +50,8 @@ class LoadedRun:
 
     Attributes:
         model: base with adapter, or the whole model.
-        tokenizer: its tokeniser.
-        header: what it learned from what.
+        tokenizer: its tokenizer.
+        header: tasks and configuration of the training.
 
     """
 
@@ -61,14 +61,14 @@ class LoadedRun:
 
 
 def write_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
-    """Write the trainer's log, one JSON object a line."""
+    """Write the trainer's log, one JSON object per line."""
     text = "".join(json.dumps(entry) + "\n" for entry in history)
     write_atomically(folder / METRICS, text)
 
 
 def copy_weights(checkpoint: Path, weights: Path) -> None:
-    """Copy an adapter or a model out of a checkpoint, and nothing else of it."""
-    shutil.rmtree(weights, ignore_errors=True)  # of an attempt that was cut short
+    """Copy the weights and their configuration from a checkpoint, and nothing else."""
+    shutil.rmtree(weights, ignore_errors=True)  # left by an interrupted attempt
     weights.mkdir()
     for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
         for file in checkpoint.glob(pattern):
@@ -78,7 +78,7 @@ def copy_weights(checkpoint: Path, weights: Path) -> None:
 def save_run(
     folder: Path, record: RunRecord, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Fill a run folder that has its weights."""
+    """Write everything except the weights into a run folder."""
     header = record.header
     tokenizer.save_pretrained(weights_folder(folder, header.config.lora_rank))
     text = yaml.safe_dump(header.written(), sort_keys=False)
@@ -91,7 +91,7 @@ def save_run(
 
 
 def model_card(record: RunRecord) -> str:
-    """Return the run in words and figures."""
+    """Return the model card of a run, in Markdown."""
     header, report = record.header, record.report
     config = header.config
     losses = ", ".join(f"{loss:.4f}" for loss in report["eval_loss"])
@@ -109,8 +109,8 @@ Trained by `sdm finetune` on {record.training_texts} texts of episodes of
 - {report["steps"]} steps in {report["seconds"]:.0f} s, \
 {report["tokens_per_second"]:.0f} tokens/s, on {provenance(by_torch=True)["device"]}
 
-Evaluate it with `sdm eval --policy THIS_FOLDER`. It knows tasks like those it was
-trained on, in the same wording, and nothing else.
+Evaluate it with `sdm eval --policy THIS_FOLDER`. Use it only for tasks like those it
+was trained on, written in the same text schema.
 
 | option | value |
 |---|---|
@@ -119,10 +119,11 @@ trained on, in the same wording, and nothing else.
 
 
 def fingerprint(base: CausalModel) -> str:
-    """Hash some weights of a base, to tell it from another of the same name.
+    """Return a hash of some weights, which distinguishes bases of the same name.
 
-    The embeddings' first rows and the norms, which no 4-bit quantisation changes, in
-    bfloat16: that is what they are on an accelerator.
+    It covers the first 64 rows of the embeddings, and the norms, which 4-bit
+    quantization does not change. They are converted to bfloat16, their precision on an
+    accelerator.
     """
     digest = hashlib.sha256()
     embeddings = base.get_input_embeddings()
@@ -140,16 +141,16 @@ def fingerprint(base: CausalModel) -> str:
 
 
 def load_run(folder: Path, *, full_precision: bool = False) -> LoadedRun:
-    """Load what `finetune` wrote.
+    """Load a fine-tuned model from its run folder.
 
     Args:
         folder: the run folder.
-        full_precision: load the base of an adapter unquantised, even if the adapter was
+        full_precision: load the base of an adapter unquantized, even if the adapter was
             trained on 4-bit weights.
 
     Raises:
-        StorageError: if `folder` is no complete run folder, of another version, or its
-            adapter was trained on another base.
+        StorageError: if `folder` is not a complete run folder, has another version, or
+            its adapter was trained on another base.
         BaseModelError: if the adapter's base is unavailable.
 
     """
@@ -173,23 +174,23 @@ def _load_adapter(folder: Path, header: RunHeader, quantize: str | None) -> Peft
     """Return the base with a run's adapter.
 
     Raises:
-        StorageError: if the base is gone, or is another than trained on.
+        StorageError: if the base is missing, or is not the one trained on.
 
     """
     config = header.config
     weights = weights_folder(folder, config.lora_rank)
-    _check_there(folder, config.base)
+    _check_base_exists(folder, config.base)
     base, _ = load_base(
         config.base,
         quantize=quantize,
-        seed=config.seed,  # which decides the weights of `tiny`
+        seed=config.seed,  # determines the weights of `tiny`
         trust_remote_code=config.trust_remote_code,
     )
     found = fingerprint(base)
     model = _with_adapter(base, weights, config.base)
     if found != header.base:
         raise StorageError(
-            f"the adapter `{weights}` was trained on other weights than those of "
+            f"adapter `{weights}`: trained on other weights than those of "
             f"`{config.base}`: fingerprint {header.base}, found {found}",
             "restore the weights it was trained on, or train it again",
         )
@@ -211,21 +212,21 @@ def _with_adapter(base: CausalModel, weights: Path, name: str) -> PeftModel:
             str(error),
             re.DOTALL | re.MULTILINE,
         )
-        what = "it has other layers"
+        what = "its layers differ"
         if shapes:
             layer, own, there = shapes.groups()
-            what = f"{layer} is {own} in the adapter and {there} there"
+            what = f"{layer} is {own} in the adapter, found {there}"
         raise StorageError(
-            f"the adapter `{weights}` does not fit its base `{name}`: {what}",
-            "it was trained on another model of the same name",
+            f"adapter `{weights}`: does not fit its base `{name}`: {what}",
+            "restore the base that it was trained on; this one has the same name",
         ) from error
 
 
-def _check_there(folder: Path, base: str) -> None:
-    """Raise `StorageError` if the folder that an adapter's base was in is gone."""
+def _check_base_exists(folder: Path, base: str) -> None:
+    """Raise `StorageError` if the folder of an adapter's base is missing."""
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise StorageError(
-            f"`{folder}` is an adapter for the base in `{base}`, which is not there",
-            f"put it back, or write its new place as `base` in `{folder / CONFIG}`: "
-            "its weights are checked",
+            f"`{folder}`: the adapter's base is missing, expected in `{base}`",
+            f"restore it, or set `base` in `{folder / CONFIG}` to its new folder; its "
+            "weights are checked",
         )

@@ -1,4 +1,4 @@
-"""Episodes that show what a schema can write: every character, or the longest text."""
+"""Sample episodes of a schema: one with every character, one with the longest text."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def sample_episode(schema: Schema) -> Episode:
             values[place] = min(value, component.size - 1)
             seen.append(contents.observation(tuple(values)))
     actions = range(len(contents.actions))
-    # Without a list of rewards: both signs, and every digit.
+    # If the family lists no rewards, these have both signs and every digit.
     paid = contents.levels or [0.11 * i - 0.05 for i in range(DIGITS)]
     stages = range(max(len(seen), len(actions), len(paid), DIGITS))
     return Episode(
@@ -29,12 +29,12 @@ def sample_episode(schema: Schema) -> Episode:
 
 
 def longest_episode(schema: Schema, horizon: int, rewards: Sequence[float]) -> Episode:
-    """Return a complete episode whose text is about as long as one can be.
+    """Return a complete episode of about the longest possible text.
 
     Args:
-        schema: how it is written.
-        horizon: its stages.
-        rewards: what a decision may pay, where the family does not list that.
+        schema: text schema of the episode.
+        horizon: decisions in the episode.
+        rewards: possible rewards of a decision, used if the family lists none.
 
     """
     contents = schema.contents

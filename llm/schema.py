@@ -1,12 +1,13 @@
-"""Text schemas: how episodes of a family's tasks are written, and read back.
+"""Text schemas, which write episodes of a family's tasks as text, and parse them.
 
-A schema is made for what it writes: the components of observations, the actions, and
-whether the agent observes its rewards. In each, `parse` inverts `render`. An episode
-whose last observation has no action yet renders up to the place of the action; that is
-the end of a prompt.
+A schema depends on its contents: the components of observations, the actions, and
+whether the agent observes its rewards. Its `parse` inverts `render`. The text of an
+open episode, whose last observation has no action yet, ends where the action follows;
+a prompt ends there.
 
-Each file in `schemas` registers one. Another package registers a schema through the
-entry-point group `sdm.schemas`, in a module that calls `register_schema`.
+Each file in `schemas` registers one schema. Another package registers a schema in a
+module that calls `register_schema` and is listed in the entry-point group
+`sdm.schemas`.
 """
 
 import importlib
@@ -23,8 +24,8 @@ from sdm.llm.episode import Episode
 from sdm.tasks.family import HIDDEN, Component, Kind, Spaces
 
 GROUP = "sdm.schemas"
-REWARD_DECIMALS = 2  # as in the paper's examples; all else is exact
-SAME = 1e-6  # a reward this near to a level is that level: single precision's rounding
+REWARD_DECIMALS = 2  # as in the paper's examples; all other values are exact
+SAME = 1e-6  # relative tolerance of reward levels, for rounding in single precision
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Contents:
         seen: components of an observation.
         actions: a name for each action.
         rewards: whether the agent observes its rewards.
-        levels: every reward that a decision can pay, where rewards tell the agent
-            something; () where what is seen and done determines them.
-        unlisted: whether rewards tell the agent something, and the family does not list
-            them: states are hidden, and there are no levels.
+        levels: every possible reward, if rewards are informative; () if observations
+            and actions determine them.
+        unlisted: whether rewards are informative and the family does not list them:
+            states are hidden and `levels` is empty.
 
     """
 
@@ -49,7 +50,7 @@ class Contents:
     unlisted: bool = False
 
     def coordinates(self, observation: int) -> tuple[int, ...]:
-        """Return an observation's values, one a component."""
+        """Return the value of each component of an observation."""
         found: list[int] = []
         for component in reversed(self.seen):
             observation, value = divmod(observation, component.size)
@@ -57,17 +58,17 @@ class Contents:
         return tuple(reversed(found))
 
     def observation(self, coordinates: tuple[int, ...]) -> int:
-        """Return the observation with these values.
+        """Return the index of the observation with these component values.
 
         Raises:
-            ValueError: if one of them is too large.
+            ValueError: if a value is too large.
 
         """
         found = 0
         for component, value in zip(self.seen, coordinates, strict=True):
             if value >= component.size:
                 raise ValueError(
-                    f"{component.name} {value}: must be below {component.size}"
+                    f"{component.name} = {value}: must be below {component.size}"
                 )
             found = found * component.size + value
         return found
@@ -76,31 +77,31 @@ class Contents:
         """Return the index of a reward among the levels.
 
         Raises:
-            ValueError: if it is none of them.
+            ValueError: if the reward is not a level.
 
         """
         for index, level in enumerate(self.levels):
             if abs(reward - level) <= SAME * max(1.0, abs(level)):
                 return index
         raise ValueError(
-            f"reward {reward:g} is none of the {len(self.levels)} that the family "
-            "lists in `Spaces`: use the schema `paper`"
+            f"reward: must be one of the {len(self.levels)} that the family lists in "
+            f"`Spaces`, found {reward:g}: use the schema `paper`"
         )
 
     @property
     def observations(self) -> int:
-        """Number of different observations."""
+        """Return the number of distinct observations."""
         return prod(component.size for component in self.seen)
 
 
 @runtime_checkable
 class Schema(Protocol):
-    """How episodes are written.
+    """A text format of episodes.
 
     Attributes:
-        name: what the command line and run folders call it.
-        terminator: what follows an action in the text.
-        contents: what it writes.
+        name: name on the command line and in run folders.
+        terminator: the text that follows an action.
+        contents: what the schema writes.
 
     """
 
@@ -112,19 +113,29 @@ class Schema(Protocol):
     def contents(self) -> Contents: ...  # noqa: D102
 
     def render(self, episode: Episode) -> str:
-        """Return the text of an episode; of an open one, up to the action's place."""
+        """Return the text of an episode; for an open one, the text before the action.
+
+        Raises:
+            ValueError: if the schema writes rewards and the episode has none.
+
+        """
         ...
 
     def parse(self, text: str) -> Episode:
-        """Return the episode that `render` writes as `text`."""
+        """Return the episode that `render` writes as `text`.
+
+        Raises:
+            ValueError: if no episode has this text.
+
+        """
         ...
 
     def answer(self, action: int) -> str:
-        """Return what follows an open episode when `action` is taken."""
+        """Return the text of `action` after the text of an open episode."""
         ...
 
     def action_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the character ranges of the actions in a text of episodes."""
+        """Return the character ranges (start, end) of the actions in a text."""
         ...
 
 
@@ -133,7 +144,7 @@ _registered: dict[str, Make] = {}
 
 
 def register_schema(name: str) -> Callable[[Make], Make]:
-    """Register what makes a schema; use it as a decorator."""
+    """Return a decorator that registers the constructor of a schema."""
 
     def add(make: Make) -> Make:
         _registered[name] = make
@@ -144,7 +155,7 @@ def register_schema(name: str) -> Callable[[Make], Make]:
 
 @cache
 def schemas() -> Mapping[str, Make]:
-    """Return what makes every registered schema, by name."""
+    """Return the constructor of every registered schema, by name."""
     package = sdm.llm.schemas
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
@@ -157,18 +168,18 @@ def make_schema(name: str, spaces: Spaces, kind: Kind, *, rewards: bool) -> Sche
     """Return a schema for a family's tasks of a kind.
 
     Args:
-        name: of the schema.
-        spaces: what agents see and do.
-        kind: of the tasks.
+        name: name of the schema.
+        spaces: the family's observations and actions.
+        kind: kind of model.
         rewards: whether the agent observes its rewards.
 
     Raises:
-        ValueError: if there is no such schema, or it cannot write these tasks.
+        ValueError: if the schema is unknown, or cannot write these tasks.
 
     """
     if name not in schemas():
         raise ValueError(
-            f"schema: unknown, found `{name}`: there are {', '.join(schemas())}"
+            f"schema: unknown, found `{name}`: choose from {', '.join(schemas())}"
         )
     levels = spaces.levels(kind)
     unlisted = kind in HIDDEN and not levels

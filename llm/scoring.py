@@ -1,17 +1,18 @@
 """Log-probabilities of action candidates, in context, with a shared key-value cache.
 
-A candidate is scored by the tokens by which the *whole text* with that candidate
-differs from the text with another one: tokenisers merge across boundaries, so pieces
-encoded alone would be other tokens. The candidates' token sequences must be prefix-free
-(none may begin another), or a short one would be favoured; where they are not, each is
-scored together with the terminator that follows an action in the text.
+A candidate is scored by the tokens in which the *whole text* with that candidate
+differs from the text with another one. Tokenizers merge characters across boundaries,
+so a candidate that is encoded alone would have other tokens. The candidates' token
+sequences must be prefix-free (none is a prefix of another); otherwise, a short one
+would be favoured. If they are not, each candidate is scored together with the
+terminator that follows an action in the text.
 
-`CachedRows` keeps one row per distinct text: episodes whose texts are the same so far
-share a row, which is copied where they part, so demonstrations are read once a task.
-Each stage feeds only new tokens. Rows may differ in length: padding, and tokens that a
-later tokenisation replaced, stay in the cache as masked columns, and every token
-carries its own position. A base that attends to a window of tokens would lose some to
-those columns: texts that do not fit its window are refused.
+`CachedRows` keeps one row per distinct text. Episodes with the same text so far share
+a row, which is copied when their texts diverge, so the model reads the demonstrations
+of a task once. Each stage feeds only new tokens. Rows may differ in length: padding,
+and tokens that a later tokenization replaced, stay in the cache as masked columns, and
+every token carries its own position. With sliding-window attention, these columns
+would displace tokens from the window, so texts that do not fit the window are refused.
 """
 
 from collections.abc import Sequence
@@ -28,19 +29,19 @@ from sdm.llm.memory import memory_explained, memory_of
 
 Tokens = list[int]
 
-# How much of the memory that the weights leave is for keys and values, which are copied
-# a layer at a time as they grow. A computer has other things to do besides.
+# Shares of the memory besides the weights that keys and values may use. These are
+# copied layer by layer as they grow, and other programs use a computer's main memory.
 SHARE_OF_GPU, SHARE_OF_COMPUTER = 0.5, 0.25
-PROBE = 8  # tokens that are read to see what a token takes
+PROBE = 8  # tokens to read to measure the memory per token
 FEWER = (
-    "lower `--trajectories`, `--support` or the horizon; `--schema compact`, where the "
-    "base was not trained in another, is shorter"
+    "lower `--trajectories`, `--support` or the horizon, or pass `--schema compact` if "
+    "the base was not fine-tuned in another schema"
 )
 
 
 @runtime_checkable
 class Rows(Protocol):
-    """Texts that grow, and what a language model thinks may follow them."""
+    """Growing texts, whose continuations a language model scores."""
 
     def score(
         self,
@@ -48,33 +49,40 @@ class Rows(Protocol):
         suffixes: Sequence[Sequence[Tokens]],
         parents: Sequence[int],
     ) -> Float[np.ndarray, "rows A"]:
-        """Log-probability of each row's candidates.
+        """Return the log-probability of each row's candidates, in nats.
 
         Args:
-            targets: the texts so far, one a row.
+            targets: the tokens of the texts so far, one sequence per row.
             suffixes: the tokens of each candidate, which continue the row's target.
-            parents: for each row, the row of the last call (at first: the prefix) that
-                its text goes on from.
+            parents: for each row, the index of the row of the last call (in the first
+                call, of the prefix) that its text continues.
 
         Raises:
-            ContextError: if a text is longer than what the model reads.
+            ContextError: if a text is longer than the model's context.
 
         """
         ...
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
-    """Token ids of every text, with whatever the tokeniser puts in front."""
+    """Return the token ids of every text, special tokens in front included."""
     return list(tokenizer(list(texts))["input_ids"]) if texts else []
 
 
 def needs_terminator(
     tokenizer: PreTrainedTokenizerBase, context: str, answers: Sequence[str], end: str
 ) -> bool:
-    """Whether candidates must be scored together with what follows them.
+    """Return whether candidates must be scored together with the terminator.
 
-    They must where one answer begins another, and where the tokeniser merges an answer
+    They must if one answer is a prefix of another, or if the tokenizer merges an answer
     with its terminator, so that the answer alone never occurs in a text.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        context: a text before an action.
+        answers: the text of each action.
+        end: the terminator.
+
     """
     if not end:
         return False
@@ -86,13 +94,13 @@ def needs_terminator(
 
 
 def split_candidates(candidates: Sequence[Tokens]) -> tuple[Tokens, list[Tokens]]:
-    """The tokens that all candidate texts share in front, and those left of each."""
+    """Return the common prefix of the candidate texts, and the other tokens of each."""
     count = min(shared_length(candidates[0], ids) for ids in candidates)
     return candidates[0][:count], [ids[count:] for ids in candidates]
 
 
 def shared_length(a: Tokens, b: Tokens) -> int:
-    """How many tokens two sequences have in common in front."""
+    """Return the length of the common prefix of two token sequences."""
     if b[: len(a)] == a:
         return len(a)
     differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
@@ -100,11 +108,11 @@ def shared_length(a: Tokens, b: Tokens) -> int:
 
 
 class CachedRows:
-    """Rows of tokens fed to a causal language model, and its cache for them."""
+    """Rows of tokens with the key-value cache of a causal language model."""
 
     @memory_explained(FEWER)
     def __init__(self, model: CausalModel, prefixes: Sequence[Tokens]) -> None:
-        """Encode each prefix; all must be empty, or none."""
+        """Read each prefix; either all of them are empty, or none is."""
         self.model = model
         self.cache = DynamicCache()
         self.ids: list[Tokens] = [[] for _ in prefixes]
@@ -124,7 +132,7 @@ class CachedRows:
         suffixes: Sequence[Sequence[Tokens]],
         parents: Sequence[int],
     ) -> Float[np.ndarray, "rows A"]:
-        """Log-probability of each row's candidates; only what is new is fed."""
+        """Return the log-probability of each row's candidates; feed only new tokens."""
         longest = (
             len(target) + max(map(len, row))
             for target, row in zip(targets, suffixes, strict=True)
@@ -145,7 +153,7 @@ class CachedRows:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the cache takes."""
+        """Return the memory of the cache, in bytes."""
         return sum(
             x.nbytes
             for layer in self.cache.layers
@@ -164,9 +172,9 @@ class CachedRows:
         self.columns = [list(self.columns[parent]) for parent in parents]
 
     def _keep(self, row: int, target: Tokens) -> int:
-        """Hide cached tokens of a row that its new text does not begin with."""
+        """Mask the cached tokens in which a row's new text differs; count the rest."""
         fed = self.ids[row]
-        # The output after the last token is wanted, so that one is always fed.
+        # The last token is always fed, since its output is needed.
         count = min(shared_length(fed, target), len(target) - 1)
         for column in self.columns[row][count:]:
             self.mask[row, column] = 0
@@ -177,7 +185,7 @@ class CachedRows:
     def _forward(
         self, new: Sequence[Tokens], start: Sequence[int], keep: torch.Tensor | int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feed right-padded tokens; logits at the columns `keep`, and their mask."""
+        """Feed right-padded tokens; return logits at columns `keep`, and the mask."""
         device = self.model.device
         self._check_window(max(map(len, new)))
         lengths = torch.tensor([len(ids) for ids in new], device=device)
@@ -199,7 +207,7 @@ class CachedRows:
         return output.logits.float(), valid
 
     def _check_window(self, width: int) -> None:
-        """Raise `ContextError` where columns outgrow what some layers attend to."""
+        """Raise `ContextError` if the cache outgrows a sliding attention window."""
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
@@ -208,14 +216,14 @@ class CachedRows:
         columns = self.mask.shape[1] + width
         if columns > window:
             raise ContextError(
-                f"texts take {columns} columns of the cache, and the model attends to "
-                f"a window of {window}: shorten them by `--schema compact`, a smaller "
-                "`--support` or a shorter horizon"
+                f"texts: must fit the model's attention window of {window} tokens, "
+                f"found {columns} cache columns: shorten them with `--schema compact`, "
+                "a smaller `--support` or a shorter horizon"
             )
 
     @torch.no_grad()
     def _feed(self, new: Sequence[Tokens], start: Sequence[int]) -> torch.Tensor:
-        """Append tokens to the rows; log-probabilities after each row's last one."""
+        """Append tokens to rows; return log-probabilities after each row's last one."""
         last = torch.tensor([len(ids) - 1 for ids in new], device=self.model.device)
         columns, where = last.unique(return_inverse=True)
         logits, valid = self._forward(new, start, columns)
@@ -228,7 +236,7 @@ class CachedRows:
         return logits[rows, where].log_softmax(-1)
 
     def _score_tails(self, tails: Sequence[Tokens]) -> torch.Tensor:
-        """Log-probability of all but the first token of each row's candidate."""
+        """Return the log-probability of each row's candidate but its first token."""
         start = [len(ids) for ids in self.ids]
         width = max(len(tail) for tail in tails) - 1
         logits, _ = self._forward([tail[:-1] for tail in tails], start, width)
@@ -242,13 +250,13 @@ class CachedRows:
 
 
 def rows_that_fit(model: CausalModel, tokens: int) -> int:
-    """How many texts of so many tokens may grow together; one at least.
+    """Return how many texts of `tokens` tokens fit the memory together, at least 1.
 
-    It depends on how much memory there is, not on how much is free, so that the same
-    machine plays the same groups again.
+    The number depends on the total memory, not on the free memory, so that a machine
+    forms the same groups in every run.
 
     Raises:
-        ValueError: if the model keeps something else than keys and values.
+        ValueError: if the model has no key-value cache.
 
     """
     device = model.device
@@ -257,7 +265,7 @@ def rows_that_fit(model: CausalModel, tokens: int) -> int:
     a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
     if not a_token:
         raise ValueError(
-            f"a {model.config.model_type} keeps no keys and values of what it reads: "
-            "it cannot be scored stage by stage"
+            "base: must have a key-value cache to be scored stage by stage, found a "
+            f"{model.config.model_type}"
         )
     return max(1, int(left / (a_token * tokens)))

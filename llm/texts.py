@@ -1,8 +1,8 @@
 """Few-shot training texts: demonstrations of a task, then a query episode of it.
 
-An episode may be the oracle's, or of random actions. What is to be learned is always
-what the oracle does: in a random query, what it would have done in the place of every
-action; random demonstrations are there to be read, not to be learned.
+The oracle or uniformly random actions generate an episode. The labels are always the
+oracle's actions: in a random query, the oracle's action replaces each action as its
+label; the actions of random demonstrations have no label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ Wanted = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class TrainingText:
-    """One text, and the task it is about.
+    """A training text of one task.
 
     Attributes:
         task: index of the task.
-        text: demonstrations and query, as they look when the model acts.
-        wanted: what is to be learned in the place of each action of the text, in
-            order: an action, or None for nothing; None for the text's own actions.
+        text: demonstrations and query, in the format in which the model acts.
+        wanted: label of each action in the text, in order: an action, or None for no
+            label; None as a whole if the labels are the text's own actions.
 
     """
 
@@ -40,8 +40,8 @@ class PlayedEpisode:
     """An episode of a dataset.
 
     Attributes:
-        episode: what was seen, done and earned.
-        better: what the oracle would have done; None if it was the oracle who played.
+        episode: observations, actions and rewards.
+        better: the oracle's action at each stage; None for the oracle's own episodes.
 
     """
 
@@ -52,7 +52,7 @@ class PlayedEpisode:
 def episodes_by_task(
     table: pa.Table, *, random: bool = False
 ) -> dict[int, list[PlayedEpisode]]:
-    """The oracle's episodes of a dataset's table, or the random ones, by task."""
+    """Return a dataset's oracle episodes, or its random ones, by task index."""
     table = table.filter(pc.equal(table["random"], random))
     names = ("task", "observation", "action", "reward", "optimal_action")
     columns = (table.column(name).to_pylist() for name in names)
@@ -67,13 +67,25 @@ def episodes_by_task(
 def split_tasks(
     tasks: Sequence[int], *, held_out: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Split tasks into training and validation ones, at random by seed.
+    """Split tasks at random into training and validation tasks.
 
-    At least one task is left on either side. Raises `ValueError` for fewer than two.
+    Args:
+        tasks: task indices.
+        held_out: share of the tasks in the validation split; at least one task is in
+            each split.
+        seed: random seed of the split.
+
+    Returns:
+        The sorted training tasks, and the sorted validation tasks.
+
+    Raises:
+        ValueError: if there are fewer than 2 tasks.
+
     """
     if len(tasks) < 2:
         raise ValueError(
-            f"{len(tasks)} task: at least 2 are needed, one of them for validation"
+            "tasks: at least 2 are needed, one of them for validation, found "
+            f"{len(tasks)}"
         )
     order = np.random.default_rng([seed, 1]).permutation(sorted(tasks)).tolist()
     count = min(max(1, round(held_out * len(order))), len(order) - 1)
@@ -91,21 +103,21 @@ def training_texts(
     per_task: int,
     seed: int,
 ) -> list[TrainingText]:
-    """`per_task` texts of each task, each with `support` demonstrations.
+    """Return `per_task` texts of each task, each with `support` demonstrations.
 
-    Every episode is the query of equally many texts, up to one; its demonstrations are
-    drawn from the task's other episodes without replacement. The texts of a task depend
-    on the seed and its index only.
+    Every episode is the query of equally many texts, up to one. Its demonstrations are
+    drawn without replacement from the task's other episodes. The texts of a task depend
+    only on the seed and on the task's index.
 
     Args:
         tasks: the oracle's episodes of each task.
-        schema: how they are written.
+        schema: text schema of the episodes.
         random: random episodes of each task.
-        show_random: draw demonstrations from these, too.
-        ask_random: let every other query be one of these.
+        show_random: also draw demonstrations from the random episodes.
+        ask_random: use a random episode as every other query.
         support: demonstrations in each text.
         per_task: texts of each task.
-        seed: of the choice.
+        seed: random seed of queries and demonstrations.
 
     Raises:
         ValueError: if a task has fewer than `support + 1` episodes.
@@ -118,17 +130,15 @@ def training_texts(
         shown = range(len(everything) if show_random else len(own))
         if len(shown) < support + 1:
             raise ValueError(
-                f"{support} demonstrations and a query need {support + 1} trajectories "
-                f"of each task: task {task} has {len(shown)}"
+                f"task {task}: {support} demonstrations and a query need {support + 1} "
+                f"trajectories, found {len(shown)}"
             )
         generator = np.random.default_rng([seed, 2, task])
         order = generator.permutation(len(own))
         if ask_random:
-            wandering = generator.permutation(len(more)) + len(own)
+            added = generator.permutation(len(more)) + len(own)
             turns = -(-per_task // 2)
-            pairs = zip(
-                np.resize(order, turns), np.resize(wandering, turns), strict=True
-            )
+            pairs = zip(np.resize(order, turns), np.resize(added, turns), strict=True)
             order = np.array([index for pair in pairs for index in pair])
         for i in range(per_task):
             query = int(order[i % len(order)])
@@ -139,7 +149,7 @@ def training_texts(
 
 
 def _text(task: int, schema: Schema, played: Sequence[PlayedEpisode]) -> TrainingText:
-    """The text of some demonstrations and, last, a query."""
+    """Return the text of demonstrations and a query; the query is the last episode."""
     *shown, query = played
     text = render_prompt(schema, [each.episode for each in shown], query.episode)
     if all(each.better is None for each in played):

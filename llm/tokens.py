@@ -1,4 +1,4 @@
-"""Texts as token ids with labels; a label of -100 is not trained on."""
+"""Tokenization of training texts with labels; the loss ignores the label -100."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,19 +22,22 @@ def tokenise(
     *,
     loss: Loss,
 ) -> Dataset:
-    """Return token ids, labels and lengths of every text.
+    """Return the token ids, labels and length of every text.
 
     Args:
-        tokenizer: a fast tokeniser, which tells the characters of each token.
-        schema: which says where in a text the actions stand.
-        texts: what to tokenise.
-        loss: `all` labels every token but the first, which nothing precedes; `actions`
-            those that share a character with an action, or, where the text of one
-            action begins that of another, with the terminator that ends it.
+        tokenizer: a fast tokenizer, which gives the character range of each token.
+        schema: text schema, which locates the actions in a text.
+        texts: texts to tokenize.
+        loss: `all` labels every token except the first, which has no context;
+            `actions` labels the tokens that overlap an action and, if the text of one
+            action is a prefix of another's, the terminator after it.
+
+    Returns:
+        A data set with the columns `input_ids`, `labels` and `length`.
 
     Raises:
-        ValueError: if other actions than a text's own are wanted, and the tokeniser
-            writes them in other numbers of tokens.
+        ValueError: if labels differ from a text's own actions, and the tokenizer splits
+            the text with these actions in other places.
 
     """
     encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
@@ -66,13 +69,13 @@ def tokenise(
 
 
 def _nested(schema: Schema) -> bool:
-    """Return whether the text of an action begins that of another."""
+    """Return whether the text of one action is a prefix of another's."""
     answers = sorted(map(schema.answer, range(len(schema.contents.actions))))
     return any(other.startswith(one) for one, other in pairwise(answers))
 
 
 def _tokens_in(offsets: Spans, spans: Spans) -> set[int]:
-    """Return the tokens that share a character with a span; all are in order."""
+    """Return the tokens that overlap a span; tokens and spans are in text order."""
     found, span = set(), 0
     for token, (start, end) in enumerate(offsets):
         while span < len(spans) and spans[span][1] <= start:
@@ -89,10 +92,10 @@ def _relabelled(
     ids: Sequence[int],
     offsets: Spans,
 ) -> list[int]:
-    """Return the tokens to learn where they are not the text's own.
+    """Return the labels of a text with the actions `text.wanted`.
 
     Raises:
-        ValueError: if another action takes another number of tokens, or changes others.
+        ValueError: if these actions change the number of tokens, or other tokens.
 
     """
     spans = schema.action_spans(text.text)
@@ -112,17 +115,17 @@ def _relabelled(
     )
     if not alike or _tokens_in(other["offset_mapping"], places) != inside:
         raise ValueError(
-            f"the base's tokeniser splits the schema `{schema.name}` in other places "
-            "where another action stands: random episodes cannot be queries; choose "
-            "another `--schema`, or `--queries optimal`"
+            f"schema `{schema.name}`: random episodes cannot be queries, since the "
+            "base's tokenizer splits the text of the oracle's actions in other places: "
+            "pass another `--schema`, or `--queries optimal`"
         )
     return learned
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
-    """Raise `ValueError` unless a fast tokeniser has all that a schema writes.
+    """Raise `ValueError` unless a fast tokenizer covers a schema's characters.
 
-    Some tokenisers make what they lack an unknown token; others leave it out.
+    Some tokenizers replace other characters by the unknown token; some drop them.
     """
     text = schema.render(sample_episode(schema))
     text = f"{text}\n{text}"
@@ -134,9 +137,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
         if token != tokenizer.unk_token_id:
             covered |= set(range(start, end))
     for place, character in enumerate(text):
-        if place not in covered and character != " ":  # part of the next token
+        if place not in covered and character != " ":  # the next token may include it
             raise ValueError(
-                f"the base's tokeniser has no token for {character!r}, which the "
+                f"the base's tokenizer has no token for {character!r}, which the "
                 f"schema `{schema.name}` writes: choose another `--schema`, or another "
                 "base"
             )

@@ -1,4 +1,4 @@
-"""What trains: the model with its adapter, the trainer and its checkpoints."""
+"""Training: the model with its adapter, the trainer and its checkpoints."""
 
 import json
 import warnings
@@ -24,25 +24,25 @@ from sdm.llm.reporter import Reporter
 from sdm.llm.tokens import IGNORED
 
 CHECKPOINTS = "checkpoints"
-# Where a step does not fit the memory.
+# The hint if a step does not fit the memory.
 LESS_AT_ONCE = (
     "raise `--accumulate`, pass `--gradient-checkpointing`, or `--quantize nf4`"
 )
 
 
 class UnresumableError(RuntimeError):
-    """A checkpoint that Accelerate cannot read back."""
+    """A checkpoint that Accelerate cannot load."""
 
     hint = (
-        "start again; runs with `--quantize none`, or in which every process holds the "
-        "whole model, can be resumed"
+        "start again; runs with `--quantize none`, or with the whole model in every "
+        "process, can be resumed"
     )
 
 
 def prepare_model(
     config: FinetuneConfig,
 ) -> tuple[CausalModel, PreTrainedTokenizerBase]:
-    """Return the base with an adapter on every linear layer, or to train as a whole."""
+    """Load the base, with an adapter on every linear layer unless `lora_rank` is 0."""
     model, tokenizer = load_base(
         config.base,
         quantize=config.quantize,
@@ -68,18 +68,17 @@ def prepare_model(
 
 
 def share_of_batch(config: FinetuneConfig, processes: int) -> int:
-    """Return the texts that a process takes at once.
+    """Return the number of texts per process and micro-batch.
 
     Raises:
-        ValueError: if that is not a whole number.
+        ValueError: if the batch size cannot be divided evenly.
 
     """
     share, rest = divmod(config.batch_size, processes * config.accumulate)
     if rest:
         raise ValueError(
-            f"batch_size = {config.batch_size} cannot be divided evenly: there are "
-            f"{processes} process{'es' * (processes > 1)}, and `--accumulate` is "
-            f"{config.accumulate}"
+            f"batch_size = {config.batch_size}: must be a multiple of processes times "
+            f"gradient-accumulation steps, {processes} × {config.accumulate}"
         )
     return share
 
@@ -90,7 +89,7 @@ def training_arguments(
     """Return the trainer's options for a configuration."""
     gpu, four_bits = torch.cuda.is_available(), config.quantize == "nf4"
     if four_bits and not gpu:
-        warnings.warn("no GPU: the optimiser, AdamW, is not paged", stacklevel=3)
+        warnings.warn("no GPU: AdamW replaces paged AdamW", stacklevel=3)
     share = share_of_batch(config, processes)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -110,13 +109,13 @@ def training_arguments(
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        metric_for_best_model="eval_loss",  # the best is kept whatever the limit
-        logging_steps=1,  # so that a resumed run knows the loss of every step
+        metric_for_best_model="eval_loss",  # the limit never deletes the best one
+        logging_steps=1,  # a resumed run reports the loss of every step
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,
         ddp_find_unused_parameters=False,
         seed=config.seed,
-        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        logging_nan_inf_filter=False,  # otherwise a loss of NaN is hidden
         report_to="none",
         disable_tqdm=True,
     )
@@ -134,13 +133,13 @@ def make_trainer(
     """Return a trainer that logs to a run folder only.
 
     Args:
-        config: how to train.
+        config: fine-tuning configuration.
         folder: the run folder in progress.
-        processes: how many share each batch.
-        model: what to train.
-        tokenizer: its tokeniser.
-        datasets: tokens to train on, and to validate with.
-        progress: called with the steps done and the steps there will be.
+        processes: number of processes that share each batch.
+        model: the model to train.
+        tokenizer: its tokenizer.
+        datasets: tokenized training and validation texts.
+        progress: called with the completed steps and all steps.
 
     """
     train, validation = datasets
@@ -161,8 +160,8 @@ def train(trainer: ResumableTrainer, config: FinetuneConfig, folder: Path) -> No
     """Train, from the newest checkpoint if there is one.
 
     Raises:
-        UnresumableError: if that is of 4-bit weights that FSDP has sharded.
-        OutOfMemoryError: if a step does not fit the accelerator.
+        UnresumableError: if the checkpoint has 4-bit weights sharded by FSDP.
+        OutOfMemoryError: if a step does not fit the accelerator's memory.
 
     """
     checkpoint = last_checkpoint(folder)
@@ -175,10 +174,10 @@ def train(trainer: ResumableTrainer, config: FinetuneConfig, folder: Path) -> No
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint, if any.
+    """Return the newest complete checkpoint; None if there is none.
 
-    The trainer's state is the last file that goes into a checkpoint; one without it, or
-    with half of it, was cut short.
+    The trainer's state is the last file that is written to a checkpoint. If it is
+    missing or incomplete, the checkpoint was interrupted.
     """
     complete = []
     for path in (folder / CHECKPOINTS).glob("checkpoint-*"):
@@ -192,6 +191,6 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def tensorboard_callback(folder: Path) -> TensorBoardCallback:
     """Return a callback that writes the metrics in TensorBoard's format."""
-    from torch.utils.tensorboard import SummaryWriter  # needs an extra
+    from torch.utils.tensorboard import SummaryWriter  # an optional dependency
 
     return TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))

@@ -1,7 +1,7 @@
-"""Scoring by vLLM: the numbers of `scoring.CachedRows`, from its engine.
+"""Scoring with vLLM, which computes the same numbers as `scoring.CachedRows`.
 
-vLLM reads a model's folder or id: a base as it is, or a run made whole by `sdm merge`.
-It keeps what it has read and shares it between texts that begin alike by itself.
+vLLM loads a model from a folder or by its Hugging Face id: a base, or a run that `sdm
+merge` has merged. It caches the common prefixes of texts itself.
 """
 
 import os
@@ -21,17 +21,17 @@ from sdm.llm.scoring import Tokens
 class Engine:
     """A vLLM engine that holds one model."""
 
-    vllm: Any  # a `vllm.LLM`; vLLM need not be installed
+    vllm: Any  # a `vllm.LLM`; vLLM is an optional dependency
 
     @property
     def longest(self) -> int:
-        """How many tokens the model reads."""
+        """Return the model's context length in tokens."""
         return int(self.vllm.llm_engine.model_config.max_model_len)
 
     def next_log_probabilities(
         self, texts: Sequence[Tokens], wanted: Sequence[Tokens]
     ) -> list[dict[int, float]]:
-        """Log-probability, after each text, of each of the tokens wanted there."""
+        """Return the log-probability, in nats, of each wanted token after its text."""
         from vllm import SamplingParams, TokensPrompt
 
         outputs = self.vllm.generate(
@@ -87,7 +87,7 @@ class VllmRows:
     """Rows whose candidates vLLM scores."""
 
     def __init__(self, engine: Engine, prefixes: Sequence[Tokens]) -> None:
-        """Nothing is read ahead: vLLM keeps beginnings as it meets them."""
+        """Store the engine; vLLM caches the prefixes when it first reads them."""
         self.engine = engine
 
     def score(
@@ -96,9 +96,9 @@ class VllmRows:
         suffixes: Sequence[Sequence[Tokens]],
         parents: Sequence[int],
     ) -> Float[np.ndarray, "rows A"]:
-        """Log-probability of each row's candidates.
+        """Return the log-probability of each row's candidates, in nats.
 
-        One request for each place where candidates of a row part or go on.
+        Each distinct context of a candidate's token is one request.
         """
         wanted: dict[tuple[int, ...], dict[int, None]] = {}
         for target, row in zip(targets, suffixes, strict=True):

@@ -1,1 +1,1 @@
-"""Policies to compare with: planning-based, demonstration-based and learned."""
+"""Baseline policies: planning-based, demonstration-based and learned."""

@@ -1,4 +1,4 @@
-"""Always the same action: `always-ACTION`, for each distinct action of a family."""
+"""Constant policies: `always-ACTION`, for each distinct action of a family."""
 
 from sdm.data.benchmark import Benchmark
 from sdm.policies.prepared import Prepared, state_table
@@ -20,10 +20,10 @@ def constant_actions(family: TaskFamily) -> dict[str, int]:
 
 
 def constant(bed: Benchmark, name: str) -> Prepared:
-    """Prepare the policy that takes one action whatever it sees."""
+    """Prepare the policy that takes one action after every observation."""
     action = constant_actions(bed.config.family)[name]
     chosen = constant_action(bed.states, bed.config.horizon, action)
-    # In hidden tasks the table is over symbols, of which there may be more.
+    # If states are hidden, the table is over symbols, whose number may differ.
     table = chosen.probabilities[:, :, :1]
     wide = table.repeat(bed.config.family.spaces.symbols(bed.config.kind), axis=2)
     prepared = state_table(bed, chosen)

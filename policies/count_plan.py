@@ -1,15 +1,16 @@
-r"""The exact Bayes-adaptive plan of families whose moves are told by a few counts.
+r"""The exact Bayes-adaptive plan of conjugate families with few counts.
 
-In a conjugate family all that visible moves tell of the parameters is a vector n of
-counts, so the Bayes-adaptive MDP (Duff, 2002) is small: its states are (s, n), with the
-counts of this episode added to those of the demonstrations, and
+In a conjugate family, a vector n of counts is a sufficient statistic of the observed
+transitions, so the Bayes-adaptive MDP (Duff, 2002) is small. Its states are (s, n),
+with the counts of this episode added to those of the demonstrations, and
 
     V_t(s, n) = max_a [ r(s, a)
                         + γ Σ_{s'} P(s' | s, a; n) V_{t+1}(s', n + tally(s, a, s')) ]
 
-where P(· ; n) is the model of the posterior mean. Backward induction over these is
-optimal on average over tasks from the prior, exploration included, among policies that
-read moves only. Demonstrated actions say more where they are optimal for the true task.
+where P(· ; n) is the model of the posterior mean. Backward induction over these states,
+which includes the value of exploration, has the highest mean return over tasks from the
+prior among policies that learn from transitions only. A policy that also learns from
+the demonstrated actions, if they are optimal for the true task, can have a higher one.
 """
 
 import math
@@ -27,18 +28,18 @@ from sdm.policies.posterior import count_moves
 from sdm.tasks.family import ConjugateFamily
 from sdm.tasks.models import MDP, Model
 
-# What a plan may take: bytes for one task's table of models and for all tasks' plans,
-# and multiply-adds for all tasks.
+# Limits of a plan: bytes of one task's table of models and of all tasks' plans, and
+# multiply-adds of all tasks.
 MOST_BYTES, MOST_WORK = 1 << 29, 1e11
 
 
 class CountTable(NamedTuple):
-    """All counts that an episode can come to, and what each move adds.
+    """All counts that an episode can reach, and the counts after each transition.
 
     Attributes:
         counts: vectors of counts, in the order of their sums.
-        step: index of the counts after a move from state s by action a to s'; where an
-            episode cannot come to, that of the counts themselves.
+        step: index of the counts after a transition from state s by action a to s'; if
+            an episode cannot reach them, the index of the counts before it.
 
     """
 
@@ -47,7 +48,14 @@ class CountTable(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What is remembered in an episode: counts, the last state and the last action."""
+    """Memory of an episode.
+
+    Attributes:
+        place: index of the counts.
+        state: the last state.
+        action: the last action.
+
+    """
 
     place: Int[Array, "B N"]
     state: Int[Array, "B N"]
@@ -55,11 +63,11 @@ class Counted(NamedTuple):
 
 
 class CountPolicy(eqx.Module):
-    """Takes the plan's action for the counts so far.
+    """A policy that takes the plan's action for the counts so far.
 
     Attributes:
         plan: an action for each stage, counts and state.
-        step: index of the counts after each move.
+        step: index of the counts after each transition.
 
     """
 
@@ -67,7 +75,7 @@ class CountPolicy(eqx.Module):
     step: Int[Array, "H S A S"]
 
     def init(self, model: Model) -> None:
-        """The first decision starts to count: it knows the number of episodes."""
+        """Return None; the first decision makes the memory, for N episodes."""
 
     def act(
         self,
@@ -77,7 +85,7 @@ class CountPolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], Counted]:
-        """Count what the last move did, and look the action up."""
+        """Count the last transition, and look the action up."""
         if memory is None:
             place = jnp.zeros_like(observation)
         else:
@@ -88,7 +96,14 @@ class CountPolicy(eqx.Module):
 
 
 def is_small(family: ConjugateFamily, *, horizon: int, tasks: int) -> bool:
-    """Estimate whether a plan for every count fits the memory and is quickly made."""
+    """Return whether the plan is estimated to be within the limits of memory and time.
+
+    Args:
+        family: the family.
+        horizon: decisions per episode.
+        tasks: number of tasks.
+
+    """
     vectors = math.comb(horizon - 1 + family.counts, family.counts)
     states, actions = family.spaces.states, len(family.spaces.actions)
     models = vectors * states**2 * actions
@@ -117,11 +132,11 @@ def count_plan(bed: Benchmark) -> CountPolicy:
 def _recursion(
     believed: MDP, step: Int[Array, "H S A S"], horizon: int
 ) -> tuple[Int[Array, "T H S"], Float[Array, "H S"]]:
-    """Plan where the model of counts h is `believed[h]`."""
+    """Return plan and value at stage 0; counts h have the model `believed[h]`."""
     place = jnp.arange(len(step))
 
     def stage(after: Array, _: None) -> tuple[Array, Array]:
-        # [H, S, A, S']: the value of coming to s' with the counts of the move.
+        # [H, S, A, S']: the value of reaching s' with the counts after the transition.
         following = after[step, jnp.arange(after.shape[-1])]
         q = believed.reward + believed.discount * (believed.transition * following).sum(
             -1
@@ -158,7 +173,7 @@ def expected_return(policy: CountPolicy, tasks: MDP) -> Float[Array, " B"]:
 def count_table(family: ConjugateFamily, horizon: int) -> CountTable:
     """Enumerate the counts of an episode of `horizon` decisions.
 
-    The last decision's outcome is never acted on, so sums go up to `horizon - 1`.
+    No decision follows the last outcome, so sums go up to `horizon - 1`.
     """
     kinds = range(family.counts)
     vectors = [

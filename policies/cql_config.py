@@ -7,12 +7,12 @@ from sdm.storage.checks import check_count
 
 @dataclass(frozen=True)
 class CQLConfig:
-    """Train conservative Q-learning on all episodes of a dataset, by d3rlpy.
+    """Train conservative Q-learning on all episodes of a dataset, with d3rlpy.
 
-    It reads no demonstrations: what it learns is one policy for all tasks.
+    It reads no demonstrations, so it learns one policy for all tasks.
 
     Attributes:
-        data: oracle dataset, from `sdm solve --out`; its random episodes count too.
+        data: oracle dataset, from `sdm solve --out`, including its random episodes.
         steps: optimizer steps.
         batch_size: transitions per step.
         learning_rate: learning rate of Adam.
@@ -29,7 +29,7 @@ class CQLConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for numbers that make no sense."""
+        """Raise `ValueError` for numbers that are out of range."""
         check_count("steps", self.steps, 1)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0, 2**32 - 1)

@@ -1,12 +1,12 @@
-"""Conservative Q-learning on the pooled episodes of a dataset, by d3rlpy.
+"""Conservative Q-learning on the pooled episodes of a dataset, with d3rlpy.
 
-It sees what is seen and the stage, one-hot and as a share of the horizon, and no
-demonstrations: it cannot tell one task from another, and learns one policy for all. Its
-table of values over stages and symbols is all that is kept.
+The network's inputs are the observation, one-hot, and the stage as a share of the
+horizon. It reads no demonstrations, so it cannot distinguish tasks, and learns one
+policy for all of them. Only its table of values over stages and symbols is stored.
 
 Source: Kumar, Zhou, Tucker, Levine (2020), for discrete actions: conservative weight 1,
-learning rate 6.25e-5, batches of 32. Ours: the target network follows every 200 steps,
-since d3rlpy's 8,000 are meant for millions.
+learning rate 6.25e-5, batches of 32. Our change: the target network is updated every
+200 steps, since d3rlpy's default of 8,000 is meant for millions of steps.
 """
 
 import contextlib
@@ -45,7 +45,18 @@ def features(
     symbols: int,
     horizon: int,
 ) -> Float[np.ndarray, "*B F"]:
-    """What the network is given: the symbol, one-hot, and the share of stages gone."""
+    """Return the network's inputs: the one-hot symbol, and the stage's share.
+
+    Args:
+        seen: observed symbols.
+        stage: stages, from 0.
+        symbols: number of distinct symbols.
+        horizon: decisions per episode.
+
+    Returns:
+        Features, [*B, symbols + 1].
+
+    """
     one_hot = np.eye(symbols, dtype=np.float32)[seen]
     share = (stage / horizon).astype(np.float32)
     return np.concatenate([one_hot, share[..., None]], axis=-1)
@@ -61,13 +72,13 @@ def train_cql(
     """Train on an oracle dataset and write the folder of the policy `out`.
 
     Args:
-        config: what to learn from, and how.
-        out: the folder; `out.partial` until training is done.
+        config: options of the training.
+        out: the folder; its name is `out.partial` until training is complete.
         overwrite: replace `out`.
-        progress: called with the steps done and the steps there will be.
+        progress: called with the completed steps and all steps.
 
     Raises:
-        StorageError: if the data cannot be read or `out` cannot be begun.
+        StorageError: if the data cannot be read or `out` cannot be created.
         FloatingPointError: if the training diverges.
 
     """
@@ -127,7 +138,7 @@ def _learn(
         alpha=config.conservative,
         target_update_interval=TARGET_INTERVAL,
     ).create(device="cuda:0" if torch.cuda.is_available() else "cpu:0")
-    # d3rlpy runs whole epochs only: their length must divide the steps.
+    # d3rlpy runs complete epochs only, so their length must divide the steps.
     lengths = range(min(1000, config.steps), 0, -1)
     between = next(n for n in lengths if config.steps % n == 0)
     log = learner.fit(
@@ -143,13 +154,13 @@ def _learn(
     lines = [{"step": epoch * between, **metrics} for epoch, metrics in log]
     if not (np.isfinite(q).all() and np.isfinite(lines[-1]["loss"])):
         raise FloatingPointError(
-            "the training diverged: a value is not finite; lower the learning rate"
+            "training diverged: a value is not finite; lower the learning rate"
         )
     return q.reshape(horizon, symbols, actions), lines
 
 
 def _transitions(table: pa.Table, symbols: int, actions: int, horizon: int) -> Any:
-    """Return all episodes of a dataset as d3rlpy takes them."""
+    """Return all episodes of a dataset in d3rlpy's format."""
     from d3rlpy.constants import ActionSpace
     from d3rlpy.dataset import MDPDataset
 
@@ -169,12 +180,12 @@ def _transitions(table: pa.Table, symbols: int, actions: int, horizon: int) -> A
 
 @contextlib.contextmanager
 def _quiet_and_seeded(seed: int) -> Iterator[None]:
-    """Keep d3rlpy's log off the output, and its random numbers to itself.
+    """Seed d3rlpy, hide its log, and restore the global random generators afterwards.
 
-    It draws from the global generators, which are put back.
+    d3rlpy draws from the global generators.
     """
     plain, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with contextlib.redirect_stderr(io.StringIO()):  # of a package that it still needs
+    with contextlib.redirect_stderr(io.StringIO()):  # hides warnings of a dependency
         import d3rlpy
         import structlog
     log = structlog.get_config()

@@ -1,16 +1,16 @@
 """Decision-pretrained transformer: the optimal action for a query, given transitions.
 
-A small causal transformer reads the query (what is seen now) and then the transitions
-of a context; after each transition it gives the logits of the optimal action for the
-query. Where states are in sight the context is the demonstrations, and the policy is a
-table; where they are hidden, the episode's own transitions follow them.
+A small causal transformer reads the query (the current observation) and then the
+transitions of a context. After each transition, it outputs the logits of the optimal
+action for the query. If states are observed, the context is the demonstrations, and the
+policy is a table; if they are hidden, the episode's own transitions follow the
+demonstrations.
 
 Source: Lee, Xie, Pacchiano, Chandak, Finn, Nachum, Brunskill (2023), with their
 architecture: 4 pre-norm GPT-2 blocks of width 32, one head, learned positions, no
-dropout; a token is a linear map of one-hot (s, a, s') and r. Ours: the query's stage is
-part of its token where the horizon is short, since the optimal action depends on it;
-an observation of several components is one-hot in each, so that goals that were never
-trained on are made of parts that were.
+dropout; a token is a linear map of one-hot (s, a, s') and r. Our changes: the token of
+the query includes its stage unless the optimal action is stationary; each component of
+an observation has its own one-hot code, so that unseen goals consist of seen parts.
 """
 
 from collections.abc import Mapping
@@ -30,18 +30,18 @@ from sdm.tasks.models import Model
 from sdm.tasks.policy import TabularPolicy, deterministic
 from sdm.tasks.rollout import Trajectory
 
-TOGETHER = 1024  # sequences computed at once
+TOGETHER = 1024  # sequences per forward pass
 Params = Mapping[str, Any]
 
 
 class Transitions(NamedTuple):
-    """Transitions in a row; -1 stands for what is not known.
+    """Sequences of transitions; -1 stands for an unknown observation or action.
 
     Attributes:
-        seen: before the action.
-        action: what was done.
-        following: what was seen next.
-        reward: what it paid.
+        seen: observation before the action.
+        action: the action.
+        following: observation after the action.
+        reward: reward of the action.
 
     """
 
@@ -53,17 +53,17 @@ class Transitions(NamedTuple):
 
 @dataclass(frozen=True)
 class DPTShape:
-    """What a network is built for.
+    """The dimensions of a network.
 
     Attributes:
         components: size of each component of an observation.
-        actions: things there are to be done.
-        stages: of the query, one-hot in its token; 0 where it does not count.
+        actions: number of actions.
+        stages: number of stages, one-hot in the query's token; 0 to omit the stage.
         length: transitions in the longest context.
         layers: transformer blocks.
-        width: of the residual stream.
-        heads: of attention.
-        rewards: whether rewards are observed; they are zero in tokens otherwise.
+        width: width of the residual stream.
+        heads: attention heads.
+        rewards: whether rewards are observed; if not, they are zero in the tokens.
 
     """
 
@@ -78,23 +78,28 @@ class DPTShape:
 
     @property
     def symbols(self) -> int:
-        """Number of different observations."""
+        """Return the number of distinct observations."""
         return prod(self.components)
 
     @property
     def features(self) -> int:
-        """Numbers in a token."""
+        """Return the number of features in a token."""
         return 2 * sum(self.components) + self.actions + 1 + self.stages
 
 
 class DPT(nn.Module):
-    """The network."""
+    """The network, a causal transformer.
+
+    Attributes:
+        shape: its dimensions.
+
+    """
 
     shape: DPTShape
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B L F"]) -> Float[Array, "B L A"]:
-        """Logits of the optimal action after each token, the query being the first."""
+        """Return logits of the optimal action after each token; the query is first."""
         shape, (size, length, _) = self.shape, tokens.shape
         initial = nn.initializers.normal(0.02)
         dense = partial(nn.Dense, kernel_init=initial)
@@ -105,12 +110,12 @@ class DPT(nn.Module):
         for layer in range(shape.layers):
             inner = nn.LayerNorm(name=f"norm_a_{layer}")(x)
             inner = dense(3 * shape.width, name=f"query_key_value_{layer}")(inner)
-            # Flax's own attention layer takes two and a half times as long on a CPU.
+            # On a CPU, Flax's attention layer takes 2.5 times as long.
             query, key, value = jnp.moveaxis(
                 inner.reshape(size, length, 3, shape.heads, -1), 2, 0
             )
-            heard = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-            x = x + dense(shape.width, name=f"attend_{layer}")(heard.reshape(x.shape))
+            mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+            x = x + dense(shape.width, name=f"attend_{layer}")(mixed.reshape(x.shape))
             inner = nn.LayerNorm(name=f"norm_b_{layer}")(x)
             inner = nn.gelu(dense(4 * shape.width, name=f"in_{layer}")(inner))
             x = x + dense(shape.width, name=f"out_{layer}")(inner)
@@ -123,7 +128,15 @@ def tokens_of(
     stage: Int[Array, "*B"],
     context: Transitions,
 ) -> Float[Array, "*B L F"]:
-    """The query's token, then one for each transition."""
+    """Return the query's token, then one token for each transition.
+
+    Args:
+        shape: dimensions of the network.
+        query: the current observation.
+        stage: its stage; ignored if `shape.stages` is 0.
+        context: transitions, [*B, L - 1].
+
+    """
 
     def one_hot(index: Int[Array, "*I"], size: int) -> Float[Array, "*I C"]:
         return jax.nn.one_hot(index, size, dtype=jnp.float32)  # zeros for -1
@@ -154,7 +167,7 @@ def tokens_of(
 
 
 def transitions_of(played: Trajectory) -> Transitions:
-    """Transitions of episodes; where the last decision led to was not seen."""
+    """Return the transitions of episodes; the last one's outcome is unknown, -1."""
     seen = jnp.asarray(played.observation, jnp.int32)
     following = jnp.concatenate([seen[..., 1:], jnp.full_like(seen[..., :1], -1)], -1)
     return Transitions(
@@ -168,7 +181,7 @@ def one_after_another(episodes: Transitions) -> Transitions:
 
 
 def followed_by(first: Transitions, then: Transitions) -> Transitions:
-    """The transitions of both, in this order."""
+    """Concatenate two sequences of transitions of each task."""
     pairs = zip(first, then, strict=True)
     return Transitions(
         *(jnp.concatenate([a, b.astype(a.dtype)], axis=-1) for a, b in pairs)
@@ -178,7 +191,15 @@ def followed_by(first: Transitions, then: Transitions) -> Transitions:
 def table_policy(
     shape: DPTShape, params: Params, support: Trajectory, *, horizon: int
 ) -> TabularPolicy:
-    """Act on states in sight: one query for every task, stage and state."""
+    """Return the policy for observed states, from a query per task, stage and state.
+
+    Args:
+        shape: dimensions of the network.
+        params: parameters of the network.
+        support: demonstrations of each task.
+        horizon: decisions per episode.
+
+    """
     context = one_after_another(transitions_of(support))
     stages = np.arange(horizon if shape.stages else 1)
     tasks, states = len(context.seen), np.arange(shape.symbols)
@@ -203,7 +224,14 @@ def table_policy(
 
 
 class Own(NamedTuple):
-    """What an episode has shown so far: the first t of T transitions are known."""
+    """Memory of an episode at stage t: the first t of T transitions are known.
+
+    Attributes:
+        transitions: the episode's transitions, [B, N, T].
+        seen: the last observation.
+        action: the last action.
+
+    """
 
     transitions: Transitions
     seen: Int[Array, "B N"]
@@ -211,12 +239,12 @@ class Own(NamedTuple):
 
 
 class HistoryPolicy(eqx.Module):
-    """Acts on symbols: after the demonstrations it reads the episode so far.
+    """The policy for hidden states, which reads demonstrations and the episode so far.
 
     Attributes:
-        params: of the network.
+        params: parameters of the network.
         context: the demonstrations of each task.
-        shape: of the network.
+        shape: dimensions of the network.
         horizon: decisions per episode.
 
     """
@@ -227,7 +255,7 @@ class HistoryPolicy(eqx.Module):
     horizon: int = eqx.field(static=True)
 
     def init(self, model: Model) -> None:
-        """The first decision begins: it knows the number of episodes."""
+        """Return None; the first decision makes the memory, for N episodes."""
 
     def act(
         self,
@@ -237,7 +265,7 @@ class HistoryPolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], Own]:
-        """Take the action of the highest logit after all that is known."""
+        """Take the action with the highest logit after the known transitions."""
         seen = observation.astype(jnp.int32)
         earned = reward if self.shape.rewards else jnp.zeros_like(reward)
         if memory is None:
@@ -263,6 +291,6 @@ class HistoryPolicy(eqx.Module):
             self.params, tokens.reshape(-1, *tokens.shape[2:])
         )
         assert isinstance(logits, jax.Array)
-        last = self.context.seen.shape[-1] + t  # tokens after that are not yet known
+        last = self.context.seen.shape[-1] + t  # later transitions are unknown
         action = logits[:, last].argmax(-1).reshape(seen.shape).astype(jnp.int32)
         return action, Own(own, seen, action)

@@ -14,12 +14,12 @@ class DPTConfig:
 
     Attributes:
         data: oracle dataset, from `sdm solve --out`.
-        contexts: what a context holds, `trajectories` of the oracle or `transitions`
-            of random actions.
-        support: episodes in a context, or as many episodes' worth of transitions.
+        contexts: data in a context, `trajectories` of the oracle or `transitions` of
+            random actions.
+        support: episodes in a context; with `transitions`, their number of transitions.
         steps: optimizer steps.
         batch_size: samples per step.
-        learning_rate: learning rate of the first step; it falls along a cosine.
+        learning_rate: learning rate of the first step, with a cosine schedule.
         weight_decay: weight decay of AdamW.
         layers: transformer blocks.
         width: width of the network.
@@ -41,7 +41,7 @@ class DPTConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a number or a name that makes no sense."""
+        """Raise `ValueError` for an option that is out of range."""
         if self.contexts not in get_args(Contexts):
             raise ValueError(
                 f"contexts = {self.contexts!r}: must be one of "

@@ -1,12 +1,13 @@
-"""What decision-pretrained transformers are trained on: samples from an oracle dataset.
+"""Training samples of decision-pretrained transformers, from an oracle dataset.
 
-A sample is a task, a query with its optimal action, and a context: either episodes of
-the oracle (`trajectories`, as Zhang, Aghaei, Saghafian, 2026, compare with) or
-transitions from uniformly random states and actions (`transitions`, as in the
-original). Where states are in sight, half of the queries are uniformly random states,
-as in the original, and half are moments of the oracle's episodes: otherwise the one
-cell of a Darkroom where to stay is hardly ever asked about. Where states are hidden,
-all are such moments, and the episode's past is part of the context.
+A sample is a task, a query with its optimal action, and a context. The context is
+either episodes of the oracle (`trajectories`, as in the comparison of Zhang, Aghaei,
+Saghafian, 2026) or transitions from uniformly random states and actions (`transitions`,
+as in Lee et al., 2023). If states are observed, half of the queries are uniformly
+random states, as in Lee et al., and half are stages of the oracle's episodes;
+otherwise, the goal of a Darkroom, the only state in which to stay, is rarely a query.
+If states are hidden, all queries are such stages, and the context includes the
+episode's past.
 """
 
 from collections.abc import Mapping
@@ -42,13 +43,12 @@ from sdm.tasks.rollout import Trajectory
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pool:
-    """What samples are made of.
+    """The data that samples are drawn from.
 
     Attributes:
         played: the oracle's episodes of each task.
-        optimal: an optimal action of each state and stage; None where states are
-            hidden.
-        world: the tasks' models.
+        optimal: an optimal action of each stage and state; None if states are hidden.
+        world: the tasks' models, which generate transitions.
 
     """
 
@@ -58,7 +58,7 @@ class Pool:
 
 
 def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
-    """The oracle's episodes of a dataset, [N, M, T]."""
+    """Return the oracle's episodes of a dataset, [N, M, T], for N tasks."""
     rows = table.filter(pc.invert(table["random"]))
 
     def column(name: str, kind: Any) -> Array:
@@ -74,10 +74,15 @@ def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
 
 
 def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
-    """Return everything about a dataset's tasks that samples are made of.
+    """Return the data that samples are drawn from.
 
-    The models are those of the dataset's parameters; of an ambiguity set, the first,
-    which generates the episodes.
+    The models are those of the dataset's parameters. Of an ambiguity set, it is the
+    first model, which generates the episodes.
+
+    Args:
+        manifest: manifest of the dataset.
+        table: rows of the dataset.
+
     """
     family, tasks = family_of(manifest), manifest["tasks"]
     first = table.take(np.arange(tasks) * (len(table) // tasks))
@@ -95,7 +100,7 @@ def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
 
 
 def shape_for(config: DPTConfig, manifest: Mapping[str, Any]) -> DPTShape:
-    """Return the network that fits a dataset."""
+    """Return the dimensions of the network for a dataset."""
     family, horizon = family_of(manifest), manifest["horizon"]
     hidden = manifest["kind"] in HIDDEN
     return DPTShape(
@@ -118,7 +123,18 @@ def random_transitions(
     *,
     rewards: bool,
 ) -> Transitions:
-    """Where uniformly random actions lead from uniformly random states."""
+    """Sample `length` transitions of each task, from random states and actions.
+
+    States and actions are uniformly random, and independent of each other.
+
+    Args:
+        key: random key.
+        world: the tasks' models.
+        task: index of each sample's task.
+        length: transitions per sample.
+        rewards: whether rewards are observed; if not, they are zero.
+
+    """
     states, actions = world.reward.shape[-2:]
     keys = jax.random.split(key, 5)
     shape = (len(task), length)
@@ -145,12 +161,12 @@ def random_transitions(
 def sample(
     key: Key[Array, ""], pool: Pool, config: DPTConfig, shape: DPTShape
 ) -> tuple[Float[Array, "B L F"], Int[Array, " B"], Float[Array, "B L"]]:
-    """A batch: tokens, optimal actions, and the weight of every prefix."""
+    """Return a batch: tokens, optimal actions, and the loss weight of every prefix."""
     tasks, episodes, horizon = pool.played.action.shape
     which, query, moment, where, around = jax.random.split(key, 5)
     size = config.batch_size
     task = jax.random.randint(which, (size,), 0, tasks, jnp.int32)
-    # Without replacement: what is queried is not shown.
+    # Without replacement, so that the context excludes the query's episode.
     order = jax.vmap(lambda k: jax.random.permutation(k, episodes))(
         jax.random.split(query, size)
     )
@@ -192,5 +208,5 @@ def sample(
 def _episodes(
     played: Trajectory, task: Int[Array, " B"], chosen: Int[Array, "B N"]
 ) -> Trajectory:
-    """Some episodes of some tasks."""
+    """Return the chosen episodes of the tasks."""
     return jax.tree.map(lambda x: x[task[:, None], chosen], played)

@@ -1,8 +1,8 @@
-"""Training of decision-pretrained transformers, from an oracle dataset.
+"""Training of decision-pretrained transformers on an oracle dataset.
 
-The loss is the cross-entropy of the optimal action after every prefix of the context
-but the empty one. Original: AdamW, weight decay 1e-4, batches of 64, learning rate
-1e-3. Ours: the learning rate falls to zero along a cosine.
+The loss is the cross-entropy of the optimal action after every nonempty prefix of the
+context. From Lee et al. (2023): AdamW, weight decay 1e-4, batches of 64, learning rate
+1e-3. Our change: the learning rate decays to zero with a cosine schedule.
 """
 
 import dataclasses
@@ -50,8 +50,8 @@ from sdm.storage.files import (
 from sdm.tasks.rollout import Trajectory
 
 CHECKPOINT = "checkpoint.safetensors"
-STEPS_TOGETHER = 100  # between two looks at the loss
-SECONDS_BETWEEN = 30.0  # checkpoints
+STEPS_TOGETHER = 100  # steps between two reports of the loss
+SECONDS_BETWEEN = 30.0  # seconds between two checkpoints
 
 
 def loss_of(
@@ -59,7 +59,14 @@ def loss_of(
     shape: DPTShape,
     batch: tuple[Float[Array, "B L F"], Int[Array, " B"], Float[Array, "B L"]],
 ) -> Float[Array, ""]:
-    """Mean cross-entropy of the optimal action over all prefixes."""
+    """Return the weighted mean cross-entropy of the optimal action, in nats.
+
+    Args:
+        params: parameters of the network.
+        shape: its dimensions.
+        batch: tokens, optimal actions, and the weight of every prefix.
+
+    """
     tokens, wanted, weight = batch
     logits = DPT(shape).apply(params, tokens)
     assert isinstance(logits, jax.Array)
@@ -69,15 +76,22 @@ def loss_of(
 
 
 class Learner:
-    """The network in training, and what it takes a step with.
+    """The network in training, with its optimizer.
 
     Attributes:
-        state: step, seconds, parameters and the optimiser's memory: what is kept.
+        state: step, seconds, parameters and optimizer state, which a checkpoint stores.
 
     """
 
     def __init__(self, config: DPTConfig, shape: DPTShape, pool: Pool) -> None:
-        """Begin with random weights."""
+        """Initialize random weights, and compile the step.
+
+        Args:
+            config: options of the training.
+            shape: dimensions of the network.
+            pool: data that samples are drawn from.
+
+        """
         self._pool = pool
         self._root = jax.random.key(config.seed)
         optimiser = optax.adamw(
@@ -103,9 +117,9 @@ class Learner:
                 params, memory = carry
                 key = jax.random.fold_in(jax.random.fold_in(self._root, 1), step)
                 batch = sample(key, pool, config, shape)
-                loss, slope = jax.value_and_grad(loss_of)(params, shape, batch)
+                loss, gradient = jax.value_and_grad(loss_of)(params, shape, batch)
                 with jax.numpy_dtype_promotion("standard"):  # optax relies on it
-                    change, memory = optimiser.update(slope, memory, params)
+                    change, memory = optimiser.update(gradient, memory, params)
                 return (optax.apply_updates(params, change), memory), loss
 
             steps = first + jnp.arange(count, dtype=jnp.int32)
@@ -115,10 +129,10 @@ class Learner:
         self._advance = advance
 
     def learn(self, count: int) -> float:
-        """Take some steps; the mean loss over them.
+        """Take `count` steps, and return the mean loss over them.
 
         Raises:
-            FloatingPointError: if it is not finite.
+            FloatingPointError: if the loss is not finite.
 
         """
         start, step = time.monotonic(), int(self.state["step"])
@@ -131,7 +145,7 @@ class Learner:
         )
         if not np.isfinite(loss):
             raise FloatingPointError(
-                "the training diverged: a loss is not finite; lower the learning rate"
+                "training diverged: a loss is not finite; lower the learning rate"
             )
         self.state |= {
             "step": np.int64(step + count),
@@ -153,15 +167,15 @@ def train_dpt(
     """Train on an oracle dataset and write the folder of the policy `out`.
 
     Args:
-        config: what to learn from, and how.
-        out: the folder; `out.partial` until training is done.
-        resume: go on with an unfinished run of the same configuration.
+        config: options of the training.
+        out: the folder; its name is `out.partial` until training is complete.
+        resume: resume an unfinished run of the same configuration.
         overwrite: replace `out`.
-        progress: called with the steps done and the steps there will be.
+        progress: called with the completed steps and all steps.
 
     Raises:
         StorageError: if the data or a checkpoint cannot be read, or `out` cannot be
-            begun.
+            created.
         ValueError: if a task has too few episodes.
         FloatingPointError: if the training diverges.
 
@@ -171,8 +185,8 @@ def train_dpt(
     needed = config.support + 1
     if config.contexts == "trajectories" and manifest["trajectories"] < needed:
         raise ValueError(
-            f"{config.support} demonstrations and a query need {needed} trajectories "
-            f"of each task: there are {manifest['trajectories']}"
+            f"dataset `{data}`: {config.support} demonstrations and a query need "
+            f"{needed} trajectories of each task, found {manifest['trajectories']}"
         )
     plan = {"dpt": dataclasses.asdict(config), "data": manifest["shards"]}
     with folder_in_progress(
@@ -206,7 +220,7 @@ def _train(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> list[dict[str, float | int]]:
-    """Train to the end from wherever the folder's checkpoint is; the losses."""
+    """Train from the folder's checkpoint, if any; return the losses."""
     checkpoint, metrics = folder / CHECKPOINT, folder / "metrics.jsonl"
     if checkpoint.is_file():
         learner.state = restore(learner.state, checkpoint)
@@ -225,25 +239,29 @@ def _train(
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:
-    """A tree of arrays by their paths."""
+    """Return the arrays of a tree by path."""
     flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
     return {name: np.asarray(array) for name, array in flat.items()}
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write the state of a training, or nothing."""
+    """Write the state of a training atomically."""
     with temporary_name(path) as temporary:
         save_file(_flat(state), temporary)
 
 
 def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, in the form of `like`.
+    """Read a state that `save_state` wrote.
+
+    Args:
+        like: a state with the same tree of arrays.
+        path: the file.
 
     Raises:
         StorageError: if the file is damaged, or of another network.
 
     """
-    again = "begin again with `--overwrite` and without `--resume`"
+    again = "start again with `--overwrite` and without `--resume`"
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -252,7 +270,7 @@ def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
     flat = traverse_util.flatten_dict(plain, sep="/", keep_empty_nodes=True)
     wanted = {name: array.shape for name, array in _flat(like).items()}
     if wanted != {name: array.shape for name, array in found.items()}:
-        raise StorageError(f"`{path}` is of another network", again)
+        raise StorageError(f"`{path}` is a checkpoint of another network", again)
     filled = {name: found.get(name, empty) for name, empty in flat.items()}
     state: dict[str, Any] = serialization.from_state_dict(
         like, traverse_util.unflatten_dict(filled, sep="/")
@@ -261,7 +279,7 @@ def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _read_metrics(path: Path, upto: int) -> list[dict[str, float | int]]:
-    """Lines of the steps that a resumed training does not take again."""
+    """Return the lines of the steps that a resumed training does not repeat."""
     if not path.is_file():
         return []
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
@@ -273,7 +291,7 @@ def _write_metrics(path: Path, history: list[dict[str, float | int]]) -> None:
 
 
 def prepare_dpt(run: LearnedRun, bed: Benchmark) -> Prepared:
-    """Make the policy of a folder for the tasks of a benchmark."""
+    """Return a learned policy for the tasks of a benchmark."""
     about = {**run.about.shape, "components": tuple(run.about.shape["components"])}
     shape = DPTShape(**about)
     params = traverse_util.unflatten_dict(dict(run.arrays), sep="/")

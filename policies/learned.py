@@ -1,4 +1,4 @@
-"""Learned policies by name: `NAME:RUN`, with the name of a learner and a folder."""
+"""Learned policies by name: `NAME:RUN`, the name of a learner and a policy's folder."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from sdm.tasks.family import HIDDEN
 
 @dataclass(frozen=True)
 class Learned:
-    """The policy in a folder.
+    """A learned policy in a folder.
 
     Attributes:
-        text: its name on the command line.
+        text: name of the policy on the command line.
+        needs_torch: whether PyTorch computes it.
 
     """
 
@@ -29,32 +30,32 @@ class Learned:
 
     @property
     def like(self) -> str:
-        """The paper has some of these, by the learners' names."""
+        """Return the learner's name, which is also that of the paper's policy."""
         return self.text.partition(":")[0]
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Return the folder of the policy."""
         return Path(self.text.partition(":")[2])
 
     def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
-        """Raise `StorageError` unless the folder has a policy that fits a benchmark."""
+        """Raise `StorageError` unless the folder's policy fits a benchmark."""
         self.load(config)
 
     def fingerprint(self) -> str | None:
-        """Hash what its folder says of its training."""
+        """Return a hash of what the folder records of the training; None if nothing."""
         file = self.folder / ABOUT
         return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Prepared:
-        """Make the policy for a benchmark."""
+        """Return the policy for a benchmark."""
         return learners()[self.like].prepare(self.load(bed.config), bed)
 
     def load(self, config: EvaluationConfig) -> LearnedRun:
-        """Load the policy, if it fits a benchmark.
+        """Load the policy if it fits a benchmark.
 
         Raises:
-            StorageError: if the folder has no such policy, or one for other tasks.
+            StorageError: if the folder has no such policy, or a policy for other tasks.
 
         """
         run = load_policy_run(self.folder, self.like)
@@ -67,22 +68,22 @@ class Learned:
         for name in ("family", "kind", "horizon", "observes_reward"):
             if tasks[name] != played[name]:
                 raise StorageError(
-                    f"`{self.text}`: {name} of its training is {tasks[name]}, of this "
-                    f"benchmark {played[name]}",
-                    "evaluate it on such tasks, or train another",
+                    f"`{self.text}`: {name} must be that of its training, "
+                    f"{tasks[name]}, found {played[name]}",
+                    "evaluate it on tasks like those of its training, or train another",
                 )
         self._check_family(tasks, config)
         shown = learners()[self.like].demonstrations(run, config.kind in HIDDEN)
         if shown is not None and config.support not in shown:
             some = f"{shown[0]} to {shown[-1]}" if len(shown) > 1 else f"{shown[0]}"
             raise StorageError(
-                f"`{self.text}` reads {some} demonstrations, found {config.support}",
+                f"`{self.text}`: reads {some} demonstrations, found {config.support}",
                 f"pass `--support {shown[-1]}`",
             )
         return run
 
     def _check_family(self, tasks: dict[str, Any], config: EvaluationConfig) -> None:
-        """Raise `StorageError` for other spaces, or for test tasks that it has met."""
+        """Raise `StorageError` for other spaces, or for test tasks used in training."""
         trained = family_of(tasks)
         if trained.spaces != config.family.spaces:
             changed = {
@@ -91,8 +92,8 @@ class Learned:
                 if config.family.config().get(name) != value
             }
             raise StorageError(
-                f"`{self.text}` was trained for other states or actions: {changed}",
-                "evaluate it on such tasks, or train another",
+                f"`{self.text}`: trained for other states or actions: {changed}",
+                "evaluate it on tasks like those of its training, or train another",
             )
         if (shared := config.family.covers(trained)) is not None:
             raise StorageError(f"`{self.text}`: {shared}")
@@ -100,6 +101,6 @@ class Learned:
 
 @register_parser
 def learned(text: str) -> Learned | None:
-    """Read `NAME:RUN`."""
+    """Parse `NAME:RUN`; return None for other names."""
     name, colon, folder = text.partition(":")
     return Learned(text) if colon and folder and name in learners() else None

@@ -1,8 +1,8 @@
-"""Learners: what `sdm train NAME` trains, and how its result plays.
+"""Learners, which `sdm train NAME` trains, and the policies that they learn.
 
-Each file in `learners` registers one. Another package registers a learner through the
-entry-point group `sdm.learners`, in a module that calls `register_learner`. These
-modules import nothing heavy before they are used: they are read to show the help.
+Each file in `learners` registers one learner. Another package registers a learner in a
+module that calls `register_learner` and is listed in the entry-point group
+`sdm.learners`. The help loads these modules, so they import nothing heavy before use.
 """
 
 import importlib
@@ -29,11 +29,11 @@ class Learner(Protocol):
     """A way to learn a policy from an oracle dataset.
 
     Attributes:
-        name: what the command line calls it; its policies are `NAME:RUN`.
+        name: name on the command line; its policies are `NAME:RUN`.
         config: dataclass of its options; the first one is `data`.
-        resumable: whether an interrupted training can be continued.
-        extra: the optional dependency that it needs; "" for none.
-        package: the package to look for; "" for none.
+        resumable: whether an interrupted training can be resumed.
+        extra: the extra of this package that it needs; "" for none.
+        package: the package that this extra installs; "" for none.
 
     """
 
@@ -61,11 +61,17 @@ class Learner(Protocol):
         ...
 
     def demonstrations(self, run: "LearnedRun", hidden: bool) -> range | None:
-        """Return how many demonstrations it reads; None where it reads none."""
+        """Return the numbers of demonstrations that it can read; None if it reads none.
+
+        Args:
+            run: the learned policy.
+            hidden: whether states are hidden.
+
+        """
         ...
 
     def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
-        """Make the policy of a folder for the tasks of a benchmark."""
+        """Return a learned policy for the tasks of a benchmark."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Folders of learned policies other than language models.
 
-policy.json         what it is, how it was trained, on what machine
-policy.safetensors  its arrays
-metrics.jsonl       the loss
+policy.json         kind, training tasks, configuration, results and machine
+policy.safetensors  learned arrays
+metrics.jsonl       loss during training
 """
 
 import json
@@ -25,14 +25,14 @@ TASKS = ("family", "kind", "family_config", "observes_reward", "horizon")
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """What a folder says about its policy.
+    """What a folder records about its policy.
 
     Attributes:
-        tasks: what the training data's manifest says of its tasks: family, kind,
+        tasks: the training tasks, from the dataset's manifest: family, kind,
             family_config, observes_reward and horizon.
-        config: of the training.
-        shape: of the network, if there is one.
-        report: how the training went.
+        config: options of the training.
+        shape: dimensions of the network; empty if there is none.
+        report: loss, seconds and steps of the training.
 
     """
 
@@ -44,12 +44,12 @@ class PolicyRecord:
 
 @dataclass(frozen=True)
 class LearnedRun:
-    """A learned policy as it is kept.
+    """A learned policy as it is stored.
 
     Attributes:
-        kind: `dpt` or `cql`.
-        arrays: what was learned.
-        about: how.
+        kind: name of the learner, such as `dpt` or `cql`.
+        arrays: the learned arrays by name.
+        about: tasks, options and results of the training.
 
     """
 
@@ -59,7 +59,14 @@ class LearnedRun:
 
 
 def save_policy_run(folder: Path, run: LearnedRun, *, by_torch: bool) -> None:
-    """Fill a policy's folder, with the versions and the device that trained it."""
+    """Write a policy into its folder, with versions and device of the training.
+
+    Args:
+        folder: the folder.
+        run: the policy.
+        by_torch: whether PyTorch trained it; else, JAX.
+
+    """
     with temporary_name(folder / ARRAYS) as temporary:
         save_file(dict(run.arrays), temporary)
     about = {
@@ -72,10 +79,14 @@ def save_policy_run(folder: Path, run: LearnedRun, *, by_torch: bool) -> None:
 
 
 def load_policy_run(folder: Path, kind: str) -> LearnedRun:
-    """Load what `save_policy_run` wrote.
+    """Load a policy that `save_policy_run` wrote.
+
+    Args:
+        folder: the folder of the policy.
+        kind: expected name of the learner.
 
     Raises:
-        StorageError: if `folder` is not the folder of such a policy.
+        StorageError: if `folder` is not the folder of a policy of this kind.
 
     """
     make = f"make one with `sdm train {kind} --out FOLDER`"
@@ -100,12 +111,12 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
         arrays = load_file(folder / ARRAYS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise StorageError(
-            f"`{folder}` is not whole: {ABOUT} or {ARRAYS} is missing or damaged",
+            f"`{folder}` is incomplete: {ABOUT} or {ARRAYS} is missing or damaged",
             make,
         ) from error
     return LearnedRun(kind, arrays, record)
 
 
 def tasks_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says of its tasks."""
+    """Return the entries of a manifest that describe its tasks."""
     return {name: manifest[name] for name in TASKS}

@@ -1,15 +1,15 @@
-r"""What demonstrations say about a task's parameters, in every family and kind.
+r"""Posterior over a task's parameters given demonstrations, for every family and kind.
 
-The prior has finite support: candidates g with weights w_g. Where states are observed,
+The prior has finite support: candidates g with weights w_g. If states are observed,
 
     w_g ∝ w_g Π_t P_g(s_{t+1} | s_t, a_t),
 
-and where they are hidden, the symbols take the place of the states, with the forward
-filter of each candidate,
+and if they are hidden, symbols replace the states, with the forward filter of each
+candidate,
 
     w_g ∝ w_g Π_t Pr_g(o_t | o_1, a_1, ..., a_{t-1}).
 
-Where agents see their rewards, a candidate is weighed by these too.
+If agents observe their rewards, the likelihood includes these.
 """
 
 from typing import Any
@@ -27,8 +27,8 @@ from sdm.tasks.policy import draw
 from sdm.tasks.rewards import agrees
 from sdm.tasks.rollout import Trajectory
 
-# The true parameters lie between candidates: an outcome that a candidate excludes
-# weighs it down by this much and does not rule it out, so that something is left.
+# Least probability of an outcome: the true parameters lie between candidates, so all
+# candidates may exclude an outcome, and the posterior must still be defined.
 IMPOSSIBLE = 1e-12
 
 
@@ -37,7 +37,7 @@ class Posterior(eqx.Module):
 
     Attributes:
         params: the candidates.
-        models: the candidates' models, fully observed or hidden as the tasks are.
+        models: the candidates' models, with hidden states if the tasks' are hidden.
         weight: probability of each candidate in each task.
 
     """
@@ -72,14 +72,14 @@ def candidates(bed: Benchmark) -> tuple[Params, MDP | POMDP, Float[Array, " G"]]
 
 
 def prior(bed: Benchmark) -> Posterior:
-    """Return what is believed without demonstrations."""
+    """Return the prior of each task of a benchmark."""
     params, models, weight = candidates(bed)
     tasks = bed.config.tasks
     return Posterior(params, models, jnp.broadcast_to(weight, (tasks, len(weight))))
 
 
 def posterior(bed: Benchmark) -> Posterior:
-    """Return what the demonstrations of each task of a benchmark say."""
+    """Return the posterior of each task of a benchmark, given its demonstrations."""
     params, models, weight = candidates(bed)
     log = jnp.log(weight)[None] + log_likelihood(
         models, bed.support, rewards=bed.config.rewards_seen
@@ -90,7 +90,14 @@ def posterior(bed: Benchmark) -> Posterior:
 def log_likelihood(
     models: MDP | POMDP, support: Trajectory, *, rewards: bool
 ) -> Float[Array, "B G"]:
-    """Return the log-probability of each task's episodes under each candidate."""
+    """Return the log-likelihood of each task's episodes under each candidate.
+
+    Args:
+        models: the candidates' models, [G].
+        support: episodes of each task, [B, N, T].
+        rewards: whether the likelihood includes the rewards.
+
+    """
     tasks, episodes, _ = support.observation.shape
     if not episodes:
         return jnp.zeros((tasks, len(models.reward)), models.reward.dtype)
@@ -104,7 +111,7 @@ def _log(chance: Array) -> Array:
 
 
 def _agrees(paid: Array, expected: Array) -> Array:
-    """Whether a reward is what a candidate pays, as a probability."""
+    """Return 1 where a reward is a candidate's, and 0 elsewhere."""
     return agrees(paid, expected).astype(expected.dtype)
 
 
@@ -120,7 +127,7 @@ def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
             log += _log(_agrees(played.reward[None], expected)).sum((-2, -1))
         return log
 
-    # Task by task: the probabilities of all at once would not fit.
+    # Task by task, since the probabilities of all tasks would not fit the memory.
     return jax.lax.map(of_task, support)
 
 
@@ -158,14 +165,14 @@ def _of_symbols(models: POMDP, support: Trajectory, *, rewards: bool) -> Array:
         parts = (played.observation, played.action, played.reward)
         return jax.vmap(of_episode)(*parts).sum(0)
 
-    # Task by task: the filters of all at once would not fit.
+    # Task by task, since the filters of all tasks would not fit the memory.
     return jax.lax.map(of_task, support)
 
 
 def count_moves(bed: Benchmark) -> np.ndarray:
     """Return the counts of a conjugate family over each task's demonstrations, [B, C].
 
-    The last decision of an episode adds nothing: its outcome is not shown.
+    The last decision of an episode adds nothing, since its outcome is not observed.
     """
     family = bed.config.prior_family
     assert isinstance(family, ConjugateFamily)

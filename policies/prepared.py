@@ -1,4 +1,4 @@
-"""A policy that is ready for a benchmark, with its exact value where that is known."""
+"""Policies prepared for a benchmark, with exact values or bounds if known."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from sdm.tasks.policy import Policy, TabularPolicy
 
 
 class PlanBounds(NamedTuple):
-    """How far a plan can be from the best one for what its agent believes.
+    """Bounds on the expected return of an agent under its belief, per task.
 
     Attributes:
-        lower: certified lower bound on what the agent expects to earn in each task.
-        upper: certified upper bound on what any policy would earn there.
+        lower: certified lower bound on the expected return of the agent's plan.
+        upper: certified upper bound on the expected return of every policy.
 
     """
 
@@ -32,9 +32,9 @@ class Prepared:
 
     Attributes:
         policy: chooses the actions.
-        value: exact expected return in each task; None where it is not known.
-        bounds: of a plan that need not be the best one; None where it is exact, or
-            nothing is known.
+        value: exact expected return in each task; None if it is unknown.
+        bounds: bounds of an approximate plan; None if the plan is exact, or if the
+            bounds are unknown.
 
     """
 
@@ -44,15 +44,15 @@ class Prepared:
 
 
 def state_table(bed: Benchmark, policy: TabularPolicy) -> Prepared:
-    """Prepare a table over states, or one that is the same for every observation."""
+    """Prepare a policy over states, or one that ignores the observation."""
     return Prepared(policy, evaluate_policy(bed.states, policy.probabilities))
 
 
 def table(bed: Benchmark, policy: TabularPolicy) -> Prepared:
-    """Prepare a table over observations.
+    """Prepare a policy over observations.
 
-    Its value is exact where a symbol depends on the state alone: the table then acts
-    in each state as its mixture over the symbols that the state shows.
+    Its value is known exactly if symbols depend on the state alone: in each state, the
+    policy then acts as its mixture over the state's distribution of symbols.
     """
     world = bed.tasks.world
     if not isinstance(world, POMDP):

@@ -1,11 +1,11 @@
-r"""Plans that ignore what is yet to be learned: QMDP, and symbols taken for states.
+r"""Plans that ignore future observations: QMDP, and symbols as states.
 
 QMDP (Littman, Cassandra, Kaelbling, 1995) acts in belief b by
 
     argmax_a Σ_s b(s) Q_t(s, a),
 
-as if the state were seen after this decision. It needs no planning over beliefs, and
-with an exact filter it is close to optimal where actions are not taken to learn.
+as if the state were observed after this decision. It needs no planning over beliefs.
+With an exact filter it is close to optimal if actions for information have no value.
 """
 
 import equinox as eqx
@@ -19,10 +19,10 @@ from sdm.tasks.policy import TabularPolicy, deterministic
 
 
 class QMDPPlan(eqx.Module):
-    """What to do in a belief, given the values of acting in each state.
+    """QMDP's plan, which maps beliefs to actions.
 
     Attributes:
-        q: optimal values of the states' actions, as if states were seen.
+        q: optimal action values of states, as if states were observed.
 
     """
 
@@ -31,18 +31,18 @@ class QMDPPlan(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
     ) -> Int[Array, "B N"]:
-        """Actions at stage `t` in beliefs `x`; ties go to the lowest."""
+        """Return the actions at stage `t` in beliefs `x`; ties go to the lowest."""
         values = jnp.einsum("bns,bsa->bna", x, self.q[:, t])
         return values.argmax(-1).astype(jnp.int32)
 
 
 def qmdp(model: POMDP, *, horizon: int, rewards: bool = False) -> BeliefPolicy:
-    """QMDP with the exact filter, for a batch of tasks.
+    """Return QMDP with the exact filter, for a batch of tasks.
 
     Args:
         model: the tasks.
         horizon: decisions per episode.
-        rewards: whether the agent sees its rewards; the filter uses them then.
+        rewards: whether the agent observes its rewards, which the filter then uses.
 
     """
     q = backward_induction(states_observed(model), horizon=horizon).q
@@ -50,10 +50,10 @@ def qmdp(model: POMDP, *, horizon: int, rewards: bool = False) -> BeliefPolicy:
 
 
 def observation_as_state(model: POMDP, *, horizon: int) -> TabularPolicy:
-    """Act on a symbol as is optimal in the state of the same number.
+    """Return the policy that acts optimally for the state with the symbol's number.
 
     Raises:
-        ValueError: if there are not as many symbols as states.
+        ValueError: if the numbers of symbols and states differ.
 
     """
     states, symbols = model.observation.shape[-2:]
@@ -64,9 +64,9 @@ def observation_as_state(model: POMDP, *, horizon: int) -> TabularPolicy:
 
 
 def mixture(model: APOMDP) -> POMDP:
-    """Not knowing which model runs as one more thing that is hidden.
+    """Return a POMDP whose hidden state includes the model of the ambiguity set.
 
-    States are pairs (k, s), in this order; each model is as likely at first.
+    States are pairs (k, s), in this order; the prior over models is uniform.
     """
     tasks, models, states, actions, _ = model.transition.shape
     same = jnp.eye(models, dtype=model.reward.dtype)

@@ -1,8 +1,7 @@
 """Policies that need no training, by name.
 
-Each file in `untrained` registers those it defines. Another package registers a policy
-through the entry-point group `sdm.policies`, whose objects are functions decorated with
-`register_policy`.
+Each file in `untrained` registers the policies that it defines. Another package lists a
+function decorated with `register_policy` in the entry-point group `sdm.policies`.
 """
 
 import importlib
@@ -20,9 +19,9 @@ from sdm.tasks.family import Kind, TaskFamily
 
 GROUP = "sdm.policies"
 Make = Callable[[Benchmark], Prepared]
-# The reason why a policy does not fit a family's tasks of a kind; None where it does.
+# Returns why a policy does not fit a family's tasks of a kind; None if it does.
 Refuse = Callable[[TaskFamily, Kind], str | None]
-# The order of the table of all policies; others follow.
+# The order in the table of all policies; other policies follow.
 ORDER = (
     *("oracle", "random", "mean-plan", "bc", "ce", "psrl", "bayes-adaptive"),
     *("bayes-imitation", "qmdp", "observation-as-state", "nominal", "mixture"),
@@ -34,9 +33,9 @@ class Rule:
     """A policy without training.
 
     Attributes:
-        name: what the command line calls it.
+        name: name on the command line.
         make: prepares it for a benchmark.
-        refuse: says why it does not fit a family and a kind.
+        refuse: returns why it does not fit a family and a kind; None if it does.
 
     """
 
@@ -49,11 +48,11 @@ _rules: dict[str, Rule] = {}
 
 
 def anywhere(family: TaskFamily, kind: Kind) -> None:
-    """Fit every family and kind."""
+    """Return None: the policy fits every family and kind."""
 
 
 def only(*kinds: Kind) -> Refuse:
-    """Fit these kinds only."""
+    """Return the `refuse` of a policy that fits these kinds only."""
 
     def refuse(family: TaskFamily, kind: Kind) -> str | None:
         return None if kind in kinds else f"it is for {' and '.join(kinds)} tasks"
@@ -62,7 +61,7 @@ def only(*kinds: Kind) -> Refuse:
 
 
 def register_policy(name: str, refuse: Refuse = anywhere) -> Callable[[Make], Make]:
-    """Register what prepares a policy; use it as a decorator."""
+    """Return a decorator that registers a policy's `make` under a name."""
 
     def add(make: Make) -> Make:
         _rules[name] = Rule(name, make, refuse)
@@ -88,22 +87,22 @@ def names(family: TaskFamily, kind: Kind) -> tuple[str, ...]:
 
 
 def is_rule(name: str) -> bool:
-    """Return whether a name is that of a policy without training."""
+    """Return whether `name` can be that of a policy without training."""
     return name in rules() or name.startswith(PREFIX)
 
 
 def check_rule(name: str, family: TaskFamily, kind: Kind) -> None:
-    """Raise `ValueError` unless this policy fits a family's tasks of a kind."""
+    """Raise `ValueError` unless the policy exists and fits a family and kind."""
     if name in rules():
         if why := rules()[name].refuse(family, kind):
             raise ValueError(
                 f"policy `{name}` does not fit {kind} tasks of family "
-                f"`{family.name}`: {why}; those that fit are "
+                f"`{family.name}`: {why}; choose from "
                 f"{', '.join(names(family, kind))}"
             )
     elif name not in constant_actions(family):
         raise ValueError(
-            f"policy `{name}`: family `{family.name}` has no such action: there are "
+            f"policy `{name}`: family `{family.name}` has no such action: choose from "
             f"{', '.join(constant_actions(family))}"
         )
 
@@ -112,7 +111,7 @@ def prepare(name: str, bed: Benchmark) -> Prepared:
     """Prepare a policy without training for a benchmark.
 
     Raises:
-        ValueError: if it does not fit.
+        ValueError: if the policy does not fit the benchmark.
 
     """
     check_rule(name, bed.config.family, bed.config.kind)

@@ -1,13 +1,13 @@
-"""Policies as the command line names them.
+"""Names of policies on the command line.
 
     NAME                 a policy without training, from `policies/registry.py`
-    always-ACTION        the same action in every place
+    always-ACTION        the same action after every observation
     dpt:RUN, cql:RUN     a policy that `sdm train` learned
     icl:BASE, RUN        a language model, in context only or fine-tuned
 
-Each form is a parser that makes a `PolicySpec` of a text, or leaves it to the others.
-Other packages add a parser with `register_parser`, in a module that they name in the
-entry-point group `sdm.policies`.
+A parser for each form returns a `PolicySpec`, or None for a name of another form.
+Another package adds a parser in a module that calls `register_parser` and is listed in
+the entry-point group `sdm.policies`.
 """
 
 import importlib
@@ -26,10 +26,10 @@ from sdm.tasks.policy import Policy
 
 @dataclass(frozen=True)
 class ActingOptions:
-    """How language models are read and computed.
+    """Options of language models.
 
     Attributes:
-        schema: text schema for `icl:` policies; None for the base's default.
+        schema: text schema of `icl:` policies; None for the base's default.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
         backend: `vllm` to compute `icl:` policies with vLLM.
 
@@ -42,10 +42,10 @@ class ActingOptions:
 
 @runtime_checkable
 class Stepwise(Protocol):
-    """Makes a policy that is stepped from the host, for a group of test tasks.
+    """A factory of a policy, stepped from the host, for a group of test tasks.
 
     Attributes:
-        rows: episodes that fit the memory together.
+        rows: number of episodes that fit the memory together.
 
     """
 
@@ -59,13 +59,13 @@ class Stepwise(Protocol):
 
 @runtime_checkable
 class PolicySpec(Protocol):
-    """A policy that is named, and not yet made for a benchmark.
+    """A policy by name, before it is built for a benchmark.
 
     Attributes:
-        text: its name on the command line.
+        text: name of the policy on the command line.
         needs_torch: whether PyTorch computes it.
-        like: the policy of the paper to compare it with, as `evaluation/paper.toml`
-            names them; "" for none.
+        like: name of the paper's policy to compare with, as in `evaluation/paper.toml`;
+            a name that this file lacks, such as "", for none.
 
     """
 
@@ -77,13 +77,13 @@ class PolicySpec(Protocol):
     def like(self) -> str: ...  # noqa: D102
 
     def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
-        """Raise `ValueError` unless it can play a benchmark; loads no model."""
+        """Raise `ValueError` unless the policy can play a benchmark; load no model."""
 
     def fingerprint(self) -> str | None:
-        """Identify what was learned; None where nothing was."""
+        """Return a hash of what was learned; None for a policy without training."""
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Prepared | Stepwise:
-        """Make the policy for a benchmark."""
+        """Return the policy for a benchmark."""
         ...
 
 
@@ -92,7 +92,7 @@ _parsers: list[Parser] = []
 
 
 def register_parser(parser: Parser) -> Parser:
-    """Register a form of names; use it as a decorator."""
+    """Register the parser of a form of names; use it as a decorator."""
     _parsers.append(parser)
     return parser
 
@@ -106,30 +106,30 @@ class Untrained:
 
     @property
     def like(self) -> str:
-        """The paper has some of these, by the same names."""
+        """Return the policy's name, which is also that of the paper's policy."""
         return self.text
 
     def check(self, config: EvaluationConfig, options: ActingOptions) -> None:
-        """Raise `ValueError` unless it fits the family and kind."""
+        """Raise `ValueError` unless the policy fits the family and kind."""
         check_rule(self.text, config.family, config.kind)
 
     def fingerprint(self) -> None:
-        """Nothing was learned."""
+        """Return None, since nothing was learned."""
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Prepared:
-        """Prepare it."""
+        """Return the policy for a benchmark."""
         return prepare(self.text, bed)
 
 
 @register_parser
 def untrained(text: str) -> Untrained | None:
-    """Read the name of a policy without training."""
+    """Parse the name of a policy without training; return None for other names."""
     return Untrained(text) if is_rule(text) else None
 
 
 @cache
 def parsers() -> tuple[Parser, ...]:
-    """Return every parser, those of other packages included."""
+    """Return every parser, including those of other packages."""
     importlib.import_module("sdm.policies.learned")
     for point in importlib.metadata.entry_points(group=GROUP):
         point.load()
@@ -137,33 +137,33 @@ def parsers() -> tuple[Parser, ...]:
 
 
 def parse_policy(text: str) -> PolicySpec:
-    """Read a policy's name.
+    """Parse the name of a policy.
 
     Raises:
-        ValueError: if no parser knows it.
+        ValueError: if the policy is unknown.
 
     """
     for parser in parsers():
         if (spec := parser(text)) is not None:
             return spec
     raise ValueError(
-        f"unknown policy `{text}`: it is none of {', '.join(rules())}, does not begin "
-        "with `always-`, `dpt:`, `cql:` or `icl:`, and is not a run folder"
+        f"unknown policy `{text}`: must be one of {', '.join(rules())}, begin with "
+        "`always-`, `dpt:`, `cql:` or `icl:`, or be a run folder"
     )
 
 
 def choose_policies(
     given: Sequence[str], family: TaskFamily, kind: Kind, *, several: bool = False
 ) -> list[str]:
-    """Return the policies that names on the command line stand for.
+    """Return the policies that names on the command line stand for, without duplicates.
 
     Args:
         given: names; `all` stands for every policy without training that fits, and
             `{family}` and `{setting}` in a name for the family and the kind.
-        family: of the benchmark.
-        kind: of the benchmark.
-        several: whether the names are meant for several benchmarks: policies without
-            training that do not fit this one are then left out.
+        family: family of the benchmark.
+        kind: kind of model of the benchmark.
+        several: whether the names are for several benchmarks; policies without training
+            that do not fit this one are then omitted.
 
     """
     fitting = names(family, kind)

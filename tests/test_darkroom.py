@@ -147,12 +147,16 @@ def test_a_kind_that_the_family_does_not_pose_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`darkroom` poses no pomdp tasks"):
         OracleConfig(SMALL, 3, 2, 1, kind="pomdp")
     too_many = OracleConfig(SMALL, 3, 8, 1)
-    with pytest.raises(ValueError, match="`darkroom` has 7 training tasks"):
+    with pytest.raises(
+        ValueError, match="at most 7, the training tasks of family `darkroom`"
+    ):
         write_oracle_dataset(too_many, tmp_path / "data")
-    with pytest.raises(ValueError, match="`darkroom` has 7 training tasks"):
+    with pytest.raises(
+        ValueError, match="at most 7, the training tasks of family `darkroom`"
+    ):
         solve_tasks(too_many)
     with pytest.raises(
-        ValueError, match="tasks = 3: family `darkroom` has 2 test tasks"
+        ValueError, match="tasks = 3: must be at most 2, the test tasks of family"
     ):
         EvaluationConfig(SMALL, 3, 3, 1)
 

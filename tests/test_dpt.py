@@ -353,14 +353,20 @@ def test_it_learns_to_act_on_demonstrations(tmp_path):
     losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 5 and losses[-1] < losses[0]
     for changes, words in (
-        ({"horizon": 5}, "horizon of its training is 6, of this benchmark 5"),
-        ({"kind": "pomdp"}, "kind of its training is mdp"),
-        ({"observes_reward": False}, "observes_reward of its training is True"),
+        ({"horizon": 5}, "horizon must be that of its training, 6, found 5"),
+        ({"kind": "pomdp"}, "kind must be that of its training, mdp"),
+        (
+            {"observes_reward": False},
+            "observes_reward must be that of its training, True",
+        ),
         (
             {"family": EnergyFamily(max_energy=4)},
             "other states or actions: .*'max_energy': 9",
         ),
-        ({"family": DarkroomFamily(size=3)}, "family of its training is energy"),
+        (
+            {"family": DarkroomFamily(size=3)},
+            "family must be that of its training, energy",
+        ),
         ({"support": 3}, "reads 1 to 2 demonstrations, found 3"),
         ({"support": 0}, "found 0"),
     ):
@@ -499,10 +505,10 @@ def test_folders_that_hold_no_policy_are_refused(tmp_path):
         check_policy("dpt:", config)
     arrays = tmp_path / "run/policy.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-9])
-    with pytest.raises(StorageError, match="is not whole"):
+    with pytest.raises(StorageError, match="is incomplete"):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
     arrays.unlink()
-    with pytest.raises(StorageError, match="is not whole"):
+    with pytest.raises(StorageError, match="is incomplete"):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
 
 
@@ -544,7 +550,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         {"params": {"a": np.zeros(2), "d": {"c": np.ones(3)}}, "memory": {}},
         {"params": {"a": np.zeros(2), "b": {"c": np.ones(4)}}, "memory": {}},
     ):
-        with pytest.raises(StorageError, match="of another network"):
+        with pytest.raises(StorageError, match="a checkpoint of another network"):
             restore(other, tmp_path / "state")
     (tmp_path / "state").write_bytes(b"half")
     with pytest.raises(StorageError, match="is damaged"):

@@ -167,7 +167,7 @@ def test_defaults_are_the_familys():
     (cell,) = cells(made_of(dataclasses.replace(grid, test=sizes)), "laptop")
     assert (cell.test["tasks"], cell.data["tasks"]) == (3, 13)
     wrong = made_of(dataclasses.replace(grid, test={**sizes, "tasks": 4}))
-    with pytest.raises(ValueError, match="has 3 test tasks"):
+    with pytest.raises(ValueError, match="at most 3, the test tasks"):
         evaluation_of(cells(wrong, "laptop")[0])
 
 

@@ -306,7 +306,7 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
     model, _ = prepare_model(config)
     kinds = {type(m).__name__ for m in model.modules()}
     assert "Linear4bit" in kinds
-    with pytest.warns(UserWarning, match="no GPU: the optimiser, AdamW, is not paged"):
+    with pytest.warns(UserWarning, match="no GPU: AdamW replaces paged AdamW"):
         report = finetune(config, tmp_path / "run")
     assert report.eval_loss[-1] < report.eval_loss[0]
     assert isinstance(load_run(tmp_path / "run").model, PeftModel)
@@ -316,7 +316,7 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
     ("changes", "message"),
     [
         ({"support": 4}, "need 5 trajectories"),
-        ({"tasks": 99}, "99 tasks are asked for: .* has 24"),
+        ({"tasks": 99}, "tasks = 99: must be at most the 24 in"),
         ({"tasks": 1}, "tasks = 1"),
         ({"demonstrations": "all"}, "demonstrations all` needs random episodes"),
         ({"queries": "all"}, "queries all` needs random episodes"),
@@ -325,8 +325,8 @@ def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
         ({"support": -1}, "support = -1"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),
         ({"learning_rate": float("inf")}, "learning_rate = inf"),
-        ({"quantize": "nf4"}, "a quantised base needs an adapter"),
-        ({"quantize": "nf4", "lora_rank": 2}, "it is not quantised"),
+        ({"quantize": "nf4"}, "a quantized base needs an adapter"),
+        ({"quantize": "nf4", "lora_rank": 2}, "cannot be quantized"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
@@ -351,7 +351,7 @@ def test_a_batch_in_pieces_or_with_checkpointing_learns_the_same(data, base, tmp
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(data, base, tmp_path):
-    with pytest.raises(ValueError, match="batch_size = 8 cannot be divided evenly"):
+    with pytest.raises(ValueError, match="batch_size = 8: must be a multiple of"):
         finetune(quick(data, base, accumulate=3), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
@@ -550,7 +550,7 @@ def test_a_text_that_is_too_long_says_how_long_it_is(data, base, tmp_path):
     config = json.loads((short / "config.json").read_text())
     config["max_position_embeddings"] = 20
     (short / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ContextError, match="has 26 tokens, and the model reads 20"):
+    with pytest.raises(ContextError, match="context of 20 tokens, found 26"):
         finetune(quick(data, str(short)), tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["short"]
 
@@ -593,7 +593,7 @@ def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
     shutil.copytree(base, other)
     finetune(quick(data, str(other), epochs=1), tmp_path / "run")
     LlamaForCausalLM(LlamaConfig(**SMALL | {"hidden_size": 32})).save_pretrained(other)
-    with pytest.raises(StorageError, match=r"does not fit its base .* is .* there"):
+    with pytest.raises(StorageError, match=r"does not fit its base .* is .* found"):
         load_run(tmp_path / "run")
     torch.manual_seed(1)
     LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(other)
@@ -638,15 +638,15 @@ def test_a_base_that_is_no_language_model_is_refused(data, finished, tmp_path):
     (tmp_path / "lacking/config.json").write_text(json.dumps(headed))
     shutil.copytree(finished / "tiny", tmp_path / "a-run")
     for name, words in {
-        "empty": "is no model: it has no config.json",
-        "vit": "is no usable base: it has no tokenizer",
+        "empty": "is not a base: it has no config.json",
+        "vit": "is not a base: it has no tokenizer",
         "a-run": "is a run folder, not a base",
-        "BertModel": "is a BertModel: not a causal language model",
-        "BertForMaskedLM": "is a BertForMaskedLM: not a causal",
-        "T5": "is not a causal language model",
-        "headless": "is a LlamaModel: not a causal language model",
-        "lacking": "lacks 1 weights of a causal .* such as lm_head.weight",
-        "small": "has 49 tokens and its model 9",
+        "BertModel": "not a causal language model, found a BertModel",
+        "BertForMaskedLM": "not a causal language model, found a BertForMaskedLM",
+        "T5": "not a causal language model",
+        "headless": "not a causal language model, found a LlamaModel",
+        "lacking": "1 weights of a causal .* missing, such as lm_head.weight",
+        "small": "at most 9 tokens, .* found 49",
     }.items():
         if name not in ("empty", "vit", "a-run"):
             tiny_tokenizer().save_pretrained(tmp_path / name)
@@ -665,7 +665,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(data, tmp_path, monkeypa
     monkeypatch.setattr("sdm.llm.training.load_base", never)
     for changes, words in (
         ({}, "exists already"),
-        ({"accumulate": 3}, "divided evenly"),
+        ({"accumulate": 3}, "batch_size = 8: must be a multiple of"),
     ):
         with pytest.raises(ValueError, match=words):
             finetune(quick(data, "tiny", **changes), tmp_path / "run")
@@ -865,7 +865,9 @@ def test_an_adapter_whose_base_was_moved_says_so(finished, base, tmp_path):
     header = yaml.safe_load((run / "config.yaml").read_text())
     header["finetune"]["base"] = str(tmp_path / "elsewhere")
     (run / "config.yaml").write_text(yaml.safe_dump(header))
-    with pytest.raises(StorageError, match="elsewhere`, which is not there") as told:
+    with pytest.raises(
+        StorageError, match=r"base is missing, expected in `.*elsewhere`"
+    ) as told:
         load_run(run)
     assert "config.yaml" in told.value.hint
     shutil.copytree(base, tmp_path / "elsewhere")  # where the configuration says

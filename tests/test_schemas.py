@@ -149,9 +149,9 @@ def test_several_components_are_written_one_by_one():
     for schema, text in ((wide, "0012b"), (paper, "<O_1> 3 10, <A_1>")):
         with pytest.raises(ValueError, match="must be below 1"):
             schema.parse(text)
-    with pytest.raises(ValueError, match=r"reward 0\.5 is none of the 2"):
+    with pytest.raises(ValueError, match=r"one of the 2 .* found 0\.5"):
         compact.render(Episode((1,), (0,), (0.5,)))
-    with pytest.raises(ValueError, match="the episode has none"):
+    with pytest.raises(ValueError, match="an episode without rewards"):
         compact.render(Episode((1,), (0,)))
 
 
@@ -190,9 +190,9 @@ def test_the_parser_of_words_refuses_what_is_no_sentence(text):
 @pytest.mark.parametrize(
     ("seen", "actions", "message"),
     [
-        ("a, b", ("x", "y"), "cannot write the name 'a, b'"),
-        ("seen", ("x", "x"), "needs different names"),
-        ("reward", ("x", "y"), "cannot write the name 'reward'"),
+        ("a, b", ("x", "y"), "must not be empty .* found 'a, b'"),
+        ("seen", ("x", "x"), "must be distinct, found x, x"),
+        ("reward", ("x", "y"), "must not be empty .* found 'reward'"),
     ],
 )
 def test_names_that_words_cannot_tell_apart_are_refused(seen, actions, message):
@@ -209,7 +209,7 @@ def test_what_cannot_be_written_is_refused():
         Episode((1, NOTHING), (0,))
     with pytest.raises(ValueError, match="writes rewards"):
         PAPER.render(Episode((1,), (1,)))
-    with pytest.raises(ValueError, match="there is no action 26"):
+    with pytest.raises(ValueError, match="found action 26"):
         COMPACT.answer(26)
     with pytest.raises(
         ValueError, match="at most 26 actions, found 27: use the schema"
@@ -218,7 +218,7 @@ def test_what_cannot_be_written_is_refused():
     many = Contents((Component("s", 2),), ("a",), True, tuple(map(float, range(27))))
     with pytest.raises(ValueError, match="at most 26 different rewards, found 27"):
         schemas()["compact"](many)
-    with pytest.raises(ValueError, match="the last field has no comma"):
+    with pytest.raises(ValueError, match="the last field must end with a comma"):
         plain_schema("paper", rewards=False).parse("<O_1> 3, <A_1> 1")
     with pytest.raises(ValueError, match="unknown, found `prose`"):
         make_schema("prose", load_family("energy").spaces, "mdp", rewards=True)

@@ -86,7 +86,7 @@ def test_candidates_of_any_length_are_scored_as_by_our_rows(folder):
 
 def test_a_text_too_long_for_the_engine_is_refused(folder):
     rows = VllmRows(StandIn(load_base(folder)[0]), [])
-    with pytest.raises(ContextError, match="has 13 tokens, and the model reads 12"):
+    with pytest.raises(ContextError, match="context of 12 tokens, found 13"):
         rows.score([[1] * 12], [[[1], [2]]], [0])
 
 

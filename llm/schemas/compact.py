@@ -2,12 +2,12 @@
 
     3b4c
 
-takes a thirteenth of the tokens of the paper's schema, or less. An observation of
-several components is written digit by digit: `34a` is row 3, column 4 and action a.
-Rewards are written only where the agent observes them and they tell it something: of
-two possible rewards, the higher one is a dot (`34a.34a.`); of more, each is an
-underscore and a letter (`3b_a4c_f`), in the order of `Spaces.rewards`. A text that
-begins with `-` shows nothing before the first action.
+This text has at most a thirteenth of the tokens of the paper's schema. An observation
+of several components is written digit by digit: `34a` is row 3, column 4 and action a.
+Rewards are written only if the agent observes them and they are informative. Of two
+possible rewards, the higher one is a dot (`34a.34a.`); of more, each is an underscore
+and a letter (`3b_a4c_f`), in the order of `Spaces.rewards`. In a text that begins with
+`-`, nothing is observed before the first action.
 """
 
 import re
@@ -23,11 +23,11 @@ ACTION = r"(?<!_)[a-z]"
 @register_schema("compact")
 @dataclass(frozen=True)
 class CompactSchema:
-    """At most 26 actions and 26 levels of reward.
+    """The compact schema, for at most 26 actions and 26 levels of reward.
 
     Raises:
-        ValueError: if there are more, or observed rewards of hidden tasks are not
-            listed.
+        ValueError: if there are more, or if the family does not list the observed
+            rewards of tasks with hidden states.
 
     """
 
@@ -56,22 +56,24 @@ class CompactSchema:
 
     @property
     def _widths(self) -> tuple[int, ...]:
-        """Digits of each component; a single one is written as it is."""
+        """Return the digits of each component."""
         return tuple(len(str(each.size - 1)) for each in self.contents.seen)
 
     @property
     def _levels(self) -> int:
-        """Number of rewards that are told apart; 0 where none is written."""
+        """Return the number of distinct rewards; 0 if none is written."""
         return len(self.contents.levels) if self.contents.rewards else 0
 
     def render(self, episode: Episode) -> str:
-        """Write `3b4c`, with marks for rewards where these tell something."""
+        """Write `3b4c`, with marks for rewards if they are informative."""
         seen = [self._write(observation) for observation in episode.observations]
         done = [self.answer(action) for action in episode.actions]
         paid = [""] * len(done)
         if self._levels:
             if episode.rewards is None:
-                raise ValueError("rewards are written here: the episode has none")
+                raise ValueError(
+                    "schema `compact`: writes rewards, found an episode without rewards"
+                )
             paid = [self._mark(reward) for reward in episode.rewards]
         stages = zip(seen, done, paid, strict=False)
         text = "".join(part for stage in stages for part in stage)
@@ -93,19 +95,20 @@ class CompactSchema:
         return f"_{LETTERS[level]}"
 
     def parse(self, text: str) -> Episode:
-        """Read an episode; raise `ValueError` at the first sign out of place."""
+        """Parse an episode; raise `ValueError` for a text in another format."""
         seen = r"(\d+)"
         if len(self.contents.seen) > 1:
             seen = "".join(rf"(\d{{{width}}})" for width in self._widths)
         blind = text.startswith("-")
-        if blind:  # read as if the first of all observations stood there
+        if blind:  # parse observation 0 in its place
             text = self._write(0) + text[1:]
         mark = {0: "()", 2: r"(\.?)"}.get(self._levels, "_([a-z])")
         stage = rf"{seen}([a-z]){mark}"
         whole = stage.replace("(", "(?:")
         if not re.fullmatch(rf"({whole})*({seen})?", text):
             raise ValueError(
-                f"stages of observation, letter and mark expected: `{text[:40]}`"
+                "schema `compact`: stages must be observation, letter and mark, found "
+                f"`{text[:40]}`"
             )
         count = len(self.contents.seen)
         found = [m.groups() for m in re.finditer(stage, text)]
@@ -123,15 +126,21 @@ class CompactSchema:
         """Return the reward that a mark stands for."""
         level = len(mark) if self._levels == 2 else LETTERS.index(mark)
         if level >= self._levels:
-            raise ValueError(f"there is no reward of level {level}")
+            raise ValueError(
+                f"schema `compact`: rewards have {self._levels} levels, found level "
+                f"{level}"
+            )
         return self.contents.levels[level]
 
     def answer(self, action: int) -> str:
         """Write the action's letter."""
         if action >= len(self.contents.actions):
-            raise ValueError(f"there is no action {action}")
+            raise ValueError(
+                f"schema `compact`: there are {len(self.contents.actions)} actions, "
+                f"found action {action}"
+            )
         return LETTERS[action]
 
     def action_spans(self, text: str) -> list[tuple[int, int]]:
-        """Find every letter that is no reward."""
+        """Find every letter that is not a reward."""
         return [m.span() for m in re.finditer(ACTION, text)]

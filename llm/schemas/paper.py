@@ -3,9 +3,9 @@
     <O_1> 3, <A_1> 1, <R_1> -0.05, <O_2> 4, <A_2> 2, <R_2> 0.44
 
 Stages are counted from 1 and rewards rounded to two decimals. An observation of several
-components is written as its values, separated by spaces: `<O_1> 3 4`; `<O_1> -` says
-that nothing is observed before the first action. Where the agent does not observe its
-rewards, `<R_t>` is left out; a comma follows the last action like every other:
+components is written as its values, separated by spaces: `<O_1> 3 4`; `<O_1> -` means
+that nothing is observed before the first action. If the agent does not observe its
+rewards, `<R_t>` is omitted, and a comma follows the last action as it does every other:
 `<O_1> 3, <A_1> 1, <O_2> 4, <A_2> 2,`.
 """
 
@@ -30,7 +30,7 @@ class PaperSchema:
 
     @property
     def _letters(self) -> str:
-        """The fields of a stage."""
+        """Return the letters of a stage's fields."""
         return "OAR" if self.contents.rewards else "OA"
 
     def render(self, episode: Episode) -> str:
@@ -39,7 +39,9 @@ class PaperSchema:
         rewards: tuple[float | None, ...] = (None,) * len(episode.actions)
         if self.contents.rewards:
             if episode.rewards is None:
-                raise ValueError("the schema `paper` writes rewards: there are none")
+                raise ValueError(
+                    "schema `paper`: writes rewards, found an episode without rewards"
+                )
             rewards = episode.rewards
         rows = zip(episode.observations, episode.actions, rewards, strict=False)
         for t, (observation, action, reward) in enumerate(rows, 1):
@@ -59,7 +61,7 @@ class PaperSchema:
         return " ".join(map(str, self.contents.coordinates(observation)))
 
     def parse(self, text: str) -> Episode:
-        """Read an episode; raise `ValueError` at the first field out of place."""
+        """Parse an episode; raise `ValueError` at the first field out of place."""
         seen = " ".join([r"\d+"] * len(self.contents.seen)) + "|-"
         patterns = {"O": seen, "A": r"\d+", "R": NUMBER}
         letters = self._letters
@@ -67,7 +69,10 @@ class PaperSchema:
         is_open = bool(re.search(r"<A_\d+>$", text))
         if text and not is_open and not self.contents.rewards:
             if not text.endswith(self.terminator):
-                raise ValueError(f"the last field has no comma: `{text[-20:]}`")
+                raise ValueError(
+                    "schema `paper`: the last field must end with a comma, found "
+                    f"`{text[-20:]}`"
+                )
             text = text.removesuffix(self.terminator)
         parts = text.split(", ")[: -1 if is_open else None] if text else []
         for i, part in enumerate(parts):
@@ -75,13 +80,19 @@ class PaperSchema:
             found = re.fullmatch(rf"<{letter}_{t}> ({patterns[letter]})", part)
             if not found:
                 raise ValueError(
-                    f"field {i + 1} should be `<{letter}_{t}> …`: `{part}`"
+                    f"schema `paper`: field {i + 1} must be `<{letter}_{t}> …`, found "
+                    f"`{part}`"
                 )
             fields[letter].append(found[1])
         if is_open and text.split(", ")[-1] != f"<A_{len(fields['O'])}>":
-            raise ValueError(f"the last field is out of place: `{text[-20:]}`")
+            raise ValueError(
+                f"schema `paper`: the last field is out of place, found `{text[-20:]}`"
+            )
         if len(parts) % len(letters) != is_open:
-            raise ValueError(f"the text ends in the middle of a stage: `{text[-20:]}`")
+            raise ValueError(
+                "schema `paper`: the text ends in the middle of a stage, found "
+                f"`{text[-20:]}`"
+            )
         return Episode(
             tuple(map(self._read, fields["O"])),
             tuple(map(int, fields["A"])),

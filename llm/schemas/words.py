@@ -2,10 +2,10 @@
 
     energy 3, charge. energy 4, work.
 
-Components stand side by side (`row 3 column 4, stay.`), values by their names where
-they have some (`condition good, run.`). `nothing, listen.` says that nothing is
-observed before the first action. Where the agent observes its rewards, they follow the
-action, with two decimals: `energy 3, charge, reward -0.05.`
+Components follow each other (`row 3 column 4, stay.`). A value that has a name is
+written by name (`condition good, run.`). In `nothing, listen.`, nothing is observed
+before the first action. If the agent observes its rewards, they follow the action,
+with two decimals: `energy 3, charge, reward -0.05.`
 """
 
 import re
@@ -22,10 +22,10 @@ RESERVED = re.compile(r"[,.\n]|\breward\b")
 @register_schema("words")
 @dataclass(frozen=True)
 class WordsSchema:
-    """Names of components, values and actions, as sentences.
+    """Sentences of the names of components, values and actions.
 
     Raises:
-        ValueError: if names are the same, or hold a sign that separates them.
+        ValueError: if names are equal, empty, or contain a separator.
 
     """
 
@@ -34,32 +34,34 @@ class WordsSchema:
     name = "words"
 
     def __post_init__(self) -> None:
-        """Check that what is written can be read."""
+        """Raise `ValueError` for names that `parse` cannot separate."""
         names = [n for c in self.contents.seen for n in (c.name, *c.values)]
         for name in (*names, *self.contents.actions):
             if not name or RESERVED.search(name):
                 raise ValueError(
-                    f"the schema `words` cannot write the name {name!r}: commas, dots "
-                    "and `reward` separate names"
+                    "schema `words`: a name must not be empty or contain commas, dots, "
+                    f"line breaks or `reward`, found {name!r}"
                 )
         groups = (self.contents.actions, *(c.values for c in self.contents.seen))
         for group in groups:
             if len(set(group)) < len(group):
                 raise ValueError(
-                    f"the schema `words` needs different names: {', '.join(group)}"
+                    f"schema `words`: names must be distinct, found {', '.join(group)}"
                 )
 
     @property
     def terminator(self) -> str:
-        """What follows an action."""
+        """Return the text that follows an action."""
         return "," if self.contents.rewards else "."
 
     def render(self, episode: Episode) -> str:
-        """Write a sentence a stage."""
+        """Write one sentence per stage."""
         rewards: tuple[float | None, ...] = (None,) * len(episode.actions)
         if self.contents.rewards:
             if episode.rewards is None:
-                raise ValueError("the schema `words` writes rewards: there are none")
+                raise ValueError(
+                    "schema `words`: writes rewards, found an episode without rewards"
+                )
             rewards = episode.rewards
         rows = zip(episode.observations, episode.actions, rewards, strict=False)
         parts = [
@@ -78,12 +80,12 @@ class WordsSchema:
         return " ".join(f"{each.name} {_value(each, value)}" for each, value in pairs)
 
     def parse(self, text: str) -> Episode:
-        """Read an episode; raise `ValueError` unless it is made of such sentences."""
+        """Parse an episode; raise `ValueError` unless it consists of such sentences."""
         seen = " ".join(_pattern(component) for component in self.contents.seen)
         blind = text.startswith(f"{BLIND},")
-        if blind:  # read as if the first of all observations stood there
+        if blind:  # parse observation 0 in its place
             text = self._write(0) + text.removeprefix(BLIND)
-        # Longer names first: one may begin another.
+        # Longer names come first, since one name can be a prefix of another.
         names = sorted(self.contents.actions, key=len, reverse=True)
         action = "|".join(map(re.escape, names))
         number = rf"-?\d+\.\d{{{REWARD_DECIMALS}}}"
@@ -101,7 +103,9 @@ class WordsSchema:
             place = last.end()
         if place != len(text):
             wrong = text[place : place + 40]
-            raise ValueError(f"a sentence is out of place: `{wrong}`")
+            raise ValueError(
+                f"schema `words`: a sentence is out of place, found `{wrong}`"
+            )
         if blind:
             observations[0] = NOTHING
         paid_for = tuple(rewards) if self.contents.rewards else None
@@ -130,7 +134,7 @@ class WordsSchema:
 
 
 def _open(pattern: str) -> str:
-    """Make the groups of a pattern ones that are not counted."""
+    """Make the groups of a pattern non-capturing."""
     return re.sub(r"(?<!\\)\(", "(?:", pattern)
 
 

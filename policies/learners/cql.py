@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CQLLearner:
-    """Learns one table of values over stages and observations."""
+    """Learner of one table of values over stages and observations."""
 
     name = "cql"
     config = CQLConfig
@@ -36,10 +36,10 @@ class CQLLearner:
         return train_cql(config, out, overwrite=overwrite, progress=progress)
 
     def demonstrations(self, run: "LearnedRun", hidden: bool) -> None:
-        """It reads none."""
+        """Return None, since it reads no demonstrations."""
 
     def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
-        """Take the action of the highest value."""
+        """Return the policy that takes the action with the highest value."""
         import jax.numpy as jnp
 
         from sdm.policies.prepared import table

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class DPTLearner:
-    """Learns to read demonstrations and to answer with an optimal action."""
+    """Learner that predicts the optimal action from demonstrations."""
 
     name = "dpt"
     config = DPTConfig
@@ -38,12 +38,16 @@ class DPTLearner:
         )
 
     def demonstrations(self, run: "LearnedRun", hidden: bool) -> range:
-        """Return how many it reads; in hidden tasks the episode's place is fixed."""
+        """Return the numbers of demonstrations that it can read.
+
+        With hidden states, only the number in training: the episode's own transitions
+        follow the demonstrations at learned positions.
+        """
         most = int(run.about.config["support"])
         return range(most if hidden else 1, most + 1)
 
     def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
-        """Make the policy: a table where states are observed."""
+        """Return the policy for a benchmark; a table if states are observed."""
         from sdm.policies.dpt_training import prepare_dpt
 
         return prepare_dpt(run, bed)

@@ -1,13 +1,14 @@
-r"""The optimal plan of an agent that has the demonstrations and keeps learning.
+r"""Bayes-adaptive planning from the posterior after the demonstrations.
 
-The Bayes-adaptive MDP (Duff, 2002): its states are those of the task and what is
-believed about it. Its optimal policy explores as far as that pays, and no policy that
-reads moves, and rewards where they are seen, earns more on average over tasks from the
-prior. Demonstrated actions say more where they are optimal for the true task.
+A state of the Bayes-adaptive MDP (Duff, 2002) is a state of the task and a belief about
+the task. Its optimal policy balances exploration and exploitation: no policy that
+learns from transitions, and from rewards if they are observed, has a higher mean return
+over tasks from the prior. A policy that also learns from the demonstrated actions, if
+they are optimal for the true task, can have a higher one.
 
-Where a family's moves are told by a few counts, the plan is exact (`count_plan`).
-Elsewhere it is for the K candidates of the prior, weighed by the demonstrations, with
-certified bounds on how far it is from the best one (`solvers_jax.hidden_model`).
+If counts of transitions are a sufficient statistic, the plan is exact (`count_plan`).
+In other families, it is a plan for the K candidates of the prior, weighted by the
+demonstrations, with certified bounds on its suboptimality (`solvers_jax.hidden_model`).
 """
 
 from typing import NamedTuple
@@ -27,13 +28,13 @@ from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
 from sdm.tasks.rewards import agrees
 
-# Beliefs per stage and state: the first that fit the memory and the time are taken.
+# Beliefs per stage and state; the first number within the limits below is used.
 POINTS = (32, 16, 8)
 MOST_BYTES, MOST_WORK = 1 << 31, 2e11
 
 
 class Weighed(NamedTuple):
-    """What is remembered in an episode.
+    """Memory of an episode.
 
     Attributes:
         weight: probability of each candidate.
@@ -48,13 +49,13 @@ class Weighed(NamedTuple):
 
 
 class CandidatePolicy(eqx.Module):
-    """Weighs the candidates by Bayes' rule, and takes the plan's action.
+    """A policy that updates the candidates' weights and takes the plan's action.
 
     Attributes:
-        plan: what to do in a state and a belief.
+        plan: actions by state and belief.
         models: the candidates.
         weight: probability of each candidate in each task, before an episode.
-        rewards: whether rewards are seen.
+        rewards: whether rewards are observed.
 
     """
 
@@ -64,7 +65,7 @@ class CandidatePolicy(eqx.Module):
     rewards: bool = eqx.field(static=True)
 
     def init(self, model: Model) -> None:
-        """The first decision starts to weigh: it knows the number of episodes."""
+        """Return None; the first decision makes the memory, for N episodes."""
 
     def act(
         self,
@@ -74,20 +75,21 @@ class CandidatePolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], Weighed]:
-        """Weigh the candidates by the last move and reward, and look the action up."""
+        """Update the weights by the last transition and reward; look the action up."""
         if memory is None:
             weight = jnp.broadcast_to(
                 self.weight[:, None], (*observation.shape, self.weight.shape[-1])
             )
-            told: list[Array] = [self.models.initial[:, observation]]
+            likelihoods: list[Array] = [self.models.initial[:, observation]]
         else:
             weight, state, action = memory
-            told = [self.models.transition[:, state, action, observation]]
+            likelihoods = [self.models.transition[:, state, action, observation]]
             if self.rewards:
                 expected = self.models.reward[:, state, action]
-                told.append(agrees(reward[None], expected).astype(expected.dtype))
-        for chance in told:
-            weight *= jnp.maximum(jnp.moveaxis(chance, 0, -1), IMPOSSIBLE)
+                same = agrees(reward[None], expected)
+                likelihoods.append(same.astype(expected.dtype))
+        for likelihood in likelihoods:
+            weight *= jnp.maximum(jnp.moveaxis(likelihood, 0, -1), IMPOSSIBLE)
         weight /= weight.sum(-1, keepdims=True)
         action = self.plan.action(t, observation, weight)
         return action, Weighed(weight, observation, action)
@@ -101,10 +103,10 @@ def _fits(family: TaskFamily, kind: Kind) -> str | None:
 
 @register_policy("bayes-adaptive", _fits)
 def bayes_adaptive(bed: Benchmark) -> Prepared:
-    """Plan for everything that an episode can tell.
+    """Prepare the Bayes-adaptive plan.
 
     Raises:
-        ValueError: if there is too much of it.
+        ValueError: if the plan exceeds the memory or the time.
 
     """
     family, config = bed.config.prior_family, bed.config
@@ -121,7 +123,7 @@ def candidate_plan(bed: Benchmark) -> CandidatePolicy:
     """Return the plan for the prior's candidates.
 
     Raises:
-        ValueError: if there are too many candidates and states.
+        ValueError: if the plan exceeds the memory or the time.
 
     """
     found, config = posterior(bed), bed.config
@@ -140,10 +142,11 @@ def candidate_plan(bed: Benchmark) -> CandidatePolicy:
     else:
         count, states, actions, _ = found.models.transition.shape
         raise ValueError(
-            f"policy `bayes-adaptive`: {count} candidates, {states} states, {actions} "
-            f"actions and {config.horizon} stages are too many to plan for: they need "
-            f"{needed / 2**30:.2g} GiB of memory and {work:.1g} operations a sweep, of "
-            f"at most {MOST_BYTES / 2**30:.2g} GiB and {MOST_WORK:.1g}"
+            "policy `bayes-adaptive`: a plan must need at most "
+            f"{MOST_BYTES / 2**30:.2g} GiB of memory and {MOST_WORK:.1g} operations "
+            f"per sweep, found {count} candidates, {states} states, {actions} actions "
+            f"and {config.horizon} stages, which need {needed / 2**30:.2g} GiB of "
+            f"memory and {work:.1g} operations"
         )
     plan = solve_hidden_model(
         found.models,

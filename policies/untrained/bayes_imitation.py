@@ -1,13 +1,13 @@
-r"""Bayesian imitation: learn from the demonstrated actions as well as the moves.
+r"""Bayesian imitation: learn from the demonstrated actions and the transitions.
 
-A demonstration says two things about a task: where actions led, and which actions an
-oracle that knows the task took. Each candidate g is weighed by both,
+A demonstration informs about a task in two ways: by the outcomes of actions, and by the
+actions of an oracle that knows the task. Both weigh each candidate g,
 
     w_g ∝ w_g L_moves(g) Π_t ε^[a_t is not optimal for g at t in s_t],
 
-and the action is the best on average over the posterior, argmax_a Σ_g w_g Q_g(t, s, a).
-It is what an ideal reader with this prior makes of the demonstrations: the yardstick
-for a model that has to learn to read them.
+and the policy takes the best action on average over the posterior,
+argmax_a Σ_g w_g Q_g(t, s, a). This is the Bayesian use of the demonstrations under this
+prior, a baseline for models that learn to use demonstrations.
 """
 
 import jax
@@ -24,21 +24,21 @@ from sdm.tasks.models import states_observed
 from sdm.tasks.policy import TabularPolicy, deterministic
 from sdm.tasks.rollout import Trajectory
 
-# The true task lies between the candidates, and perhaps outside of the prior: there a
-# choice may contradict all of them, and those that fewest choices contradict are left.
+# ε: the true task need not be a candidate, so an action may contradict all candidates;
+# those that the fewest actions contradict then keep the weight.
 SLIP = 1e-3
-TIE = 1e-9  # of the largest value: actions this close are both optimal
+TIE = 1e-9  # relative tolerance within which actions are optimal
 
 
 @register_policy("bayes-imitation", only("mdp"))
 def bayes_imitation(bed: Benchmark) -> Prepared:
-    """Imitate the oracle that demonstrated.
+    """Imitate the oracle's demonstrations.
 
-    Of episodes of others only the moves are read.
+    From episodes of random actions, only the transitions are used.
 
     Raises:
-        ValueError: if the demonstrations have another horizon than the episodes: the
-            oracle's choices depend on the stages that are left.
+        ValueError: if the horizons of demonstrations and episodes differ, since the
+            oracle's actions depend on the remaining stages.
 
     """
     read = bed.config.demonstrations == "optimal"
@@ -46,13 +46,19 @@ def bayes_imitation(bed: Benchmark) -> Prepared:
 
 
 def imitation(bed: Benchmark, *, read: bool) -> TabularPolicy:
-    """Return the policy; with `read`, the demonstrated choices count as an oracle's."""
+    """Return the policy; `read` uses the demonstrated actions, as the oracle's.
+
+    Raises:
+        ValueError: if `read` is set and the horizons differ.
+
+    """
     support, horizon = bed.support, bed.config.horizon
     read = read and support.action.shape[1] > 0
     if read and support.action.shape[-1] != horizon:
         raise ValueError(
-            f"the demonstrations have {support.action.shape[-1]} stages and the "
-            f"episodes {horizon}: the oracle's choices depend on the stages left"
+            f"demonstrations: must have the {horizon} stages of the episodes, since "
+            "the oracle's actions depend on the remaining stages, found "
+            f"{support.action.shape[-1]}"
         )
     found = posterior(bed)
     q = backward_induction(states_observed(found.models), horizon=horizon).q
@@ -64,7 +70,13 @@ def imitation(bed: Benchmark, *, read: bool) -> TabularPolicy:
 
 
 def log_choices(q: Float[Array, "G T S A"], support: Trajectory) -> Float[Array, "B G"]:
-    """Return the log-probability of the demonstrated choices under each candidate."""
+    """Return the log-likelihood of the demonstrated actions under each candidate.
+
+    Args:
+        q: optimal values of actions under each candidate.
+        support: the demonstrations, [B, N, T].
+
+    """
     best = q.max(-1, keepdims=True)
     optimal = q >= best - TIE * jnp.maximum(1, jnp.abs(best))
     stage = jnp.arange(support.action.shape[-1])

@@ -1,8 +1,8 @@
-"""Behaviour cloning: do what was done at this stage after this observation.
+"""Behaviour cloning: imitate the actions at this stage after this observation.
 
-π(a|o, t) is the share of each action among the task's own demonstrations; where they
-show nothing for (o, t), among episodes of training tasks; where those show nothing
-either, every action is equally likely.
+π(a|o, t) is the relative frequency of action a after observation o at stage t in the
+task's demonstrations. If (o, t) does not occur in them, it is the frequency in episodes
+of training tasks; if it does not occur there either, every action is equally likely.
 """
 
 import dataclasses
@@ -19,9 +19,8 @@ from sdm.tasks.policy import TabularPolicy
 from sdm.tasks.rollout import Trajectory, rollout, task_keys
 from sdm.tasks.streams import Stream, stream_key
 
-OTHER_TASKS = (
-    20  # training tasks whose episodes are the fallback; all of a finite split
-)
+# Training tasks whose episodes are the fallback; all tasks of a finite split.
+OTHER_TASKS = 20
 OTHER_EPISODES = 15
 
 
@@ -48,12 +47,12 @@ def behaviour_cloning(bed: Benchmark) -> Prepared:
 def clone(
     support: Trajectory, others: Trajectory, *, symbols: int, actions: int
 ) -> TabularPolicy:
-    """Return the shares of actions in demonstrations as a policy.
+    """Return the frequencies of actions in demonstrations as a policy.
 
     Args:
-        support: episodes of the tasks that are played.
-        others: episodes of other tasks, of as many stages.
-        symbols: number of different observations.
+        support: demonstrations of each task.
+        others: episodes of other tasks, with the same horizon.
+        symbols: number of distinct observations.
         actions: number of actions.
 
     """

@@ -1,4 +1,4 @@
-"""Policies that plan: for the true model, for a mean one, or as if states were seen."""
+"""Policies that plan: for the true model, for a mean model, or by QMDP."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
 
 @register_policy("oracle")
 def oracle(bed: Benchmark) -> Prepared:
-    """Know the task and act optimally."""
+    """Act optimally in the known task."""
     if isinstance(bed.oracle, TabularPolicy):
         return table(bed, bed.oracle)
     return Prepared(bed.oracle)
@@ -56,10 +56,10 @@ def certainty_equivalence(bed: Benchmark) -> Prepared:
 
 
 def plan_for(bed: Benchmark, believed: MDP | POMDP | APOMDP) -> Prepared:
-    """Plan as if these were the tasks; where states are hidden, by QMDP.
+    """Plan for a model of each task: exactly if states are observed, else by QMDP.
 
-    Its filter ignores a reward that no state pays in these tasks, as happens where
-    candidates differ in their rewards and this is their mean.
+    QMDP's filter ignores an observed reward that no state of the model pays. This
+    happens if candidates differ in their rewards and the model is their mean.
     """
     horizon = bed.config.horizon
     if isinstance(believed, MDP):
@@ -71,9 +71,9 @@ def plan_for(bed: Benchmark, believed: MDP | POMDP | APOMDP) -> Prepared:
 
 @register_policy("qmdp")
 def with_states_seen_later(bed: Benchmark) -> Prepared:
-    """Know the task, and act as if states were observed after the next decision."""
+    """Act by QMDP in the known task: as if states were observed after this decision."""
     world = bed.tasks.world
-    if isinstance(world, MDP):  # QMDP is then the optimal policy
+    if isinstance(world, MDP):  # QMDP is then the oracle's policy
         return oracle(bed)
     config = bed.config
     return Prepared(qmdp(world, horizon=config.horizon, rewards=config.rewards_seen))
@@ -90,7 +90,7 @@ def _as_many_symbols(family: TaskFamily, kind: Kind) -> str | None:
 
 @register_policy("observation-as-state", _as_many_symbols)
 def symbol_for_state(bed: Benchmark) -> Prepared:
-    """Know the task, and take each symbol for the state of the same number."""
+    """Act optimally in the known task for the state with the symbol's number."""
     world = bed.tasks.world
     assert isinstance(world, POMDP)
     return table(bed, observation_as_state(world, horizon=bed.config.horizon))
@@ -98,7 +98,7 @@ def symbol_for_state(bed: Benchmark) -> Prepared:
 
 @register_policy("nominal", only("apomdp"))
 def nominal(bed: Benchmark) -> Prepared:
-    """Plan for the first model of the ambiguity set alone."""
+    """Plan for the first model of the ambiguity set only."""
     world = bed.tasks.world
     assert isinstance(world, POMDP)
     config = bed.config
@@ -110,7 +110,7 @@ def nominal(bed: Benchmark) -> Prepared:
 
 @register_policy("mixture", only("apomdp"))
 def bayesian_mixture(bed: Benchmark) -> Prepared:
-    """Take each model of the set to be as likely, and plan by QMDP."""
+    """Plan by QMDP with a uniform prior over the models of the ambiguity set."""
     assert isinstance(bed.tasks.model, APOMDP)
     whole, config = mixture(bed.tasks.model), bed.config
     return Prepared(qmdp(whole, horizon=config.horizon, rewards=config.rewards_seen))

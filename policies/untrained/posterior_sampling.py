@@ -1,9 +1,9 @@
 """Posterior sampling: draw a candidate before an episode, and act as if it were true.
 
-Thompson (1933); for reinforcement learning Strens (2000), Osband, Russo, Van Roy
-(2013). The candidate is drawn from the posterior after the demonstrations; what an
-episode itself shows does not change it. Where states are hidden the plan for the
-candidate is QMDP's, with the candidate's filter.
+Source: Thompson (1933); for reinforcement learning Strens (2000), Osband, Russo, Van
+Roy (2013). The candidate is drawn from the posterior after the demonstrations, and
+kept during the episode. If states are hidden, the candidate's plan is QMDP's, with the
+candidate's belief filter.
 """
 
 from typing import NamedTuple
@@ -25,12 +25,12 @@ from sdm.tasks.rewards import agrees
 
 
 class Drawn(NamedTuple):
-    """What is remembered in an episode.
+    """Memory of an episode.
 
     Attributes:
-        place: which candidate was drawn.
+        place: index of the drawn candidate.
         belief: probability of each state under that candidate.
-        action: the last one.
+        action: the last action.
 
     """
 
@@ -40,12 +40,12 @@ class Drawn(NamedTuple):
 
 
 class PosteriorSampling(eqx.Module):
-    """The policy; its plans are for the candidates, and common to all tasks.
+    """The policy; all tasks share its plans, one per candidate.
 
     Attributes:
-        posterior: of each task.
-        q: values of actions under each candidate.
-        rewards: whether the agent sees its rewards.
+        posterior: the posterior of each task.
+        q: optimal values of actions under each candidate.
+        rewards: whether the agent observes its rewards.
 
     """
 
@@ -54,7 +54,7 @@ class PosteriorSampling(eqx.Module):
     rewards: bool = eqx.field(default=False, static=True)
 
     def init(self, model: Model) -> None:
-        """The first decision draws: it knows the number of episodes."""
+        """Return None; the first decision makes the memory, for N episodes."""
 
     def act(
         self,
@@ -64,7 +64,7 @@ class PosteriorSampling(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], Drawn]:
-        """Draw a candidate where an episode begins; then plan for it."""
+        """Draw a candidate at the first stage; take its plan's action."""
         tasks = self.posterior.models
         if memory is None:
             place = self.posterior.draw(jax.vmap(jax.vmap(jax.random.uniform))(key))
@@ -89,7 +89,7 @@ class PosteriorSampling(eqx.Module):
 def _condition(
     belief: Float[Array, "B N S"], likelihood: Float[Array, "B N S"]
 ) -> Float[Array, "B N S"]:
-    """Weigh the states, unless what was seen is impossible in all of them."""
+    """Update a belief by Bayes' rule, unless all likelihoods are zero."""
     joint = belief * likelihood
     mass = joint.sum(-1, keepdims=True)
     return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
@@ -102,7 +102,7 @@ def _see(
     memory: Drawn | None,
     observation: Int[Array, "B N"],
 ) -> Float[Array, "B N S"]:
-    """Weigh the states by the symbol."""
+    """Update a belief by the observed symbol."""
     if memory is None:
         first = tasks.initial_observation
         if first is None:
@@ -117,7 +117,7 @@ def _see(
 
 @register_policy("psrl")
 def posterior_sampling(bed: Benchmark) -> Prepared:
-    """Plan for every candidate, and act for one drawn before each episode."""
+    """Plan for every candidate, and draw one before each episode."""
     found = posterior(bed)
     seen = states_observed(found.models)
     q = backward_induction(seen, horizon=bed.config.horizon).q
@@ -128,14 +128,17 @@ def posterior_sampling(bed: Benchmark) -> Prepared:
 
 
 def expected_return(policy: PosteriorSampling, tasks: MDP) -> Float[Array, " B"]:
-    """Return the exact value in observed states: the mean over candidates' plans."""
+    """Return the exact value in tasks with observed states.
+
+    It is the posterior mean of the values of the candidates' plans.
+    """
     plans = deterministic(policy.q.argmax(-1).astype(jnp.int32), tasks.reward.shape[-1])
 
     def of_task(transition: Array, reward: Array, initial: Array) -> Array:
         task = MDP(transition, reward, initial, tasks.discount)
         return jax.vmap(lambda table: evaluate_policy(task, table))(plans.probabilities)
 
-    # Task by task: a table of every plan for every task would not fit.
+    # Task by task, since a table of every plan for every task would not fit the memory.
     values = jax.lax.map(
         lambda arrays: of_task(*arrays), (tasks.transition, tasks.reward, tasks.initial)
     )
