@@ -97,7 +97,7 @@ def test_every_kind_is_played_at_once_beside_the_papers_rows(tmp_path):
         (["--policy", "random", "--setting", "room"], "unknown kind of model"),
         (
             ["--policy", "random", "--reference", "ce"],
-            "among the policies that play energy mdp",
+            "among the policies evaluated on energy mdp",
         ),
         (["--policy", "none", "--setting", "all"], "`none`"),
     ],
@@ -142,7 +142,7 @@ def test_a_file_sets_options_and_the_command_line_changes_them(data, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("step: 5", "unknown option 'step': options are data"),
+        ("step: 5", "unknown option 'step': choose from data"),
         ("steps: many", "steps: expected int, found 'many'"),
         ("[1, 2]", "expected names and values, found list"),
         ("a: [", "is not valid YAML"),
