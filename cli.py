@@ -46,7 +46,7 @@ def sdm(
         ),
     ] = False,
 ) -> None:
-    """Solve decision tasks, fine-tune language models on them, and evaluate policies."""
+    """Solve decision tasks, fine-tune language models on them and evaluate policies."""
 
 
 app.command(cls=SolveCommand)(solve)

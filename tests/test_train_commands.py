@@ -43,7 +43,7 @@ def test_darkroom_is_learned_and_played(data, tmp_path):
     ]
     assert losses[0]["loss"] != losses[1]["loss"]  # the texts differ
     other = run(app, [*play, "--policy", str(tmp_path / "all"), "--split", "1"])
-    assert "goals held out are training goals: pass `--split 0`" in other.stderr
+    assert "test goals are training goals: pass `--split 0`" in other.stderr
 
 
 def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
