@@ -90,7 +90,7 @@ def test_a_filter_is_of_a_batch_and_a_policy_of_its_stages():
     belief = jnp.array([[0.5, 0.5]])
     assert found.action(2, belief).tolist() == [0]
     for t in (-1, 3):
-        with pytest.raises(ValueError, match="the stages are 0 to 2"):
+        with pytest.raises(ValueError, match="must be a stage from 0 to 2"):
             found.action(t, belief)
 
 
