@@ -264,7 +264,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     model = random_pomdp(0, first=False)
     for place, message in (
         (tmp_path, "is a folder"),
-        (tmp_path / "a" / "b", "no f"),
+        (tmp_path / "a" / "b", "does not exist"),
     ):
         with pytest.raises(OSError, match=message):
             save_pomdp(model, place)

@@ -145,7 +145,7 @@ def test_what_makes_no_environment_is_refused(options, message):
 
 def test_one_task_is_played_not_a_batch():
     batch = EnergyFamily().sample(jax.random.key(0), 2)
-    with pytest.raises(ValueError, match="one task is played"):
+    with pytest.raises(ValueError, match=r"must be \[S, A\], for one task"):
         gymnasium.make("sdm/Model-v0", model=batch)
 
 

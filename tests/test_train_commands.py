@@ -53,7 +53,7 @@ def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
     assert done["policy"] == f"dpt:{dpt}" and done["steps"] == 3
     assert run(app, ask).exit_code == 2  # it is there already
     finished = run(app, [*ask, "--resume"])
-    assert finished.exit_code == 2 and "is finished already" in finished.stderr
+    assert finished.exit_code == 2 and "is already complete" in finished.stderr
     ask = ["train", "cql", "--data", str(data), "--out", cql, "--steps", "20"]
     report_of(run(app, [*ask, "--json"]))
     names = [f"dpt:{tmp_path}/dpt-{{family}}", f"cql:{cql}", "all"]
