@@ -33,9 +33,7 @@ class Backend(enum.StrEnum):
     vllm = "vllm"
 
 
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Random seed (default 0).")
-]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
 Resume = Annotated[bool, typer.Option(help="Continue an unfinished run.")]
@@ -80,7 +78,7 @@ def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> N
     """Warn of options on the command line that have no effect for a kind of model.
 
     A family that supports none of the kinds for which an option of this name has an
-    effect defines an option of its own with this name: it gets no warning.
+    effect defines its own option with this name: there is no warning.
     """
     for name, option in given_options(context).items():
         plain = name.removeprefix("prior__").removeprefix("family__")

@@ -43,7 +43,7 @@ def test_the_rounds_of_a_solution_close_in_on_its_bounds():
 def test_a_picture_of_one_task_only(tmp_path):
     with pytest.raises(ValueError, match=r"one task, found a batch \(4,\)"):
         save_picture(solve(random_mdp(1, 4), horizon=2), tmp_path / "a.png")
-    with pytest.raises(ValueError, match="must end in .png"):
+    with pytest.raises(ValueError, match=r"must end in \.png"):
         save_picture(solve(random_mdp(1), horizon=2), tmp_path / "a.txt")
     assert not list(tmp_path.iterdir())
 
