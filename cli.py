@@ -1,8 +1,8 @@
-"""Command line. Heavy imports wait until a command runs, so `--help` is instant.
+"""Command line. Commands import heavy packages only when they run, for a fast `--help`.
 
-Results go to files or stdout; messages go to stderr. Exit codes: 0 done, 1 could not be
-done, 2 called wrongly or bad input. A failure is one line, and a hint where one helps;
-`SDM_DEBUG=1` shows the traceback instead.
+Results go to files or stdout; messages go to stderr. Exit codes: 0 for success, 1 for a
+failure, 2 for a usage error or invalid input. A failure prints one line and, where
+possible, a hint; `SDM_DEBUG=1` shows the traceback instead.
 """
 
 import signal
@@ -30,11 +30,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> bool:
-    if asked:
+def _show_version(requested: bool) -> bool:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
-    return asked
+    return requested
 
 
 @app.callback()
@@ -42,11 +42,11 @@ def sdm(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Of sdm."
+            "--version", callback=_show_version, is_eager=True, help="Version of sdm."
         ),
     ] = False,
 ) -> None:
-    """Sequential decisions: solve them, teach them to language models, measure both."""
+    """Solve decision tasks, fine-tune language models on them and evaluate policies."""
 
 
 app.command(cls=SolveCommand)(solve)
@@ -61,26 +61,26 @@ app.add_typer(experiment, name="experiment")
 
 
 def main() -> None:
-    """Run the command line; a wrong call is one line too."""
-    # While libraries written in C++ load, Ctrl-C ends the process at once: an exception
-    # in the middle of that may be lost, or crash it.
+    """Run the command line, and print a usage error as one line."""
+    # Ctrl-C ends the process at once while C++ libraries load: an exception raised
+    # during that may be lost, or crash the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        # Usage errors, by their one public trait: typer has moved their classes.
+        # Recognise usage errors by their public method: typer has moved their classes.
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
-        if message := describe():  # none where the help was shown instead
+        if message := describe():  # empty if typer has shown the help instead
             say(f"error: {message}", "red")
             path = getattr(getattr(error, "ctx", None), "command_path", "sdm")
             say(f"\nhint: {path} --help", "cyan")
         code = 2
-    if code == INTERRUPTED:  # typer turns the key into this code
-        say("interrupted; `--resume`, where a command has it, goes on", "red")
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code
+        say("interrupted; `--resume` continues, if the command has it", "red")
     sys.exit(code)
 
 

@@ -1,9 +1,9 @@
-"""Command-line options from config dataclasses, so that neither can drift apart.
+"""Derive command-line options from config dataclasses, so that the two always agree.
 
-Each field is an option of the same name; its help is the field's line in the section
-`Attributes` of the class. A field's `metadata["option"]` is another name for it. Values
-come, in this order of precedence, from the command line, from the file of `--config`,
-and from the class.
+Each field becomes an option of the same name; its help is the field's entry in the
+section `Attributes` of the class. A field's `metadata["option"]` overrides the name.
+The command line takes precedence over the file of `--config`, and that file over the
+defaults of the class.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ class OptionField:
     """An option that a config dataclass defines.
 
     Attributes:
-        name: of the field.
-        annotation: its type.
-        default: value of the class, or `UNSET` where it must be given.
-        text: its help.
-        option: its name on the command line.
+        name: name of the field.
+        annotation: type of the field.
+        default: default of the class, or `UNSET` if the field is required.
+        text: help text.
+        option: name of the option on the command line.
 
     """
 
@@ -45,12 +45,12 @@ class OptionField:
 
 
 def option_name(name: str) -> str:
-    """Return the option of a field."""
+    """Return the name of a field's option."""
     return "--" + name.replace("_", "-")
 
 
 def fields_of(config: type, *, without: Iterable[str] = ()) -> list[OptionField]:
-    """Return the options of a dataclass, in the order of its fields."""
+    """Return the options of a dataclass, in field order."""
     hints, texts = get_type_hints(config), field_texts(config)
     return [
         OptionField(
@@ -78,11 +78,11 @@ def parameters_of(
 
     Args:
         fields: the options.
-        panel: heading in the help; None for the common one.
-        scope: stands before the names of the parameters.
-        prefix: stands before the names of the options.
-        hidden: leave them out of the help.
-        show_default: tell the class's defaults in the help.
+        panel: heading in the help; None for the default heading.
+        scope: prefix of the parameter names.
+        prefix: prefix of the option names.
+        hidden: whether to omit the options from the help.
+        show_default: whether the help shows the defaults of the class.
 
     """
     signature = []
@@ -108,7 +108,7 @@ def parameters_of(
         )
 
     def nothing(**values: Any) -> None:
-        """Stand for the command that takes these options."""
+        """Serve as the callback from which typer derives the parameters."""
 
     nothing.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     nothing.__annotations__ = {p.name: p.annotation for p in signature}
@@ -132,10 +132,10 @@ def _help(field: OptionField, *, show_default: bool) -> str:
 
 
 def _plain(annotation: Any) -> Any:
-    """Return the type that an option's text is read as.
+    """Return the type that typer parses an option's text as.
 
-    Of a union, the type besides None; text where there are several, since the class
-    itself checks what it is given.
+    For a union with None, this is the other type. For a union of several types it is
+    `str`, since the class validates the value itself.
     """
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
@@ -150,10 +150,10 @@ def _or_none(annotation: Any) -> Any:
 
 
 def converted(field: OptionField, value: Any, where: str) -> Any:
-    """Return a value from a YAML file or the command line as the field's type.
+    """Convert a value from a YAML file or the command line to the field's type.
 
     Raises:
-        ValueError: if it is of another type.
+        ValueError: if the value has another type.
 
     """
     kinds = get_args(field.annotation) or (field.annotation,)
@@ -164,7 +164,7 @@ def converted(field: OptionField, value: Any, where: str) -> Any:
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if float in kinds and str not in kinds and isinstance(value, str):
-        with suppress(ValueError):  # YAML reads `1e-3` as text: it wants `1.0e-3`
+        with suppress(ValueError):  # YAML 1.1 reads `1e-3` as text, `1.0e-3` as number
             return float(value)
     if int in kinds and str in kinds and isinstance(value, str) and value.isdecimal():
         return int(value)
@@ -181,10 +181,11 @@ def converted(field: OptionField, value: Any, where: str) -> Any:
 
 
 def from_file(path: Path, fields: Sequence[OptionField]) -> dict[str, Any]:
-    """Read values of options from a YAML file, by field or option name.
+    """Read option values from a YAML file, by field or option name.
 
     Raises:
-        ValueError: if it is no mapping, or has a name or a value that does not fit.
+        ValueError: if the file is not a mapping, or has an unknown name or a value of
+            the wrong type.
 
     """
     import yaml
@@ -210,24 +211,24 @@ def from_file(path: Path, fields: Sequence[OptionField]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in known:
             names = ", ".join(field.name for field in fields)
-            raise ValueError(f"`{path}`: unknown option {name!r}: options are {names}")
+            raise ValueError(f"`{path}`: unknown option {name!r}: choose from {names}")
         found[known[name].name] = converted(known[name], value, f"`{path}`")
     return found
 
 
 class ConfigCommand(typer.core.TyperCommand):
-    """A command whose further options come from dataclasses.
+    """A command that takes additional options from dataclasses.
 
-    Subclasses say which by `dynamic`. The values given on the command line are in the
-    context's `meta` under the group's name.
+    Subclasses define these options in `dynamic`. The context's `meta` holds the values
+    on the command line, under the name of each group.
     """
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, "OptionGroup"]:
-        """Return the groups of options for these words on the command line."""
+        """Return the groups of options for these command-line arguments."""
         return {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Add the options, then read the words."""
+        """Add the options, then parse the arguments."""
         groups = self.dynamic(args)
         mine = list(self.params)
         place = next((i for i, p in enumerate(mine) if p.name in LAST), len(mine))
@@ -240,7 +241,7 @@ class ConfigCommand(typer.core.TyperCommand):
         return left
 
     def invoke(self, ctx: Any) -> Any:
-        """Move the values of the added options out of the callback's way."""
+        """Move the values of the added options to `meta`, then call the command."""
         for name, group in self._groups.items():
             given = {}
             for parameter, field in zip(group.parameters, group.fields, strict=True):
@@ -259,8 +260,8 @@ class OptionGroup:
     """Options of one dataclass.
 
     Attributes:
-        fields: what the dataclass says.
-        parameters: typer's parameters, one a field.
+        fields: options that the dataclass defines.
+        parameters: typer's parameter for each field.
 
     """
 
@@ -270,11 +271,11 @@ class OptionGroup:
 
 @dataclass(frozen=True)
 class Given:
-    """Values that were given for a group of options.
+    """Values on the command line for a group of options.
 
     Attributes:
-        fields: of the group.
-        values: given on the command line, by field.
+        fields: options of the group.
+        values: value of each option on the command line, by field name.
 
     """
 
@@ -282,10 +283,10 @@ class Given:
     values: Mapping[str, Any]
 
     def merged(self, file: Path | None) -> dict[str, Any]:
-        """Return the file's values, replaced by those of the command line.
+        """Return the file's values, overridden by those on the command line.
 
         Raises:
-            ValueError: if the file does not fit.
+            ValueError: if the file is invalid.
 
         """
         by_name = {field.name: field for field in self.fields}
@@ -300,12 +301,12 @@ class Given:
 def group_of(
     fields: Sequence[OptionField], *, show_default: bool = True
 ) -> OptionGroup:
-    """Return a group of options."""
+    """Return a group of options with their typer parameters."""
     return OptionGroup(fields, parameters_of(fields, show_default=show_default))
 
 
 def command_with(make: Callable[[], OptionGroup]) -> type[ConfigCommand]:
-    """Return a class of commands with the options of one config, `config`."""
+    """Return a command class with one group of options, named `config`."""
 
     class Fixed(ConfigCommand):
         def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:

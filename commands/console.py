@@ -1,4 +1,4 @@
-"""Shared by all commands: messages, exit codes, progress, output, heavy imports."""
+"""Messages, exit codes, progress, output and heavy imports of all commands."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ def fail(message: str, hint: str = "", *, code: int = 2) -> NoReturn:
 def user_faults() -> Iterator[None]:
     """Turn exceptions into an error line and an exit code, and warnings into lines.
 
-    `SDM_DEBUG=1` lets exceptions pass, so that the traceback is shown.
+    With `SDM_DEBUG=1`, exceptions propagate and Python prints their traceback.
     """
     warnings.showwarning = lambda message, *_: say(f"warning: {message}", "yellow")
     try:
@@ -48,7 +48,7 @@ def user_faults() -> Iterator[None]:
         code = 2 if isinstance(error, ValueError) else 1
         reported = code == 2 or getattr(error, "reported", False)
         if reported and os.environ.get("RANK", "0") != "0":
-            raise typer.Exit(code) from None  # the first process reports it
+            raise typer.Exit(code) from None  # only the first process reports it
         fail(first, getattr(error, "hint", ""), code=code)
     except Exception as error:
         if os.environ.get("SDM_DEBUG") == "1":
@@ -64,8 +64,9 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
     """Configure JAX: double precision, and no preallocation of accelerator memory.
 
     Args:
-        every_core: make each CPU core a JAX device, to solve tasks in parallel.
-        several: join the other processes of a distributed run.
+        every_core: whether each CPU core becomes a JAX device, to solve tasks in
+            parallel.
+        several: whether to join the other processes of a distributed run.
 
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -75,7 +76,7 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
     if every_core:
         from sdm.storage.processes import usable_cores
 
-        # JAX refuses this once it has started; it then keeps its devices.
+        # Once JAX has started, it rejects this setting and keeps its devices.
         with suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", usable_cores())
     if several:
@@ -87,7 +88,7 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
 
 def hear_interrupts() -> None:
-    """Raise `KeyboardInterrupt` on Ctrl-C, once C++ libraries are loaded."""
+    """Raise `KeyboardInterrupt` on Ctrl-C; call it once C++ libraries are loaded."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -141,16 +142,18 @@ def start_torch(*, tensorboard: bool = False) -> None:
 
 
 def start_optional(package: str, extra: str) -> None:
-    """Exit with a hint if an optional package is missing; "" is none."""
+    """Exit with a hint if an optional package is missing; "" needs no package."""
     if package and importlib.util.find_spec(package) is None:
         fail_without(package, extra)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress bars on a terminal, and elsewhere a line per step.
+    """Show progress bars on a terminal, and a line per step elsewhere.
 
-    Yields a function that takes the step, the work done and the total.
+    Yields:
+        A function of the name of a step, the work done and the total work.
+
     """
     from rich.console import Console
     from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
@@ -177,12 +180,12 @@ def emit(
 ) -> None:
     """Print the report as one JSON object or as a table."""
     if as_json:
-        with user_faults():  # JSON has no NaN and no infinity
+        with user_faults():  # JSON has neither NaN nor infinity
             typer.echo(json.dumps(report, allow_nan=False))
         return
     from rich.console import Console
 
-    # A file or a pipe has no width, so columns get the room that they need.
+    # A file or a pipe has no width: use one that fits all columns.
     Console(width=None if sys.stdout.isatty() else 160).print(table())
 
 

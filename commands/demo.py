@@ -19,12 +19,14 @@ from sdm.commands.options import Json, Overwrite, Seed
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option(help="Smaller sizes, minutes less.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Fewer tasks and episodes, to save minutes.")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run the demo: oracle data, fine-tuning, a table of optimality gaps.
+    """Run the demo: generate oracle data, fine-tune, and compare optimality gaps.
 
     Example: `sdm demo`
     """
@@ -35,8 +37,8 @@ def demo(
         from sdm.experiments.demo import QUICK, DemoConfig, paper_values, run_demo
         from sdm.llm.bases import smollm2_folder
 
-        smollm2_folder()  # fail before the training if it is unavailable
+        smollm2_folder()  # fail before training if the base model is unavailable
         config = dataclasses.replace(QUICK if quick else DemoConfig(), seed=seed)
         report = run_demo(config, out, overwrite=overwrite, progress=progress)
     emit(report, as_json, lambda: gap_table(report["policies"], paper_values(config)))
-    say(f"`{out}` holds this table, its figure, the data and the fine-tuned models")
+    say(f"`{out}` contains this table, its figure, the data and the fine-tuned models")

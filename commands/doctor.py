@@ -5,9 +5,9 @@ from sdm.commands.options import Json, Seed
 
 
 def doctor(seed: Seed = 0, as_json: Json = False) -> None:
-    """Print versions and devices, and how to install what is missing.
+    """Print versions and devices, and how to install missing packages.
 
-    `--seed` has no effect; every command accepts it.
+    `--seed` has no effect: every command accepts it.
     """
     from sdm.llm.doctor import examine
 

@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
 
 class EvalCommand(FamilyCommand):
-    """The command with the options of `EvaluationConfig`, the family and its prior."""
+    """Command with the options of `EvaluationConfig`, the family and its prior."""
 
     prior = True
 
     @property
     def configs(self) -> Mapping[str, OptionGroup]:
-        """Options of the benchmark."""
+        """Return the options of the benchmark."""
         own = ("family", "kind", "seed", "training_family")
         fields = config_fields("data/benchmark.py", "EvaluationConfig", without=own)
         return {"config": group_of(fields)}
@@ -63,23 +63,26 @@ def evaluate(
     policy: Annotated[
         list[str],
         typer.Option(
-            help="`oracle`, `random`, `mean-plan`, `bc`, `ce`, `psrl`, `qmdp`, "
-            "`bayes-adaptive`, `bayes-imitation` (mdp), `observation-as-state` (pomdp, "
-            "apomdp), `nominal`, `mixture` (apomdp), `always-ACTION`, `dpt:RUN`, "
-            "`cql:RUN`, `icl:BASE`, or the run folder of a language model; `all` for "
-            "every policy without training that fits. Repeat it."
+            help="Policy to evaluate: `oracle`, `random`, `mean-plan`, `bc`, `ce`, "
+            "`psrl`, `qmdp`, `bayes-adaptive`, `bayes-imitation` (mdp), "
+            "`observation-as-state` (pomdp, apomdp), `nominal`, `mixture` (apomdp), "
+            "`always-ACTION`, `dpt:RUN`, `cql:RUN`, `icl:BASE`, or the run folder of a "
+            "language model; `all` selects every applicable policy without training. "
+            "Repeatable."
         ),
     ],
     reference: Annotated[
         str | None,
-        typer.Option(help="One of them; the others are compared to it task by task."),
+        typer.Option(
+            help="Evaluated policy that the others are compared with on each task."
+        ),
     ] = None,
     family: FamilyName = DEFAULT,
     setting: Annotated[
         str,
         typer.Option(
-            help="Kind of model: mdp, pomdp, apomdp, or `all` that the family poses; "
-            "mdp if not given."
+            help="Kind of model: mdp, pomdp, apomdp, or `all` that the family supports "
+            "(default mdp)."
         ),
     ] = "",
     schema: Annotated[
@@ -90,7 +93,10 @@ def evaluate(
         Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
     ] = None,
     backend: Annotated[
-        Backend, typer.Option(help="What computes; vllm takes `icl:` policies.")
+        Backend,
+        typer.Option(
+            help="Inference backend of language models; vllm supports `icl:` policies."
+        ),
     ] = Backend.torch,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with values of these options.")
@@ -101,19 +107,20 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Let policies act in the same unseen tasks and measure their optimality gaps.
+    """Measure optimality gaps of policies on the same unseen tasks.
 
-    `--setting all` plays every kind that the family poses, `--family all` every
-    registered family; `{family}` and `{setting}` in a policy's name stand for these.
-    `--prior-OPTION` sets an option of the family that policies with a prior believe in.
-    `--family NAME --help` shows the options of another family.
+    `--setting all` evaluates every kind of model that the family supports, `--family
+    all` every registered family. `{family}` and `{setting}` in a policy's name are
+    replaced by their current values. `--prior-OPTION` sets an option of the family in
+    the prior of Bayesian policies. `--family NAME --help` shows the options of another
+    family.
 
     Examples: `sdm eval --policy ce --policy runs/tiny --tasks 100`,
     `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`,
     `sdm eval --family all --setting all --policy all`
     """
     if resume and out is None:
-        fail("`--resume` needs `--out`: there is nothing else to continue")
+        fail("`--resume` needs `--out`: only a written evaluation can be continued")
     several = ALL in (family, setting)
     with user_faults(), progress_bars() as bar:
         tests = _tests(context, family, setting, seed, config)
@@ -143,7 +150,7 @@ def evaluate(
 
 
 class _Players:
-    """A benchmark, the policies that play it, and the one they are compared to."""
+    """A benchmark, the policies to evaluate on it, and their reference policy."""
 
     def __init__(
         self, test: "EvaluationConfig", names: list[str], reference: str | None
@@ -220,7 +227,7 @@ def _players(
     *,
     several: bool,
 ) -> list[_Players]:
-    """Return who plays each benchmark, after checking that they can."""
+    """Return the policies of each benchmark, after checking that they apply to it."""
     from sdm.evaluation.evaluate import check_policy
     from sdm.policies.spec import choose_policies, parse_policy
 
@@ -232,7 +239,7 @@ def _players(
         if names:
             found.append(_Players(test, names, chosen))
     if not found:
-        fail(f"policy: none of {', '.join(policies)} plays these tasks")
+        fail(f"policy: none applies to these tasks, found {', '.join(policies)}")
     if any(parse_policy(n).needs_torch for each in found for n in each.names):
         start_torch()
     for each in found:
@@ -240,7 +247,7 @@ def _players(
             check_policy(name, each.test, options)
         if reference is not None and each.reference not in each.names:
             fail(
-                f"reference: `{each.reference}` is not among the policies that play "
+                f"reference: `{each.reference}` is not among the policies evaluated on "
                 f"{each.title} tasks: {', '.join(each.names)}"
             )
     return found
@@ -255,7 +262,7 @@ def _folder(
     resume: bool,
     again: bool,
 ) -> Path | None:
-    """Begin the folder where played episodes are kept until `out` is written."""
+    """Open the folder that keeps finished episodes until `out` is written."""
     if out is None:
         return None
     from sdm.evaluation.evaluate import plan_of
@@ -270,7 +277,7 @@ def _folder(
 def _play(
     each: _Players, options: "ActingOptions", kept: Path | None, bar: Any
 ) -> dict[str, Any]:
-    """Play a benchmark and return its report."""
+    """Evaluate all policies on a benchmark and return its report."""
     from sdm.data.benchmark import make_benchmark
     from sdm.evaluation.evaluate import evaluate as run
     from sdm.evaluation.paper import paper_rows
@@ -311,7 +318,7 @@ def _table(each: _Players, report: Mapping[str, Any]) -> Any:
 
 
 def _words(test: "EvaluationConfig") -> str:
-    """Say what the benchmark is: the family, and its options that are no defaults."""
+    """Return the benchmark's title: family, non-default options and sizes."""
     from sdm.tasks.registry import reference_of
 
     parts = [f"{reference_of(test.family)}, {test.kind}", f"T = {test.horizon}"]
@@ -320,10 +327,10 @@ def _words(test: "EvaluationConfig") -> str:
 
 
 def _changed(family: "TaskFamily") -> list[tuple[str, Any]]:
-    """Return a family's options that are not its class's defaults."""
+    """Return the family's options that differ from the defaults of its class."""
     try:
         plain = type(family)().config()
-    except TypeError:  # it needs an argument, which its reference tells
+    except TypeError:  # it needs an argument, which its reference contains
         return []
     return [(k, x) for k, x in family.config().items() if plain.get(k) != x]
 
@@ -331,8 +338,8 @@ def _changed(family: "TaskFamily") -> list[tuple[str, Any]]:
 def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", title: str) -> None:
     for result in results:
         for indices, what in (
-            (result.gap.undefined_tasks, "of 0 and so no gap: they are left out"),
-            (result.gap.tiny_tasks, "near 0: each may decide the mean alone"),
+            (result.gap.undefined_tasks, "of 0 and no defined gap: they are excluded"),
+            (result.gap.tiny_tasks, "near 0: each may dominate the mean"),
         ):
             if indices:
                 say(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sdm.experiments.spec import Experiment
 
 experiment = typer.Typer(
-    no_args_is_help=True, help="Experiments: the paper's figures, and others."
+    no_args_is_help=True, help="Run and report experiments: the paper's and others."
 )
 
 
@@ -41,10 +41,12 @@ class Profile(enum.StrEnum):
 
 Results = Annotated[
     Path,
-    typer.Option(help="Folder of rows, and of datasets and policies in its `work`."),
+    typer.Option(
+        help="Folder of result rows; its `work` holds datasets and trained policies."
+    ),
 ]
 IdleSeed = Annotated[
-    int, typer.Option("--seed", min=0, help="No effect: nothing here is random.")
+    int, typer.Option("--seed", min=0, help="No effect: this command is deterministic.")
 ]
 RESULTS = Path("results")
 
@@ -53,7 +55,7 @@ RESULTS = Path("results")
 def list_experiments(
     results: Results = RESULTS, seed: IdleSeed = 0, as_json: Json = False
 ) -> None:
-    """List the experiments, and how many cells of each are done."""
+    """List the experiments and the number of completed cells of each."""
     with user_faults():
         from sdm.experiments.catalogue import experiments
         from sdm.experiments.rows import known_rows
@@ -74,7 +76,7 @@ def list_experiments(
 def _shares(
     each: "Experiment", results: Path, own: set[str]
 ) -> dict[str, dict[str, float]]:
-    """Return how much of an experiment is done, by profile."""
+    """Return counts of cells and their seconds, by profile."""
     from sdm.experiments.rows import found_rows, seconds_spent
 
     shares = {}
@@ -94,7 +96,7 @@ def _shares(
 def _list_table(report: Mapping[str, Any]) -> "Table":
     from sdm.evaluation.tables import FittingTable
 
-    title = "Cells done by you, published with the code, and the minutes they took"
+    title = "Cells that you ran, cells published with the code, and their run time"
     table = FittingTable(spare=("paper", "about"), title=title, title_style="")
     for title in ("experiment", "paper", "about"):
         table.add_column(title)
@@ -118,18 +120,21 @@ def run(
         typer.Argument(help="Experiment from `list`, or a configuration FILE.toml."),
     ],
     profile: Annotated[
-        Profile, typer.Option(help="`smoke`: seconds a cell; `laptop`; `paper`: a GPU.")
+        Profile,
+        typer.Option(
+            help="Size: `smoke` (seconds per cell), `laptop`, or `paper` (needs a GPU)."
+        ),
     ] = Profile.laptop,
     results: Results = RESULTS,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Only the cells of this seed; all if not given."),
+        typer.Option(min=0, help="Run only the cells of this seed (default all)."),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment cell by cell; each row is written as soon as its cell is done.
+    """Run an experiment cell by cell, and write each result row when its cell is done.
 
     Examples: `sdm experiment run mdp-horizon --profile laptop`, with `--resume` after
     an interruption; `sdm experiment run mine.toml --profile smoke`
@@ -141,7 +146,7 @@ def run(
         learners = {cell.learner for cell in cells(chosen, profile.value)}
         start_jax(every_core=True)
         if learners & {"finetune", "icl"} and importlib.util.find_spec("torch"):
-            start_torch()  # without it other cells can be done
+            start_torch()  # without PyTorch, the other cells still run
         from sdm.experiments.runner import run_experiment
 
         with watched(chosen.name) as watcher:
@@ -176,7 +181,7 @@ def _fail_if_failed(outcome: "Outcome") -> None:
         _, why = outcome.failed[0]
         fail(
             f"{len(outcome.failed)} cells failed; the first: {why}",
-            "the others are kept: `--resume` tries these again",
+            "completed cells are kept: retry the failed ones with `--resume`",
             code=1,
         )
 
@@ -185,23 +190,24 @@ def _fail_if_failed(outcome: "Outcome") -> None:
 def report(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Experiments or configuration files; all if none."),
+        typer.Argument(help="Experiments or configuration files (default all)."),
     ] = None,
     profile: Annotated[
-        Profile | None, typer.Option(help="Only this; else all that have rows.")
+        Profile | None,
+        typer.Option(help="Profile to report (default: every profile with rows)."),
     ] = None,
     results: Results = RESULTS,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; that of the rows if none.")
+        Path | None, typer.Option(help="Folder to write (default: `--results`).")
     ] = None,
     seed: IdleSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a page of all results beside the paper's; it needs no network.
+    """Write a self-contained page that compares all results with the paper's.
 
-    Your own rows come first; where you have none, those published with the code are
-    shown, with their device and commit. Writes `report.html`, its tables as
-    `README.md`, and a picture of each figure.
+    The report uses your own rows and, where you have none, the rows published with the
+    code, with their device and commit. It writes `report.html`, its tables as
+    `README.md`, and an image of each figure.
     """
     with user_faults():
         for package in ("altair", "vl_convert", "jinja2"):
@@ -215,7 +221,7 @@ def report(
 
         chosen = [experiment_named(name) for name in names or experiments()]
         if not known_rows(results):
-            say(f"`{results}` has no rows: the report shows those of the package")
+            say(f"`{results}` has no rows: the report shows the published rows")
         shown = sections(chosen, results, profile and profile.value)
         written = write_report(shown, out or results)
     found = {

@@ -1,4 +1,4 @@
-"""Progress of `sdm experiment run`: a bar with the time left, and a line a cell."""
+"""Progress of `sdm experiment run`: a bar with the time left, and a line per cell."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 class Shown:
-    """A watcher of a run that draws a bar and prints a line a cell."""
+    """Watcher of a run that draws a progress bar and prints a line per cell."""
 
     def __init__(self, bars: "Progress", task: "TaskID", name: str) -> None:
-        """Draw the experiment `name` as a task of these bars."""
+        """Show the experiment `name` as a task of these progress bars."""
         self.bars, self.task, self.name = bars, task, name
         self.cells = self.met = 0
 
     def begin(self, cells: int, todo: int) -> None:
-        """Print how many cells are done already."""
+        """Print how many cells are already done."""
         self.cells, self.met = cells, cells - todo
         if self.met:
-            self._print(f"{self.met} of {cells} cells are done already")
+            self._print(f"{self.met} of {cells} cells are already done")
 
     def step(self, cell: "Cell", name: str, share: float, left: float) -> None:
-        """Draw the bar."""
+        """Update the bar."""
         self.bars.update(
             self.task,
             description=f"{self.name}: {cell.policy}, {cell.condition}, {name}",
@@ -57,7 +57,7 @@ class Shown:
 
 @contextmanager
 def watched(name: str) -> Iterator[Shown]:
-    """Yield a watcher; the bar is drawn on a terminal only."""
+    """Yield a watcher, which draws its bar on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -75,7 +75,7 @@ def watched(name: str) -> Iterator[Shown]:
 
 
 def _time(seconds: float) -> str:
-    """Return a length of time in words."""
+    """Return a duration with its unit."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:
@@ -84,7 +84,7 @@ def _time(seconds: float) -> str:
 
 
 def rows_table(title: str, rows: "list[Row]") -> "Table":
-    """Return a table with a line a row."""
+    """Return a table with a line per row."""
     from rich.table import Table
 
     table = Table(title=title)
@@ -98,7 +98,7 @@ def rows_table(title: str, rows: "list[Row]") -> "Table":
 
 
 def row_words(row: "Row") -> tuple[str, str, str, str, str]:
-    """Return test, policy, gap, interval and seconds of a row in words."""
+    """Return the test, policy, gap, interval and seconds of a row as text."""
     seconds = f"{row['seconds']:.0f}"
     if "cells" in row:
         holds = sum(cell["holds"] for cell in row["cells"])

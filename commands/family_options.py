@@ -1,7 +1,6 @@
-"""Options of a task family: shown under its heading, and read without importing it.
+"""Options of a task family, read from its source without importing it.
 
-A family's file is parsed, not run, to learn its options: importing one takes a second,
-and `--help` must not.
+Importing a family takes a second, which would slow down `--help`.
 """
 
 import ast
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from sdm.tasks.family import TaskFamily
 
 DEFAULT = "energy"
-FOLDER = "folder"  # the family that a folder's path stands for
+FOLDER = "folder"  # the family that loads models from a folder's path
 FAMILIES = Path(__file__).parents[1] / "tasks" / "families"
 
 
@@ -33,7 +32,7 @@ class FamilyCommand(ConfigCommand):
     """A command with the options of the family that `--family` names.
 
     Attributes:
-        prior: whether options of the prior's family, `--prior-OPTION`, are read too.
+        prior: whether the command also takes `--prior-OPTION`, for the prior's family.
 
     """
 
@@ -41,7 +40,7 @@ class FamilyCommand(ConfigCommand):
 
     @property
     def configs(self) -> Mapping[str, OptionGroup]:
-        """Further groups of options, by name."""
+        """Return additional groups of options, by name."""
         return {}
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
@@ -71,7 +70,7 @@ class FamilyCommand(ConfigCommand):
 
 
 def family_in(args: Sequence[str]) -> str:
-    """Return the family that words on a command line name."""
+    """Return the family that the command-line arguments select."""
     found = DEFAULT
     for word, following in zip(args, [*args[1:], ""], strict=False):
         if word == "--family":
@@ -85,7 +84,7 @@ def family_fields(reference: str) -> list[OptionField]:
     """Return a family's options.
 
     Raises:
-        FamilyError: if there is no such family.
+        FamilyError: if the family is unknown.
 
     """
     if reference in built_in():
@@ -103,7 +102,7 @@ def family_fields(reference: str) -> list[OptionField]:
     if not dataclasses.is_dataclass(kind):
         return []
     fields = fields_of(kind, without=first)
-    if kind is not factory:  # an instance has defaults of its own
+    if kind is not factory:  # the instance's values are the defaults
         fields = [
             dataclasses.replace(f, default=getattr(factory, f.name)) for f in fields
         ]
@@ -111,7 +110,7 @@ def family_fields(reference: str) -> list[OptionField]:
 
 
 def built_in() -> dict[str, list[OptionField]]:
-    """Return the options of the families in this package, by the families' names."""
+    """Return the options of each built-in family, by the family's name."""
     found = {}
     for path in sorted(FAMILIES.glob("[!_]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -121,7 +120,7 @@ def built_in() -> dict[str, list[OptionField]]:
 
 
 def _family_name(node: ast.ClassDef) -> str:
-    """Return the `name` of a registered family's class; "" of other classes."""
+    """Return the `name` of a registered family's class, or "" for other classes."""
     decorated = any(
         isinstance(each, ast.Name) and each.id == "register"
         for each in node.decorator_list
@@ -138,10 +137,10 @@ def _family_name(node: ast.ClassDef) -> str:
 
 
 def make_family(reference: str, options: Mapping[str, Any]) -> "TaskFamily":
-    """Make the family of a command.
+    """Create a family from its reference and its options.
 
     Raises:
-        FamilyError: if there is no such family, or it does not take these options.
+        FamilyError: if the family is unknown or does not accept these options.
 
     """
     from sdm.tasks.registry import load_family

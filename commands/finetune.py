@@ -29,7 +29,7 @@ from sdm.commands.source_fields import config_fields
 
 
 def _options() -> OptionGroup:
-    """Return the options of `FinetuneConfig`; their defaults are the base's recipe."""
+    """Return the options of `FinetuneConfig`; the base's recipe has their defaults."""
     fields = config_fields(
         "llm/recipes.py", "FinetuneConfig", without=("seed", "quantize")
     )
@@ -46,7 +46,7 @@ def finetune(
         Quantize | None, typer.Option(help="4-bit base weights (QLoRA), or none.")
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option(help="Metrics for TensorBoard in the run folder.")
+        bool, typer.Option(help="Write TensorBoard metrics to the run folder.")
     ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with values of these options.")
@@ -58,9 +58,9 @@ def finetune(
 ) -> None:
     """Fine-tune a language model on an oracle dataset.
 
-    What is not given comes from the base's recipe.
+    The recipe of the base model sets the default of each option.
 
-    Examples: `sdm finetune --data data --base tiny --out runs/tiny`, and on four GPUs
+    Examples: `sdm finetune --data data --base tiny --out runs/tiny`; on four GPUs,
     `torchrun --nproc-per-node 4 -m sdm.cli finetune --data data --base …`
     """
     with user_faults():
@@ -102,7 +102,7 @@ def finetune(
 
 
 def _needed(values: dict[str, Any], name: str) -> str:
-    """Take a value that the options or the file must give."""
+    """Pop a required value; exit with an error if it is missing."""
     if name not in values:
         fail(f"Missing option '--{name}'.", "sdm finetune --help")
     return str(values.pop(name))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they are choices of."""
+"""Options that several commands share, their choices and their checks."""
 
 import enum
 from typing import TYPE_CHECKING, Annotated, cast
@@ -13,30 +13,28 @@ if TYPE_CHECKING:
     from sdm.commands.config_options import Given
     from sdm.tasks.family import Kind, TaskFamily
 else:
-    Context = typer.Context.__base__  # typer hands out no more than its base class
+    Context = typer.Context.__base__  # typer passes instances of the base class
 
 KINDS = ("mdp", "pomdp", "apomdp")
 ALL = "all"
 
 
 class Quantize(enum.StrEnum):
-    """Ways to shrink a base model."""
+    """Quantization of a base model's weights."""
 
     nf4 = "nf4"
     none = "none"
 
 
 class Backend(enum.StrEnum):
-    """What computes a language model's probabilities."""
+    """Inference backend of language models."""
 
     torch = "torch"
     vllm = "vllm"
 
 
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Random seed of everything.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
 Resume = Annotated[bool, typer.Option(help="Continue an unfinished run.")]
 FamilyName = Annotated[
@@ -47,7 +45,7 @@ FamilyName = Annotated[
     ),
 ]
 
-# Options that mean something for some kinds of model only.
+# Options that have an effect for some kinds of model only.
 OF_KINDS = {
     "q": ("pomdp", "apomdp"),
     "models": ("apomdp",),
@@ -61,7 +59,7 @@ OF_KINDS = {
 
 
 def given_options(context: Context) -> dict[str, str]:
-    """Return the parameters on the command line, and the option of each."""
+    """Return the option of each parameter on the command line, by parameter name."""
     return {
         option.name: option.opts[0]
         for option in context.command.params
@@ -72,15 +70,15 @@ def given_options(context: Context) -> dict[str, str]:
 
 
 def given(context: Context, group: str) -> "Given":
-    """Return the values given for a group of options."""
+    """Return the values on the command line for a group of options."""
     return cast("Given", context.meta[group])
 
 
 def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> None:
-    """Report options on the command line that have no effect for a kind of model.
+    """Warn of options on the command line that have no effect for a kind of model.
 
-    A family that poses none of the kinds in which an option of this name has an effect
-    means something else by it.
+    A family that supports none of the kinds for which an option of this name has an
+    effect defines its own option with this name: there is no warning.
     """
     for name, option in given_options(context).items():
         plain = name.removeprefix("prior__").removeprefix("family__")
@@ -91,22 +89,29 @@ def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> N
 
 
 def check_setting(setting: str, family: "TaskFamily") -> "Kind":
-    """Return the kind of model that `--setting` names, if the family poses it."""
+    """Return the kind of model that `--setting` names.
+
+    Exits with an error if it is unknown.
+
+    Raises:
+        FamilyError: if the family does not support this kind of model.
+
+    """
     from sdm.tasks.family import poses
 
     if setting in KINDS:
         return poses(family, setting)
     able = ", ".join(kind for kind in KINDS if kind in family.kinds)
-    hint = f"family `{family.name}` poses {able}"
+    hint = f"family `{family.name}` supports {able}"
     if setting in _families():
-        hint = f"it is a family now: pass `--family {setting}`"
+        hint = f"`{setting}` is a family: pass `--family {setting}`"
     fail(f"setting: unknown kind of model, found `{setting}`", hint)
 
 
 def check_own_family(family: "TaskFamily", kind: "Kind") -> None:
-    """Check a family that does not come with this package, before it is used.
+    """Check a user-defined family before it is used.
 
-    Call it after `start_jax`: it draws tasks.
+    Call this function after `start_jax`, since it samples tasks.
     """
     if not type(family).__module__.startswith("sdm.tasks.families."):
         from sdm.tasks.check_family import check_family

@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from sdm.data.request import OracleConfig
     from sdm.tasks.family import TaskFamily
 
-# Options that apply to a model in a file, too; the others are of sampled tasks.
+# Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
 OF_A_MODEL |= {"seed", "as_json"}
 
 
 class SolveCommand(FamilyCommand):
-    """The command with the options of `OracleConfig` and of the family."""
+    """Command with the options of `OracleConfig` and of the task family."""
 
     @property
     def configs(self) -> dict[str, OptionGroup]:
-        """Options of the dataset."""
+        """Return the options of the dataset."""
         own = ("family", "kind", "seed")
         return {
             "config": group_of(
@@ -60,17 +60,17 @@ def solve(
     context: Context,
     family: FamilyName = DEFAULT,
     setting: Annotated[
-        str, typer.Option(help="Kind of model: mdp, pomdp or apomdp; mdp if not given.")
+        str, typer.Option(help="Kind of model: mdp, pomdp or apomdp (default mdp).")
     ] = "",
     model: Annotated[
         Path | None,
-        typer.Option(help="Solve this model instead: a `.POMDP` or `.npz` file."),
+        typer.Option(help="Model file to solve instead: `.POMDP` or `.npz`."),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="Method for a `--model`: points or, where it is small, exact (pomdp); "
-            "the model's default if not given."
+            help="Solution method for `--model`: for pomdp, `points` or, for small "
+            "models, `exact` (default: that of the kind of model)."
         ),
     ] = None,
     out: Annotated[
@@ -78,14 +78,14 @@ def solve(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Picture of the solution (of task 0): .png, .pdf or .svg."),
+        typer.Option(help="Figure of the solution of task 0: .png, .pdf or .svg."),
     ] = None,
     distributed: Annotated[
         bool,
         typer.Option(
-            help="One of several processes that fill `--out`: known to Slurm, Open MPI "
-            "and Kubernetes, elsewhere by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES "
-            "and JAX_PROCESS_ID."
+            help="Run as one of several processes that write `--out`. JAX detects "
+            "them under Slurm, Open MPI and Kubernetes; elsewhere, set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ),
     ] = False,
     seed: Seed = 0,
@@ -93,7 +93,7 @@ def solve(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Sample tasks and solve them; with `--out`, write the oracle's episodes.
+    """Sample tasks and solve them; with `--out`, write a dataset of oracle episodes.
 
     `--family NAME --help` shows the options of another family.
 
@@ -145,7 +145,7 @@ def _solve_file(
     """Solve a model in a file."""
     named = given_options(context)
     for name in named.keys() - OF_A_MODEL:
-        fail(f"`{named[name]}` is for sampled tasks: a `--model` is only solved")
+        fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
     values = given(context, "config").values
     with user_faults(), progress_bars() as bar:
         check_plot(plot, overwrite="overwrite" in named)
@@ -164,17 +164,17 @@ def _solve_file(
 def _check_call(
     method: str | None, out: Path | None, *, distributed: bool, resume: bool
 ) -> None:
-    """Refuse options that need another."""
+    """Reject options whose required companion option is missing."""
     if method is not None:
-        fail(f"`--method {method}` is for a `--model`: sampled tasks have their own")
+        fail(f"`--method {method}` needs `--model`: sampled tasks use a fixed method")
     if out is None and distributed:
-        fail("`--distributed` needs `--out`: processes meet in what they write")
+        fail("`--distributed` needs `--out`: processes share their results there")
     if out is None and resume:
-        fail("`--resume` needs `--out`: there is nothing else to continue")
+        fail("`--resume` needs `--out`: only a written dataset can be continued")
 
 
 def _first_kind(family: "TaskFamily") -> str:
-    """Return mdp, or the first kind that the family poses."""
+    """Return the first kind of model that the family supports, in order of `KINDS`."""
     from sdm.tasks.family import KINDS
 
     return next((kind for kind in KINDS if kind in family.kinds), "mdp")
@@ -221,7 +221,7 @@ def _report(
     out: Path | None,
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Say what was made and what it cost."""
+    """Return the report: the tasks, their values, the time and the device."""
     import jax
 
     report = {

@@ -1,4 +1,4 @@
-"""`sdm solve --model FILE`: a user's own model."""
+"""`sdm solve --model FILE`: solve a model from a file."""
 
 import time
 from collections.abc import Mapping
@@ -20,9 +20,13 @@ def solve_model(
     options: Mapping[str, Any],
     plot: Path | None,
 ) -> dict[str, Any]:
-    """Solve one model from a file, report it, and draw it where `plot` says.
+    """Solve one model from a file, draw the solution to `plot`, and return a report.
 
-    Of the `options`, those that the method does not have are named.
+    Warns of each entry of `options` that the method does not have.
+
+    Raises:
+        ValueError: if the file holds a batch of models or the horizon is missing.
+
     """
     start_jax()
     import numpy as np
@@ -37,7 +41,7 @@ def solve_model(
 
     model, states, actions = load_with_names(path)
     if np.ndim(model.reward) != 2:
-        raise ValueError(f"`{path}` holds a batch of models: one is solved at a time")
+        raise ValueError(f"`{path}`: expected one model, found a batch of models")
     kind = type(model)
     known = option_names(method_class(kind, method))
     for name in options.keys() - known:
@@ -77,7 +81,7 @@ def solve_model(
 
 
 def _first_actions(found: "Solution", model: "Model") -> list[int]:
-    """Return the action of each state, or after each symbol seen before it."""
+    """Return the first action for each state, or for each initial observation."""
     import jax.numpy as jnp
 
     from sdm.solvers_jax.belief_model import belief_model
@@ -86,12 +90,12 @@ def _first_actions(found: "Solution", model: "Model") -> list[int]:
     if not isinstance(model, POMDP | APOMDP):
         return found.action(0, jnp.arange(model.reward.shape[0])).tolist()
     roots, first = belief_model(model).root, model.initial_observation
-    # Those of model 0.
+    # The initial beliefs under model 0 come first.
     return found.action(0, roots[: 1 if first is None else first.shape[-1]]).tolist()
 
 
 def check_plot(path: Path | None, *, overwrite: bool) -> None:
-    """Refuse a picture that could not be written, before the work that it shows."""
+    """Raise an error, before solving, if the figure cannot be written."""
     if path is not None:
         from sdm.solvers_jax.plot import check_picture
         from sdm.storage.files import check_output_file
@@ -101,7 +105,7 @@ def check_plot(path: Path | None, *, overwrite: bool) -> None:
 
 
 def draw(found: "Solution", path: Path, **words: Any) -> None:
-    """Draw a solution."""
+    """Draw a solution to a file."""
     from sdm.solvers_jax.plot import save_picture
 
     save_picture(found, path, **words)

@@ -1,6 +1,6 @@
-"""Fields of a config dataclass, read from its source without importing it.
+"""Read the fields of a config dataclass from its source, without importing it.
 
-Importing JAX or PyTorch takes seconds, and `--help` must not.
+Importing JAX or PyTorch takes seconds, which would slow down `--help`.
 """
 
 import ast
@@ -18,12 +18,12 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Literal": Litera
 def config_fields(
     module: str, config: str, *, without: tuple[str, ...] = ()
 ) -> list[OptionField]:
-    """Return the options of a dataclass of this package, in the order of its fields.
+    """Return the options of a dataclass of this package, in field order.
 
     Args:
-        module: its file's path below the package, as `llm/recipes.py`.
-        config: the name of the class.
-        without: fields that are no options.
+        module: path of the file in the package, such as `llm/recipes.py`.
+        config: name of the class.
+        without: fields to exclude.
 
     """
     return [f for f in _all_fields(ROOT / module)[config] if f.name not in without]
@@ -33,7 +33,7 @@ def config_fields(
 def _all_fields(path: Path) -> dict[str, list[OptionField]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = dict(TYPES)
-    for node in tree.body:  # names of choices: X = Literal[…]
+    for node in tree.body:  # type aliases: X = Literal[…]
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if ast.unparse(node.value).startswith("Literal["):
                 names[node.targets[0].id] = _type(node.value, names)
@@ -45,7 +45,7 @@ def _all_fields(path: Path) -> dict[str, list[OptionField]]:
 
 
 def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
-    """Return the type that an annotation names; text where the reader knows none."""
+    """Return the type that an annotation names, or `str` for an unknown name."""
     try:
         return eval(ast.unparse(annotation), {"__builtins__": {}}, names)
     except (NameError, TypeError):
@@ -55,7 +55,7 @@ def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
 def class_fields(
     node: ast.ClassDef, names: dict[str, Any] | None = None
 ) -> list[OptionField]:
-    """Return the fields of a dataclass's source."""
+    """Return the options that a dataclass's source defines, in field order."""
     texts = parse_attributes(ast.get_docstring(node) or "")
     found = []
     for item in node.body:
@@ -77,7 +77,7 @@ def class_fields(
 
 
 def _default(value: ast.expr | None) -> tuple[Any, str | None]:
-    """Return a field's default and the name of its option, if it has one."""
+    """Return a field's default and the option name in its metadata, if any."""
     if value is None:
         return UNSET, None
     if isinstance(value, ast.Call):  # field(default=…, metadata={"option": …})

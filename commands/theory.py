@@ -38,12 +38,14 @@ Dim = Annotated[int, typer.Option(help="Dimension d of the features.")]
 Kappas = Annotated[
     list[float], typer.Option("--kappa", help="Condition number κ of Λ; repeatable.")
 ]
-Actions = Annotated[int, typer.Option(help="Candidates A at each step.")]
-Steps = Annotated[int, typer.Option("--horizon", help="Steps T of a task.")]
+Actions = Annotated[int, typer.Option(help="Number A of candidate actions per step.")]
+Steps = Annotated[int, typer.Option("--horizon", help="Horizon T, in steps.")]
 Gamma = Annotated[
     float, typer.Option("--discount", help="Discount factor γ, in (0, 1].")
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for figures, CSV and JSON.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for figures, CSV and JSON files.")
+]
 KAPPAS, SUPPORTS = [1.0, 10.0, 100.0], [5, 10, 20, 40, 80, 160]
 TRAINS = [10, 20, 40, 80, 160]
 Report = dict[str, Any]
@@ -57,7 +59,7 @@ def _run(
     *,
     overwrite: bool,
 ) -> Report:
-    """Return the report of `work`; write it, its figures and tables to the folder."""
+    """Return the report of `work`; write it, its figures and its tables to `out`."""
     if out is None:
         return work()
     from sdm.storage.files import folder_in_progress, write_atomically
@@ -65,7 +67,7 @@ def _run(
 
     made = {"command": sys.argv[1:], "versions": _versions()}
     with folder_in_progress(out, made, overwrite=overwrite) as folder:
-        # All files are written at the end, since these commands cannot be resumed.
+        # These commands cannot be resumed, so they write all files at the end.
         report = work() | {"out": str(out), "made": made}
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         figures = draw(report)
@@ -94,10 +96,10 @@ def validate(
     discount: Gamma = 0.95,
     kappa: Kappas = KAPPAS,
     support: Annotated[
-        list[int], typer.Option(help="Examples M in the prompt; repeatable.")
+        list[int], typer.Option(help="Number M of prompt examples; repeatable.")
     ] = SUPPORTS,
     train: Annotated[
-        list[int], typer.Option(help="Examples N in training prompts; repeatable.")
+        list[int], typer.Option(help="Number N of training examples; repeatable.")
     ] = TRAINS,
     tasks: Annotated[int, typer.Option(help="Tasks per cell.")] = 1000,
     out: Out = None,
@@ -151,7 +153,7 @@ def validate(
 
 
 def _claims_table(made: "Sequence[Claim]") -> "Table":
-    """Return a table of the steps, where each comes from, and how loose it is."""
+    """Return a table of the proof's steps: source, cells and looseness."""
     from rich.table import Table
 
     table = Table(title="Proposition 1, step by step")
@@ -187,10 +189,10 @@ def _rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
 def flow(
     dim: Dim = 5,
     kappa: Kappas = KAPPAS,
-    train: Annotated[int, typer.Option(help="Examples N in training prompts.")] = 20,
+    train: Annotated[int, typer.Option(help="Number N of training examples.")] = 20,
     scale: Annotated[
         float | None,
-        typer.Option(help="Initial scale σ; half of the largest allowed by default."),
+        typer.Option(help="Initial scale σ (default: half the largest allowed)."),
     ] = None,
     out: Out = None,
     seed: Seed = 0,
@@ -268,7 +270,7 @@ def sample_size(
     discount: Gamma = 0.95,
     calibration: Annotated[
         float | None,
-        typer.Option(help="Calibration C; measured by simulation by default."),
+        typer.Option(help="Calibration constant C (default: estimated by simulation)."),
     ] = None,
     tasks: Annotated[int, typer.Option(help="Tasks in the simulation.")] = 200,
     seed: Seed = 0,
@@ -314,7 +316,7 @@ def sample_size(
         if sizes.support <= MOST_SIMULATED:
             found = confirm(sizes, seed)
             while calibration is None and found.calibration > assumed:
-                # C depends on the sizes and is an estimate: 10 % is a safety margin.
+                # C depends on the sizes and is estimated: add a margin of 10 %.
                 assumed = 1.1 * found.calibration
                 sizes = enough(assumed)
                 found = confirm(sizes, seed)
@@ -344,14 +346,14 @@ def sample_size(
 def beyond(
     study: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of studies; all by default."),
+        typer.Argument(help="Names of studies (default all)."),
     ] = None,
     out: Out = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Run studies of what the bound assumes or omits.
+    """Run studies that relax the assumptions of the bound or test its looseness.
 
     Studies: finite-training, linear-mdp, covariate-shift, looseness, noisy-labels.
 
@@ -367,7 +369,7 @@ def beyond(
         chosen = study or list(STUDIES)
         for name in chosen:
             if name not in STUDIES:
-                fail(f"unknown study `{name}`", f"the studies are {', '.join(STUDIES)}")
+                fail(f"unknown study `{name}`", f"choose from {', '.join(STUDIES)}")
 
         def work() -> Report:
             rows = {}

@@ -1,4 +1,4 @@
-"""`sdm train NAME`: learned policies to compare with, one command a learner."""
+"""`sdm train NAME`: train a baseline policy, with one command per learner."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from sdm.commands.options import Context, Json, Overwrite, Resume, Seed, given
 from sdm.policies.learner import Learner, learners
 
 train = typer.Typer(
-    no_args_is_help=True, help="Train policies to compare language models with."
+    no_args_is_help=True, help="Train baseline policies for comparison."
 )
 
 
@@ -38,7 +38,7 @@ def _add(learner: Learner) -> None:
         as_json: Json = False,
     ) -> None:
         if resume and not learner.resumable:
-            fail(f"`sdm train {learner.name}` takes minutes and cannot be resumed")
+            fail(f"`--resume`: not supported by `sdm train {learner.name}`")
         with user_faults(), progress_bars() as bar:
             values = given(context, "config").merged(config)
             if "data" not in values:

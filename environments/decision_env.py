@@ -1,7 +1,7 @@
-"""A decision model as a Gymnasium environment: one task, one episode at a time.
+"""Decision models as Gymnasium environments: one task and one episode at a time.
 
-For learners from elsewhere, which want an environment. To play many episodes of many
-tasks, `sdm.tasks.rollout` is thousands of times faster.
+Use them to train other libraries' learners. To simulate many episodes of many tasks,
+`sdm.tasks.rollout` is thousands of times faster.
 """
 
 import os
@@ -34,14 +34,14 @@ Action = int | np.int64
 class DecisionEnv(gymnasium.Env[np.int64, Action]):
     """Episodes of T decisions in one model.
 
-    An observation is the state of an MDP and a symbol of a POMDP; where a POMDP shows
-    nothing before the first action, one more symbol, the last, says so. Of several
-    models, the first runs. The reward is the expected one, r(s, a), undiscounted. An
-    episode is `terminated` with its last decision: the model ends there, it is not cut
-    short. `info` has the `stage` and the hidden `state`.
+    An observation is the state of an MDP or a symbol of a POMDP. If a POMDP has no
+    observation before the first action, an additional symbol, the last, stands for it.
+    The first of several candidate models generates episodes. The reward is the expected
+    reward r(s, a), undiscounted. An episode is `terminated`, not truncated, with its
+    last decision. `info` contains the `stage` and the hidden `state`.
 
     Attributes:
-        model: what is played, with everything an agent may know of it.
+        model: the model, with all its candidates.
         horizon: number of decisions T.
 
     """
@@ -51,10 +51,10 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
     def __init__(
         self, model: Model | str | os.PathLike[str], *, horizon: int = 10
     ) -> None:
-        """Play a model, or the one in a file as `load_model` reads it.
+        """Create an environment from a model or a file that `load_model` reads.
 
         Raises:
-            ValueError: if model or horizon is not well posed, or a batch.
+            ValueError: if the model or the horizon is invalid, or the model is a batch.
 
         """
         check_horizon(horizon)
@@ -64,8 +64,8 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         check_model(model)
         if np.ndim(model.reward) != 2:
             raise ValueError(
-                f"reward has shape {np.shape(model.reward)}: one task is played, so it "
-                "must be [S, A]"
+                f"reward has shape {np.shape(model.reward)}: must be [S, A], for one "
+                "task"
             )
         self._take(model)
         self.action_space = Discrete(self._reward.shape[1])
@@ -75,23 +75,23 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         else:
             blank = self._first_observation is None
             self.observation_space = Discrete(seen.shape[-1] + blank)
-        self._stage, self._state = horizon, 0  # over, until `reset`
+        self._stage, self._state = horizon, 0  # no episode until `reset`
 
     def _take(self, model: Model) -> None:
-        """Play `model` from now on."""
-        self.model, world = model, _world(model)
-        self._transition = _rows(world.transition)
-        self._initial, self._reward = _rows(world.initial), np.asarray(world.reward)
+        """Set the model of the next episodes."""
+        self.model, true = model, _true_model(model)
+        self._transition = _rows(true.transition)
+        self._initial, self._reward = _rows(true.initial), np.asarray(true.reward)
         self._observation = self._first_observation = None
-        if isinstance(world, POMDP):
-            self._observation = _rows(world.observation)
-            if world.initial_observation is not None:
-                self._first_observation = _rows(world.initial_observation)
+        if isinstance(true, POMDP):
+            self._observation = _rows(true.observation)
+            if true.initial_observation is not None:
+                self._first_observation = _rows(true.initial_observation)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.int64, dict[str, Any]]:
-        """Begin an episode; `options` are not used."""
+        """Start an episode; `options` are ignored."""
         super().reset(seed=seed)
         self._stage, self._state = 0, self._draw(self._initial)
         if self._observation is None:
@@ -105,11 +105,14 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
     def step(
         self, action: Action
     ) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
-        """Decide once.
+        """Take an action.
+
+        Returns:
+            Observation, reward, terminated, truncated (always False) and info.
 
         Raises:
-            ValueError: if there is no such action.
-            RuntimeError: if the episode is over or was not begun.
+            ValueError: if the action is invalid.
+            RuntimeError: if no episode is running.
 
         """
         if not self.action_space.contains(action):
@@ -133,9 +136,9 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
 
 
 class TaskEnv(DecisionEnv):
-    """Tasks of a family; a new one with every reset.
+    """Environment of a family's tasks, with a new task at every reset.
 
-    `info` has the task's `parameters` too.
+    `info` also contains the task's `parameters`.
     """
 
     def __init__(
@@ -147,17 +150,17 @@ class TaskEnv(DecisionEnv):
         split: Split = "train",
         **options: Any,
     ) -> None:
-        """Play tasks of a family.
+        """Create an environment of a family's tasks.
 
         Args:
-            family: a reference, as `sdm.tasks.load_family` takes it.
-            kind: mdp, pomdp or apomdp.
+            family: reference of the family, see `sdm.tasks.load_family`.
+            kind: kind of model: mdp, pomdp or apomdp.
             horizon: number of decisions T.
-            split: whether tasks are those to train on or those to test with.
-            **options: of the family.
+            split: `train` for training tasks, `test` for test tasks.
+            **options: options of the family.
 
         Raises:
-            ValueError: if there is no such family, or it does not pose this kind.
+            ValueError: if the family is unknown or does not support this kind.
 
         """
         self.family = load_family(family, options)
@@ -167,14 +170,14 @@ class TaskEnv(DecisionEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.int64, dict[str, Any]]:
-        """Begin an episode in a new task; `options` are not used."""
+        """Start an episode in a new task; `options` are ignored."""
         if seed is not None:
             super().reset(seed=seed)
         self._take(self._task(int(self.np_random.integers(2**31))))
         return super().reset()
 
     def _task(self, number: int) -> Model:
-        """Return the task that a number stands for."""
+        """Return the task of a random number."""
         most = self.family.available(self.split)
         index = 0 if most is None else number % most
         key = jax.random.key(number)
@@ -194,9 +197,9 @@ class TaskEnv(DecisionEnv):
 
 
 class EnergyEnv(TaskEnv):
-    """Energy tasks; a new one with every reset, unless its p is given.
+    """Environment of energy tasks, with a new p at every reset unless p is fixed.
 
-    `info` has the `p` of the task too.
+    `info` also contains the `p` of the task.
     """
 
     def __init__(
@@ -207,16 +210,16 @@ class EnergyEnv(TaskEnv):
         p: float | None = None,
         **options: Any,
     ) -> None:
-        """Play energy tasks.
+        """Create an environment of energy tasks.
 
         Args:
-            kind: mdp, pomdp or apomdp.
+            kind: kind of model: mdp, pomdp or apomdp.
             horizon: number of decisions T.
-            p: success probability of a move; None to draw it with every reset.
-            **options: of the family: q, models, alpha, …
+            p: success probability of a move; None to sample it at every reset.
+            **options: options of the family: q, models, alpha, …
 
         Raises:
-            ValueError: if one of these makes no task.
+            ValueError: if an argument is invalid.
 
         """
         if p is not None:
@@ -227,8 +230,8 @@ class EnergyEnv(TaskEnv):
         return {**super()._info(), "p": self._parameters["p"]}
 
 
-def _world(model: Model) -> MDP | POMDP:
-    """The model that runs."""
+def _true_model(model: Model) -> MDP | POMDP:
+    """Return the model that generates episodes."""
     if isinstance(model, APOMDP):
         return true_model(model)
     if isinstance(model, RobustMDP):
@@ -237,6 +240,6 @@ def _world(model: Model) -> MDP | POMDP:
 
 
 def _rows(probability: object) -> np.ndarray:
-    """Rows that sum to one in double precision, as NumPy's generator wants them."""
+    """Normalise rows in double precision, as NumPy's generator requires."""
     exact = np.asarray(probability, np.float64)
     return exact / exact.sum(-1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Every figure and table of the paper, from frozen configurations to a report."""
+"""Experiments: the paper's figures and tables, from configurations to a report."""

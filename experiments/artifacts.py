@@ -1,7 +1,7 @@
-"""What cells are made from: benchmarks, datasets and trained policies, each made once.
+"""Inputs of cells: benchmarks, datasets and trained policies, each created once.
 
-Datasets and run folders are named by a hash of everything that decides them, so that
-experiments share them and an interrupted run continues with what there is.
+The name of a dataset or run folder is a hash of its full configuration, so that
+experiments share folders and an interrupted run reuses them.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from sdm.policies.spec import ActingOptions
 from sdm.storage.files import StorageError, partial_folder
 
 DEFAULT = ActingOptions()
-Progress = Callable[[str, int, int], None]  # a step's name, parts done, all parts
+Progress = Callable[[str, int, int], None]  # name of a step, work done, total work
 
 
 @lru_cache(maxsize=2)
 def benchmark_of(config: EvaluationConfig) -> Benchmark:
-    """Make a benchmark; the last two are kept, since cells of one test follow."""
+    """Return a benchmark; the last two are cached, since cells are sorted by test."""
     return make_benchmark(config)
 
 
@@ -38,9 +38,10 @@ class ReadyPolicy:
     """A policy that is ready to be evaluated.
 
     Attributes:
-        name: as `sdm.policies.spec` reads it.
-        training: how it was trained, on what, by what code; None if it was not.
-        options: how a language model is read and computed.
+        name: policy specification, see `sdm.policies.spec`.
+        training: record of the training, its configuration and its code; None for a
+            policy without training.
+        options: options of a language model's inference.
 
     """
 
@@ -50,22 +51,22 @@ class ReadyPolicy:
 
 
 class Artifacts:
-    """Makes what cells need, in one folder.
+    """Creates the inputs of cells in one folder.
 
     Attributes:
-        folder: datasets and runs.
+        folder: folder of datasets and runs.
 
     """
 
     def __init__(self, folder: Path, progress: Progress = lambda *_: None) -> None:
-        """Use a folder, which is made when something is put there."""
+        """Use a folder, which is created on the first write."""
         self.folder, self._progress = folder.resolve(), progress
 
     def policy(self, cell: Cell) -> ReadyPolicy:
-        """Return the policy of a cell, trained first if it is not yet.
+        """Return the policy of a cell; train it if it is not trained yet.
 
         Raises:
-            ValueError, RuntimeError, OSError: as the training does.
+            ValueError, RuntimeError, OSError: if the training fails.
 
         """
         if cell.learner == "untrained":
@@ -88,14 +89,14 @@ class Artifacts:
                 _resume(out, make)
         training = {**_record(out), "config": _without_data(config)}
         if first is not None and first.training is not None:
-            for name in ("seconds", "tokens"):  # of both stages
+            for name in ("seconds", "tokens"):  # sum over both stages
                 training[name] += first.training[name]
             training["first"] = first.training
         name = str(out) if cell.learner == "finetune" else f"{cell.learner}:{out}"
         return ReadyPolicy(name, training)
 
     def dataset(self, config: OracleConfig) -> Path:
-        """Return the folder of an oracle dataset, made first if it is not yet."""
+        """Return the folder of an oracle dataset; generate it if it does not exist."""
         out = self._dataset_folder(config)
 
         def make(**how: bool) -> None:
@@ -115,7 +116,7 @@ class Artifacts:
             return False
         try:
             return self.run_folder(cell).is_dir()
-        except (ValueError, ImportError):  # raised again when the cell is run
+        except (ValueError, ImportError):  # raised again when the cell runs
             return False
 
     def run_folder(self, cell: Cell) -> Path:
@@ -135,7 +136,7 @@ class Artifacts:
 
 
 def _continued(config: Any, first: ReadyPolicy | None) -> Any:
-    """Return a fine-tuning configuration that starts from a first stage's weights."""
+    """Return a fine-tuning configuration that starts from the first stage's weights."""
     if first is None:
         return config
     from sdm.llm.runs import weights_folder
@@ -165,24 +166,24 @@ def _train(
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Lock out other processes that make the same; the lock of a dead one is free."""
+    """Hold the lock of a folder; the lock of a terminated process is free."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_suffix(".lock")):
         yield
 
 
 def _resume(out: Path, make: Callable[..., None]) -> None:
-    """Make a folder, continuing an unfinished one if it was begun the same way."""
+    """Create a folder, or continue an unfinished one with the same plan."""
     try:
         make(resume=True)
     except StorageError:
         if not partial_folder(out).exists():
             raise
-        make(overwrite=True)  # begun by another version
+        make(overwrite=True)  # the unfinished folder is from another version
 
 
 def _record(out: Path) -> dict[str, Any]:
-    """Return how the policy of a finished folder was trained, and by what code."""
+    """Return the record of a finished folder's training, with its code and versions."""
     try:
         if (out / "policy.json").is_file():
             about = json.loads((out / "policy.json").read_text("utf-8"))
@@ -192,7 +193,8 @@ def _record(out: Path) -> dict[str, Any]:
             made = json.loads((out / "env.json").read_text("utf-8"))
     except (OSError, ValueError, KeyError) as error:
         raise ExperimentError(
-            f"`{out}` has no record of its training: {error}", "remove it"
+            f"`{out}`: record of the training missing or invalid: {error}",
+            "remove the folder",
         ) from error
     if "tokens_per_second" in report:
         report["tokens"] = round(report["tokens_per_second"] * report["seconds"])
@@ -200,5 +202,5 @@ def _record(out: Path) -> dict[str, Any]:
 
 
 def _without_data(config: Any) -> dict[str, Any]:
-    """Return a configuration without its dataset's place, which decides nothing."""
+    """Return a configuration without its dataset's path, which affects no result."""
     return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}

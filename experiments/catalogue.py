@@ -1,7 +1,8 @@
-"""Experiments and their cells, read from configurations.
+"""Read experiments and their cells from configuration files.
 
-`profiles.toml` says with what sizes each profile tests and trains, `configs/NAME.toml`
-what an experiment varies. A user's own configuration is a file of the same form.
+`profiles.toml` defines the sizes of tests and trainings in each profile, and
+`configs/NAME.toml` the grids of an experiment. Users' configurations have the same
+format.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ SUFFIX = ".toml"
 
 @cache
 def profiles() -> dict[str, Options]:
-    """Return all profiles as written."""
+    """Return the content of `profiles.toml`."""
     return tomllib.loads((HERE / "profiles.toml").read_text(encoding="utf-8"))
 
 
@@ -42,7 +43,7 @@ def experiments() -> dict[str, Experiment]:
 
 
 def _figure(paper: str) -> tuple[int, int]:
-    """Return a figure's number and place, to sort by."""
+    """Return a figure's number and position as a sort key."""
     number = int(paper.split()[1]) if paper else 0
     places = ("left", "centre", "right")
     return number, next((i for i, p in enumerate(places) if p in paper), 0)
@@ -52,7 +53,7 @@ def experiment_named(name: str) -> Experiment:
     """Return an experiment by its name, or by the path of a configuration.
 
     Raises:
-        ExperimentError: if there is none, or its configuration is wrong.
+        ExperimentError: if it is unknown or its configuration is invalid.
 
     """
     if name in experiments():
@@ -61,14 +62,15 @@ def experiment_named(name: str) -> Experiment:
     if path.suffix != SUFFIX:
         raise ExperimentError(
             f"unknown experiment `{name}`",
-            f"experiments are {', '.join(experiments())}; or name a file FILE{SUFFIX}",
+            f"experiments are {', '.join(experiments())}; you can also pass a "
+            f"FILE{SUFFIX}",
         )
     if not path.is_file():
         raise ExperimentError(f"experiment `{name}`: the file does not exist")
     if path.stem in experiments():
         raise ExperimentError(
-            f"experiment `{name}`: `{path.stem}` is an experiment of the package",
-            "rename the file: its rows are kept under its name",
+            f"experiment `{name}`: the package has an experiment `{path.stem}`",
+            "rename the file, since its name identifies the rows",
         )
     return dataclasses.replace(read(path), source=name)
 
@@ -77,7 +79,7 @@ def read(path: Path) -> Experiment:
     """Read an experiment from its configuration.
 
     Raises:
-        ExperimentError: if the configuration is wrong.
+        ExperimentError: if the configuration is invalid.
 
     """
     try:
@@ -112,13 +114,13 @@ def _grid(options: Options) -> Grid:
 
 
 def cells(experiment: Experiment, profile: str) -> list[Cell]:
-    """Return the cells of an experiment in a profile, those of one test together.
+    """Return the cells of an experiment in a profile, grouped by test.
 
-    A policy that the profile has no learner for is skipped. Cells of one key under two
-    labels are two cells with one result.
+    Policies for which the profile has no learner are skipped. Two cells with one key
+    and different labels share one result.
 
     Raises:
-        ExperimentError: if there is no such profile, or a grid makes no cells.
+        ExperimentError: if the profile is unknown or a grid is invalid.
 
     """
     if profile not in profiles():
@@ -167,7 +169,7 @@ def _expand(experiment: Experiment, profile: str, grid: Grid) -> Iterator[Cell]:
 def _product(
     parts: Mapping[str, Mapping[str, Any]], *, corner: bool
 ) -> Iterator[dict[str, Options]]:
-    """Yield every combination of the values that are lists; or the first of each."""
+    """Yield every combination of the listed values, or only the first of each list."""
     axes = [
         [(part, name, value) for value in (values[:1] if corner else values)]
         for part, options in parts.items()
@@ -186,8 +188,8 @@ def _spec(
 ) -> Options | None:
     """Return learner, test, data and learn of one policy in one test.
 
-    Sizes come from the profile, then the learner, then the grid. None if the profile
-    has no such learner.
+    The learner overrides the sizes of the profile, and the grid those of the learner.
+    Returns None if the profile has no such learner.
     """
     family = chosen["test"].get("family", UNSPELLED["family"])
     kind = chosen["test"]["kind"]
@@ -221,7 +223,7 @@ def _spec(
 def _lower_to_available(
     parts: Mapping[str, Options], chosen: Mapping[str, Options]
 ) -> None:
-    """Lower the numbers of tasks, but for the grid's own, to those of the family."""
+    """Limit numbers of tasks, except those in the grid, to those of the family."""
     from sdm.experiments.cell_configs import test_family, training_family
 
     test, data = parts["test"], parts["data"]
@@ -239,7 +241,7 @@ def _is_untrained(name: str) -> bool:
     """Return whether a policy needs no training; False for another profile's learner.
 
     Raises:
-        ExperimentError: if no profile has a learner of this name either.
+        ExperimentError: if the name is neither a policy nor a learner of any profile.
 
     """
     from sdm.policies.registry import is_rule, rules
@@ -255,14 +257,14 @@ def _is_untrained(name: str) -> bool:
 
 
 def _chosen(options: Mapping[str, Any], family: str, kind: str) -> Options:
-    """Return options, those for this kind and then this family in their place."""
+    """Return options, overridden by those for the kind and then for the family."""
     general = {k: x for k, x in options.items() if k not in ("family", "kind")}
     of_kind = options.get("kind", {}).get(kind, {})
     return {**general, **of_kind, **options.get("family", {}).get(family, {})}
 
 
 def _share(texts: int, tasks: int) -> int:
-    """Return how many of these texts each task has."""
+    """Return the number of texts per task."""
     share, rest = divmod(texts, tasks)
     if rest:
         raise ExperimentError(
@@ -272,7 +274,7 @@ def _share(texts: int, tasks: int) -> int:
 
 
 def _lower(most: Mapping[str, Mapping[str, int]], parts: Mapping[str, Options]) -> None:
-    """Lower options to a profile's largest values; in tests, set them, too."""
+    """Limit options to a profile's largest values; in tests, set missing ones."""
     for part, limits in most.items():
         options = parts[part]
         for name, limit in limits.items():

@@ -1,7 +1,7 @@
-"""What a cell asks for: the configurations of its test, its dataset and its training.
+"""Configurations of a cell: its test, its dataset and its training.
 
-Options of a test and of a dataset are told apart by name: those that `EvaluationConfig`
-or `OracleConfig` has, and those of the family.
+An option of a test or a dataset belongs to `EvaluationConfig` or `OracleConfig` if it
+has a field of that name, and to the family otherwise.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from sdm.tasks.registry import find_family, load_family, option_names
 
 
 def _names(config: type, *others: str) -> frozenset[str]:
-    """Return the options of a configuration that a cell may have, without `others`."""
+    """Return the options of a configuration that a cell can set, without `others`."""
     return frozenset(each.name for each in dataclasses.fields(config)) - {*others}
 
 
@@ -32,7 +32,7 @@ def evaluation_of(cell: Cell) -> EvaluationConfig:
     """Return the test of a cell.
 
     Raises:
-        ValueError: if an option is unknown or its value is wrong.
+        ValueError: if an option is unknown or its value is invalid.
 
     """
     family = test_family(cell.test)
@@ -46,10 +46,10 @@ def evaluation_of(cell: Cell) -> EvaluationConfig:
 
 
 def dataset_of(cell: Cell) -> OracleConfig:
-    """Return the dataset that a cell's policy learns from.
+    """Return the training dataset of a cell's policy.
 
     Raises:
-        ValueError: if an option is unknown or its value is wrong.
+        ValueError: if an option is unknown or its value is invalid.
 
     """
     test, family = evaluation_of(cell), training_family(cell.test, cell.data)
@@ -73,8 +73,7 @@ def test_family(test: Mapping[str, Any]) -> TaskFamily:
     """Return the family of a test.
 
     Raises:
-        ValueError: if there is no such family, it has no such option, or a value is
-            wrong.
+        ValueError: if the family or an option is unknown, or a value is invalid.
 
     """
     reference = str(test.get("family", UNSPELLED["family"]))
@@ -82,12 +81,12 @@ def test_family(test: Mapping[str, Any]) -> TaskFamily:
 
 
 def training_family(test: Mapping[str, Any], data: Mapping[str, Any]) -> TaskFamily:
-    """Return the family of a dataset: the test's, with the options that `data` changes.
+    """Return the family of a dataset: the test's, with the options in `data`.
 
-    A family named in `data` has none of the options of the test's.
+    If `data` selects another family, the options of the test's family do not apply.
 
     Raises:
-        ValueError: as `test_family`.
+        ValueError: as in `test_family`.
 
     """
     own: Options = {}
@@ -101,14 +100,14 @@ def training_family(test: Mapping[str, Any], data: Mapping[str, Any]) -> TaskFam
 def _own(
     part: str, reference: str, options: Mapping[str, Any], others: frozenset[str]
 ) -> Options:
-    """Return the options that are a family's, by name."""
+    """Return the options that belong to a family, by name."""
     names = option_names(find_family(reference)[0])
     own = {k: x for k, x in options.items() if k not in others}
     if unknown := sorted(own.keys() - set(names)):
         raise ExperimentError(
             f"{part}: unknown option `{unknown[0]}`",
-            f"options are {', '.join(sorted(others))}; of family `{reference}`: "
-            f"{', '.join(names) or 'none'}",
+            f"options are {', '.join(sorted(others))}; options of family "
+            f"`{reference}` are {', '.join(names) or 'none'}",
         )
     return own
 
@@ -119,15 +118,15 @@ def _load(reference: str, options: Options) -> TaskFamily:
 
 @lru_cache(maxsize=32)
 def _loaded(reference: str, options: str) -> TaskFamily:
-    """Make each family once, since a folder of models takes time to read."""
+    """Create each family once, since reading a folder of models is slow."""
     return load_family(reference, json.loads(options))
 
 
 def first_stage(cell: Cell) -> Cell | None:
-    """Return what is trained first where a cell has two stages, else None.
+    """Return the first training stage of a cell with two stages, else None.
 
-    `first` in its `learn` has a horizon of its own, and the other options that differ:
-    short episodes teach what long ones hide among a hundred repetitions.
+    `first` in its `learn` holds the stage's horizon and the other options that differ.
+    Short episodes provide a training signal that repetitions dilute in long ones.
     """
     if "first" not in cell.learn:
         return None
@@ -138,10 +137,10 @@ def first_stage(cell: Cell) -> Cell | None:
 
 
 def training_of(cell: Cell, data: str) -> Any:
-    """Return how a cell's policy is trained on a dataset, in its only or last stage.
+    """Return the training configuration of a cell's policy, in its last stage.
 
     Raises:
-        ValueError: if the learner or an option is unknown, or a value is wrong.
+        ValueError: if the learner or an option is unknown, or a value is invalid.
 
     """
     learn = {"support": evaluation_of(cell).support, **cell.learn}
@@ -156,7 +155,7 @@ def training_of(cell: Cell, data: str) -> Any:
             )
         config = learners()[cell.learner].config
         if "support" not in {each.name for each in dataclasses.fields(config)}:
-            learn.pop("support")  # it reads no demonstrations
+            learn.pop("support")  # the learner uses no demonstrations
         return config(data=data, seed=cell.seed, **learn)
     except (TypeError, KeyError) as error:
         raise ExperimentError(f"learn, policy `{cell.policy}`: {error}") from error

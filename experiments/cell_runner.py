@@ -1,4 +1,4 @@
-"""Running one cell: train its policy if it is not trained yet, and evaluate it."""
+"""Run one cell: train its policy if it is not trained yet, and evaluate it."""
 
 import time
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from sdm.experiments.spec import Cell, key_of
 from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
 
-Step = Callable[[str, int, int], None]  # a step's name, parts done, all parts
+Step = Callable[[str, int, int], None]  # name of a step, work done, total work
 
 
 def run_cell(cell: Cell, work: Path, step: Step) -> Row:
-    """Make what a cell needs, evaluate its policy, and return the row.
+    """Create the inputs of a cell, evaluate its policy, and return the row.
 
-    `seconds` are those of training, whenever that was, and of acting.
+    `seconds` include the training, even if an earlier run did it, and the evaluation.
 
     Raises:
         ValueError, RuntimeError, OSError, FloatingPointError: if the cell fails.
@@ -40,10 +40,10 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
 
     test = evaluation_of(cell)
     if "base" in cell.learn:
-        check_base_name(cell.learn["base"])  # before anything is made
+        check_base_name(cell.learn["base"])  # fail before generating any data
     policy = Artifacts(work, step).policy(cell)
     check_policy(policy.name, test, policy.options)
-    # Episodes played after another training of the same policy are not reused.
+    # Do not reuse episodes of another training of the same policy.
     played = f"played-{cell.key}-{key_of({'training': policy.training})}"
     (result,) = evaluate(
         [policy.name],

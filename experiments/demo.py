@@ -27,7 +27,7 @@ from sdm.storage.provenance import provenance
 from sdm.tasks.registry import load_family
 
 FAMILY, HORIZON = "energy", 10
-# By the name shown: each policy's name for `sdm eval`, and the paper's policy like it.
+# For each displayed name: the policy of `sdm eval`, and the paper's counterpart.
 POLICIES = {
     "random": ("random", "random"),
     "always-work": ("always-work", ""),
@@ -38,7 +38,7 @@ POLICIES = {
     "ce": ("ce", ""),
     "oracle": ("oracle", "oracle"),
 }
-BY_LLAMA = ("icl", "sft")  # the paper's policies that are Llama-2-7B
+BY_LLAMA = ("icl", "sft")  # the paper's policies that use Llama-2-7B
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class DemoConfig:
     """Sizes of the demo.
 
     Attributes:
-        tasks: oracle tasks to train on.
-        tiny_texts_per_task: training texts of each task for `tiny`.
-        smollm2_tasks: tasks for `smollm2`, with one text each.
-        test_tasks: unseen tasks.
-        test_trajectories: episodes of each.
-        seed: random seed of everything.
+        tasks: number of training tasks.
+        tiny_texts_per_task: training texts per task for `tiny`.
+        smollm2_tasks: number of training tasks for `smollm2`, with one text each.
+        test_tasks: number of unseen test tasks.
+        test_trajectories: episodes per test task.
+        seed: random seed.
 
     """
 
@@ -71,24 +71,24 @@ QUICK = DemoConfig(
     test_trajectories=3,
 )
 
-# A step's name, parts done, all parts.
+# Name of a step, work done, total work.
 Progress = Callable[[str, int, int], None]
 
 
 def run_demo(
     config: DemoConfig, out: Path, *, overwrite: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Make the data, train, evaluate, and write the folder.
+    """Generate the data, train, evaluate, and write the folder.
 
     Args:
         config: sizes.
-        out: the folder; `out.partial` until all is done.
-        overwrite: replace `out`, and an unfinished one, too.
-        progress: called with a step's name and how far it is.
+        out: the folder; `out.partial` until the demo is complete.
+        overwrite: whether to replace `out` and an unfinished folder.
+        progress: callback with the name of a step, the work done and the total work.
 
     Returns:
-        The evaluation: `policies`, one row a policy in the order of the table, and how
-        it was made.
+        The report: one row per policy in `policies`, in the order of the table, with
+        the configuration and the provenance.
 
     """
     about = {"demo": dataclasses.asdict(config)}
@@ -109,7 +109,7 @@ def run_demo(
 
 
 def _train(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Make the oracle data and fine-tune both bases; return their reports."""
+    """Generate the oracle data and fine-tune both base models; return the reports."""
     data = folder / "data"
     write_oracle_dataset(
         OracleConfig(load_family(FAMILY), HORIZON, config.tasks, 15, config.seed),
@@ -142,13 +142,13 @@ def _test(config: DemoConfig) -> EvaluationConfig:
 
 
 def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Row]:
-    """Return the rows of all policies by the names shown."""
+    """Return the rows of all policies by displayed name."""
     bed, rows = make_benchmark(_test(config)), {}
     for shown, (name, _) in POLICIES.items():
         policy = name.replace("{folder}", str(folder))
 
         def step(_: str, done: int, tasks: int, shown: str = shown) -> None:
-            progress(f"playing {shown}", done, tasks)
+            progress(f"evaluating {shown}", done, tasks)
 
         (result,) = evaluate([policy], bed, progress=step)
         rows[shown] = result_row(result)
@@ -156,7 +156,7 @@ def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str,
 
 
 def paper_values(config: DemoConfig) -> Mapping[str, str]:
-    """Return the paper's gaps by the names shown, and the model that reached them."""
+    """Return the paper's gaps, with the model behind them, by displayed name."""
     rows = {
         name: f"{gap} (Llama-2-7B)" if name in BY_LLAMA else gap
         for name, gap in paper_rows(_test(config)).items()
@@ -181,7 +181,7 @@ def _write_results(config: DemoConfig, folder: Path, report: dict[str, Any]) -> 
 
 
 def _rename_data(folder: Path, out: Path) -> None:
-    """Write the final place of the data, which was trained on in the partial folder."""
+    """Replace the partial folder's path of the data by the final one."""
     for base in ("tiny", "smollm2"):
         for name in ("config.yaml", "README.md", PLAN):
             text = (folder / base / name).read_text(encoding="utf-8")

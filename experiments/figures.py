@@ -1,6 +1,7 @@
-"""Figures of experiments, in Vega-Lite: one description, drawn by a browser or to PNG.
+"""Figures of experiments in Vega-Lite, for a browser or as PNG.
 
-The paper's values are hollow and dashed, in the colour of the policy beside them.
+The paper's values are hollow points and dashed lines, in the colour of the
+corresponding policy.
 """
 
 import io
@@ -22,14 +23,14 @@ Record = dict[str, Any]
 
 
 def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelMixin:
-    """Draw gaps along the axis, a line a policy, a panel a facet."""
+    """Draw gaps against the axis, with a line per policy and a panel per facet."""
     records = _records(experiment, points)
     both = any(record["source"] == "paper" for record in records)
     base = _axis_and_colours(experiment, records, points)
     placed = base.transform_filter("datum.x !== null")
     layers: list[alt.Chart] = []
     if any(record["x"] is None for record in records):
-        # A policy that does not depend on the axis has the same gap all along it.
+        # A policy that does not depend on the axis has a constant gap.
         rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
         shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
         layers.append(rule.encode(y=_gap_axis("gap:Q"), **shown))
@@ -50,7 +51,7 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
 def _axis_and_colours(
     experiment: Experiment, records: Sequence[Record], points: Sequence[Point]
 ) -> alt.Chart:
-    """Return a chart with the horizontal axis, a colour a policy, and tooltips."""
+    """Return a chart with the horizontal axis, a colour per policy, and tooltips."""
     numbers = experiment.x_scale == "log"
     kind: Literal["quantitative", "ordinal"] = "quantitative" if numbers else "ordinal"
     scale = alt.Scale(type="log", nice=False, padding=12) if numbers else alt.Undefined
@@ -89,9 +90,10 @@ def _axis_and_colours(
 
 
 def _gap_axis(field: str) -> alt.Y:
-    """Return the vertical axis, linear around 0 and logarithmic beyond 1 %.
+    """Return the vertical axis, linear near 0 and logarithmic above 1 %.
 
-    Random actions lose a hundred times as much as good policies: both must be visible.
+    Gaps of random actions are a hundred times those of good policies: this scale shows
+    both.
     """
     return alt.Y(
         field,
@@ -112,7 +114,7 @@ def _goal_line(gap: float) -> alt.Chart:
 
 
 def _point_layers(placed: alt.Chart, *, both: bool) -> list[alt.Chart]:
-    """Return intervals and points: filled ones ours, hollow ones the paper's."""
+    """Return intervals and points: filled for ours, hollow for the paper's."""
     shape = alt.Shape(
         "source:N",
         title=None,
@@ -180,7 +182,7 @@ def _panels(
 
 
 def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
-    """Draw gap and bound against M, a line a training length N, a panel a κ."""
+    """Draw gap and bound against M, with a line per N and a panel per κ."""
     records = [
         {
             "M": cell["support"],
@@ -201,10 +203,10 @@ def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
             x=alt.X(
                 "M:Q",
                 scale=alt.Scale(type="log", nice=False),
-                title="M, examples shown",
+                title="M, prompt examples",
             ),
-            y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="return lost"),
-            color=alt.Color("N:N", sort=trains, title="N, trained with"),
+            y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="loss of return"),
+            color=alt.Color("N:N", sort=trains, title="N, training examples"),
             strokeDash=alt.StrokeDash(
                 "what:N",
                 sort=["gap", "bound"],
@@ -230,13 +232,13 @@ def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:
-    """Return the figure as a PNG picture."""
+    """Return the figure as PNG bytes."""
     picture = io.BytesIO()
     chart.save(picture, format="png", scale_factor=PNG_SCALE)
     return picture.getvalue()
 
 
 def browser_code() -> str:
-    """Return the JavaScript that draws such figures; it fetches nothing."""
+    """Return the JavaScript that draws the figures without network access."""
     code: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return code

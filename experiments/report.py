@@ -1,7 +1,7 @@
-"""The report: one page that needs no network, tables in Markdown, and pictures.
+"""Write the report: a self-contained page, tables in Markdown, and images.
 
-Everything comes from rows. The page draws its figures itself, from code that is in it,
-and shows the pictures, also in it, where scripts do not run.
+All content comes from rows. The page contains the code that draws its figures, and
+images for viewers without scripts.
 """
 
 import base64
@@ -24,20 +24,22 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def write_report(shown: Sequence[Section], out: Path) -> list[Path]:
-    """Write a page, tables in Markdown and a picture a section into a folder.
+    """Write a page, tables in Markdown and an image per section to a folder.
 
-    In a `README.md` that is there already, only what stands between the two marks is
-    replaced.
+    An existing `README.md` is changed only between the marks `BEGIN` and `END`.
+
+    Returns:
+        Paths of the written files, the page first.
 
     Raises:
-        ExperimentError: if a file of these names is not a report.
+        ExperimentError: if an existing file of the same name is not a report.
 
     """
     out.mkdir(parents=True, exist_ok=True)
     page, tables = out / "report.html", out / "README.md"
     if page.exists() and TITLE not in page.read_text(encoding="utf-8")[:2000]:
         raise ExperimentError(
-            f"`{page}` is not a report of sdm and is not replaced",
+            f"`{page}` exists and is not a report of sdm",
             "choose another folder with `--out`",
         )
     before, after = _around(tables)
@@ -62,14 +64,14 @@ def _around(tables: Path) -> tuple[str, str]:
     text = tables.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ExperimentError(
-            f"`{tables}` is not a report: it lacks the marks {BEGIN} and {END}",
+            f"`{tables}` is not a report: the marks {BEGIN} and {END} are missing",
             "choose another folder with `--out`",
         )
     return text.partition(BEGIN)[0], text.partition(END)[2]
 
 
 def html_page(shown: Sequence[Section]) -> str:
-    """Return one page with everything in it."""
+    """Return a self-contained HTML page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True
     )
@@ -84,14 +86,14 @@ def html_page(shown: Sequence[Section]) -> str:
     return environment.get_template("report.html.jinja").render(
         sections=shown,
         rows=sum(section.done for section in shown),
-        # Neither may end the script that it stands in.
+        # Escape closing tags, which would end the enclosing script element.
         code=browser_code().replace("</script", "<\\/script"),
         figures=json.dumps(figures).replace("</", "<\\/"),
     )
 
 
 def markdown(shown: Sequence[Section]) -> str:
-    """Return the tables of all experiments, with their pictures."""
+    """Return the tables of all experiments, with their images, in Markdown."""
     return "\n".join(map(_markdown, shown))
 
 

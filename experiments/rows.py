@@ -1,7 +1,7 @@
-"""Results of experiments on disk: one JSON line a cell, with what it takes to rerun it.
+"""Results of experiments on disk: one JSON line per cell, with its full configuration.
 
-`RESULTS/NAME/PROFILE.jsonl` holds a user's own rows; the same files in `published` are
-shipped with the code. A row is a cell's result if their keys are equal.
+`RESULTS/NAME/PROFILE.jsonl` holds a user's own rows; the package ships the same files
+in `published`. A row is the result of a cell if their keys are equal.
 """
 
 import json
@@ -19,7 +19,7 @@ from sdm.storage.files import write_atomically
 
 Row = dict[str, Any]
 VERSION = 2
-# What readers of rows rely on.
+# Required fields of a row.
 NEEDED = {"key", "profile", "policy", "learner", "seconds", "device", "commit"}
 NEEDED |= {"training"}
 
@@ -30,10 +30,10 @@ def rows_file(results: Path, experiment: str, profile: str) -> Path:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Read the rows of a file; none where there is no file.
+    """Read the rows of a file; none if the file does not exist.
 
     Raises:
-        ExperimentError: if a line is not a row, or a row of another version.
+        ExperimentError: if a line is not a row or has another version.
 
     """
     if not file.is_file():
@@ -57,14 +57,14 @@ def _read_row(file: Path, number: int, line: str) -> Row:
         version, missing = VERSION, {"JSON"}
     if version != VERSION:
         raise ExperimentError(
-            f"`{file}`, line {number}: row of version {version}, expected {VERSION}",
-            "move the results folder away, and run the experiment again; rows of "
-            "version 1 do not say the family and kind of their tasks",
+            f"`{file}`, line {number}: row version must be {VERSION}, found {version}",
+            "move the results folder away and run the experiment again; rows of "
+            "version 1 lack the family and kind of their tasks",
         )
     if missing:
         raise ExperimentError(
-            f"`{file}`, line {number}, is damaged: no {', '.join(sorted(missing))}",
-            "remove that line, and run the experiment again with `--resume`",
+            f"`{file}`, line {number}: invalid row: no {', '.join(sorted(missing))}",
+            "remove that line and run the experiment again with `--resume`",
         )
     return row
 
@@ -77,9 +77,9 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
 
 @contextmanager
 def changing(file: Path) -> Iterator[list[Row]]:
-    """Yield the rows of a file, to change in place; they are written at the end.
+    """Yield the rows of a file to change in place, and write them at the end.
 
-    Several processes may do so at the same time.
+    A lock makes this safe for concurrent processes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
@@ -89,9 +89,9 @@ def changing(file: Path) -> Iterator[list[Row]]:
 
 
 def add_row(file: Path, row: Row, order: Sequence[str]) -> list[Row]:
-    """Add a row to a file; return those of the keys, in their order.
+    """Add a row to a file; return the rows whose keys are in `order`, in that order.
 
-    Rows of other keys, left by another configuration, are kept at the end.
+    Rows with other keys, from another configuration, stay at the end of the file.
     """
     with changing(file) as rows:
         by_key = {each["key"]: each for each in (*rows, row)}
@@ -107,7 +107,7 @@ def known_rows(folder: Path) -> list[Row]:
 
 
 def seconds_spent(rows: Sequence[Row]) -> float:
-    """Return the seconds that rows took, a training that several share counted once."""
+    """Return the total seconds of rows, counting each shared training once."""
     trainings: dict[str, float] = {}
     played = 0.0
     for row in rows:
@@ -122,9 +122,9 @@ def found_rows(
 ) -> list[tuple[Cell, Row | None]]:
     """Return every cell with its row: the user's own, the published one, or None.
 
-    Equal keys are equal cells, so the row may be another experiment's of the same
-    profile; the experiment's own comes first. A published row among a user's own has
-    `published`.
+    Cells with equal keys are equal, so that the row may come from another experiment in
+    the same profile; a row of this experiment takes precedence. A published row has the
+    entry `published`.
     """
     published = [{**row, "published": True} for row in known_rows(PUBLISHED)]
     by_key: dict[str, Row] = {}

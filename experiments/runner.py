@@ -1,4 +1,4 @@
-"""Running experiments cell by cell; each row is written as soon as its cell is done."""
+"""Run experiments cell by cell, and write each row as soon as its cell is done."""
 
 import os
 import shutil
@@ -31,18 +31,18 @@ from sdm.storage.files import PLAN
 from sdm.storage.provenance import commit
 
 WORK = "work"  # folder of datasets, trained policies and locks
-PATIENCE = 1.0  # seconds until cells locked by another process are tried again
+PATIENCE = 1.0  # seconds between attempts at cells locked by another process
 
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Is informed of the progress of a run."""
+    """Observer of the progress of a run."""
 
     def begin(self, cells: int, todo: int) -> None:
         """Begin a run of `cells` cells, of which `todo` have no row yet."""
 
     def step(self, cell: Cell, name: str, share: float, left: float) -> None:
-        """Show the share of a step of a cell that is done, and the seconds left."""
+        """Show the completed share of a cell's step, and the seconds left."""
 
     def done(self, cell: Cell, row: Row, left: float) -> None:
         """Show a finished cell, and the seconds left."""
@@ -53,12 +53,12 @@ class Watcher(Protocol):
 
 @dataclass
 class Outcome:
-    """How a run of an experiment went.
+    """Outcome of a run of an experiment.
 
     Attributes:
-        rows: rows of all its cells that are done.
-        new: number of cells done in this run.
-        failed: cells that failed, and why.
+        rows: rows of all completed cells.
+        new: number of cells completed in this run.
+        failed: failed cells, each with its error.
 
     """
 
@@ -79,23 +79,22 @@ def run_experiment(
 ) -> Outcome:
     """Run the cells of an experiment that have no row yet.
 
-    A cell that fails is reported and skipped; the next run tries it again. A row of the
-    same cell in another experiment of the folder is taken from there.
+    A failed cell is skipped and reported; the next run retries it. If another
+    experiment in the folder has a row of the same cell, it is reused.
 
     Args:
         experiment: the experiment.
         profile: its sizes.
-        results: folder of rows; what cells share is kept in its subfolder `work`.
-        watcher: informed of the progress.
-        seed: the only seed to run; None for all of the profile's.
-        resume: continue where there are rows.
-        overwrite: begin again where there are rows; trained policies are kept as long
-            as nothing that decides them has changed.
+        results: folder of rows; its subfolder `work` holds the cells' shared inputs.
+        watcher: observer of the progress.
+        seed: the only seed to run; None for all seeds of the profile.
+        resume: whether to keep existing rows and run the other cells.
+        overwrite: whether to run cells with existing rows again; trained policies with
+            an unchanged configuration are reused.
 
     Raises:
-        ExperimentError: if there are rows and neither `resume` nor `overwrite` is
-            given, the profile has no such cell, or `results` is another command's
-            output.
+        ExperimentError: if rows exist and neither `resume` nor `overwrite` is set, the
+            profile has no such cells, or `results` is another command's output.
 
     """
     wanted = cells(experiment, profile)
@@ -114,7 +113,7 @@ def run_experiment(
             _forget_played(results / WORK, cell)
     done = {row["key"] for row in read_rows(file)}
     todo = {cell.key: cell for cell in asked if cell.key not in done}
-    commit()  # looked up now, since the files may change during the run
+    commit()  # cache the commit now, since the files may change during the run
     order = list(dict.fromkeys(cell.key for cell in wanted))
     run = _Run(results, file, order, watcher, reuse=not again)
     watcher.begin(len({cell.key for cell in asked}), len(todo))
@@ -129,8 +128,8 @@ def _check_folder(
     before = sum(row["key"] in keys for row in read_rows(file))
     if before and new:
         raise ExperimentError(
-            f"`{file}` has {before} of these {len(keys)} rows already",
-            "pass `--resume` to continue, or `--overwrite` to begin again",
+            f"`{file}` already has {before} of these {len(keys)} rows",
+            "pass `--resume` to continue, or `--overwrite` to start again",
         )
     if (results / PLAN).exists():
         raise ExperimentError(
@@ -155,7 +154,7 @@ class _Run:
         self.order, self.watcher, self.reuse = order, watcher, reuse
 
     def all(self, todo: Sequence[Cell]) -> Outcome:
-        """Run cells, those locked by other processes last."""
+        """Run all cells; those locked by other processes come last."""
         known = [*known_rows(PUBLISHED), *known_rows(self.results)]
         left = TimeLeft(todo, known, Artifacts(self.work).is_trained)
         done = {row["key"]: row for row in read_rows(self.file)}
@@ -216,12 +215,12 @@ def _by_turns(todo: Iterable[Cell], work: Path) -> Iterator[Cell]:
 
 
 def _why(error: Exception) -> str:
-    """Return in one line why a cell failed, and what to do about it."""
+    """Return the error of a cell and its hint in one line."""
     if isinstance(error, ModuleNotFoundError):
         return f"package `{error.name}` is missing: see `sdm doctor`"
     words = (str(error).strip() or type(error).__name__).splitlines()[0]
     if not isinstance(error, (ValueError, RuntimeError, OSError, FloatingPointError)):
-        words = f"{type(error).__name__}: {words} (`SDM_DEBUG=1` shows where)"
+        words = f"{type(error).__name__}: {words} (`SDM_DEBUG=1` shows the traceback)"
     hint = getattr(error, "hint", "")
     return f"{words}; {hint}" if hint else words
 
@@ -236,6 +235,6 @@ def _done_elsewhere(cell: Cell, results: Path) -> Row | None:
 
 
 def _forget_played(work: Path, cell: Cell) -> None:
-    """Remove the episodes of a cell, which are kept until it is done."""
+    """Remove the saved episodes of a cell, which only an unfinished cell needs."""
     for folder in work.glob(f"played-{cell.key}-*"):
         shutil.rmtree(folder)

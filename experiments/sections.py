@@ -1,4 +1,4 @@
-"""What the report shows of an experiment in a profile: figure, table, provenance."""
+"""Sections of the report: figure, table and provenance of an experiment."""
 
 import base64
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Line:
 
     Attributes:
         texts: its fields.
-        done: whether it was run.
+        done: whether its cells have been run.
 
     """
 
@@ -35,7 +35,7 @@ class Table:
 
     Attributes:
         head: titles of the columns.
-        names: number of first columns that are words.
+        names: number of leading text columns.
         lines: its lines.
 
     """
@@ -47,28 +47,29 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment in one profile, as it is shown.
+    """One experiment in one profile, as the report shows it.
 
     Attributes:
         name: name of the experiment.
         command: argument of `sdm experiment run`.
-        title: its subject.
-        origin: the paper's figure, or that it is beyond the paper.
+        title: title of the experiment.
+        origin: the paper's figure, or a note that it is beyond the paper.
         profile: name of the profile.
-        about: the profile in words.
-        question: question that it answers.
-        remark: note to the figure.
-        reached: number on the axis that each policy needs for the goal; "" for no goal.
-        table: its points.
+        about: description of the profile.
+        question: question that the experiment answers.
+        remark: note on the figure.
+        reached: value on the axis at which each policy reaches the goal; "" without a
+            goal.
+        table: table of the points.
         notes: remarks of rows.
-        done: number of cells run.
-        published: number of them whose row is one published with the code.
+        done: number of cells with a row.
+        published: number of these rows that are published with the code.
         wanted: number of cells.
-        devices: devices that they were run on.
-        commits: code that ran.
-        elsewhere: how many cells of the other profiles were run.
-        figure: in Vega-Lite; None where nothing was run.
-        picture: the same as PNG, in base64; "" where nothing was run.
+        devices: devices on which the cells ran.
+        commits: commits of the code that ran them.
+        elsewhere: number of cells run in the other profiles, as text.
+        figure: figure in Vega-Lite; None without rows.
+        picture: the figure as PNG in base64; "" without rows.
 
     """
 
@@ -94,7 +95,7 @@ class Section:
 
     @property
     def where(self) -> str:
-        """How many cells were run, and how many rows are published ones."""
+        """Number of cells run, and of rows published with the code, as text."""
         text = f"{self.done} of {self.wanted} cells run"
         if self.published:
             text += f", {self.published} of them published with the code"
@@ -104,19 +105,21 @@ class Section:
 def sections(
     chosen: Sequence[Experiment], results: Path, profile: str | None = None
 ) -> list[Section]:
-    """Return what is shown: every profile with a row, or `laptop` where none has.
+    """Return a section for every experiment and profile with rows.
+
+    An experiment without rows has an empty section for the profile `laptop`.
 
     Args:
-        chosen: experiments, in the order to show them.
+        chosen: experiments, in the order of the report.
         results: folder of the user's own rows.
-        profile: the only profile to show; None for those with rows.
+        profile: the only profile to show; None for all with rows.
 
     """
     shown = []
     for experiment in chosen:
         wanted = [profile] if profile else list(PROFILES)
         done = [name for name in wanted if _any_row(experiment, name, results)]
-        # Smoke shows only that it runs: larger profiles take its place.
+        # Results of `smoke` are not meaningful: show larger profiles if they have rows.
         larger = [name for name in done if name != "smoke"]
         names = larger or done or [profile or "laptop"]
         shown += [section_of(experiment, name, results) for name in names]
@@ -129,7 +132,7 @@ def _any_row(experiment: Experiment, profile: str, results: Path) -> bool:
 
 
 def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
-    """Return what there is to show of an experiment in a profile."""
+    """Return the section of an experiment in a profile."""
     found = found_rows(experiment, profile, results)
     rows = [row for _, row in found if row is not None]
     chart, goal = None, ""
@@ -165,17 +168,17 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
 
 
 def _parts(rows: Sequence[Row]) -> list[Row]:
-    """Return what has a provenance: the rows' trainings, and the rows."""
+    """Return all records with a provenance: the rows' trainings, and the rows."""
     return [*(row["training"] for row in rows if row["training"]), *rows]
 
 
 def _code(part: Row) -> str:
-    """Return the commit of the code, or its version where there is no commit."""
+    """Return the commit of the code, or its version if the commit is unknown."""
     return str(part["commit"] or f"sdm {part['sdm']}")
 
 
 def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
-    """Say how many cells of the larger profiles were run."""
+    """Return the number of cells run in each other profile but `smoke`, as text."""
     parts = []
     for other in PROFILES[1:]:
         if other != profile:
@@ -186,7 +189,7 @@ def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
 
 
 def _gap_table(experiment: Experiment, shown: Sequence[Point]) -> Table:
-    """Return a line for every point, without the columns that are empty."""
+    """Return a table with a line per point, without empty columns."""
     facet = experiment.facet_title.strip(" :") or experiment.facet.rpartition(".")[2]
     lines = [_line(experiment, facet, point) for point in shown]
     full = [name for name in lines[0] if any(line[name] for line in lines)]
@@ -198,7 +201,7 @@ def _gap_table(experiment: Experiment, shown: Sequence[Point]) -> Table:
 
 
 def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
-    """Return the fields of a point by the titles of their columns."""
+    """Return the fields of a point by column title."""
     difference = interval = None
     if point.gap is not None and point.paper is not None:
         difference = point.gap - point.paper
@@ -227,7 +230,7 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
 
 
 def _theory_table(rows: Sequence[Row]) -> Table:
-    """Return a line for every κ."""
+    """Return a table with a line per κ."""
     head = ["κ", "cells of M and N", "paper", "ours", "bound / gap, least", "most"]
     theirs = "every gap below the bound"
     everything = [one for row in rows for one in row["cells"]]

@@ -1,7 +1,7 @@
-"""What experiments are made of: grids of cells, each one policy, one test and one seed.
+"""Specification of experiments: grids of cells, each one policy, one test and one seed.
 
-A cell says by plain numbers and names everything that decides its result, except the
-code and the versions that its row records.
+A cell's numbers and names determine its result, up to the code and the versions, which
+its row records.
 """
 
 import hashlib
@@ -13,26 +13,26 @@ from typing import Any
 PROFILES = ("smoke", "laptop", "paper")
 NOT_TRAINED = ("untrained", "icl", "theory")  # the others train a policy
 
-# Defaults of a test: a cell has the same key whether or not it spells them.
+# Defaults of a test: they do not change the key of a cell.
 UNSPELLED = {"family": "energy", "support": 2, "demonstrations": "optimal"}
 
 Options = dict[str, Any]
 
 
 class ExperimentError(ValueError):
-    """An unknown experiment or profile, or a configuration or row that is wrong."""
+    """An unknown experiment or profile, or an invalid configuration or row."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        """Keep what is wrong and what to do about it apart."""
+        """Set the message, and the hint on how to fix it."""
         super().__init__(message)
         self.hint = hint
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells of an experiment, as its configuration writes them.
+    """A grid of cells in an experiment's configuration.
 
-    Every list in `test`, `data` and `learn` is an axis: the grid holds a cell for each
+    Every list in `test`, `data` and `learn` is an axis: the grid has a cell for each
     combination of their values, each policy and each seed.
 
     Attributes:
@@ -40,19 +40,19 @@ class Grid:
             each in figures and tables.
         test: `family` and `kind` of the tasks, options of the family and of
             `EvaluationConfig`.
-        data: options of the oracle dataset and of its family, where they differ from
-            the test's.
+        data: options of the oracle dataset and of its family that differ from the
+            test's.
         learn: options of the learner.
-        prior: options in `data` that policies without training take for the test's,
-            too; they ignore the others.
+        prior: options in `data` that also change the prior of policies without
+            training, which ignore all other options in `data`.
         texts: number of training texts, split evenly among the tasks; None for the
             learner's default.
         theory: options of a check of Proposition 1, instead of a test.
-        profiles: profiles that have the grid.
+        profiles: profiles that include the grid.
         seeds: random seeds; () for the profile's.
-        shows: values that describe a test, by the symbol to write before them; where
-            none are given, the values in `test`.
-        paper: whether the paper has results of such policies.
+        shows: values that describe a test, by their symbol; the values in `test` if
+            empty.
+        paper: whether the paper has results of these policies.
 
     """
 
@@ -70,7 +70,7 @@ class Grid:
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """Values that describe a test: symbols and dotted names."""
+        """Dotted names of the values that describe a test, by their symbol."""
         own = (name for name in self.test if name not in ("family", "kind"))
         return self.shows or {name: f"test.{name}" for name in own}
 
@@ -80,22 +80,22 @@ class Experiment:
     """A figure of the paper to reproduce, or an experiment beyond it.
 
     Attributes:
-        name: name of its configuration file.
-        title: subject.
+        name: name of the configuration file.
+        title: title of the experiment.
         paper: the paper's figure; "" for an experiment beyond the paper.
-        question: question that it answers.
+        question: question that the experiment answers.
         x: value on the axis: the dotted name of a cell's value, or `condition` for the
             values in `Grid.shows`, or `tasks` for family and kind.
         x_title: title of the axis.
-        grids: cells.
+        grids: grids of cells.
         x_scale: log or nominal.
-        facet: value that the panels differ in, named as `x`; "" for one panel.
-        facet_title: text before its value.
-        remark: note to the figure.
-        columns: further columns of the table.
-        goal: a gap in per cent, marked in the figure; the report says what number on
-            the axis each policy needs for it. None for no goal.
-        learners: learners beside those of the profiles, or in their place, by name.
+        facet: dotted name of the value that defines the panels; "" for one panel.
+        facet_title: text before the value of a panel.
+        remark: note on the figure.
+        columns: additional columns of the table.
+        goal: target gap in per cent, marked in the figure; the report states the value
+            on the axis at which each policy reaches it. None for no goal.
+        learners: learners, by name, that extend or override those of the profiles.
         source: path of a user's configuration; "" for the package's experiments.
 
     """
@@ -130,16 +130,16 @@ class Cell:
         experiment: name of the experiment.
         profile: name of the profile.
         policy: label of the policy in figures and tables.
-        learner: what makes the policy: `finetune` or a registered learner trains it,
-            `icl` prompts a language model, `untrained` needs no training; or `theory`,
-            for a check of Proposition 1.
-        seed: of tasks, episodes, weights and texts.
+        learner: origin of the policy: `finetune` or a registered learner (trained),
+            `icl` (a prompted language model), `untrained`, or `theory` for a check of
+            Proposition 1.
+        seed: random seed of tasks, episodes, weights and texts.
         test: options of the test.
-        data: options of the dataset that is learned from; of policies without training,
-            the options of the family in which their prior differs from the test's.
-        learn: options of the learner; of `untrained`, the `name` of the policy.
+        data: options of the training dataset; for policies without training, the
+            family options in which their prior differs from the test's.
+        learn: options of the learner; for `untrained`, the `name` of the policy.
         shows: values that describe the test; see `Grid`.
-        paper: whether the paper has results of such a policy.
+        paper: whether the paper has results of this policy.
 
     """
 
@@ -156,19 +156,19 @@ class Cell:
 
     @property
     def spec(self) -> Options:
-        """What decides the result, except code and versions."""
+        """Values that determine the result, except code and versions."""
         names = ("learner", "seed", "test", "data", "learn")
         return {name: getattr(self, name) for name in names}
 
     @property
     def key(self) -> str:
-        """Hash of the spec, the same whether or not defaults are spelled."""
+        """Hash of the spec, independent of explicit defaults."""
         test = {k: x for k, x in self.test.items() if UNSPELLED.get(k) != x}
         return key_of({**self.spec, "test": test})
 
     @property
     def trains(self) -> bool:
-        """Whether a policy is trained for it."""
+        """Whether the cell trains a policy."""
         return self.learner not in NOT_TRAINED
 
     @property
@@ -188,7 +188,7 @@ class Cell:
 
     @property
     def condition(self) -> str:
-        """The test in a few words."""
+        """Short description of the test."""
         if self.learner == "theory":
             return "κ, M and N"
         shown = {s: self.value(name) for s, name in self.shows.items()}
@@ -200,10 +200,10 @@ class Cell:
         return ", ".join(parts) or self.tasks
 
     def value(self, name: str) -> Any:
-        """Return a value of the cell by its dotted name; None where it has none.
+        """Return a value of the cell by its dotted name; None if it is not set.
 
         Raises:
-            ExperimentError: if cells have no such part.
+            ExperimentError: if the first part of the name is unknown.
 
         """
         part, _, rest = name.partition(".")
@@ -217,7 +217,7 @@ class Cell:
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
-    """Return a short hash of plain numbers and names; 1 and 1.0 are the same."""
+    """Return a short hash of JSON values; 1 and 1.0 have the same hash."""
     text = json.dumps(_normal(spec), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -231,5 +231,5 @@ def _normal(value: Any) -> Any:
 
 
 def plain(value: Any) -> str:
-    """Return a number or a name as people read it."""
+    """Return a number or a name as text for reports."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,8 @@
-"""From rows to points of figures and lines of tables, ours beside the paper's.
+"""Aggregate rows into points of figures and lines of tables, with the paper's values.
 
-A point is a policy's gap at a place on the axis, in a panel. Several seeds make one
-point: their mean, with a Student-t interval over the seeds. A single seed has the
-interval over its tasks.
+A point is a policy's gap at one value on the axis, in one panel. It is the mean over
+seeds, with a Student-t interval over the seeds; for a single seed, the interval is over
+its tasks.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from sdm.evaluation.paper import paper_rows
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import Cell, Experiment
 
-# The paper's policy that stands beside those of a learner.
+# The paper's policy that corresponds to each learner.
 LIKE = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
 Found = Sequence[tuple[Cell, Row | None]]
 
@@ -26,24 +26,23 @@ class Point:
     """A line of a table and a point of a figure.
 
     Attributes:
-        policy: its label; with what makes it where several policies share the label.
-        x: place on the axis; None for a policy that does not depend on it.
-        facet: panel; None for the only one.
-        condition: the test in a few words.
-        gap: in per cent of the optimal return; None if it was not run.
-        low: lower end of the interval; None if there is none.
-        high: upper end of the interval.
-        exact: the exact gap; None where it is not known.
-        paper: the paper's gap in a test like this; None where there is none.
-        tasks: number of training tasks; None where nothing was trained.
+        policy: label of the policy; with its origin if several policies share a label.
+        x: value on the axis; None for a policy that does not depend on it.
+        facet: panel; None if there is only one.
+        condition: short description of the test.
+        gap: optimality gap in per cent of the optimal return; None if not run.
+        low: lower end of the 95 % interval; None if unknown.
+        high: upper end of the 95 % interval; None if unknown.
+        exact: exact gap in per cent; None if unknown.
+        paper: the paper's gap in a comparable test; None if it has none.
+        tasks: number of training tasks; None without training.
         seeds: number of seeds run.
         wanted: number of seeds in the profile.
-        training_seconds: mean over seeds; None where nothing was trained.
-        training_tokens: mean over seeds; None where nothing was trained on tokens.
-        seconds: mean over seeds, of training and acting.
-        tested: tasks and episodes of each, of one seed.
-        published: whether a row of it is one published with the code, shown since the
-            user has none.
+        training_seconds: mean training time over seeds; None without training.
+        training_tokens: mean number of training tokens over seeds; None without tokens.
+        seconds: mean time of training and evaluation over seeds.
+        tested: number of tasks and of episodes per task, for one seed.
+        published: whether a row is published with the code rather than the user's own.
 
     """
 
@@ -109,7 +108,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
 
 
 def paper_gap(cell: Cell) -> float | None:
-    """Return the paper's gap for a policy and a test like these, if it has one."""
+    """Return the paper's gap for a cell's policy and test, if it has one."""
     from sdm.experiments.cell_configs import evaluation_of
 
     name = LIKE.get(cell.learner, cell.made_by)
@@ -118,10 +117,10 @@ def paper_gap(cell: Cell) -> float | None:
 
 
 def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
-    """Say what number on the axis each policy needs to keep within the goal.
+    """Return a sentence with the value on the axis at which each policy meets the goal.
 
-    It is the least with an estimated gap of at most the goal there and at every larger
-    number that was run. "" where no goal is set, or nothing along the axis was run.
+    It is the smallest value such that the estimated gap is at most the goal there and
+    at every larger value that was run. The sentence is "" without a goal or results.
     """
     if experiment.goal is None:
         return ""
@@ -146,7 +145,7 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
 
 
 def remarks(found: Found) -> list[str]:
-    """Return the remarks of rows, each with the policies and tests it is about."""
+    """Return the remarks of rows, each with its policies and tests."""
     about: dict[str, dict[str, list[str]]] = {}
     for cell, row in found:
         if row is not None and "remark" in row:

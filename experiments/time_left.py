@@ -1,4 +1,4 @@
-"""An estimate of the time that a run of an experiment still takes."""
+"""Estimate of the remaining time of an experiment's run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
@@ -7,13 +7,13 @@ from typing import Any
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import Cell
 
-# Seconds of a cell of which nothing is known: one that trains, or another.
+# Default estimates in seconds for a cell with training, and for one without.
 UNKNOWN, AT_ONCE = 60.0, 1.0
-TRAINING_SHARE = 0.8  # of the time of a cell that trains, a guess
+TRAINING_SHARE = 0.8  # assumed share of training in the time of a cell that trains
 
 
 class TimeLeft:
-    """Estimates from what cells took before, corrected by this machine's pace."""
+    """Estimate from the times of earlier cells, scaled by this machine's speed."""
 
     def __init__(
         self,
@@ -21,9 +21,14 @@ class TimeLeft:
         known: Iterable[Row],
         is_trained: Callable[[Cell], bool] = lambda cell: False,
     ) -> None:
-        """Expect of each cell what it took, or what its policy took in its profile.
+        """Estimate each cell by its own earlier time, or its policy's in the profile.
 
-        Training does not count where `is_trained`.
+        Args:
+            todo: cells to run.
+            known: rows of earlier runs.
+            is_trained: whether the policy of a cell is already trained; its training
+                time is then excluded.
+
         """
         exact: dict[str, Row] = {}
         alike: dict[tuple[str, str], list[Row]] = {}
@@ -46,9 +51,14 @@ class TimeLeft:
     def __call__(
         self, cell: Cell | None = None, share: float = 0.0, now: float = 0.0
     ) -> float:
-        """Return the seconds left when this share of a cell is done at this time.
+        """Return the estimated seconds left.
 
-        The share of a cell with which it was resumed says nothing about the pace.
+        Args:
+            cell: the current cell; None between cells.
+            share: share of it that is done. The share at which it was resumed does not
+                count towards the speed.
+            now: current time, in seconds.
+
         """
         left, spent, met = sum(self._expected.values()), self._spent, self._met
         if cell is not None and cell.key in self._expected:
@@ -58,14 +68,14 @@ class TimeLeft:
             expected = self._expected[cell.key]
             left -= share * expected
             spent, met = spent + now - since, met + (share - first) * expected
-        # A machine twice as slow shows after the first minutes, not after a second.
+        # The added constant keeps the first seconds from dominating the speed.
         return left * (spent + UNKNOWN) / (met + UNKNOWN)
 
     def done(self, cell: Cell, now: float) -> None:
-        """Count a cell as done at this time."""
+        """Count a cell as done at the time `now`, in seconds."""
         expected = self._expected.pop(cell.key)
         key, first, since = self._at
-        if key == cell.key and expected > AT_ONCE:  # others only compile
+        if key == cell.key and expected > AT_ONCE:  # compilation dominates the others
             self._met += (1 - first) * expected
             self._spent += now - since
 
@@ -75,13 +85,13 @@ class TimeLeft:
 
 
 def share_done(step: str, share: float, *, trains: bool) -> float:
-    """Return the share of a cell that is done when this share of a step is."""
+    """Return the share of a cell that is done, given the share of its current step."""
     trained = TRAINING_SHARE if trains else 0.0
     parts = {"training": trained * share, "acting": trained + (1 - trained) * share}
     return parts.get(step, 0.0)
 
 
 def _seconds(row: Row, trained: bool) -> float:
-    """Return what a row's cell took, or would have taken without its training."""
+    """Return the seconds of a row's cell, without its training if `trained`."""
     training: Mapping[str, Any] = row.get("training") or {}
     return float(row["seconds"]) - (training.get("seconds", 0.0) if trained else 0.0)

@@ -1,4 +1,4 @@
-"""Solvers in JAX: from models to solutions, thousands of tasks at once."""
+"""Solvers in JAX: compute solutions of models, thousands of tasks at once."""
 
 from sdm.solvers_jax.apomdp import APOMDPSolution, DiscretisedBeliefs
 from sdm.solvers_jax.backward_induction import (

@@ -1,16 +1,16 @@
-"""Ambiguous POMDPs: α-maxmin expected utility over K models, on discretised beliefs.
+"""Solve ambiguous POMDPs: α-maxmin expected utility (α-MEU) on discretised beliefs.
 
     V_t(b) = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
 
-Which answers are certified depends on α and K (see `docs/solvers/apomdp.md`):
+α and K determine whether the value is certified (see `docs/solvers/apomdp.md`):
 
-- K = 1 is a POMDP, and α = 0 keeps V convex: α-vectors bound it from below and the
-  sawtooth from above, as for POMDPs.
-- Otherwise V need not be convex, and no set of α-vectors bounds it. Its value is
-  interpolated between plans made at points. The error is estimated from three
-  resolutions; it is an estimate and not a bound.
+- K = 1 is a POMDP, and α = 0 keeps V convex: α-vectors bound V from below and the
+  sawtooth bounds it from above, as for POMDPs.
+- Otherwise V need not be convex, and no set of α-vectors bounds it. The method
+  interpolates V between plans made at points and estimates the error from three
+  resolutions; the estimate is not a bound.
 
-`belief_tree` gives the exact value where the task is small enough.
+`belief_tree` computes the exact value of small tasks.
 """
 
 import math
@@ -39,23 +39,22 @@ from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.refinement import refine, resolutions
 from sdm.tasks.models import APOMDP, batch_shape, check_count
 
-# Of the range of returns: no estimate is smaller. Interpolation errors below it were
-# seen where three resolutions agreed by accident (tests/test_apomdp.py).
+# Smallest error estimate, relative to the range of returns. Errors up to this size
+# occur if three resolutions agree by chance (tests/test_apomdp.py).
 LEAST_ERROR = 1e-3
-# Points per stage where none are asked for: more where a point is cheap, which is where
-# K A O S is at most this.
+# Default points per stage: more if K A O S is at most SMALL, so that a point is cheap.
 SMALL, POINTS_IF_SMALL, POINTS = 200, 256, 64
 
 
 class APOMDPSolution(BeliefSolution):
-    """A policy, its α-maxmin value and how wrong that may be.
+    """A policy, its α-MEU and the error of that value.
 
     Attributes:
-        value: α-MEU of the initial distribution; expected discounted return as the
-            agent sees it, which is no model's expectation unless K = 1.
-        error: estimated discretisation error of `value`; where bounds exist, their
-            distance.
-        lower: certified lower bound where V is convex (K = 1 or α = 0), else None.
+        value: α-MEU of the initial distribution, in units of reward. Unless K = 1, it
+            is not the expected discounted return of any single model.
+        error: estimated discretisation error of `value`, or `upper - lower` if bounds
+            exist.
+        lower: certified lower bound if V is convex (K = 1 or α = 0), else None.
         upper: certified upper bound in the same cases, else None.
 
     """
@@ -72,9 +71,9 @@ class DiscretisedBeliefs:
     """Plans on discretised beliefs, with an error estimated from three resolutions.
 
     Attributes:
-        points: beliefs per stage besides those a task starts with; 256 where
-            K A O S ≤ 200 and else 64, if not given. A quarter and half of them are
-            tried first, to estimate the error.
+        points: beliefs per stage, in addition to initial beliefs; 256 if
+            K A O S ≤ 200, else 64, by default. The error estimate also uses a quarter
+            and half of them.
 
     """
 
@@ -84,7 +83,7 @@ class DiscretisedBeliefs:
     handles: ClassVar[tuple[type, ...]] = (APOMDP,)
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless a quarter of the points is a point."""
+        """Raise `ValueError` unless there are at least 4 points."""
         if self.points is not None:
             check_count("points", self.points, 4)
 
@@ -92,7 +91,7 @@ class DiscretisedBeliefs:
         """Solve every APOMDP of the batch.
 
         Args:
-            model: a task or a batch of tasks; not checked here, but by `solve`.
+            model: a task or a batch of tasks; validated by `solve`.
             horizon: number of decisions T.
 
         """
@@ -135,7 +134,7 @@ class DiscretisedBeliefs:
 
 
 def returns_range(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:
-    """Largest minus smallest discounted return that rewards allow."""
+    """Return an upper bound on the range of discounted returns of each task."""
     reward = np.asarray(model.reward)
     stages = np.asarray(model.discount)[:, None] ** np.arange(horizon)
     return stages.sum(1) * np.ptp(reward, axis=(-2, -1))

@@ -1,14 +1,15 @@
-r"""Backward induction: exact optimal control of finite-horizon MDPs, in batches.
+r"""Backward induction: solve batches of finite-horizon MDPs exactly.
 
     V_T(s)   = 0
     Q_t(s,a) = r(s,a) + γ Σ_s' P(s'|s,a) V_{t+1}(s')
     V_t(s)   = max_a Q_t(s,a),   π_t(s) = the lowest a that attains it
 
-Exact but for rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
+Exact up to rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
 *Markov Decision Processes*, §4.5; the recursion of Zhang, Aghaei, Saghafian (2026).
 
-On a CPU a large batch is solved in chunks whose transitions stay in the cache; where
-many tasks fit in, their axis comes last, so that one instruction serves several.
+On a CPU, a large batch is solved in chunks whose transitions fit in the cache. If a
+chunk holds many tasks, their axis comes last, so that SIMD instructions process several
+tasks at once.
 """
 
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from jaxtyping import Array, Float, Int
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import MDP, Scalar, batch_shape
 
-# Transitions worked on together on a CPU, in bytes: near the fastest of those tried in
-# benchmarks/backward_induction.py, and well inside one core's cache.
+# Transitions per chunk on a CPU, in bytes: near the fastest size in
+# benchmarks/backward_induction.py, and well below the size of one core's cache.
 CPU_CHUNK_BYTES = 1 << 17
-# With so many tasks to a chunk their axis comes last; vector registers hold 4 or 8.
+# Smallest chunk with the axis of tasks last; vector registers hold 4 or 8 numbers.
 CPU_LANES = 8
 
 
@@ -34,7 +35,7 @@ class MDPSolution(eqx.Module):
     """Optimal values and actions of every state at every stage.
 
     Attributes:
-        q: value of an action now and optimal ones afterwards, in units of reward.
+        q: optimal action values Q_t(s, a), in units of reward.
         policy: an optimal action; ties go to the lowest index.
         state_value: value to go of each state; stage T, the last, is zero.
         value: expected discounted return from the initial distribution.
@@ -59,7 +60,7 @@ class MDPSolution(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Int[Array, "*B N"]
     ) -> Int[Array, "*B N"]:
-        """Optimal actions in states `x` at stage `t`, for N states of every task."""
+        """Return the optimal actions at stage `t` for N states `x` of every task."""
         return jnp.take_along_axis(self.policy[..., t, :], x, axis=-1)
 
 
@@ -67,7 +68,7 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     """Solve every MDP of the batch exactly.
 
     Args:
-        mdp: a task or a batch of tasks; not checked here, but by `solve`.
+        mdp: a task or a batch of tasks; validated by `solve`.
         horizon: number of decisions T, at least 1.
 
     Returns:
@@ -100,7 +101,7 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
 
 
 def _chunk(tasks: int, fit: int) -> int:
-    """Tasks per chunk: `fit`, or somewhat fewer where that leaves no rest."""
+    """Return the tasks per chunk: `fit`, or fewer if that divides the batch evenly."""
     if tasks <= fit:
         return tasks
     return next((n for n in range(fit, fit // 2, -1) if tasks % n == 0), fit)
@@ -144,7 +145,7 @@ def _solve_chunks(
 def _tasks_first(
     p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
 ) -> Stages:
-    """The recursion with one product of matrix and vector for each task."""
+    """Run the recursion with one matrix-vector product per task."""
 
     def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
         q = r + discount * jnp.einsum("csan,cn->csa", p, next_value)
@@ -160,7 +161,7 @@ def _tasks_first(
 def _tasks_last(
     p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
 ) -> Stages:
-    """The recursion with sums written out, each over all tasks of the chunk."""
+    """Run the recursion with explicit sums, each for all tasks of the chunk."""
     moves, paid = jnp.transpose(p, (3, 2, 1, 0)), jnp.transpose(r, (2, 1, 0))
 
     def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
@@ -170,7 +171,7 @@ def _tasks_last(
         q = paid + discount * future  # [A, S, C]
         value, policy = q[0], jnp.zeros(q.shape[1:], jnp.int32)
         for a in range(1, len(q)):
-            better = q[a] > value  # so ties stay with the lowest action
+            better = q[a] > value  # strict, so that ties go to the lowest action
             value = jnp.where(better, q[a], value)
             policy = jnp.where(better, a, policy)
         return value, (q, policy, value)

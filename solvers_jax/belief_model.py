@@ -1,4 +1,4 @@
-"""POMDPs and ambiguous POMDPs in one form, as the solvers over beliefs take them."""
+"""Common format of POMDPs and ambiguous POMDPs for solvers over beliefs."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from sdm.tasks.models import APOMDP, POMDP, Scalar
 
 
 class BeliefModel(eqx.Module):
-    """One task, as the kernels want it: K models, and the beliefs it can start with.
+    """Tasks in the kernels' format: K models and the initial beliefs.
 
     Attributes:
         transition: P_k(s' | s, a).
         observation: Z_k(o | s', a).
         reward: r(s, a).
-        root: beliefs before the first action, one for each model and first symbol.
-        root_mass: probability of that first symbol under that model.
+        root: beliefs before the first action, one per model and first symbol.
+        root_mass: probability of each first symbol under each model.
         alpha: weight of the worst model.
         discount: factor per stage.
 
@@ -32,7 +32,7 @@ class BeliefModel(eqx.Module):
 
 
 def belief_model(model: POMDP | APOMDP) -> BeliefModel:
-    """Both kinds of model in the kernels' form, with their leading axes."""
+    """Convert a model to the kernels' format, with its leading axes."""
     transition, observation = model.transition, model.observation
     first = model.initial_observation
     alpha: Scalar = 0.0
@@ -64,9 +64,9 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
 
 
 def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
-    """The lowest index of each action that differs from those before it.
+    """Return the lowest index of each distinct action.
 
-    Actions are the same if they do the same in every task of the batch.
+    Actions are duplicates if their arrays are equal in every task of the batch.
     """
     reward, transition, observation = (
         np.asarray(x) for x in (model.reward, model.transition, model.observation)
@@ -87,7 +87,7 @@ def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
 
 
 def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
-    """The same task with these actions only."""
+    """Return the model with these actions only."""
     chosen = np.asarray(actions)
     return BeliefModel(
         transition=model.transition[..., chosen, :],
@@ -101,16 +101,17 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
 
 
 class Units(eqx.Module):
-    """What the kernels' rewards stand for: centre + scale × theirs.
+    """Scaling of standardised rewards: reward = centre + scale × standardised reward.
 
-    Theirs lie between -1 and 1. What a solver chooses in single precision, and
-    every absolute tolerance, then fits any rewards: a common bonus, cents or millions.
+    Standardised rewards lie in [-1, 1], so that single-precision comparisons and
+    absolute tolerances work for rewards of any offset and scale.
 
     Attributes:
-        centre: middle of the task's rewards; 0 where some rows do not sum to 1 up to
-            rounding, as a bonus in every stage is then no constant.
-        scale: range of the rewards, or the largest where the centre is 0; 1 where that
-            is 0.
+        centre: midpoint of the task's rewards; 0 if some rows do not sum to 1 up to
+            rounding, since the value of a constant reward then depends on the
+            policy.
+        scale: range of the rewards, or the largest magnitude if rows do not sum to 1;
+            1 if that is 0.
 
     """
 
@@ -119,7 +120,7 @@ class Units(eqx.Module):
 
 
 def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
-    """The same task in units of its own, with its leading axes."""
+    """Return the model with standardised rewards, and their scaling."""
     low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
     keeps = jnp.asarray(lost_mass(model) <= _sum_rounding(model))
     centre = jnp.where(keeps, low / 2 + high / 2, 0)
@@ -130,7 +131,7 @@ def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
 
 
 def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
-    """How far a row of probabilities is from summing to 1, at most."""
+    """Return the largest deviation from 1 of the sum of a row of probabilities."""
     batch = model.reward.ndim - 2
     worst = [
         jnp.abs(rows.sum(-1) - 1).max(tuple(range(batch, rows.ndim - 1)))
@@ -140,17 +141,17 @@ def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
 
 
 def _sum_rounding(model: BeliefModel) -> float:
-    """How far that is where each probability is the nearest number to its own."""
+    """Return the deviation that rounding of each probability can cause."""
     return float(_terms(model) * np.finfo(model.reward.dtype).eps)
 
 
 def _terms(model: BeliefModel) -> int:
-    """Terms of the longest sums: states, and symbols."""
+    """Return the number of terms of the longest sums, over states and symbols."""
     return model.transition.shape[-1] + model.observation.shape[-1]
 
 
 def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"]:
-    """1 + γ + … of 0, 1, …, T stages: what a reward of 1 in each is worth."""
+    """Return Σ_{i<n} γ^i for n = 0, …, T: the value of a reward of 1 in n stages."""
     stage = jnp.arange(horizon, dtype=discount.dtype)
     factors = discount[..., None] ** stage.reshape(*[1] * discount.ndim, -1)
     return jnp.concatenate(
@@ -159,12 +160,12 @@ def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"
 
 
 def rounding(model: BeliefModel, units: Units, horizon: int) -> Float[np.ndarray, " B"]:
-    """How far rounding can carry a bound: what certified bounds are widened by.
+    """Return a bound on the rounding error, by which certified bounds are widened.
 
-    T stages of sums over states and symbols, each off by less than one unit in the last
-    place a term, of values no larger than T times the largest reward; and the same for
-    the centre of the rewards, which is taken away and added again, and which the rows
-    of a stage may lose as much of as `standardise` lets pass.
+    It assumes T stages of sums over states and symbols, an error below one unit in the
+    last place per term, and values up to T times the largest reward. It adds the same
+    for the centre of the rewards, which is subtracted and added again, and the
+    deviation of row sums from 1 that `standardise` permits.
     """
     terms = _terms(model)
     largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))

@@ -1,4 +1,4 @@
-"""What every solver over beliefs returns: plans, and a policy that looks ahead."""
+"""Solutions over beliefs: plans, and the policy of one-step lookahead."""
 
 from typing import TypeVar
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class Rounds(eqx.Module):
-    """How the answer came about: values after each number of beliefs tried.
+    """Values after each round of refinement.
 
     Attributes:
         points: beliefs per stage of each round R.
-        value: the value from the plans; NaN where a task was good enough before.
-        upper: the upper bound; NaN there too, and where V is not convex.
+        value: the value from the plans; NaN if the task converged in an earlier round.
+        upper: the upper bound; NaN in the same case, and if V is not convex.
 
     """
 
@@ -31,20 +31,20 @@ class Rounds(eqx.Module):
 
 
 class BeliefSolution(eqx.Module):
-    """Plans for every stage, and the policy of looking one step ahead with them.
+    """Plans for every stage, and the policy of one-step lookahead with them.
 
-    Plans and model are in the units of `units`; `alpha_vectors` and `action_value` are
-    in those of the rewards.
+    `plans` and `model` use standardised rewards (see `units`); `alpha_vectors` and
+    `action_value` use the original rewards.
 
     Attributes:
-        plans: what follows a decision: entry t is about stage t + 1, and the last is
-            worth nothing. Plan n is worth, at belief b, α times the smallest plus 1 - α
-            times the largest of its α-vectors plans.vector[t, n, l]·b, and V_{t+1}(b)
-            is the best plan's. Where V is convex there is one l.
-        choice: the action that each plan takes first, for stages 1 to T - 1.
-        model: the task, with actions that do the same merged.
-        rounds: values on the way, in units of the rewards.
-        units: what rewards of `model` and values of `plans` stand for.
+        plans: plans after each decision: entry t is for stage t + 1, and the last has
+            value zero. The value of plan n at belief b is α times the smallest plus
+            1 - α times the largest of its α-vectors plans.vector[t, n, l]·b, and
+            V_{t+1}(b) is the value of the best plan. If V is convex, there is one l.
+        choice: the first action of each plan, for stages 1 to T - 1.
+        model: the task, with duplicate actions merged.
+        rounds: values after each round, in units of the rewards.
+        units: scaling of the rewards of `model` and the values of `plans`.
         actions: the lowest index of each distinct action.
 
     """
@@ -59,15 +59,15 @@ class BeliefSolution(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:
-        """Actions at stage `t` in beliefs `x`, for N beliefs of every task.
+        """Return the actions at stage `t` for N beliefs `x` of every task.
 
         Raises:
-            ValueError: if there is no such stage.
+            ValueError: if `t` is not a stage.
 
         """
         horizon = self.plans.point.shape[-3]
         if not isinstance(t, jax.Array) and not 0 <= t < horizon:
-            raise ValueError(f"t = {t}: the stages are 0 to {horizon - 1}")
+            raise ValueError(f"t = {t}: must be a stage from 0 to {horizon - 1}")
         return self._action(jnp.asarray(t), x)
 
     @eqx.filter_jit
@@ -80,7 +80,7 @@ class BeliefSolution(eqx.Module):
     def action_value(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
-        """Value of each distinct action, looking one step ahead."""
+        """Return the value of each distinct action by one-step lookahead."""
         horizon = self.plans.point.shape[-3]
         left = annuities(self.model.discount, horizon)[..., horizon - jnp.asarray(t)]
         centre = self.units.centre * left
@@ -89,7 +89,7 @@ class BeliefSolution(eqx.Module):
 
     @property
     def alpha_vectors(self) -> Float[Array, "*B T N L S"]:
-        """The α-vectors of `plans`, in units of the rewards."""
+        """The α-vectors of `plans`, in units of reward."""
         horizon = self.plans.point.shape[-3]
         left = annuities(self.model.discount, horizon)[..., horizon - 1 :: -1]
         centre = self.units.centre[..., None] * left
@@ -99,7 +99,7 @@ class BeliefSolution(eqx.Module):
     def _lookahead(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
-        """Values of actions in the units of the plans."""
+        """Return the values of actions in the units of the plans."""
         batch, now = x.shape[:-2], jnp.asarray(t)
         after = jax.tree.map(lambda p: jnp.take(p, now, axis=len(batch)), self.plans)
         flat = jax.tree.map(
@@ -113,7 +113,7 @@ class BeliefSolution(eqx.Module):
 def in_rewards(
     found: Refined, model: BeliefModel, units: Units, horizon: int
 ) -> Refined:
-    """The same, with values of the roots in units of the rewards."""
+    """Convert the values of the roots to units of the rewards."""
     scale = np.asarray(units.scale)
     centre = np.asarray(units.centre * annuities(model.discount, horizon)[..., -1])
     return found._replace(
@@ -124,7 +124,7 @@ def in_rewards(
 def plans_and_rounds(
     found: Refined, batch: tuple[int, ...], actions: tuple[int, ...]
 ) -> tuple[Plans, Array, Rounds]:
-    """The fields `plans`, `choice` and `rounds` of a solution, with leading axes."""
+    """Return `plans`, `choice` and `rounds` of a solution, with the batch axes."""
 
     def to_the_end(name: str) -> Array:
         x = found.bounds[name][:, :, : found.tried[-1]]
@@ -140,16 +140,16 @@ def plans_and_rounds(
 
 
 def flattened(tree: T, axes: int) -> T:
-    """Arrays with their first `axes` axes, those of the batch, made one."""
+    """Merge the first `axes` axes of all arrays, the batch axes, into one."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), tree)
 
 
 def shaped(x: np.ndarray, batch: tuple[int, ...]) -> Array:
-    """An array with one leading axis of tasks, with the batch's leading axes."""
+    """Split the leading axis of tasks into the batch axes."""
     return jnp.asarray(x.reshape((*batch, *x.shape[1:])))
 
 
 def relative_gap(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Width of an interval, relative to its larger end in absolute value."""
+    """Return the width of an interval relative to its larger end in absolute value."""
     scale = np.maximum(np.abs(lower), np.abs(upper))
     return (upper - lower) / np.where(scale > 0, scale, 1)

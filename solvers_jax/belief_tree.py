@@ -1,11 +1,12 @@
-r"""The exact value of a partially observed task, from every belief it can reach.
+r"""Exact value of a partially observed task, from all reachable beliefs.
 
     H_k(b,a) = b·r_a + γ Σ_o Pr_k(o|b,a) V_{t+1}(τ_k(b,a,o))
     V_t(b)   = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
 
-The recursion is evaluated as it stands, stage by stage, with beliefs that several paths
-reach merged into one. No discretisation, for every α; the number of beliefs can grow as
-(A O K)^T, so this is for small tasks and short horizons. Host arrays, double precision.
+The recursion is evaluated stage by stage over the reachable beliefs, with equal beliefs
+merged. It is exact for every α, without discretisation. The number of beliefs can grow
+as (A O K)^T, so use it for small tasks and short horizons. It runs on the host in
+double precision.
 """
 
 from typing import NamedTuple
@@ -16,24 +17,24 @@ from jaxtyping import Float, Int
 from sdm.tasks.models import APOMDP, POMDP, check_horizon, check_model
 
 MAX_BELIEFS = 2_000_000
-# Beliefs that agree to so many decimals are one: a Bayes update in double precision
-# errs by less, and a value changes by at most the horizon times the reward times this.
+# Beliefs equal to this many decimals are merged: the rounding error of a Bayes update
+# is smaller, and the value changes by at most this times horizon times reward.
 DECIMALS = 12
 
 
 class BeliefTreeError(RuntimeError):
-    """More beliefs are reachable than were allowed."""
+    """The number of reachable beliefs exceeds the limit."""
 
     def __init__(self, beliefs: int, stage: int) -> None:
-        """Say how many, and where."""
+        """Set the message and the hint."""
         super().__init__(
-            f"{beliefs} beliefs are reachable by stage {stage}, more than are allowed"
+            f"belief tree: too many reachable beliefs, found {beliefs} by stage {stage}"
         )
-        self.hint = "use the point-based method, a shorter horizon, or allow more"
+        self.hint = "use the point-based method, a shorter horizon or a higher limit"
 
 
 class Stage(NamedTuple):
-    """The beliefs of a stage and what follows them.
+    """The beliefs of a stage and their successors.
 
     Attributes:
         belief: distinct reachable beliefs.
@@ -50,7 +51,7 @@ class Stage(NamedTuple):
 def merge(
     belief: Float[np.ndarray, "N S"],
 ) -> tuple[Float[np.ndarray, "M S"], Int[np.ndarray, " N"]]:
-    """Distinct beliefs, and where each of the given ones is among them."""
+    """Return the distinct beliefs, and the index of each given belief among them."""
     rounded = np.round(belief, DECIMALS) + 0.0  # no negative zero
     rows = np.ascontiguousarray(rounded).view([("", rounded.dtype)] * belief.shape[1])
     _, first, inverse = np.unique(rows[:, 0], return_index=True, return_inverse=True)
@@ -58,7 +59,7 @@ def merge(
 
 
 def attitude(model: POMDP | APOMDP) -> float:
-    """α; any number does for a POMDP."""
+    """Return α of an APOMDP, or 0 for a POMDP, whose value does not depend on α."""
     return float(model.alpha) if isinstance(model, APOMDP) else 0.0
 
 
@@ -69,10 +70,16 @@ def value_at(
     horizon: int,
     max_beliefs: int = MAX_BELIEFS,
 ) -> Float[np.ndarray, "N A"]:
-    """Exact value of each first action at beliefs of one task, over `horizon` stages.
+    """Return the exact value of each first action at beliefs of one task.
+
+    Args:
+        model: a single task, without leading axes.
+        belief: beliefs at the first of `horizon` stages.
+        horizon: number of decisions T.
+        max_beliefs: largest number of successors to store, over all stages.
 
     Raises:
-        BeliefTreeError: if more than `max_beliefs` beliefs would be held.
+        BeliefTreeError: if the number of successors exceeds `max_beliefs`.
 
     """
     ambiguous = isinstance(model, APOMDP)
@@ -92,7 +99,7 @@ def value_at(
         predicted = np.einsum("ns,ksam->nkam", now, transition)
         reached = np.einsum("nkam,kamo->nkaom", predicted, observation)
         chance = reached.sum(-1)
-        # A symbol that cannot be seen leads anywhere, with probability zero.
+        # A symbol of probability zero keeps the belief, which has no effect.
         after = np.divide(
             reached,
             chance[..., None],
@@ -114,24 +121,23 @@ def value_at(
 def belief_tree_value(
     model: POMDP | APOMDP, *, horizon: int, max_beliefs: int = MAX_BELIEFS
 ) -> float:
-    """Exact value of one task from its initial distribution.
+    """Return the exact value of one task from its initial distribution.
 
     Args:
         model: a single task, without leading axes.
         horizon: number of decisions T.
-        max_beliefs: successors held at most, over all stages.
+        max_beliefs: largest number of successors to store, over all stages.
 
     Raises:
-        ValueError: if the model is not well posed, or is a batch.
-        BeliefTreeError: if more than `max_beliefs` would be held.
+        ValueError: if the model is invalid or a batch.
+        BeliefTreeError: if the number of successors exceeds `max_beliefs`.
 
     """
     check_horizon(horizon)
     check_model(model)
     if np.ndim(model.reward) != 2:
         raise ValueError(
-            f"reward has shape {np.shape(model.reward)}: the belief tree takes one "
-            "task, [S, A]"
+            f"reward has shape {np.shape(model.reward)}: must be [S, A], for one task"
         )
     initial = np.asarray(model.initial, np.float64)
     first = model.initial_observation

@@ -1,6 +1,6 @@
-"""Backups over a visible state and a belief about which of K models runs.
+"""Backups over an observed state and a belief over K candidate models.
 
-The kernels of `hidden_model`, for all visible states of a stage at once.
+These are the kernels of `hidden_model`, for all observed states of a stage at once.
 """
 
 from typing import NamedTuple
@@ -15,28 +15,28 @@ from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.tasks.models import MDP
 from sdm.tasks.rewards import tolerance
 
-# Smallest probability that single precision weighs, and what stands for infinity.
+# Smallest probability in single-precision comparisons, and a finite infinity.
 TINY, FAR = 1e-30, 1e30
 
 
 class Candidates(eqx.Module):
-    """K models in the form that the kernels want, K last.
+    """K candidate models in the kernels' format, with the axis K last.
 
-    A *move* is a visible state, one of its distinct actions, a state that some
-    candidate moves to, and a set of two or more candidates that pay the same. There are
-    L of them, the last of no chance, which fills lists up. A candidate that pays like
-    no other reveals itself, and needs none.
+    A *move* combines an observed state, one of its distinct actions, a possible next
+    state, and a set of two or more candidates with equal rewards. There are L moves;
+    the last has probability zero and pads the lists. A candidate with a unique reward
+    is identified by it and needs no move.
 
     Attributes:
-        origin: visible state before each move.
-        target: visible state after it.
-        chance: P_k of it; 0 for candidates that are not in the set.
-        moves: moves of each decision, in lists of equal length.
+        origin: observed state before each move.
+        target: observed state after each move.
+        chance: probability P_k of each move; 0 for candidates outside the set.
+        moves: indices of the moves of each decision, in lists of equal length.
         reward: r_k(x, a).
-        alone: 1 where candidate k pays like no other for (x, a).
-        value: V*_k of each of H = T + 1 stages and state; stage T is zero.
+        alone: 1 if the reward of candidate k for (x, a) is unique, else 0.
+        value: V*_k of each of H = T + 1 stages and each state; stage T is zero.
         q: Q*_k of each stage; stage T is zero.
-        initial: distribution of the first visible state.
+        initial: distribution of the first observed state.
         discount: factor per stage.
 
     """
@@ -54,18 +54,18 @@ class Candidates(eqx.Module):
 
 
 class Stage(NamedTuple):
-    """What is known of a stage, at N beliefs of each visible state.
+    """Plans and upper bounds of a stage, at N beliefs of each observed state.
 
     There are V = N + K plans: one made at each belief, and the optimal plan of each
-    candidate, which is worth most where the belief is nearly certain.
+    candidate, which is best if the belief is nearly certain.
 
     Attributes:
         point: the beliefs.
         vector: α-vector of each plan.
-        choice: the action that each plan takes first.
+        choice: the first action of each plan.
         upper: upper bound at each belief.
-        hopeful: the action of the largest upper bound.
-        drop: how far the upper bound lies below the value with full information.
+        hopeful: the action with the largest upper bound.
+        drop: upper bound minus the value with full information, at most 0.
 
     """
 
@@ -78,14 +78,14 @@ class Stage(NamedTuple):
 
 
 def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
-    """Return K models, on the leading axis, in the kernels' form."""
+    """Convert K models, on the leading axis, to the kernels' format."""
     chance = np.moveaxis(np.asarray(models.transition), 0, -1)  # [S, A, S', K]
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     states, actions, _, size = chance.shape
     label, members = _equal_rewards(reward, rewards=rewards)
     ends, rows, lists = [], [], []
     for x in range(states):
-        known: dict[bytes, list[int]] = {}  # actions that do the same are one
+        known: dict[bytes, list[int]] = {}  # duplicate actions share their moves
         for a in range(actions):
             decision = chance[x, a].tobytes() + reward[x, a].tobytes()
             if decision not in known:
@@ -119,9 +119,9 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
 def _equal_rewards(
     reward: Float[np.ndarray, "S A K"], *, rewards: bool
 ) -> tuple[Int[np.ndarray, "S A K"], Int[np.ndarray, "S A G"]]:
-    """Number the sets of candidates that pay the same, and count their members.
+    """Number the sets of candidates with equal rewards, and count their members.
 
-    Where rewards are not observed, all candidates are one set.
+    If rewards are not observed, all candidates form one set.
     """
     label = np.zeros(reward.shape, int)
     if not rewards:
@@ -137,7 +137,7 @@ def _equal_rewards(
 
 
 def after_the_last(model: Candidates, points: int) -> Stage:
-    """Return what is known after the last decision: everything is worth nothing."""
+    """Return the stage after the last decision, where all values are zero."""
     states, size = model.initial.shape
     point = jnp.full((states, points, size), 1 / size, model.reward.dtype)
     plans, nothing = points + size, jnp.zeros_like(point[..., 0])
@@ -149,7 +149,7 @@ def after_the_last(model: Candidates, points: int) -> Stage:
 def _sawtooth(
     mass: Float[Array, "R K"], point: Float[Array, "N K"], drop: Float[Array, " N"]
 ) -> Float[Array, " R"]:
-    """How far the sawtooth lies below full information, at unnormalised beliefs."""
+    """Return sawtooth minus full-information value, at unnormalised beliefs."""
     seen = point.T > TINY
     inverse = jnp.where(seen, 1 / jnp.where(seen, point.T, 1), 0).astype(jnp.float32)
     beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
@@ -170,7 +170,7 @@ def _sawtooth(
 def _bounds(
     mass: Float[Array, "R K"], x: Int[Array, ""], value: Array, q: Array, stage: Stage
 ) -> tuple[Float[Array, " R"], Int[Array, " R"], Float[Array, " R"]]:
-    """Lower value in state `x`, the plan that attains it, and upper value."""
+    """Return the lower bound in state `x`, the plan that attains it, and the upper."""
     score = mass.astype(jnp.float32) @ stage.vector[x].astype(jnp.float32).T
     above = mass @ value[x] + _sawtooth(mass, stage.point[x], stage.drop[x])
     high = jnp.minimum((mass @ q[x].T).max(-1), above)
@@ -204,7 +204,7 @@ def backup(
     low, met, high = jax.lax.map(
         of_move, (model.origin, model.target, model.chance[:, None])
     )
-    # What follows on a candidate that reveals itself is its own optimal plan.
+    # After the reward identifies a candidate, its own optimal plan follows.
     known = model.reward + model.alone * (model.q[t] - model.reward)
     paid = jnp.einsum("snk,sak->sna", belief, known)
 
@@ -216,7 +216,7 @@ def backup(
     full = jnp.einsum("snk,sk->sn", belief, model.value[t])
     upper = jnp.minimum(above.max(-1), full)
     choice = jnp.concatenate([choice, model.q[t].argmax(1)], axis=1).astype(jnp.int32)
-    # Plan N + k goes on with itself, whatever is seen.
+    # Plan N + k continues with itself after every observation.
     size, points = belief.shape[-1], belief.shape[1]
     own = jnp.broadcast_to(points + jnp.arange(size), (len(met), size))
     met = jnp.concatenate([met, own.astype(met.dtype)], axis=1)  # [L, V]
@@ -227,7 +227,7 @@ def backup(
         future = model.chance[taken] * after.vector[model.target[taken], plan]
         return known[x, choice[x]] + model.discount * future.sum(1)
 
-    # State by state: the successors of all plans at once would not fit.
+    # State by state: the successors of all plans would not fit in memory.
     vector = jax.lax.map(vectors, jnp.arange(len(belief)))
     hopeful = above.argmax(-1).astype(jnp.int32)
     return Stage(belief, vector, choice, upper, hopeful, upper - full)
@@ -236,10 +236,11 @@ def backup(
 def cost_of(
     models: MDP, *, tasks: int, horizon: int, rewards: bool, points: int
 ) -> tuple[int, float]:
-    """Estimate what planning for K candidates takes.
+    """Estimate the cost of planning for K candidates.
 
     Returns:
-        Memory in bytes, and the multiply-adds and minima of one sweep over all stages.
+        The memory in bytes, and the number of operations (multiply-adds and minima) of
+        one sweep over all stages.
 
     """
     possible = (np.asarray(models.transition) > 0).any(0)

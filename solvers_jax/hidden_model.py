@@ -1,29 +1,29 @@
-r"""One of K fully observed models runs, and the agent does not know which.
+r"""Plan in one of K fully observed candidate models, without knowing which.
 
-The exact Bayes-adaptive problem over K candidates (Duff, 2002; Poupart, Vlassis, Hoey,
-Regan, 2006): the visible state x changes, the hidden candidate k never does, and the
-belief w over candidates follows Bayes' rule with every move, and with every reward
-where rewards are observed. On unnormalised beliefs, with g the candidates that pay the
-same reward for (x, a), which are all of them where rewards are not observed:
+This is the exact Bayes-adaptive problem over K candidates (Duff, 2002; Poupart,
+Vlassis, Hoey, Regan, 2006): the observed state x changes, the hidden candidate k does
+not, and Bayes' rule updates the belief w over candidates after every transition and, if
+rewards are observed, every reward. On unnormalised beliefs, with g a set of candidates
+with equal rewards for (x, a) (all candidates if rewards are not observed):
 
     V_t(x, w) = max_a [ Σ_k w_k r_k(x,a) + γ Σ_{x',g} V_{t+1}(x', w ∘ P_k(x'|x,a) 1_g) ]
 
-V is convex in w. **From below**, α-vectors over candidates for each stage and visible
-state: those of each candidate's optimal plan, and those backed up at sampled beliefs
-(Pineau, Gordon, Thrun, 2003). The policy that follows the best α-vector earns at least
-its value. **From above**, the values with full information, Σ_k w_k V*_k(x) and QMDP's
-max_a Σ_k w_k Q*_k(x,a), tightened by backups at the same beliefs and the sawtooth
-between them (Hauskrecht, 2000); a belief that is certain of a candidate is worth
-exactly V*_k.
+V is convex in w. **Lower bound**: α-vectors over candidates for each stage and observed
+state, from each candidate's optimal plan and from backups at sampled beliefs (Pineau,
+Gordon, Thrun, 2003). The policy that follows the best α-vector attains at least its
+value. **Upper bound**: the full-information value Σ_k w_k V*_k(x) and the QMDP value
+max_a Σ_k w_k Q*_k(x,a), tightened by backups at the same beliefs with sawtooth
+interpolation (Hauskrecht, 2000); at a belief that is certain of a candidate, the bound
+is exactly V*_k.
 
-The candidates are common to a batch of tasks, which differ in their first beliefs only:
-beliefs and α-vectors are common, too. Beliefs are those that the tasks reach by the
-actions that look best from below and from above, most wanted where reach probability
-times gap is largest.
+All tasks of a batch share the candidates and differ only in their first beliefs, so
+they also share beliefs and α-vectors. Sampled beliefs are those that the tasks reach by
+the greedy actions of the lower and the upper bound, with priority to a large product of
+reach probability and gap.
 
-What is only chosen (which α-vector, which sawtooth point) is computed in single
-precision, and evaluated in the precision of the models: a choice costs tightness and
-never truth.
+Selections (of an α-vector, of a sawtooth point) use single precision; the selected
+entry is evaluated in the precision of the models. The bounds are therefore always valid
+and only slightly wider.
 """
 
 from itertools import pairwise
@@ -46,23 +46,23 @@ from sdm.solvers_jax.hidden_backup import (
 from sdm.tasks.models import MDP, check_count
 
 ROUNDS = 3  # with a quarter, half and all of the beliefs
-SAME_BELIEF = 1e-9  # beliefs whose random projections are closer are one
-COMPARED = 4  # beliefs whose gap is computed, for each that may be taken
+SAME_BELIEF = 1e-9  # beliefs with closer random projections are merged
+COMPARED = 4  # candidates whose gap is computed, per belief that can be added
 
-# Visible states, beliefs and reach probabilities, one a row.
+# Observed states, beliefs and reach probabilities, one per row.
 Rows = tuple[Int[np.ndarray, " R"], Float[np.ndarray, "R K"], Float[np.ndarray, " R"]]
 
 
 class HiddenModelPlan(eqx.Module):
-    """A policy for every task, and how far from optimal it can be.
+    """A policy for every task, with certified bounds on the optimal value.
 
     Attributes:
-        lower: certified lower bound on what the policy earns: its expected discounted
-            return over candidates drawn from the task's first belief.
-        upper: certified upper bound on what any policy earns.
+        lower: certified lower bound on the policy's expected discounted return, over
+            candidates drawn from the task's first belief.
+        upper: certified upper bound on the expected discounted return of all policies.
         vector: α-vectors of stages 1 to T - 1.
-        choice: the action that each plan takes first.
-        first: action at stage 0 in each visible state.
+        choice: the first action of each plan.
+        first: action at stage 0 in each observed state.
 
     """
 
@@ -74,13 +74,13 @@ class HiddenModelPlan(eqx.Module):
 
     @property
     def value(self) -> Float[Array, " B"]:
-        """What the policy is guaranteed to earn."""
+        """Guaranteed expected discounted return of the policy."""
         return self.lower
 
     def action(
         self, t: int | Int[Array, ""], x: Int[Array, "B E"], w: Float[Array, "B E K"]
     ) -> Int[Array, "B E"]:
-        """Return actions at stage `t` in visible states and beliefs of E episodes."""
+        """Return the actions at stage `t` for observed states and beliefs."""
         return self._action(jnp.asarray(t), x, w)
 
     @eqx.filter_jit
@@ -98,13 +98,13 @@ class HiddenModelPlan(eqx.Module):
             score = jnp.einsum("evk,ek->ev", vector[state], belief)
             return choice[state, score.argmax(-1)]
 
-        # Task by task: the α-vectors of all episodes at once would not fit.
+        # Task by task: the α-vectors of all episodes would not fit in memory.
         later = jax.lax.map(of_task, (x, w))
         return jnp.where(t == 0, opening, later)
 
 
 class _Beliefs:
-    """Beliefs of one stage on the host; in each state, the first `filled` count."""
+    """Beliefs of one stage, on the host; the first `filled` of each state are valid."""
 
     def __init__(self, mean: np.ndarray, states: int, points: int) -> None:
         self.point = np.tile(mean, (states, points, 1))
@@ -112,7 +112,7 @@ class _Beliefs:
         self.filled = np.zeros(states, int)
 
     def new(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return the likeliest of each state's rows that are no points yet."""
+        """Return the most probable new beliefs of each state, and their probability."""
         states, points, size = self.point.shape
         belief = np.tile(self.point[:, :1], (1, COMPARED * points, 1))
         chance = np.zeros(belief.shape[:2])
@@ -137,7 +137,7 @@ class _Beliefs:
     def add(
         self, belief: np.ndarray, chance: np.ndarray, want: np.ndarray, limit: int
     ) -> None:
-        """Take the beliefs that are most wanted, up to `limit` in each state."""
+        """Add the beliefs with the highest priority, up to `limit` in each state."""
         for x, filled in enumerate(self.filled):
             top = np.argsort(-want[x], kind="stable")[: max(0, limit - filled)]
             top = top[want[x, top] > 0]
@@ -153,7 +153,7 @@ def _reached(
     reach: Float[np.ndarray, "S N"],
     action: Int[np.ndarray, "S N"],
 ) -> Rows:
-    """Return where actions lead."""
+    """Return the states and beliefs that actions reach, with their probability."""
     parts = []
     for x in range(len(belief)):
         live = np.flatnonzero(reach[x] > 0)
@@ -169,7 +169,7 @@ def _reached(
 
 
 class _Search:
-    """Beliefs and bounds of every stage, which rounds refine."""
+    """Beliefs and bounds of every stage, refined round by round."""
 
     def __init__(
         self, model: Candidates, weight: np.ndarray, points: int, horizon: int
@@ -192,12 +192,12 @@ class _Search:
             np.full(states, len(weight)),
         )
         self.stages: list[Stage] = []
-        self.swept = [np.zeros(states, int)] * horizon  # points that stages know
+        self.swept = [np.zeros(states, int)] * horizon  # points in `stages`
 
     def expand(self, limit: int) -> None:
-        """Add beliefs that good actions reach, up to `limit` in each state."""
+        """Add beliefs that greedy actions reach, up to `limit` in each state."""
         for t, (here, there) in enumerate(pairwise(self.beliefs)):
-            # QMDP's action, until a backup says which looks best.
+            # Use QMDP's action at points without a backup.
             guess = np.einsum("snk,sak->sna", here.point, self.host.q[t]).argmax(-1)
             plans = [guess]
             if self.stages:
@@ -224,12 +224,12 @@ class _Search:
             later.insert(0, after)
         root = self.beliefs[0].point
         tasks, parts = root.shape[1], []
-        for first in range(0, tasks, self.points):  # of one shape, compiled once
+        for first in range(0, tasks, self.points):  # equal shapes, to compile once
             chosen = np.minimum(first + np.arange(self.points), tasks - 1)
             part = backup(
                 self.model, jnp.asarray(0), jnp.asarray(root[:, chosen]), after
             )
-            parts.append([x[:, : self.points] for x in part])  # not plans in common
+            parts.append([x[:, : self.points] for x in part])  # drop the shared plans
         stage = (
             jnp.concatenate(x, axis=1)[:, :tasks] for x in zip(*parts, strict=True)
         )
@@ -240,7 +240,7 @@ class _Search:
         """Return lower and upper bounds on the value of each task."""
         first = self.stages[0]
         low = np.asarray((first.vector * first.point).sum(-1))
-        # Certified: widened by what rounding of the sums can do.
+        # Widen the bounds by the rounding error of the sums, so that they hold.
         size, horizon = first.point.shape[-1], len(self.beliefs)
         terms = size + self.host.moves.shape[-1]
         unit = np.finfo(low.dtype).eps
@@ -258,18 +258,21 @@ def solve_hidden_model(
     points: int = 32,
     gap: float = 1e-3,
 ) -> HiddenModelPlan:
-    """Plan for every task's first belief over common candidates.
+    """Plan for every task's first belief over shared candidates.
 
     Args:
-        models: the K candidates, one leading axis; not checked here.
+        models: the K candidates on one leading axis; not validated.
         weight: probability of each candidate in each task, before the first state is
-            seen.
+            observed.
         horizon: number of decisions T.
-        rewards: whether the agent sees its rewards.
-        points: largest number of beliefs for each stage and visible state; a quarter
-            and half of them are tried first.
-        gap: stop where upper - lower is at most this share of the larger of the two in
-            absolute value, in every task.
+        rewards: whether the agent observes its rewards.
+        points: largest number of beliefs per stage and observed state; the first rounds
+            use a quarter and half of them.
+        gap: stop when upper - lower, relative to the larger of the two in absolute
+            value, is at most this in every task.
+
+    Raises:
+        ValueError: if `points` or `gap` is invalid.
 
     """
     check_count("points", points, 1)
@@ -284,7 +287,7 @@ def solve_hidden_model(
         if (relative_gap(lower, upper) <= gap).all():
             break
     first, *later = search.stages
-    # After a single decision there is nothing: an empty axis of stages.
+    # A single decision has no later stages: use an empty axis.
     parts = later or [jax.tree.map(lambda x: x[None][:0], first)]
     join = jnp.stack if later else jnp.concatenate
     return HiddenModelPlan(

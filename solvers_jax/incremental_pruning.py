@@ -3,10 +3,10 @@ r"""Exact POMDP value functions as α-vectors, by incremental pruning.
     Γ_t = prune( ∪_a  prune( ⊕_o prune( Γ_{a,o} ) ) ),
     Γ_{a,o} = { r_a / |O| + γ P_a diag(Z_{·,o}) α : α ∈ Γ_{t+1} }
 
-(Cassandra, Littman, Zhang, 1997). A vector is kept if a linear programme finds a belief
+(Cassandra, Littman, Zhang, 1997). A vector is kept if a linear program finds a belief
 at which it is better than all others by more than `TOLERANCE`. Unlike the belief tree,
-the answer holds for every belief; the number of vectors can grow doubly exponentially
-with the horizon, so this is for small tasks. Host arrays, double precision.
+the solution holds for every belief. The number of vectors can grow doubly exponentially
+with the horizon, so use it for small tasks. It runs on the host in double precision.
 """
 
 from collections.abc import Sequence
@@ -31,34 +31,34 @@ from sdm.solvers_jax.point_based import Plans
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.models import POMDP, batch_shape
 
-TOLERANCE = 1e-9  # what one pruning may cost the value at a belief
+TOLERANCE = 1e-9  # largest loss of value at a belief by one pruning
 MAX_VECTORS = 20_000
 
 
 class Vectors(NamedTuple):
-    """The α-vectors of one stage, and the action that each takes first."""
+    """The α-vectors of one stage, and the first action of each."""
 
     vector: Float[np.ndarray, "N S"]
     action: Int[np.ndarray, " N"]
 
 
 class PruningError(RuntimeError):
-    """More α-vectors than were allowed."""
+    """The number of α-vectors exceeds the limit."""
 
     def __init__(self, vectors: int, stage: int) -> None:
-        """Say how many, and where."""
+        """Set the message and the hint."""
         super().__init__(
-            f"{vectors} α-vectors are to be compared at stage {stage}, more than "
-            f"{MAX_VECTORS}"
+            f"incremental pruning: must compare at most {MAX_VECTORS} α-vectors, found "
+            f"{vectors} at stage {stage}"
         )
-        self.hint = "use the point-based method, or a shorter horizon"
+        self.hint = "use the point-based method or a shorter horizon"
 
 
 def prune(vectors: Float[np.ndarray, "N S"]) -> Float[np.ndarray, "M S"]:
-    """Those that are best somewhere on the simplex."""
+    """Return the vectors that are optimal somewhere on the belief simplex."""
     left = np.unique(vectors, axis=0)
     kept: list[np.ndarray] = []
-    # The best at each corner is there for certain.
+    # The best vector at each corner of the simplex is never pruned.
     for s in range(vectors.shape[1]):
         left = _move_best(left, np.eye(vectors.shape[1])[s], kept)
     while len(left):
@@ -85,11 +85,14 @@ def _move_best(
 
 
 def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
-    """A belief at which a vector beats all others by more than the tolerance."""
+    """Return a belief at which a vector beats all others by more than `TOLERANCE`.
+
+    Returns None if there is no such belief.
+    """
     if (others >= vector).all(axis=1).any():
         return None
     states = len(vector)
-    # Variables: the belief, and by how much it is better.
+    # Variables: the belief, and the margin of the vector there.
     found = linprog(
         np.append(np.zeros(states), -1.0),
         A_ub=np.hstack([others - vector, np.ones((len(others), 1))]),
@@ -119,10 +122,10 @@ def exact_vectors(
     *,
     horizon: int,
 ) -> list[Vectors]:
-    """α-vectors of every stage, stage 0 first.
+    """Return the α-vectors of every stage, stage 0 first.
 
     Raises:
-        PruningError: if too many vectors would have to be compared.
+        PruningError: if more than `MAX_VECTORS` vectors must be compared.
 
     """
     states, actions = reward.shape
@@ -141,7 +144,7 @@ def exact_vectors(
                 total = prune((total[:, None] + each[None]).reshape(-1, states))
             best.append(total)
         after = prune(np.concatenate(best))
-        # Pruning keeps rows as they are; equal ones go to the lowest action.
+        # Pruning does not change rows; equal rows belong to the lowest action.
         first = [
             min(a for a, rows in enumerate(best) if (rows == row).all(1).any())
             for row in after
@@ -151,14 +154,14 @@ def exact_vectors(
 
 
 def pruning_loss(symbols: int, horizon: int) -> float:
-    """How far pruning can have carried the value down, at any belief."""
+    """Return the largest loss of value by pruning, at any belief."""
     return TOLERANCE * (2 * symbols + 1) * horizon
 
 
 def _padded(
     found: Sequence[Sequence[Vectors]],
 ) -> tuple[Float[np.ndarray, "B T N S"], Int[np.ndarray, "B U N"]]:
-    """Return each task's α-vectors after a decision, and their actions, in one size."""
+    """Return each task's α-vectors after a decision, and their actions, padded."""
     widest = max(len(stage.action) for stages in found for stage in stages)
 
     def padded(x: np.ndarray) -> np.ndarray:
@@ -175,16 +178,16 @@ def _padded(
 @register_method
 @dataclass(frozen=True)
 class IncrementalPruning:
-    """Exact value functions, task by task; for small tasks."""
+    """Exact value functions of small POMDPs, by incremental pruning."""
 
     name: ClassVar[str] = "exact"
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
 
     def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution:
-        """Solve every POMDP of the batch exactly, but for rounding and `TOLERANCE`.
+        """Solve every POMDP of the batch exactly, up to rounding and `TOLERANCE`.
 
         Args:
-            model: a task or a batch of tasks; not checked here, but by `solve`.
+            model: a task or a batch of tasks; validated by `solve`.
             horizon: number of decisions T.
 
         Raises:

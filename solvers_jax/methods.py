@@ -1,4 +1,4 @@
-"""Solver methods as values, and the registry that finds them by name and kind of model.
+"""Solution methods, and their registry by name and class of model.
 
 A method is a frozen dataclass whose fields are its options:
 
@@ -11,10 +11,9 @@ A method is a frozen dataclass whose fields are its options:
 
         def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution: ...
 
-`solve(model, horizon=T, method=MyMethod(points=50))` takes it as it stands; registered,
-it is also found as `method="mine"`. Every module of this package may register methods,
-and so may another package, in a module that it names in the entry-point group
-`sdm.methods`.
+`solve(model, horizon=T, method=MyMethod(points=50))` accepts any method; the decorator
+also makes it available as `method="mine"`. Every module of this package can register
+methods. Another package can do so in a module in its entry-point group `sdm.methods`.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ GROUP = "sdm.methods"
 
 @runtime_checkable
 class Solution(Protocol):
-    """What every method returns: values of a batch of tasks, and how to act."""
+    """Interface of a solution: values of a batch of tasks, and a policy."""
 
     @property
     def value(self) -> Float[Array, "*B"]:
@@ -42,16 +41,16 @@ class Solution(Protocol):
 
     @property
     def lower(self) -> Float[Array, "*B"] | None:
-        """Certified lower bound on the optimal value; None where there is none."""
+        """Certified lower bound on the optimal value; None if there is none."""
         ...
 
     @property
     def upper(self) -> Float[Array, "*B"] | None:
-        """Certified upper bound on the optimal value; None where there is none."""
+        """Certified upper bound on the optimal value; None if there is none."""
         ...
 
     def action(self, t: int | Int[Array, ""], x: Any) -> Int[Array, "*B N"]:
-        """Return actions at stage `t` in N states or beliefs of every task."""
+        """Return the actions at stage `t` for N states or beliefs of every task."""
         ...
 
 
@@ -61,11 +60,11 @@ SolutionT = TypeVar("SolutionT", covariant=True)
 
 @runtime_checkable
 class Method(Protocol[ModelT, SolutionT]):
-    """A way to solve models; a frozen dataclass whose fields are its options.
+    """Solution method: a frozen dataclass whose fields are its options.
 
     Attributes:
-        name: what the command line and `solve(method=…)` call it.
-        handles: types of model that it solves.
+        name: name on the command line and in `solve(method=…)`.
+        handles: classes of model that it solves.
 
     """
 
@@ -78,7 +77,7 @@ class Method(Protocol[ModelT, SolutionT]):
 
 
 _Class = TypeVar("_Class", bound=type)
-_defaults: list[Any] = []  # classes of methods; the first for a type of model counts
+_defaults: list[Any] = []  # classes of methods; the first for a model is its default
 _others: list[Any] = []
 
 
@@ -91,7 +90,7 @@ def register_method(method: type | None = None, *, default: bool = False) -> Any
 
     Args:
         method: the class.
-        default: whether `solve` uses it where no method is named.
+        default: whether `solve` uses it if no method is given.
 
     """
 
@@ -104,7 +103,7 @@ def register_method(method: type | None = None, *, default: bool = False) -> Any
 
 @cache
 def _load_all() -> None:
-    """Import every module that may register methods.
+    """Import every module that can register methods.
 
     Raises:
         ValueError: if a package's entry point cannot be loaded.
@@ -124,7 +123,7 @@ def _load_all() -> None:
 
 
 def methods_for(model: type) -> Mapping[str, Any]:
-    """Return the classes of methods for a type of model by name, the default first."""
+    """Return the methods for a class of model by name, with the default first."""
     _load_all()
     found: dict[str, Any] = {}
     for method in (*_defaults, *_others):
@@ -134,18 +133,18 @@ def methods_for(model: type) -> Mapping[str, Any]:
 
 
 def method_class(model: type, name: str | None = None) -> Any:
-    """Return a method's class, by default the default one.
+    """Return the class of a method, or of the default method without a name.
 
     Raises:
-        TypeError: if there is no method for this type of model.
-        ValueError: if there is none of this name.
+        TypeError: if no method solves this class of model.
+        ValueError: if the name is unknown.
 
     """
     found = methods_for(model)
     if not found:
         kinds = {kind.__name__ for each in _defaults for kind in each.handles}
         raise TypeError(
-            f"no method solves {model.__name__} models: there are methods for "
+            f"no method solves {model.__name__} models: methods exist for "
             f"{', '.join(sorted(kinds))}"
         )
     if name is None:
@@ -166,16 +165,16 @@ def option_names(method: type) -> tuple[str, ...]:
 def make_method(
     model: type, name: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Method[Any, Any]:
-    """Make a method for a type of model.
+    """Create a method for a class of model.
 
     Args:
         model: `MDP`, `POMDP`, …
-        name: of the method; None for the default.
+        name: name of the method; None for the default.
         options: values of its fields; the others keep their defaults.
 
     Raises:
-        TypeError: if no method solves such models, or it has no such option.
-        ValueError: if there is no method of this name, or a value is wrong.
+        TypeError: if no method solves this class of model, or an option is unknown.
+        ValueError: if the name is unknown or the value of an option is invalid.
 
     """
     method, given = method_class(model, name), dict(options or {})

@@ -1,4 +1,4 @@
-"""Pictures of solutions: what is done where and when, what it is worth, how it came."""
+"""Figures of solutions: actions and values by state and stage, and the refinement."""
 
 import os
 from collections.abc import Sequence
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Solution = MDPSolution | POMDPSolution | APOMDPSolution
-LINE = 201  # beliefs along the line
-MOST_NAMED = 12  # actions that a legend has room for
+LINE = 201  # number of beliefs along the line
+MOST_NAMED = 12  # largest number of actions in a legend
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:
-    """Raise `ValueError` unless a picture can be written in the format of this name.
+    """Raise an error unless matplotlib can write the format of this file name.
 
-    Call it before the work that the picture is to show.
+    Call this function before solving.
 
     Raises:
-        ModuleNotFoundError: if matplotlib is missing.
+        ValueError: if the format is unknown.
+        ModuleNotFoundError: if matplotlib is not installed.
 
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
     known = FigureCanvasBase.get_supported_filetypes()
     if Path(path).suffix.removeprefix(".").lower() not in known:
-        raise ValueError(f"`{path}` names no picture: end it in .png, .pdf or .svg")
+        raise ValueError(f"`{path}`: must end in .png, .pdf or .svg")
 
 
 def save_picture(
@@ -47,23 +48,23 @@ def save_picture(
     states: Sequence[str] = (),
     actions: Sequence[str] = (),
 ) -> None:
-    """Draw the solution of a single task, without a display.
+    """Draw the solution of a single task to a file.
 
-    An MDP: the optimal action and the value of every state at every stage. Otherwise,
-    what the plans say along a line of beliefs, from certainty of the state that is
-    worth least at the first stage to certainty of the one worth most, which is near
-    the optimum only near beliefs that the task can bring about; and the value, with its
-    upper bound where there is one, against the number of beliefs per stage.
+    For an MDP, the figure shows the optimal action and the value of every state at
+    every stage. For other models, it shows actions and values of the plans along a line
+    of beliefs between the states of the lowest and the highest value at the first
+    stage; plans are accurate only near reachable beliefs. It also shows the value, and
+    its upper bound if there is one, against the number of beliefs per stage.
 
     Args:
-        solution: of one task, without batch axes.
-        path: the file to write; its name decides the format.
-        title: what stands above it.
-        states: a name for each state; numbered where none are given.
-        actions: a name for each action.
+        solution: solution of one task, without batch axes.
+        path: the file to write; its suffix defines the format.
+        title: title of the figure.
+        states: a name for each state; numbers if empty.
+        actions: a name for each action; numbers if empty.
 
     Raises:
-        ValueError: if the solution is of a batch, or the format unknown.
+        ValueError: if the solution is a batch or the format is unknown.
 
     """
     from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ def save_picture(
     path = Path(path)
     if np.ndim(solution.value):
         raise ValueError(
-            f"a picture shows one task: this is a batch of {np.shape(solution.value)}"
+            f"solution: must be of one task, found a batch {np.shape(solution.value)}"
         )
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)
@@ -107,10 +108,10 @@ def _draw_beliefs(
 ) -> None:
     actions, values, rounds = figure.subplots(1, 3)
     horizon, states = len(solution.plans.point), solution.model.reward.shape[0]
-    stages = [jnp.asarray(t) for t in range(horizon)]  # traced: compiled once
+    stages = [jnp.asarray(t) for t in range(horizon)]  # arrays, to compile only once
     corners = np.array(solution.action_value(stages[0], jnp.eye(states)).max(-1))
     low = int(corners.argmin())
-    corners[low] = -np.inf  # the other end of the line is another state
+    corners[low] = -np.inf  # so that the two ends of the line differ
     high = int(corners.argmax())
     share = np.linspace(0, 1, LINE)
     line = np.zeros((LINE, states))
@@ -125,7 +126,7 @@ def _draw_beliefs(
     for t in sorted({0, horizon // 2, horizon - 1}):
         value = solution.action_value(stages[t], beliefs).max(-1)
         values.plot(share, value, label=f"t = {t}")
-    values.set(title="value to go, by the plans", xlabel=where)
+    values.set(title="value to go, from the plans", xlabel=where)
     values.legend()
     _draw_rounds(rounds, solution)
 
@@ -152,7 +153,7 @@ def _draw_actions(
     *,
     top: float | None = None,
 ) -> None:
-    """Actions over stages; `top` ends the other axis where that is no index."""
+    """Draw actions by stage and state, or by a share up to `top`."""
     names = names or [str(a) for a in range(count)]
     from matplotlib import colormaps
     from matplotlib.patches import Patch

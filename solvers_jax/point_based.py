@@ -1,4 +1,4 @@
-r"""Point-based dynamic programming over beliefs: the kernels, for one task at a time.
+r"""Kernels of point-based dynamic programming over beliefs, for one task.
 
 One recursion serves POMDPs and ambiguous POMDPs (K models, attitude α; a POMDP has
 K = 1):
@@ -6,24 +6,24 @@ K = 1):
     H_k(b,a) = b·r_a + γ Σ_o Pr_k(o|b,a) V_{t+1}(τ_k(b,a,o))
     V_t(b)   = max_a [ α min_k H_k(b,a) + (1 - α) max_k H_k(b,a) ]
 
-**Plans from below.** A backup at a point b chooses an action and, for each symbol, how
-to go on; that plan is linear in the belief, an α-vector. Where V is convex (K = 1, or
-α = 0) every such vector lies below V: their maximum is a certified lower bound, and the
-value of acting by one-step lookahead is at least as high (Pineau, Gordon, Thrun, 2003).
-Elsewhere a plan keeps one α-vector for each model, and counts as α times the worst plus
-1 - α times the best of them at the belief in question. Its later stages were weighed at
-the point where it was made, so this is an interpolation, and no bound.
+**Plans (lower bound).** A backup at a point b chooses an action and a plan after each
+symbol; the value of the result is linear in the belief, an α-vector. If V is convex
+(K = 1 or α = 0), every such vector lies below V: their maximum is a certified lower
+bound, and the value of one-step lookahead is at least as high (Pineau, Gordon, Thrun,
+2003). Otherwise, a plan has one α-vector per model, and its value at a belief is α
+times the worst plus 1 - α times the best of them. The mixture at later stages is that
+of the point where the plan was made, so the value is an interpolation and not a bound.
 
-**Values from above**, for convex V only. At the points and at the corners of the
-simplex an upper bound is backed up; between them it is interpolated by the sawtooth
-(Hauskrecht, 2000), and nowhere exceeds the fast informed bound.
+**Upper bound**, for convex V only. Upper bounds are backed up at the points and at the
+corners of the belief simplex. Between them, they are interpolated by the sawtooth
+(Hauskrecht, 2000) and limited by the fast informed bound.
 
-**Points are layered**: every stage has its own, the beliefs that greedy play reaches
-there, most wanted where reach probability times gap is largest.
+**Points** differ between stages: each stage has the beliefs that the greedy policy
+reaches there, with priority to a large product of reach probability and gap.
 
-The large products that only *choose* (which α-vector, which sawtooth point) are done in
-single precision; what is chosen is then evaluated in the precision of the model. Any
-choice gives a valid bound, so this costs tightness (of the order 1e-7) and never truth.
+The large products that only *select* (an α-vector, a sawtooth point) use single
+precision; the selected entry is evaluated in the precision of the model. Every
+selection gives a valid bound, so this only widens the bounds, by about 1e-7.
 """
 
 from typing import Any, NamedTuple
@@ -35,32 +35,30 @@ from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_model import BeliefModel
 
-# Beliefs closer than this in a random projection are one belief: far above the rounding
-# of a Bayes update, far below any difference that matters to a value.
+# Beliefs with closer random projections are merged: far above the rounding of a Bayes
+# update, and far below differences that affect a value.
 SAME_BELIEF = 1e-9
-# What the chance of an action counts for that is not the best by the upper bound: its
-# successors are wanted once there is room.
+# Weight of an action that is not greedy for the upper bound: its successors have a low
+# priority.
 OTHER_ACTIONS = 1e-3
-# Squared distance within which a belief is at a plan's own, as far as single precision
-# can tell.
+# Squared distance within which a belief equals a plan's point in single precision.
 SAME_PLAN = 1e-6
-# So many candidates for each new point are compared; the others are wanted less.
-CANDIDATES = 16
-TINY = 1e-30  # keeps a quotient of zeros a number
-FAR = 1e30  # stands for infinity where infinity times zero would be no number
+CANDIDATES = 16  # candidates of highest priority to compare, per new point
+TINY = 1e-30  # avoids a division of zero by zero
+FAR = 1e30  # a finite infinity, to avoid infinity times zero
 
 
 class Bounds(eqx.Module):
-    """What is known at N points of each stage after the first, stage 1 leading.
+    """Plans and upper bounds at N points of each stage, from stage 1.
 
     Attributes:
         point: beliefs.
-        weight: probability of reaching them, roughly; 0 marks padding.
-        vector: α-vectors of the plan made at each point: L of them, one where V is
-            convex, otherwise one for each model.
-        choice: the action that each plan takes first.
+        weight: approximate probability of reaching them; 0 for padding.
+        vector: L α-vectors of the plan made at each point: one if V is convex,
+            otherwise one per model.
+        choice: the first action of each plan.
         upper: upper bound at the points.
-        corner: upper bound where the state is certain.
+        corner: upper bound at the corners of the belief simplex.
 
     """
 
@@ -73,14 +71,14 @@ class Bounds(eqx.Module):
 
 
 class Plans(NamedTuple):
-    """What V is made of at one stage: α-vectors, and the beliefs they were made for."""
+    """Plans of one stage: their α-vectors, and the beliefs at which they were made."""
 
     vector: Float[Array, "*B N L S"]
     point: Float[Array, "*B N S"]
 
 
 class _Next(NamedTuple):
-    """What a backup needs to know of the stage after."""
+    """Inputs of a backup from the next stage."""
 
     plans: Plans
     upper: Float[Array, " N"]
@@ -89,7 +87,7 @@ class _Next(NamedTuple):
 
 
 def mix(alpha: Array, worst: Array, best: Array) -> Array:
-    """α times the worst plus 1 - α times the best; exact where they are equal."""
+    """Return α times the worst plus 1 - α times the best; exact if they are equal."""
     return best + alpha * (worst - best)
 
 
@@ -98,7 +96,7 @@ def successors(
     transition: Float[Array, "S A S"],
     observation: Float[Array, "A S O"],
 ) -> Float[Array, "N A O S"]:
-    """Beliefs after each action and symbol, times the probability of the symbol."""
+    """Return beliefs after each action and symbol, times the symbol's probability."""
     predicted = jnp.einsum("ns,sam->nam", belief, transition)
     return predicted[:, :, None, :] * jnp.swapaxes(observation, -1, -2)[None]
 
@@ -106,7 +104,7 @@ def successors(
 def all_successors(
     model: BeliefModel, belief: Float[Array, "N S"]
 ) -> Float[Array, "N K A O S"]:
-    """The successors of beliefs under every model."""
+    """Return the unnormalised successors of beliefs under every model."""
     each = jax.vmap(successors, in_axes=(None, 0, 0), out_axes=1)
     return each(belief, model.transition, model.observation)
 
@@ -114,9 +112,9 @@ def all_successors(
 def largest(
     scores: Float[Array, "*B N"],
 ) -> tuple[Float[Array, "*B"], Int[Array, "*B"]]:
-    """The largest entry and its index; the last of equal ones.
+    """Return the largest entry and its index; ties go to the last.
 
-    Several times faster on a CPU than XLA's argmax, which does not vectorise.
+    On a CPU, this is several times faster than XLA's argmax, which does not vectorise.
     """
     top = scores.max(-1)
     index = jax.lax.broadcasted_iota(jnp.float32, scores.shape, scores.ndim - 1)
@@ -127,13 +125,14 @@ def largest(
 def lookahead(
     model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> tuple[Float[Array, "N K A"], Int[Array, "N K A O"]]:
-    """H_k(b, a), and which plan of the next stage each symbol meets.
+    """Return H_k(b, a), and the plan of the next stage after each symbol.
 
-    A belief meets the best plan. Where V is not convex, plans made elsewhere can look
-    better than they are, so a belief at which a plan was made meets that one.
+    Each successor belief uses the best plan. If V is not convex, plans made at other
+    points can have overestimated values, so that a belief at which a plan was made uses
+    that plan.
     """
     count, parts, states = plans.vector.shape
-    # All plans of one model after another: reductions over models then vectorise.
+    # Models come first, so that reductions over models vectorise.
     vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states).astype(jnp.float32)
     point, weight = plans.point.astype(jnp.float32), model.alpha.astype(jnp.float32)
 
@@ -165,7 +164,7 @@ def lookahead(
 def action_values(
     model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> Float[Array, "N A"]:
-    """α-MEU value of each action by one-step lookahead."""
+    """Return the α-MEU of each action by one-step lookahead."""
     value, _ = lookahead(model, belief, plans)
     return mix(model.alpha, value.min(1), value.max(1))
 
@@ -173,7 +172,7 @@ def action_values(
 def backup(
     model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
 ) -> tuple[Float[Array, "N L S"], Int[Array, " N"]]:
-    """New plans at `belief`, and their actions; ties go to the lowest action."""
+    """Return new plans at `belief`, and their actions; ties go to the lowest action."""
     value, index = lookahead(model, belief, plans)
     choice = mix(model.alpha, value.min(1), value.max(1)).argmax(-1)
     row, every = jnp.arange(len(belief)), jnp.arange(len(model.transition))
@@ -181,7 +180,7 @@ def backup(
     shown = jnp.moveaxis(model.observation[:, choice], 0, 1)  # [N, K, S, O]
     if met.shape[-2] == 1:
         met = met[..., 0, :]
-    else:  # what the plan is worth there decides which of its models count
+    else:  # mix the worst and the best model of the plan at the successor belief
         moved = jnp.einsum("ns,ksam->nkam", belief, model.transition)[row, :, choice]
         reached = moved[:, :, None] * jnp.swapaxes(shown, -1, -2)  # [N, K, O, S]
         part = jnp.einsum("nkos,nkols->nkol", reached, met)
@@ -191,7 +190,7 @@ def backup(
 
         met = mix(model.alpha, at(part.argmin(-1)), at(part.argmax(-1)))
     future = jnp.einsum("nkmo,nkom->nkm", shown, met)
-    # Every action, then the one wanted: no copy of a transition for each belief.
+    # Compute all actions, then select: this avoids a copy of the transition per belief.
     back = jnp.einsum("ksam,nkm->nkas", model.transition, future)[
         row[:, None], every, choice[:, None]
     ]
@@ -205,9 +204,9 @@ def backup(
 
 
 def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "U S A"]:
-    """Fast informed bound (Hauskrecht, 2000): Q_t(s, a) with the state known now.
+    """Return the fast informed bound Q_t(s, a) (Hauskrecht, 2000).
 
-    Stage 0 first, and after the last decision zeros.
+    Stage 0 comes first; the entry after the last decision is zero.
     """
 
     def stage(q: Array, _: None) -> tuple[Array, Array]:
@@ -230,11 +229,11 @@ def sawtooth(
     upper: Float[Array, " N"],
     corner: Float[Array, " S"],
 ) -> Float[Array, " M"]:
-    """Upper bound at unnormalised beliefs, from values at points and corners."""
+    """Return the upper bound at unnormalised beliefs, from points and corners."""
     drop = jnp.minimum(upper - point @ corner, 0)
     possible = point > 0
     inverse = jnp.where(possible, 1 / jnp.where(possible, point, 1), 0)
-    # Which point is chosen in single precision, where smaller entries do not exist.
+    # Single precision, which selects the point, cannot represent smaller entries.
     seen = point > TINY
     small = jnp.where(seen, inverse, 0).astype(jnp.float32)
     beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
@@ -250,7 +249,7 @@ def sawtooth(
 
 
 def upper_value(mass: Float[Array, "M S"], after: _Next) -> Float[Array, " M"]:
-    """The smaller of sawtooth and informed bound at unnormalised beliefs."""
+    """Return the smaller of sawtooth and informed bound at unnormalised beliefs."""
     known = (mass @ after.informed).max(-1)
     return jnp.minimum(
         sawtooth(mass, after.plans.point, after.upper, after.corner), known
@@ -260,7 +259,7 @@ def upper_value(mass: Float[Array, "M S"], after: _Next) -> Float[Array, " M"]:
 def upper_action_values(
     model: BeliefModel, belief: Float[Array, "N S"], after: _Next
 ) -> tuple[Float[Array, "N A"], Float[Array, "N K A O"], Float[Array, "N K A O S"]]:
-    """Upper bounds of actions, of their successors, and the successors themselves."""
+    """Return upper bounds of actions and of their successors, and the successors."""
     reached = all_successors(model, belief)
     bound = upper_value(reached.reshape(-1, belief.shape[-1]), after)
     bound = bound.reshape(reached.shape[:-1])
@@ -275,7 +274,7 @@ def sweep(
     *,
     convex: bool,
 ) -> Bounds:
-    """Plans, and upper bounds where V is convex, from the last stage up to stage 1."""
+    """Back up plans, and upper bounds if V is convex, from last to first stage."""
     later, count, states = point.shape
     informed = informed_bound(model, later + 1)
     corners = jnp.eye(states, dtype=point.dtype)
@@ -302,7 +301,7 @@ def sweep(
 
 
 def _after_all(model: BeliefModel, count: int, *, convex: bool) -> _Next:
-    """The stage after the last decision, where everything is worth nothing."""
+    """Return the stage after the last decision, where all values are zero."""
     states, actions = model.reward.shape
     kind = model.reward.dtype
     parts = 1 if convex else len(model.transition)
@@ -318,7 +317,7 @@ def _after_all(model: BeliefModel, count: int, *, convex: bool) -> _Next:
 
 
 def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> _Next:
-    """What a decision at stage 0 leads to."""
+    """Return the stage after the decision at stage 0."""
     later, count, _ = bounds.point.shape
     if not later:
         return _after_all(model, count, convex=convex)
@@ -331,7 +330,7 @@ def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> _Next:
 
 
 def start(model: BeliefModel, *, horizon: int, convex: bool) -> Bounds:
-    """Bounds from few points: at every stage the beliefs that model 1 starts with."""
+    """Return bounds with the initial beliefs of model 1 as points of every stage."""
     first = model.root[: model.root_mass.shape[1]]
     point = jnp.broadcast_to(first, (horizon - 1, *first.shape))
     return sweep(model, point, jnp.zeros_like(point[..., 0]), convex=convex)
@@ -342,16 +341,15 @@ def expand(
 ) -> Bounds:
     """Add `new` points to every stage, and sweep.
 
-    From stage to stage, the beliefs that good actions lead to are candidates; those are
-    taken whose probability times gap is largest. Where V is not convex and no gap is
-    known, the distance to the nearest point that is there already stands for it; with
-    `fresh`, the probability alone decides.
+    Candidates are the beliefs that greedy actions reach; those with the largest product
+    of probability and gap are added. If V is not convex, the distance to the nearest
+    existing point replaces the gap; with `fresh`, only the probability counts.
     """
     later, _, states = bounds.point.shape
     informed = informed_bound(model, later + 1)
 
     def candidates(point: Array, weight: Array, there: _Next) -> tuple[Array, ...]:
-        """Where actions lead, how probably, and how wide the gap is there."""
+        """Return successor beliefs, their probability and their priority."""
         if convex:
             value, above, reached = upper_action_values(model, point, there)
             best = value == value.max(-1, keepdims=True)
@@ -414,15 +412,15 @@ def _add_points(
     want: Float[Array, " C"],
     new: int,
 ) -> tuple[Float[Array, "M S"], Float[Array, " M"]]:
-    """Points and the chance to reach them, with the `new` candidates wanted most.
+    """Add the `new` candidates of highest priority to the points and their weights.
 
-    Equal candidates are one, with their chances added. A candidate that is a point
-    already is not added again; the point takes its chance where that is larger.
+    Equal candidates are merged, with their probabilities added. A candidate equal to an
+    existing point is not added; the point's weight becomes the larger of the two.
     """
-    if len(belief) > CANDIDATES * new:  # sorting all of them would take longest
+    if len(belief) > CANDIDATES * new:  # sorting all of them would be slow
         _, kept = _most(want, CANDIDATES * new)
         belief, reach, want = belief[kept], reach[kept], want[kept]
-    if len(belief) < new:  # few symbols: padding, wanted by nobody
+    if len(belief) < new:  # few symbols: pad with candidates of priority 0
         short = new - len(belief)
         belief = jnp.concatenate([belief, jnp.repeat(belief[:1], short, 0)])
         reach, want = (jnp.pad(x, (0, short)) for x in (reach, want))
@@ -454,7 +452,7 @@ def _add_points(
 def _most(
     want: Float[Array, " C"], count: int
 ) -> tuple[Float[Array, " M"], Int[Array, " M"]]:
-    """The largest entries and where they are; XLA has a fast way in float32 only."""
+    """Return the largest entries and their indices; fast in XLA only for float32."""
     most, where = jax.lax.top_k(want.astype(jnp.float32), count)
     return most, where
 
@@ -462,7 +460,7 @@ def _most(
 def root_values(
     model: BeliefModel, bounds: Bounds, *, convex: bool
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Value before the first observation, by the plans and from above."""
+    """Return lower and upper values before the first observation."""
     after = _after_first(model, bounds, convex=convex)
 
     def before_seeing(value: Array) -> Array:
@@ -471,8 +469,8 @@ def root_values(
 
     nothing = jnp.asarray(jnp.nan, model.reward.dtype)
     if not len(bounds.point):
-        # One decision: nothing follows. Products with the constant zeros that stand for
-        # nothing come out wrong from XLA on a CPU (jax 0.10.2), so there are none.
+        # With one decision, avoid products with constant zeros, for which XLA computes
+        # wrong results on a CPU (jax 0.10.2).
         exact = before_seeing((model.root @ model.reward).max(-1))
         return exact, exact if convex else nothing
     if not convex:

@@ -2,7 +2,7 @@ r"""Exact value of a Markov policy in a finite-horizon MDP, by backward recursio
 
     V_T(s) = 0,   V_t(s) = Σ_a π_t(a|s) [ r(s,a) + γ Σ_s' P(s'|s,a) V_{t+1}(s') ]
 
-Exact but for rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
+Exact up to rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
 *Markov Decision Processes*, §4.2.
 """
 
@@ -16,14 +16,14 @@ from sdm.tasks.models import MDP
 def evaluate_policy(
     mdp: MDP, probabilities: Float[Array, "*B T S A"]
 ) -> Float[Array, "*B"]:
-    """Expected discounted return of a policy from the initial distribution.
+    """Return the expected discounted return of a policy.
 
     Args:
         mdp: a task or a batch of tasks.
-        probabilities: π_t(a|s); one for each task.
+        probabilities: action probabilities π_t(a | s) for each task.
 
     Returns:
-        One value a task, in units of reward.
+        The value from the initial distribution of each task, in units of reward.
 
     """
 

@@ -1,8 +1,9 @@
-"""POMDPs over a finite horizon: a policy with certified bounds on the optimal value.
+"""Solve finite-horizon POMDPs with certified bounds on the optimal value.
 
-Point-based backups give α-vectors, a lower bound that the policy attains; the sawtooth
-gives an upper bound from the same points. Points are added, where the gap is widest,
-until the bounds are close enough. See `point_based` for the method and its sources.
+Point-based backups compute α-vectors, which are a lower bound that the policy attains;
+sawtooth interpolation gives an upper bound from the same points. The method adds points
+where the gap is widest until the bounds are close enough. See `point_based` for the
+method and its sources.
 """
 
 from dataclasses import dataclass
@@ -31,19 +32,19 @@ from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.refinement import refine, resolutions
 from sdm.tasks.models import POMDP, batch_shape, check_count
 
-COARSEST = 32  # beliefs per stage, besides those a task starts with, in the first round
+COARSEST = 32  # beliefs per stage in the first round, in addition to initial beliefs
 
 
 class POMDPSolution(BeliefSolution):
-    """A policy and how far from optimal it can be.
+    """A policy with certified bounds on the optimal value.
 
     Attributes:
-        value: certified lower bound on the value of the policy, and so on the optimal
-            one; expected discounted return from the initial distribution.
-        lower: the same.
+        value: certified lower bound on the policy's expected discounted return from the
+            initial distribution, and so on the optimal value.
+        lower: the same as `value`.
         upper: certified upper bound on the optimal value.
-        converged: whether `upper - lower`, rounding included, is as small as was asked;
-            where not, the budget of points was spent.
+        converged: whether `upper - lower`, with rounding, reached the requested gap
+            within the budget of points.
 
     """
 
@@ -56,11 +57,11 @@ class POMDPSolution(BeliefSolution):
 @register_method(default=True)
 @dataclass(frozen=True)
 class PointBased:
-    """Point-based solving with certified bounds, refined until they are close enough.
+    """Point-based method with certified bounds, refined until they are close enough.
 
     Attributes:
         gap: certified gap to reach, relative to the larger bound in absolute value.
-        points: largest number of beliefs per stage, besides those a task starts with.
+        points: largest number of beliefs per stage, in addition to initial beliefs.
 
     """
 
@@ -71,7 +72,7 @@ class PointBased:
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a gap or a number of points that makes no sense."""
+        """Raise `ValueError` for an invalid gap or number of points."""
         if not self.gap >= 0:
             raise ValueError(f"gap = {self.gap}: must be 0 or more")
         check_count("points", self.points, 1)
@@ -80,7 +81,7 @@ class PointBased:
         """Solve every POMDP of the batch until its certified gap is small enough.
 
         Args:
-            model: a task or a batch of tasks; not checked here, but by `solve`.
+            model: a task or a batch of tasks; validated by `solve`.
             horizon: number of decisions T.
 
         """

@@ -1,7 +1,7 @@
-"""Point-based solving of a batch: more points, round by round, where they are needed.
+"""Solve a batch by point-based rounds, and add points until each task converges.
 
-Tasks are worked off a few at a time on every local device; one that is good enough is
-left out of the next round. The rounds are compiled once for each number of points.
+Tasks are solved in small batches on all local devices; converged tasks skip the next
+round. JAX compiles a round once for each number of points.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,14 @@ from sdm.solvers_jax.belief_model import BeliefModel
 from sdm.solvers_jax.point_based import Bounds, expand, root_values, start
 from sdm.tasks.models import check_count
 
-TASKS_PER_DEVICE = 16  # handed over at once: few, so that little is padded
+TASKS_PER_DEVICE = 16  # largest number of tasks per call: small, to limit padding
 
 
 @partial(jax.jit, static_argnames=("new", "convex", "horizon"))
 def _round(
     model: BeliefModel, bounds: Bounds | None, *, new: int, convex: bool, horizon: int
 ) -> tuple[Bounds, Float[Array, " B"], Float[Array, " B"]]:
-    """More points for every task of a batch, or the first ones where there are none."""
+    """Add points to every task of a batch, or start with new ones without `bounds`."""
 
     def one(task: tuple[BeliefModel, Bounds | None]) -> tuple[Bounds, Array, Array]:
         model, bounds = task
@@ -42,20 +42,20 @@ def _round(
         mesh=mesh,
         in_specs=jax.P("task"),
         out_specs=jax.P("task"),
-        check_vma=False,  # devices never speak to each other
+        check_vma=False,  # there is no communication between devices
     )
     return spread(model, bounds)
 
 
 class Refined(NamedTuple):
-    """Where refinement stopped; everything on the host, tasks leading.
+    """Result of the refinement, as host arrays with tasks on axis 0.
 
     Attributes:
-        bounds: what is known at the points, by the names of `Bounds`.
-        tried: numbers of points per stage, those a task starts with included.
-        lower: value of the roots from the α-vectors, after each number of points.
-        upper: value of the roots from the upper bounds, the same.
-        used: index of the last number of points tried, for each task.
+        bounds: the fields of `Bounds` by name.
+        tried: points per stage in each round, with the initial beliefs.
+        lower: value of the roots from the α-vectors, after each round.
+        upper: upper bound on the value of the roots, after each round.
+        used: index of the last round of each task.
 
     """
 
@@ -74,15 +74,15 @@ def refine(
     convex: bool,
     enough: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Refined:
-    """Give tasks more and more points until `enough(task, lower, upper)` says to stop.
+    """Add points to each task until `enough` accepts its bounds.
 
     Args:
         model: a batch of B tasks.
         horizon: number of decisions T.
-        points: growing numbers of points per stage, to be tried in this order.
+        points: increasing numbers of points per stage, one per round.
         convex: whether upper bounds exist.
-        enough: from indices of tasks [b] and their lower and upper values to which of
-            them are done.
+        enough: function of indices of tasks [b], their lower and their upper values
+            that returns which of them have converged.
 
     """
     tasks, models, symbols = model.root_mass.shape
@@ -104,7 +104,7 @@ def refine(
         before = points[number - 1] if number else 0
         for first in range(0, len(left), together):
             chosen = left[first : first + together]
-            index = np.resize(chosen, together)  # one shape, and one compilation
+            index = np.resize(chosen, together)  # equal shapes, to compile once
             task = jax.tree.map(lambda x: x[index], model)  # noqa: B023
             old = None
             if number:
@@ -120,7 +120,7 @@ def refine(
             for name, x in room.items():
                 new = getattr(grown, name)[: len(chosen)]
                 x[chosen, :, : new.shape[2]] = new
-                # Room not used yet repeats the last point, which changes nothing.
+                # Pad with copies of the last point, which have no effect.
                 x[chosen, :, new.shape[2] :] = new[:, :, -1:]
             lower[number, chosen], upper[number, chosen] = (
                 x[: len(chosen)] for x in (low, high)
@@ -134,15 +134,15 @@ def refine(
 
 
 def _tasks_together(tasks: int) -> int:
-    """Tasks per call: enough to keep every device busy, few enough to pad cheaply."""
+    """Return the tasks per call: enough for all devices, with little padding."""
     devices = jax.local_device_count()
     each = -(-tasks // devices)
-    # A power of two: few different shapes, and so few compilations.
+    # A power of two limits the number of shapes and so of compilations.
     return devices * min(TASKS_PER_DEVICE, 1 << (each - 1).bit_length())
 
 
 def resolutions(points: int, *, coarsest: int) -> tuple[int, ...]:
-    """Numbers of points per stage to try: doubling, from `coarsest` to `points`.
+    """Return the points per stage of each round, doubling from `coarsest` to `points`.
 
     Raises:
         ValueError: if `points` is not a whole number, 1 or more.

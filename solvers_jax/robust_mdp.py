@@ -1,11 +1,11 @@
-r"""Robust MDPs: fully observed, K models, α-maxmin expected utility; exact.
+r"""Solve robust MDPs exactly: full observation, K models, α-maxmin expected utility.
 
     Q_t(s,a) = r(s,a) + γ [ α min_k + (1 - α) max_k ] Σ_s' P_k(s'|s,a) V_{t+1}(s')
     V_t(s)   = max_a Q_t(s,a)
 
-The worst and the best model are chosen anew at every stage, state and action
-(rectangularity; Iyengar, 2005, *Robust dynamic programming*). This is what an APOMDP
-with perfect observation is.
+The worst and the best model can differ between stages, states and actions
+(rectangularity; Iyengar, 2005, *Robust dynamic programming*). An APOMDP with perfect
+observation is a robust MDP.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from sdm.tasks.models import RobustMDP
 
 @partial(jax.jit, static_argnames="horizon")
 def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
-    """Solve every robust MDP of the batch exactly, but for rounding.
+    """Solve every robust MDP of the batch exactly, up to rounding.
 
     Args:
-        model: a task or a batch of tasks; not checked here, but by `solve`.
+        model: a task or a batch of tasks; validated by `solve`.
         horizon: number of decisions T.
 
     Returns:
@@ -53,7 +53,7 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
 @register_method(default=True)
 @dataclass(frozen=True)
 class RobustBackwardInduction:
-    """Exact backward induction with the worst and the best model of every decision."""
+    """Exact backward induction with the worst and the best model at every decision."""
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (RobustMDP,)

@@ -1,4 +1,4 @@
-"""`solve`: check a model once, then hand it to a method for its kind."""
+"""`solve`: validate a model, then solve it with a method for its class."""
 
 from typing import Any, TypeVar, overload
 
@@ -57,17 +57,18 @@ def solve(
         model: an `MDP`, a `RobustMDP`, a `POMDP` or an `APOMDP`, single or with leading
             batch axes.
         horizon: number of decisions T, at least 1.
-        method: how to solve it, as `PointBased(gap=0.01)`, or a method's name; None for
-            the default of this type of model.
-        **options: of a method that is named or the default: the fields of its class.
+        method: solution method, such as `PointBased(gap=0.01)`, or its name; None for
+            the default of this class of model.
+        **options: options of the method, which are the fields of its class; only if
+            `method` is a name or None.
 
     Returns:
-        A `Solution`: `value`, bounds or an error on it, and `action(t, x)`.
+        A `Solution`: `value`, its bounds or its error, and `action(t, x)`.
 
     Raises:
-        ValueError: if the model is not well posed (names the field, index and number),
-            there is no such method for it, or an option's value is wrong.
-        TypeError: if no method solves this type of model, or has such an option.
+        ValueError: if the model is invalid (naming the field, index and number), the
+            method is unknown for it, or the value of an option is invalid.
+        TypeError: if no method solves this class of model, or an option is unknown.
 
     """
     check_horizon(horizon)
@@ -76,13 +77,13 @@ def solve(
         method = make_method(kind, method, options)
     elif options:
         raise TypeError(
-            f"unknown option {next(iter(options))!r}: the options of a method that is "
-            f"no name are its fields, found {method!r}"
+            f"unknown option {next(iter(options))!r}: set the options of a method "
+            f"object as its fields, found {method!r}"
         )
     elif isinstance(method, type) or not isinstance(method, Method):
         raise TypeError(
-            f"method = {method!r}: must be a method, as `PointBased(gap=0.01)`, or the "
-            "name of one"
+            f"method = {method!r}: must be a method such as `PointBased(gap=0.01)`, or "
+            "its name"
         )
     elif not issubclass(kind, method.handles):
         able = ", ".join(each.__name__ for each in method.handles)

@@ -1,1 +1,1 @@
-"""What every command needs of a machine: whole files, several processes, provenance."""
+"""Atomic files and folders, several processes, and provenance of results."""

@@ -1,10 +1,10 @@
-"""Checks of options, with messages for people. Imports nothing heavy."""
+"""Checks of options. This module imports nothing heavy."""
 
 from numbers import Integral
 
 
 def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
-    """Raise `ValueError` unless `value` is a whole number from `least` to `most`."""
+    """Raise `ValueError` unless `value` is an integer from `least` to `most`."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not least <= value <= most:  # type: ignore[operator]
         raise ValueError(
@@ -13,5 +13,5 @@ def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> 
 
 
 def check_horizon(horizon: object) -> None:
-    """Raise `ValueError` unless `horizon` is a whole number of stages, 1 or more."""
+    """Raise `ValueError` unless `horizon` is an integer from 1 to 10^6."""
     check_count("horizon", horizon, 1, 10**6)

@@ -1,16 +1,19 @@
-"""What docstrings say of fields, for option help. Imports nothing heavy."""
+"""Read field descriptions from docstrings, for option help.
+
+This module imports nothing heavy.
+"""
 
 import inspect
 import re
 
 
 def field_texts(config: type) -> dict[str, str]:
-    """Return what a class says of each field in its section `Attributes`."""
+    """Return the description of each field in the section `Attributes` of a class."""
     return parse_attributes(inspect.getdoc(config) or "")
 
 
 def parse_attributes(doc: str) -> dict[str, str]:
-    """Read the section `Attributes` of a docstring; one line a field."""
+    """Parse the section `Attributes` of a docstring; return a description per field."""
     section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)*)", doc, re.MULTILINE)
     found: dict[str, str] = {}
     name, indent = "", 0

@@ -1,9 +1,9 @@
-"""Files and folders written so that nothing is lost: whole, or not at all. No JAX here.
+"""Write files and folders atomically. This module does not import JAX.
 
-A file is written under a temporary name and renamed. A folder grows as `FOLDER.partial`
-and is renamed when it is whole; the plan in it says how it was, or was to be, made.
-Interrupted work is gone on with only under the same plan, and nothing is replaced that
-is not this package's work.
+A file is written under a temporary name and then renamed. A folder is written as
+`FOLDER.partial` and renamed when it is complete; the plan in it records the
+configuration. Interrupted work can only be resumed with the same plan, and files and
+folders of other programs are never replaced.
 """
 
 import json
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 PLAN = "plan.json"
-MADE_BY = {"made_by": "sdm"}  # in the plan of every folder, which stays in it
+MADE_BY = {"made_by": "sdm"}  # entry of every plan, which identifies our folders
 
 
 class StorageError(ValueError):
-    """What cannot be read from disk, or a place where it cannot be written."""
+    """A file or folder that cannot be read or written."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        """Keep what is wrong and what to do about it apart."""
+        """Set the message, and the hint on how to fix it."""
         super().__init__(message)
         self.hint = hint
 
@@ -36,16 +36,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def temporary_name(path: Path) -> Iterator[Path]:
-    """A name to write under, which becomes `path` when the block is left.
+    """Yield a temporary path, and rename it to `path` at the end of the block.
 
     Raises:
-        OSError: if `path` cannot be written; nothing is left of it then.
+        OSError: if `path` cannot be written; the temporary file is then removed.
 
     """
     if path.is_dir():
-        raise IsADirectoryError(f"`{path}` is a folder: name a file to write")
+        raise IsADirectoryError(f"`{path}` is a folder: pass a file name")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder `{path.parent}`")
+        raise FileNotFoundError(f"folder `{path.parent}` does not exist")
     temporary = path.with_name(path.name + ".tmp")
     try:
         yield temporary
@@ -56,12 +56,12 @@ def temporary_name(path: Path) -> Iterator[Path]:
 
 
 def check_output_file(path: Path, *, overwrite: bool) -> None:
-    """Raise `StorageError` where a file could not be written; make its folder.
+    """Raise `StorageError` if a file cannot be written; create its parent folder.
 
-    Call it before the work whose result goes there.
+    Call this function before computing the content.
     """
     if path.is_dir():
-        raise StorageError(f"`{path}` is a folder", "name a file to write")
+        raise StorageError(f"`{path}` is a folder", "pass a file name")
     if path.exists() and not overwrite:
         raise StorageError(
             f"`{path}` exists already", "pass `--overwrite` to replace it"
@@ -74,7 +74,7 @@ def check_output_file(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Raise `StorageError` where the system does not let `path` be written."""
+    """Turn an `OSError` from writing `path` into a `StorageError`."""
     try:
         yield
     except OSError as error:
@@ -84,7 +84,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where the folder `out` grows until it is finished."""
+    """Return the path of the folder `out` until it is complete."""
     return out.with_name(out.name + ".partial")
 
 
@@ -98,35 +98,35 @@ def folder_in_progress(
     overwrite: bool = False,
     resumable: bool = True,
 ) -> Iterator[Path]:
-    """Fill a partial folder, which becomes `out` when the block is left.
+    """Yield a partial folder, and rename it to `out` at the end of the block.
 
-    Where the block raises, the partial folder stays, to be resumed; if nothing but the
-    plan is in it, it goes too.
+    If the block raises, the partial folder remains and can be resumed; it is removed if
+    it contains only the plan.
 
     Args:
-        out: the folder to make.
-        plan: everything that decides its content; a resumed run must have the same.
-        inputs: what is read meanwhile, and so must not be replaced.
-        resume: go on with an unfinished partial folder.
-        overwrite: replace `out`, and an unfinished partial folder unless `resume`.
-        resumable: whether an unfinished one can be gone on with at all.
+        out: the folder to write.
+        plan: configuration that determines the content; it must be equal to resume.
+        inputs: paths that the block reads, which must not be replaced.
+        resume: whether to continue an unfinished partial folder.
+        overwrite: whether to replace `out` and, without `resume`, an unfinished partial
+            folder.
+        resumable: whether an unfinished folder can be resumed; else it is replaced.
 
     Raises:
-        StorageError: if `out` exists and `overwrite` is not given; if an unfinished
-            folder exists and neither `resume` nor `overwrite` is; if it was begun with
-            another plan; if what would be replaced is not this package's work, or holds
-            an input.
+        StorageError: if `out` exists without `overwrite`; if an unfinished folder
+            exists without `resume` or `overwrite`, or has another plan; if the folder
+            to replace was not written by sdm or contains an input.
 
     """
     for place in inputs:
         if out.resolve() in (place.resolve(), *place.resolve().parents):
             raise StorageError(
-                f"`{out}` would take the place of `{place}`, which is needed",
+                f"`{out}` would replace the input `{place}`",
                 "choose another name",
             )
     if not resumable and partial_folder(out).exists():
         _check_replaceable(partial_folder(out))
-        shutil.rmtree(partial_folder(out))  # nothing could be made of it
+        shutil.rmtree(partial_folder(out))  # it cannot be resumed
     partial = _begin(out, plan, resume=resume, overwrite=overwrite)
     try:
         yield partial
@@ -145,13 +145,13 @@ def file_in_progress(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Path]:
-    """A folder for what is done on the way to the file `out`; it goes with success.
+    """Yield a folder for intermediate results of the file `out`; remove it on success.
 
-    Where the block raises, it stays, to be resumed.
+    If the block raises, the folder remains and can be resumed.
 
     Raises:
-        StorageError: if `out` cannot be written, or exists and `overwrite` is not
-            given; for the folder, as `folder_in_progress`.
+        StorageError: if `out` cannot be written or exists without `overwrite`; for the
+            folder, as in `folder_in_progress`.
 
     """
     check_output_file(out, overwrite=overwrite)
@@ -163,24 +163,26 @@ def file_in_progress(
 def _begin(
     out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Path:
-    """Make or reopen the partial folder of the folder `out`, and return it."""
+    """Create or reopen the partial folder of the folder `out`, and return it."""
     if out.exists() and not overwrite:
         if not _is_ours(out):
             raise StorageError(
-                f"`{out}` exists already, and was not written by sdm",
+                f"`{out}` exists already and was not written by sdm",
                 "choose another name",
             )
         if resume and _read_plan(out) == _as_read(plan):
             raise StorageError(
-                f"`{out}` is finished already: there is nothing to resume",
-                "use it; or `--overwrite` without `--resume` makes it again",
+                f"`{out}` is already complete: there is nothing to resume",
+                "use it, or pass `--overwrite` without `--resume` to replace it",
             )
         raise StorageError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
         )
     here = Path.cwd()
     if out.resolve() in (here, *here.parents):
-        raise StorageError(f"`{out}` holds the working folder", "choose another name")
+        raise StorageError(
+            f"`{out}` contains the working folder", "choose another name"
+        )
     _check_replaceable(out)
     return _begin_partial(out, plan, resume=resume, overwrite=overwrite)
 
@@ -188,21 +190,21 @@ def _begin(
 def _begin_partial(
     out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Path:
-    """Make or reopen the partial folder of `out`, whatever that is."""
+    """Create or reopen the partial folder of the file or folder `out`."""
     _check_replaceable(partial_folder(out))
     partial = partial_folder(out)
     if partial.exists() and not resume:
         if not overwrite:
             raise StorageError(
-                f"`{partial}` holds an unfinished run",
-                "pass `--resume` to go on with it, or `--overwrite` to start again",
+                f"`{partial}` contains an unfinished run",
+                "pass `--resume` to continue it, or `--overwrite` to start again",
             )
         shutil.rmtree(partial)
     if (partial / PLAN).exists():
         if changed := _difference(_read_plan(partial), _as_read(plan)):
             raise StorageError(
-                f"`{partial}` was begun with other options: {changed}",
-                f"repeat those in `{partial / PLAN}`, or pass `--overwrite` without "
+                f"`{partial}` was started with other options: {changed}",
+                f"use the options in `{partial / PLAN}`, or pass `--overwrite` without "
                 "`--resume` to start again",
             )
     else:
@@ -214,13 +216,13 @@ def _begin_partial(
 
 
 def _as_read(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan as it comes back from its file."""
+    """Return a plan as it would be read from its file."""
     read: dict[str, Any] = json.loads(json.dumps({**MADE_BY, **plan}))
     return read
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    """How a folder was, or was to be, made; nothing where it does not say."""
+    """Return the plan of a folder, or an empty one if it has none."""
     try:
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -229,7 +231,7 @@ def _read_plan(folder: Path) -> dict[str, Any]:
 
 
 def _difference(before: Any, now: Any, name: str = "") -> str:
-    """The first value that differs between two plans, in words; "" if none does."""
+    """Describe the first difference between two plans; "" if they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
         found = (
             _difference(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
@@ -244,7 +246,7 @@ def _difference(before: Any, now: Any, name: str = "") -> str:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder, or one in progress, is this package's work."""
+    """Return whether sdm wrote a complete or partial folder."""
     if not folder.is_dir():
         return False
     if _read_plan(folder).items() >= MADE_BY.items():
@@ -253,16 +255,16 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raise `StorageError` for a folder with other content than this package's."""
+    """Raise `StorageError` if sdm did not write the folder."""
     if folder.exists() and not _is_ours(folder):
         raise StorageError(
-            f"`{folder}` was not written by sdm: it is not replaced",
-            "choose another name, or remove it yourself",
+            f"`{folder}` was not written by sdm and is not replaced",
+            "choose another name, or remove the folder",
         )
 
 
 def _finish(partial: Path, out: Path) -> None:
-    """Give a finished folder its name, replacing what had it."""
+    """Rename a complete folder to `out`, replacing an existing one."""
     if out.exists():
         shutil.rmtree(out)
     os.replace(partial, out)

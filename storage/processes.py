@@ -1,7 +1,7 @@
-"""Several processes of one command that share a file system: a machine, or a cluster.
+"""Several processes of one command with a shared file system.
 
-The first of them begins and finishes what they write together. With one process, all of
-this does nothing.
+The first process creates and completes the folders that all processes write. With one
+process, these functions do nothing.
 """
 
 import os
@@ -25,21 +25,21 @@ ADDRESS, COUNT, INDEX = (
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process can use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # not every system tells
+    return os.cpu_count() or 1  # None if the system does not report it
 
 
 def join_processes() -> None:
-    """Meet the other processes; before JAX is used for anything else.
+    """Connect to the other processes; call this before any other use of JAX.
 
-    Slurm, Open MPI and Kubernetes say by themselves who takes part. Elsewhere three
-    variables of the environment do: `JAX_COORDINATOR_ADDRESS`, the host and port of the
-    first process; `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, counted from 0.
+    JAX detects the processes under Slurm, Open MPI and Kubernetes. Elsewhere, set three
+    environment variables: `JAX_COORDINATOR_ADDRESS`, the host and port of the first
+    process; `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, counted from 0.
 
     Raises:
-        ValueError: if they do not say so.
+        ValueError: if the processes are not detected or a variable is invalid.
 
     """
     address = os.environ.get(ADDRESS)
@@ -57,24 +57,23 @@ def join_processes() -> None:
         )
     except ValueError as error:
         raise ValueError(
-            f"cannot tell which processes take part ({error}): set {ADDRESS}, {COUNT} "
-            f"and {INDEX}"
+            f"cannot detect the processes ({error}): set {ADDRESS}, {COUNT} and {INDEX}"
         ) from error
 
 
 def is_first() -> bool:
-    """Whether this process begins and finishes what all write together."""
+    """Return whether this is the first process, which creates and completes folders."""
     return jax.process_index() == 0
 
 
 def wait_for_all(step: str) -> None:
-    """Return once every process has come to this step."""
+    """Wait until every process has reached this step."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(step)
 
 
 def first_succeeded(done: bool) -> bool:
-    """What the first process says; all must ask."""
+    """Return the value of `done` in the first process; all processes must call this."""
     if jax.process_count() == 1:
         return done
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(done)))
@@ -85,39 +84,39 @@ class Group(Protocol):
     """Processes that write one folder together."""
 
     def is_first(self) -> bool:
-        """Return whether this process begins and finishes the folder."""
+        """Return whether this process creates and completes the folder."""
         ...
 
     def first_decides(self, decision: bool) -> bool:
-        """Return the first process's decision; all must ask."""
+        """Return the first process's decision; all processes must call this."""
         ...
 
     def wait(self, step: str) -> None:
-        """Return once every process has come to this step."""
+        """Wait until every process has reached this step."""
         ...
 
 
 class JaxGroup:
-    """The processes that `join_processes` has joined."""
+    """The processes that `join_processes` has connected."""
 
     def is_first(self) -> bool:
         """Return whether this is the first process."""
         return is_first()
 
     def first_decides(self, decision: bool) -> bool:
-        """Return the first process's decision; all must ask."""
+        """Return the first process's decision; all processes must call this."""
         return first_succeeded(decision)
 
     def wait(self, step: str) -> None:
-        """Return once every process has come to this step."""
+        """Wait until every process has reached this step."""
         wait_for_all(step)
 
 
 class FirstFailedError(RuntimeError):
-    """One of several processes has nothing to do, since the first one failed.
+    """The first of several processes failed, so that this one stops, too.
 
     Attributes:
-        reported: the first process says why.
+        reported: True: the first process prints the error.
 
     """
 
@@ -128,22 +127,22 @@ class FirstFailedError(RuntimeError):
 def folder_of_all(
     out: Path, plan: Mapping[str, Any], group: Group, **options: Any
 ) -> Iterator[Path]:
-    """Fill the folder in progress of `out`, which the first process makes and renames.
+    """Yield the partial folder of `out`, which the first process creates and renames.
 
     Args:
-        out: the folder to make.
-        plan: everything that decides its content.
+        out: the folder to write.
+        plan: configuration that determines the content.
         group: the processes.
-        options: those of `files.folder_in_progress`.
+        options: options of `files.folder_in_progress`.
 
     Raises:
-        StorageError: in the first process, if the folder cannot be begun.
-        FirstFailedError: in the others, then.
+        StorageError: in the first process, if the folder cannot be created.
+        FirstFailedError: in the other processes, in the same case.
 
     """
     if not group.is_first():
         if not group.first_decides(False):
-            raise FirstFailedError("the first process could not begin; it says why")
+            raise FirstFailedError("the first process failed; see its error")
         yield partial_folder(out)
         group.wait("every process is done")
         return

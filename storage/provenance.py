@@ -18,7 +18,7 @@ PACKAGES = (
 
 @cache
 def provenance(*, by_torch: bool) -> dict[str, Any]:
-    """Return versions, this code's commit, and the device of PyTorch or else of JAX."""
+    """Return versions, the commit of this code, and the device of PyTorch or JAX."""
     found = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "sdm": sdm.__version__,
@@ -36,7 +36,7 @@ def _version(package: str) -> str | None:
 
 
 def device(*, by_torch: bool) -> str:
-    """Return the accelerator that computes, or else the processor and its cores."""
+    """Return the name of the accelerator, or of the CPU with its number of cores."""
     if by_torch:
         import torch
 
@@ -52,7 +52,7 @@ def device(*, by_torch: bool) -> str:
 
 
 def _processor() -> str:
-    """Return the name of the processor."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -65,13 +65,13 @@ def _processor() -> str:
 
 @cache
 def commit() -> str | None:
-    """Return the commit of this code, with a `+` if changed since; None if unknown."""
+    """Return the commit of this code, with `+` for local changes; None if unknown."""
     root = Path(sdm.__file__).parent
     if not (root / ".git").exists():
         return None
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
-        # Only code counts: an experiment writes rows while it runs.
+        # Ignore other files than code, since an experiment writes rows while it runs.
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "*.py")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,12 +1,13 @@
-r"""Ambiguity sets: models near a nominal one, in Kullback-Leibler divergence.
+r"""Ambiguity sets: models near a nominal one in Kullback-Leibler divergence.
 
-A perturbed model has every row drawn from Dirichlet(concentration × row), which keeps
-the support. It is accepted if its divergence to the nominal model,
+Rejection sampling draws every row of a perturbed model from
+Dirichlet(concentration × row), which keeps the support, until its divergence to the
+nominal model,
 
     mean over rows of  Σ_x P_k(x) log( P_k(x) / P_1(x) ),
 
-is at most the radius, and drawn again otherwise (Zhang, Aghaei, Saghafian, 2026). The
-radius 0.05 and the concentration 50 are ours.
+is at most the radius (Zhang, Aghaei, Saghafian, 2026). The radius 0.05 and the
+concentration 50 are our choices.
 """
 
 from collections.abc import Sequence
@@ -28,10 +29,10 @@ class Ambiguous(Protocol):
     """A configuration of ambiguity sets.
 
     Attributes:
-        models: K, the number of models; the first is the nominal one.
-        alpha: weight of the worst model.
+        models: number K of models; the first is the nominal one.
+        alpha: weight of the worst model, in [0, 1].
         radius: largest divergence to the nominal model, in nats.
-        concentration: of the Dirichlet distributions that perturb its rows.
+        concentration: concentration of the Dirichlet distributions that perturb rows.
 
     """
 
@@ -46,24 +47,24 @@ class Ambiguous(Protocol):
 
 
 class AmbiguityError(ValueError):
-    """No perturbed model was close enough to the nominal one."""
+    """No perturbed model lies within the radius."""
 
     def __init__(self, radius: float, concentration: float) -> None:
-        """Say what was tried."""
+        """Set the message and the hint."""
         super().__init__(
-            f"radius = {radius:g} cannot be met: of {MAX_TRIES} models drawn with "
-            f"concentration {concentration:g}, none is so near"
+            f"radius = {radius:g} cannot be met: none of {MAX_TRIES} models sampled "
+            f"with concentration {concentration:g} lies within it"
         )
         self.hint = (
-            f"take a larger radius, or a concentration above {concentration:g}, which "
-            "draws nearer models"
+            f"increase the radius, or the concentration above {concentration:g}, to "
+            "sample nearer models"
         )
 
 
 def divergence(
     perturbed: Sequence[Float[Array, "..."]], nominal: Sequence[Float[Array, "..."]]
 ) -> Float[Array, ""]:
-    """Mean over all rows of KL(perturbed row || nominal row), in nats."""
+    """Return the mean over all rows of KL(perturbed row || nominal row), in nats."""
     total, rows = jnp.zeros(()), 0
     for new, old in zip(perturbed, nominal, strict=True):
         ratio = jnp.where(new > 0, new, 1) / jnp.where(new > 0, old, 1)
@@ -85,15 +86,15 @@ def set_divergence(model: APOMDP) -> Float[Array, "B K"]:
 def nearby_pomdps(
     nominal: POMDP, keys: Key[Array, " B"], family: "Ambiguous"
 ) -> APOMDP:
-    """Return ambiguity sets: the nominal models and perturbations of their rows.
+    """Return ambiguity sets of the nominal models and perturbations of their rows.
 
     Args:
         nominal: a batch of B tasks; the first model of each set.
-        keys: one a task.
-        family: has `models` (K), `radius`, `concentration` and `alpha`.
+        keys: one random key per task.
+        family: configuration of the sets.
 
     Raises:
-        AmbiguityError: if the radius cannot be met; not while JAX traces.
+        AmbiguityError: if the radius cannot be met; not raised while JAX traces.
 
     """
     others = jax.vmap(lambda key: jax.random.split(key, family.models - 1))(keys)
@@ -121,7 +122,7 @@ def nearby_pomdps(
 
 
 def check_met(divergence: Array, radius: float, concentration: float) -> None:
-    """Raise `AmbiguityError` where no draw met the radius; not while JAX traces."""
+    """Raise `AmbiguityError` if no draw met the radius; do nothing under tracing."""
     traced = isinstance(divergence, jax.core.Tracer)
     if not traced and np.isnan(divergence).any():
         raise AmbiguityError(radius, concentration)
@@ -130,7 +131,7 @@ def check_met(divergence: Array, radius: float, concentration: float) -> None:
 def _draw(
     key: Key[Array, ""], nominal: Sequence[Array], concentration: float
 ) -> list[Array]:
-    """One perturbation of every row."""
+    """Sample one perturbation of every row."""
     drawn = []
     for index, row in enumerate(nominal):
         possible = row > 0
@@ -149,17 +150,18 @@ def perturbed_models(
     radius: float,
     concentration: float,
 ) -> tuple[list[Array], Float[Array, "B K"]]:
-    """Perturbations of every task's nominal model within the radius, and how far.
+    """Sample perturbations of every nominal model within the radius.
 
     Args:
-        keys: one for each perturbation.
-        nominal: arrays of rows, tasks leading; together they are one model.
+        keys: one random key per perturbation.
+        nominal: arrays of rows with tasks on axis 0; together they form one model.
         radius: largest divergence, in nats.
-        concentration: of the Dirichlet distributions; larger is nearer.
+        concentration: concentration of the Dirichlet distributions; larger values
+            sample nearer models.
 
     Returns:
-        The arrays with an axis [K] after that of the tasks, and their divergences; NaN
-        marks those that were still outside the radius after `MAX_TRIES` draws.
+        The arrays with an axis [K] after that of the tasks, and their divergences in
+        nats; NaN marks models outside the radius after `MAX_TRIES` draws.
 
     """
 
@@ -187,7 +189,7 @@ def perturbed_models(
 def check_ambiguity(
     models: int, radius: float, concentration: float, alpha: float
 ) -> None:
-    """Raise `ValueError` for numbers that make no ambiguity set."""
+    """Raise `ValueError` for numbers that define no ambiguity set."""
     check_count("K", models, 1)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha = {alpha:g}: must lie between 0 and 1")

@@ -1,18 +1,18 @@
-r"""Belief filtering, and the oracle that acts on what it believes.
+r"""Belief filtering, and a policy that acts on its belief.
 
-The Bayes operator, for one model or several at once:
+The Bayes filter, for K models at once, is
 
     joint'(k, s') ∝ Z_k(o|s',a) Σ_s P_k(s'|s,a) joint(k, s)
     b'(s')        = Σ_k joint'(k, s')
 
-With one model this is the usual belief update; with several it is that of the mixture,
-whose weights are the posterior probabilities of the models, equal at the start. Where
-the agent sees its rewards, those tell about the state that the action was taken in:
+With one model, this is the standard belief update of a POMDP; with several, it filters
+their mixture under a uniform prior over models. If the agent observes its rewards, the
+filter first conditions on the reward:
 
-    joint(k, s) ∝ 1[the reward is r(s, a)] joint(k, s)
+    joint(k, s) ∝ 1[the reward is r(s, a)] joint(k, s).
 
-comes first. A symbol or a reward that no state explains leaves what was believed before
-as it is, and is counted.
+If a symbol or a reward has probability zero, the filter skips that conditioning and
+counts the event.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -27,11 +27,11 @@ from sdm.tasks.rewards import agrees
 
 
 class FilterState(NamedTuple):
-    """What is believed in N episodes of B tasks.
+    """Beliefs in N episodes of B tasks.
 
     Attributes:
         joint: probability of each model and state.
-        impossible: how often a symbol or a reward had probability zero.
+        impossible: number of observed symbols or rewards with probability zero.
 
     """
 
@@ -45,14 +45,14 @@ class FilterState(NamedTuple):
 
 
 class BeliefFilter(eqx.Module):
-    """The Bayes operator of a batch of tasks.
+    """Bayes filter of a batch of tasks.
 
     Attributes:
-        transition: P_k(s' | s, a) of the models that the agent reckons with.
-        observation: Z_k(o | s', a) of each.
+        transition: P_k(s' | s, a) of the agent's candidate models.
+        observation: Z_k(o | s', a) of each model.
         initial: distribution of the first state.
-        initial_observation: Z_1k(o | s) of each, or None.
-        reward: r(s, a), where the agent sees what it is paid; None where not.
+        initial_observation: Z_1k(o | s) of each model, or None.
+        reward: r(s, a) if the agent observes its rewards, else None.
 
     """
 
@@ -63,7 +63,7 @@ class BeliefFilter(eqx.Module):
     reward: Float[Array, "B S A"] | None = None
 
     def start(self, episodes: int) -> FilterState:
-        """Before anything is seen."""
+        """Return the belief before the first observation."""
         tasks, models = self.transition.shape[:2]
         shape = (tasks, episodes, models, self.initial.shape[-1])
         prior = jnp.broadcast_to(self.initial[:, None, None] / models, shape)
@@ -72,7 +72,7 @@ class BeliefFilter(eqx.Module):
     def see_first(
         self, state: FilterState, observation: Int[Array, "B N"]
     ) -> FilterState:
-        """After the first symbol; unchanged where there is none."""
+        """Return the belief after the first symbol; unchanged if there is none."""
         if self.initial_observation is None:
             return state
         task = jnp.arange(len(self.initial))[:, None]
@@ -86,16 +86,16 @@ class BeliefFilter(eqx.Module):
         observation: Int[Array, "B N"],
         reward: Float[Array, "B N"] | None = None,
     ) -> FilterState:
-        """After an action, what it paid and the symbol that followed it.
+        """Return the belief after an action, its reward and the next symbol.
 
         Raises:
-            ValueError: if rewards are seen, and none is given.
+            ValueError: if the agent observes rewards and `reward` is None.
 
         """
         task = jnp.arange(len(self.initial))[:, None]
         if self.reward is not None:
             if reward is None:
-                raise ValueError("this filter needs the rewards that the agent sees")
+                raise ValueError("reward: this filter needs the rewards, found None")
             expected = jnp.moveaxis(self.reward, 2, 1)[task, action]  # [B, N, S]
             same = agrees(reward[..., None].astype(expected.dtype), expected)
             state = _weigh(state, state.joint, same[:, :, None].astype(expected.dtype))
@@ -106,7 +106,7 @@ class BeliefFilter(eqx.Module):
 
 
 def _weigh(state: FilterState, predicted: Array, likelihood: Array) -> FilterState:
-    """Condition on what was seen; keep the prediction where that was impossible."""
+    """Condition on an observation; keep the prediction if its likelihood is zero."""
     joint = predicted * likelihood
     mass = joint.sum((-2, -1), keepdims=True)
     possible = mass > 0
@@ -118,22 +118,22 @@ def _weigh(state: FilterState, predicted: Array, likelihood: Array) -> FilterSta
 def belief_filter(
     model: POMDP | APOMDP, *, believe: int | str = 0, rewards: bool = False
 ) -> BeliefFilter:
-    """The filter of an agent in a batch of tasks.
+    """Return the Bayes filter of an agent in a batch of tasks.
 
     Args:
-        model: a batch, one leading axis.
+        model: a batch with one leading axis.
         believe: for an APOMDP, the index of the model that the agent filters with, or
             `"mixture"` for all of them, weighted by their posterior probabilities.
-        rewards: whether the agent sees its rewards.
+        rewards: whether the agent observes its rewards.
 
     Raises:
-        ValueError: if there is no such model, or this is a single task.
+        ValueError: if `believe` is invalid, or the model is not a batch.
 
     """
     if np.ndim(model.reward) != 3:
         raise ValueError(
-            f"reward has shape {np.shape(model.reward)}: a filter is for a batch of "
-            "tasks, with one leading axis; of one task, too"
+            f"reward has shape {np.shape(model.reward)}: must be [B, S, A]; add a "
+            "batch axis to a single task"
         )
     paid = model.reward if rewards else None
     if isinstance(model, POMDP):
@@ -157,7 +157,7 @@ def belief_filter(
 
 
 def check_believe(believe: int | str, models: int) -> None:
-    """Raise `ValueError` unless one of `models` models, or their mixture, is meant."""
+    """Raise `ValueError` unless `believe` is a model's index or `"mixture"`."""
     if isinstance(believe, str):
         known = believe == "mixture"
     else:
@@ -165,7 +165,8 @@ def check_believe(believe: int | str, models: int) -> None:
         known = whole and 0 <= believe < models
     if not known:
         raise ValueError(
-            f"believe = {believe!r}: must be `mixture`, or a model 0 to {models - 1}"
+            f"believe = {believe!r}: must be `mixture` or a model from 0 to "
+            f"{models - 1}"
         )
 
 
@@ -175,7 +176,7 @@ def _chosen(model: APOMDP, believe: int | str) -> slice:
 
 
 def true_model(model: APOMDP, k: int = 0) -> POMDP:
-    """Model k of every task, as the environment that is played in."""
+    """Return model k of every task: the environment that generates episodes."""
     index = np.asarray(k)
     first = model.initial_observation
     return POMDP(
@@ -190,21 +191,21 @@ def true_model(model: APOMDP, k: int = 0) -> POMDP:
 
 @runtime_checkable
 class BeliefPlan(Protocol):
-    """What says how to act in a belief; a solution is one."""
+    """A mapping from beliefs to actions, such as a solution of a POMDP."""
 
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:
-        """Actions at stage `t` in beliefs `x`, for N beliefs of every task."""
+        """Return the actions at stage `t` for N beliefs `x` of every task."""
         ...
 
 
 class BeliefPolicy(eqx.Module):
-    """Filters its belief, and takes the plan's action in it.
+    """Policy that filters its belief and takes the plan's action for it.
 
     Attributes:
-        plan: what to do in a belief.
-        filter: how to come by one.
+        plan: mapping from beliefs to actions.
+        filter: belief filter.
 
     """
 
@@ -212,7 +213,7 @@ class BeliefPolicy(eqx.Module):
     filter: BeliefFilter
 
     def init(self, model: Model) -> None:
-        """The first decision starts the filter: it knows the number of episodes."""
+        """Return None: `act` starts the filter when it knows the number of episodes."""
 
     def act(
         self,
@@ -222,7 +223,7 @@ class BeliefPolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], tuple[FilterState, Int[Array, "B N"]]]:
-        """Update the belief with what was seen and paid, and act in it."""
+        """Update the belief with the observation and the reward, and act on it."""
         if memory is None:
             start = self.filter.start(observation.shape[1])
             state = self.filter.see_first(start, observation)

@@ -1,10 +1,10 @@
-"""Cassandra's `.POMDP` text format: read and write.
+"""Read and write Cassandra's `.POMDP` text format.
 
-The format is that of pomdp-solve (Cassandra, 1997): a preamble that names discount,
-values, states, actions and observations, then `start`, `T:`, `O:` and `R:` entries,
-each for one number, a row or a matrix, with `*` for every index, `uniform` and
-`identity`. Rewards R(s, a, s', o) become their expectation r(s, a). A file is read line
-by line, and every error says in which.
+The format is that of pomdp-solve (Cassandra, 1997): a preamble with discount, values,
+states, actions and observations, then `start`, `T:`, `O:` and `R:` entries, each for
+one number, a row or a matrix, with `*` for every index, `uniform` and `identity`. The
+reader replaces rewards R(s, a, s', o) by their expectation r(s, a). Every error names
+the line.
 """
 
 import os
@@ -33,11 +33,11 @@ ENTRIES = ("start", "T", "O", "R")
 
 
 class PomdpFile(NamedTuple):
-    """What a `.POMDP` file holds.
+    """Content of a `.POMDP` file.
 
     Attributes:
-        model: the task; nothing is observed before its first action.
-        states: the name of each state, its number as text where the file gives none.
+        model: the task, without an observation before the first action.
+        states: the name of each state, or its number as text.
         actions: the name of each action.
         observations: the name of each observation.
 
@@ -56,12 +56,12 @@ def load_pomdp(path: str | os.PathLike[str]) -> POMDP:
         path: the file.
 
     Returns:
-        The task; nothing is observed before its first action.
+        The task, without an observation before the first action.
 
     Raises:
-        PomdpFileError: a `ValueError` with file and line, if it is not in the format or
-            its probabilities do not sum to 1.
-        OSError: if it cannot be read.
+        PomdpFileError: a `ValueError` with file and line, if the file is not in the
+            format or probabilities do not sum to 1.
+        OSError: if the file cannot be read.
 
     """
     return read_pomdp(path).model
@@ -71,15 +71,15 @@ def read_pomdp(path: str | os.PathLike[str]) -> PomdpFile:
     """Read a file in Cassandra's format, with its names.
 
     Raises:
-        PomdpFileError: as `load_pomdp`.
-        OSError: if it cannot be read.
+        PomdpFileError: as in `load_pomdp`.
+        OSError: if the file cannot be read.
 
     """
     return _Model(Reader(Path(path))).read()
 
 
 class _Model:
-    """A model while its file is read."""
+    """Parser of a model file, with the arrays read so far."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -88,7 +88,7 @@ class _Model:
         self.sizes: dict[str, Names] = {}
 
     def read(self) -> PomdpFile:
-        """Everything, checked."""
+        """Read and check the whole file."""
         reader = self.reader
         while reader.peek() not in ("", *ENTRIES):
             self.preamble()
@@ -103,14 +103,14 @@ class _Model:
         s, a, o = len(self.states), len(self.actions), len(self.symbols)
         if a * s * s * o > MOST_REWARDS:
             raise reader.error(
-                f"{s} states, {a} actions and {o} observations are more than can be "
-                "held: use arrays"
+                f"the model is too large, found {s} states, {a} actions and {o} "
+                "observations: use arrays"
             )
         self.initial = np.full(s, 1 / s)
         self.transition = np.zeros((a, s, s))
         self.observation = np.zeros((a, s, o))
         self.reward = np.zeros((a, s, s, o))
-        # The line that gave each row last; 0 is none.
+        # The last line that set each row; 0 if none did.
         self.lines = {letter: np.zeros((a, s), int) for letter in "TO"}
         while reader.peek():
             self.entry()
@@ -128,7 +128,7 @@ class _Model:
         elif keyword == "values":
             word = reader.take("`reward` or `cost`")
             if word not in ("reward", "cost"):
-                raise reader.error(f"`{word}` where `reward` or `cost` should be")
+                raise reader.error(f"expected `reward` or `cost`, found `{word}`")
             self.sign = 1.0 if word == "reward" else -1.0
         else:
             names = []
@@ -136,16 +136,16 @@ class _Model:
                 names.append(reader.take("a name"))
                 if names[-1] in RESERVED:
                     raise reader.error(
-                        f"`{names[-1]}` stands among the names of `{keyword}:`: it is "
-                        "a word of the format (is a `:` missing?)"
+                        f"`{keyword}:` has the name `{names[-1]}`, which is reserved "
+                        "(is a `:` missing?)"
                     )
             self.sizes[keyword] = Names(keyword[:-1], self.numbered(keyword, names))
 
     def numbered(self, keyword: str, names: list[str]) -> list[str]:
-        """The names that a preamble gives, or the numbers that stand for them."""
+        """Return the names of a preamble's line, or numbers if it gives a count."""
         reader = self.reader
         if not names:
-            raise reader.error(f"`{keyword}:` has neither a number nor names")
+            raise reader.error(f"`{keyword}:` must have a number or names, found none")
         if len(names) == 1 and names[0].isdecimal():
             if len(names[0]) > 7 or not 1 <= int(names[0]) <= MOST_NAMES:
                 raise reader.error(
@@ -162,7 +162,7 @@ class _Model:
         return names
 
     def entry(self) -> None:
-        """One `start`, `T:`, `O:` or `R:` entry."""
+        """Read one `start`, `T:`, `O:` or `R:` entry."""
         reader = self.reader
         if reader.peek() not in ENTRIES:
             raise reader.unknown_keyword()
@@ -191,7 +191,7 @@ class _Model:
         return None
 
     def indices(self, *kinds: Names) -> list[slice]:
-        """What is given of an entry's indices, colon by colon."""
+        """Read the indices of an entry, each after a colon."""
         found = []
         for names in kinds:
             if self.reader.peek() != ":":
@@ -208,10 +208,10 @@ class _Model:
         square: bool,
         chances: bool,
     ) -> np.ndarray:
-        """Set what an entry speaks of to the numbers that follow.
+        """Read the numbers of an entry into `array[where]`.
 
         Returns:
-            The line in which each row of a matrix ends, or that of all numbers.
+            The line at which each row of a matrix ends, or the line of all numbers.
 
         """
         reader, shape = self.reader, array.shape[len(where) :]
@@ -221,7 +221,7 @@ class _Model:
         if word == "uniform" and chances and shape:
             reader.take(what)
             value = np.full(shape, 1 / shape[-1])
-        elif word == "reset" and square and shape:  # back to where episodes start
+        elif word == "reset" and square and shape:  # to the initial distribution
             reader.take(what)
             value = np.broadcast_to(self.initial, shape)
         elif word == "identity" and square and len(shape) == 2:
@@ -249,7 +249,7 @@ class _Model:
             if word == "exclude":
                 chosen = ~chosen
             if not chosen.any():
-                raise reader.error("`start` leaves no state")
+                raise reader.error("`start` must include a state, found none")
             self.initial = chosen / chosen.sum()
             return
         reader.colon()
@@ -269,25 +269,25 @@ class _Model:
                 raise reader.error(f"`start` sums to {self.initial.sum():.6g}, not 1")
 
     def a_certainty(self) -> bool:
-        """Whether the word is the probability of the only state, and not its number."""
+        """Return whether the word is the only state's probability, not its name."""
         return len(self.states) == 1 and self.reader.peek() not in (
             "0",
             *self.states.names,
         )
 
     def one_word(self) -> bool:
-        """Whether `start:` is followed by a single word."""
+        """Return whether a single word follows `start:`."""
         self.reader.at += 1
         single = self.reader.begins_entry()
         self.reader.at -= 1
         return single
 
     def finish(self) -> POMDP:
-        """The model of what was read."""
+        """Return the model, after checking its rows."""
         self.check("T", self.transition, "state")
         self.check("O", self.observation, "next state")
         paid = self.reward
-        # What does not depend on what follows needs no expectation, and no rounding.
+        # A reward that is independent of s' and o keeps its exact value.
         alone = (paid == paid[:, :, :1, :1]).all((2, 3)).T
         seen = np.einsum("asn,ano,asno->sa", self.transition, self.observation, paid)
         seen = np.where(alone, paid[:, :, 0, 0].T, seen)
@@ -306,7 +306,7 @@ class _Model:
         return model
 
     def check(self, letter: str, array: np.ndarray, kind: str) -> None:
-        """Every row must sum to 1."""
+        """Raise an error unless every row sums to 1."""
         sums = array.sum(-1)
         wrong = np.argwhere(np.abs(sums - 1) > ROW_SUM_TOLERANCE)
         if len(wrong):
@@ -332,29 +332,28 @@ def save_pomdp(
     actions: Sequence[str] = (),
     observations: Sequence[str] = (),
 ) -> None:
-    """Write one task in Cassandra's format, to be read back exactly.
+    """Write one task in Cassandra's format, with exact numbers.
 
     Args:
         model: the task.
         path: the file.
-        states: a name for each state; they are numbered where none are given.
-        actions: a name for each action.
-        observations: a name for each observation.
+        states: a name for each state; numbers if empty.
+        actions: a name for each action; numbers if empty.
+        observations: a name for each observation; numbers if empty.
 
     Raises:
-        ValueError: if the model is no POMDP, a batch, not well posed, or shows
-            something before the first action, which the format cannot say; or if the
-            names are not those of the format.
+        ValueError: if the model is not a valid single POMDP; if it has an observation
+            before the first action, which the format lacks; or if a name is invalid.
         OSError: if the file cannot be written.
 
     """
     if not isinstance(model, POMDP):
-        raise ValueError(f"the format holds a POMDP: this is {type(model).__name__}")
+        raise ValueError(f"model: must be a POMDP, found {type(model).__name__}")
     check_model(model)
     if np.ndim(model.reward) != 2:
-        raise ValueError("the format holds one task: this is a batch")
+        raise ValueError("model: must be one task, found a batch")
     if model.initial_observation is not None:
-        raise ValueError("the format has no observation before the first action")
+        raise ValueError("model: must have no observation before the first action")
     count_states, count_actions = model.reward.shape
     lines = [
         f"discount: {float(model.discount)!r}",
@@ -383,7 +382,7 @@ def save_pomdp(
 
 
 def _names(keyword: str, names: Sequence[str], count: int) -> str:
-    """The line of the preamble that names, or numbers, the states, actions, ..."""
+    """Return the preamble's line of states, actions or observations."""
     if not names:
         return f"{keyword}: {count}"
     if len(names) != count or len(set(names)) != count:
@@ -393,8 +392,8 @@ def _names(keyword: str, names: Sequence[str], count: int) -> str:
     for name in names:
         if not NAME.fullmatch(name) or name in RESERVED:
             raise ValueError(
-                f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_` that "
-                "begin with a letter, and no word of the format"
+                f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_`, "
+                "start with a letter, and not be a reserved word"
             )
     return f"{keyword}: {' '.join(names)}"
 

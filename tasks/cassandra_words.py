@@ -1,4 +1,4 @@
-"""The words of a file in Cassandra's format, and what errors say of their place."""
+"""Tokenizer of files in Cassandra's format, with line numbers for errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ PREAMBLE = ("discount", "values", "states", "actions", "observations")
 KEYWORDS = (*PREAMBLE, "start", "T", "O", "R")
 RESERVED = {*KEYWORDS, "include", "exclude", "uniform", "identity", "reset"}
 RESERVED |= {"reward", "cost"}
-LARGEST = 1e150  # of a number: its square is finite
+LARGEST = 1e150  # largest magnitude of a number, so that its square is finite
 
 
 class PomdpFileError(ValueError):
@@ -19,14 +19,14 @@ class PomdpFileError(ValueError):
 
 
 class Token(NamedTuple):
-    """A word of the file and the line that it stands in."""
+    """A word of the file and its line number."""
 
     text: str
     line: int
 
 
 class Reader:
-    """The words of a file, one after the other."""
+    """Reader of the words of a file, in order."""
 
     def __init__(self, path: Path) -> None:
         """Read and split the file."""
@@ -46,68 +46,70 @@ class Reader:
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    raise self.error(f"no text in UTF-8: {error}", number) from error
+                    raise self.error(f"not UTF-8 text: {error}", number) from error
                 text = text.partition("#")[0].replace(":", " : ")
                 yield from (Token(word, number) for word in text.split())
 
     def error(self, message: str, line: int | None = None) -> PomdpFileError:
-        """An error at a line; the line of the last word taken if none is given."""
+        """Return an error at a line, by default that of the last word taken."""
         line = self.line if line is None else line
         return PomdpFileError(f"`{self.path}`, line {line}: {message}")
 
     @property
     def line(self) -> int:
-        """The line of the last word taken."""
+        """Line of the last word taken."""
         return self.words[max(0, self.at - 1)].line if self.words else 1
 
     def peek(self, ahead: int = 0) -> str:
-        """A word to come; empty at the end."""
+        """Return a later word without taking it; "" at the end of the file."""
         at = self.at + ahead
         return self.words[at].text if at < len(self.words) else ""
 
     def take(self, what: str) -> str:
-        """The next word."""
+        """Take the next word; `what` describes it in an error."""
         if self.at >= len(self.words):
-            raise self.error(f"the file ends where {what} should be")
+            raise self.error(f"expected {what}, found the end of the file")
         self.at += 1
         return self.words[self.at - 1].text
 
     def colon(self) -> None:
-        """Step over a colon."""
+        """Take a colon."""
         if (found := self.take("`:`")) != ":":
-            raise self.error(f"`{found}` where `:` should be")
+            raise self.error(f"expected `:`, found `{found}`")
 
     def number(self, what: str, *, chance: bool = False) -> float:
-        """The next word as a finite number, from 0 to 1 if it is a chance."""
+        """Take a finite number, which must lie in [0, 1] if it is a probability."""
         word = self.take(what)
         try:
             value = float(word)
         except ValueError:
-            raise self.error(f"`{word}` where {what} should be") from None
+            raise self.error(f"expected {what}, found `{word}`") from None
         if not abs(value) <= LARGEST:
-            raise self.error(f"{what} is `{word}`: must be finite, and not so large")
+            raise self.error(
+                f"{what} is `{word}`: must be at most {LARGEST:g} in magnitude"
+            )
         if chance and not 0 <= value <= 1:
             raise self.error(f"{what} is `{word}`: must be in [0, 1]")
         return value
 
     def numbers(self, count: int, what: str, *, chances: bool) -> np.ndarray:
-        """The next `count` numbers."""
+        """Take `count` numbers."""
         return np.array([self.number(what, chance=chances) for _ in range(count)])
 
     def begins_entry(self) -> bool:
-        """Whether a new entry begins here, or the file ends."""
+        """Return whether a new entry begins here, or the file ends."""
         word, after = self.peek(), self.peek(1)
         if word == "start" and after in ("include", "exclude"):
             return True
         return not word or after == ":"
 
     def unknown_keyword(self) -> PomdpFileError:
-        """The error that the next word begins no entry."""
+        """Return the error for a next word that begins no entry."""
         word = self.take("a keyword")
         if word in PREAMBLE:
-            return self.error(f"`{word}:` must stand before the first entry")
+            return self.error(f"`{word}:` must come before the first entry")
         if word[0] in "+-.0123456789":
-            return self.error(f"`{word}` where an entry should begin: one number more")
+            return self.error(f"expected an entry, found the extra number `{word}`")
         return self.error(f"unknown keyword `{word}`: must be {', '.join(KEYWORDS)}")
 
 
@@ -120,11 +122,11 @@ class Names:
         self.index = {name: i for i, name in enumerate(names)}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of names."""
         return len(self.names)
 
     def find(self, reader: Reader) -> slice:
-        """The next word as an index, by name, number or `*`."""
+        """Take the next word, a name, number or `*`, and return its index."""
         word = reader.take(f"a {self.kind}")
         if word == "*":
             return slice(None)
@@ -132,4 +134,4 @@ class Names:
             return slice(self.index[word], self.index[word] + 1)
         if word.isdecimal() and int(word) < len(self):
             return slice(int(word), int(word) + 1)
-        raise reader.error(f"there is no {self.kind} `{word}`")
+        raise reader.error(f"unknown {self.kind} `{word}`")

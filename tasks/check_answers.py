@@ -1,6 +1,6 @@
-"""Checks of single answers of a family: arrays by name, and models.
+"""Checks of the results of one method of a family: arrays by name, and models.
 
-An error is one line: family and method, what is wrong, the value found, what to do.
+An error is one line with the family, the method, the problem and the value found.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,53 +20,55 @@ from sdm.tasks.streams import Stream, stream_key
 CLASSES: dict[Kind, type] = {"mdp": MDP, "pomdp": POMDP, "apomdp": APOMDP}
 STREAMS: dict[Split, Stream] = {"train": Stream.TRAIN_TASKS, "test": Stream.TEST_TASKS}
 SAME_REWARD = 1e-6  # relative; rewards in single precision
-UNTRACEABLE = "JAX must be able to trace it: use `jax.numpy`, and `jnp.where` for `if`"
-Arrays = Mapping[str, Any]  # of JAX or NumPy, by name
+UNTRACEABLE = (
+    "use `jax.numpy`, and `jnp.where` instead of `if`, so that JAX can trace it"
+)
+Arrays = Mapping[str, Any]  # JAX or NumPy arrays by name
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A family that is checked, and the kind that it is to pose."""
+    """A family under test, and the kind of model to check."""
 
     family: Any
     kind: Kind
 
     def wrong(self, where: str, what: str, hint: str = "") -> NoReturn:
-        """Raise the error."""
+        """Raise a `FamilyError` about an attribute or method of the family."""
         name = getattr(self.family, "name", None) or type(self.family).__name__
         raise FamilyError(f"family `{name}`: `{where}` {what}", hint)
 
     def ask(self, where: str, call: Callable[[], _T]) -> _T:
-        """Return what a method returns; say so where it raises."""
+        """Call a method, and turn its exceptions into a `FamilyError`."""
         try:
             return call()
         except Exception as error:
-            if hasattr(error, "hint"):  # written to be read
+            if hasattr(error, "hint"):  # already an error message for users
                 raise
             first = (str(error) or "?").splitlines()[0]
             traced = isinstance(error, jax.errors.JAXTypeError)
             raise FamilyError(
                 f"family `{self.family.name}`: `{where}` raised "
                 f"{type(error).__name__}: {first}",
-                UNTRACEABLE if traced else "set `SDM_DEBUG=1` to see where",
+                UNTRACEABLE if traced else "set `SDM_DEBUG=1` to see the traceback",
             ) from error
 
     def count(self, split: Split) -> int | None:
-        """Return how many tasks a split lists; None where they are drawn."""
+        """Return the number of tasks in a split; None if it is unlimited."""
         found = self.ask("available", lambda: self.family.available(split))
         whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
         if found is not None and (not whole or found < 1):
             self.wrong(
                 "available",
-                f"must be None, or a number of tasks from 1: found {found!r} for "
+                f"must be None or a positive number of tasks, found {found!r} for "
                 f"split {split!r}",
             )
         return None if found is None else int(found)
 
     def draw(self, split: Split, n: int, first: Any) -> dict[str, Array]:
-        """Return the parameters of tasks, drawn as the commands draw them."""
+        """Return the parameters of tasks, sampled as in the commands."""
         key, make = stream_key(0, STREAMS[split]), self.family.parameters
         drawn = self.ask("parameters", lambda: make(key, n, split=split, first=first))
         check_arrays(self, "parameters", drawn, n)
@@ -78,19 +80,19 @@ class Subject:
         if not isinstance(found, CLASSES[kind]):
             self.wrong(
                 "model",
-                f"must return {CLASSES[kind].__name__} for kind {kind!r}: found "
+                f"must return {CLASSES[kind].__name__} for kind {kind!r}, found "
                 f"{type(found).__name__}",
             )
         return found
 
     @property
     def believed(self) -> Kind:
-        """Kind of the models that Bayesian policies plan in."""
+        """Kind of model that Bayesian policies plan with."""
         return "mdp" if self.kind == "mdp" else "pomdp"
 
 
 def shapes_of(params: Arrays) -> Shapes:
-    """Return the shape of a task's entry, and the dtype, of each parameter."""
+    """Return the shape of one task's entry and the dtype of each parameter."""
     return {name: (tuple(x.shape[1:]), str(x.dtype)) for name, x in params.items()}
 
 
@@ -101,26 +103,26 @@ def check_same(subject: Subject, where: str, first: Shapes, other: Shapes) -> No
         if mine != theirs:
             subject.wrong(
                 where,
-                f"must return the same shapes and dtypes in every call: found {name} "
+                f"must return the same shapes and dtypes in every call, found {name} "
                 f"{mine[1]}{list(mine[0])} and {theirs[1]}{list(theirs[0])}",
             )
 
 
 def check_arrays(subject: Subject, where: str, params: Any, n: int) -> None:
-    """Check that parameters are arrays of numbers by name, tasks leading."""
+    """Check that parameters are numeric arrays by name, with tasks on axis 0."""
     if not isinstance(params, Mapping) or not params:
-        subject.wrong(where, f"must return arrays by name: found {short(params)}")
+        subject.wrong(where, f"must return arrays by name, found {short(params)}")
     for name, value in params.items():
         if not isinstance(name, str) or name == SET_KEY:
-            subject.wrong(where, f"cannot have an entry of this name: found {name!r}")
+            subject.wrong(where, f"must not have this entry, found {name!r}")
         if not isinstance(value, jax.Array | np.ndarray):
-            subject.wrong(where, f"must return arrays: found {name} = {short(value)}")
+            subject.wrong(where, f"must return arrays, found {name} = {short(value)}")
         if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            subject.wrong(where, f"must return numbers: found {name} {value.dtype}")
+            subject.wrong(where, f"must return numbers, found {name} {value.dtype}")
         if value.ndim < 1 or len(value) != n:
             subject.wrong(
                 where,
-                f"must return arrays with {n} tasks leading: found {name} of shape "
+                f"must return arrays with {n} tasks on axis 0, found {name} of shape "
                 f"{value.shape}",
             )
 
@@ -132,7 +134,7 @@ def check_finite(subject: Subject, where: str, params: Arrays) -> None:
         if len(bad):
             subject.wrong(
                 where,
-                f"must be finite: found {name}{bad[0].tolist()} = "
+                f"must be finite, found {name}{bad[0].tolist()} = "
                 f"{np.asarray(value)[tuple(bad[0])]}",
             )
 
@@ -140,23 +142,23 @@ def check_finite(subject: Subject, where: str, params: Arrays) -> None:
 def check_posed(
     subject: Subject, model: Any, n: int, kind: Kind, where: str = "model"
 ) -> None:
-    """Check that models are well posed, and as large as `spaces` says."""
+    """Check that models are valid and have the sizes in `spaces`."""
     try:
         check_model(model)
     except ValueError as error:
-        subject.wrong(where, f"is not well posed as {kind}: {error}")
+        subject.wrong(where, f"is not a valid {kind}: {error}")
     if batch_shape(model) != (n,):
         subject.wrong(
             where,
-            f"must return {n} models for {n} tasks: found the batch axes "
+            f"must return {n} models for {n} tasks, found batch axes "
             f"{batch_shape(model)}",
         )
     precision = str(jnp.result_type(float))
     if str(model.reward.dtype) != precision:
         subject.wrong(
             where,
-            f"must return arrays of {precision}: found {model.reward.dtype}",
-            "leave the dtype to `jax.numpy`",
+            f"must return arrays of {precision}, found {model.reward.dtype}",
+            "use the default dtype of `jax.numpy`",
         )
     spaces = subject.family.spaces
     states, actions = model.reward.shape[1:]
@@ -169,13 +171,15 @@ def check_posed(
         sizes.append(("symbols", symbols, spaces.symbols(kind)))
     for name, found, said in sizes:
         if found != said:
-            subject.wrong(where, f"has {found} {name}: `spaces` says {said}")
+            subject.wrong(
+                where, f"must have {said} {name} as in `spaces`, found {found}"
+            )
     _check_duplicates(subject, model, where)
     _check_rewards(subject, model, kind, where)
 
 
 def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
-    """Check that actions which `spaces` calls duplicates do the same."""
+    """Check that duplicate actions have equal transitions and rewards."""
     for group in subject.family.spaces.duplicates:
         for copy in group[1:]:
             for name in ("transition", "reward"):
@@ -184,13 +188,14 @@ def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
                 if not np.allclose(table[..., copy], table[..., group[0]]):
                     subject.wrong(
                         where,
-                        f"makes actions {group[0]} and {copy} differ in {name}: "
-                        "`spaces.duplicates` says that they are one action",
+                        f"must have equal {name} for duplicate actions, found a "
+                        f"difference between actions {group[0]} and {copy}",
+                        "correct `spaces.duplicates` or the model",
                     )
 
 
 def _check_rewards(subject: Subject, model: Any, kind: Kind, where: str) -> None:
-    """Check that decisions pay what `spaces` lists, where it lists rewards."""
+    """Check that all rewards are among those in `spaces`, if it lists any."""
     listed = np.asarray(subject.family.spaces.levels(kind), float)
     if not listed.size:
         return
@@ -201,7 +206,7 @@ def _check_rewards(subject: Subject, model: Any, kind: Kind, where: str) -> None
         at = [int(i) for i in np.argwhere(bad)[0]]
         subject.wrong(
             where,
-            f"pays a reward that `spaces` does not list: found reward{at} = "
+            f"must have rewards that `spaces` lists, found reward{at} = "
             f"{reward[tuple(at)]:g}",
         )
 

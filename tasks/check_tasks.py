@@ -1,4 +1,4 @@
-"""Checks of what a family's methods return: parameters, splits, models and prior."""
+"""Checks of the results of a family's methods: parameters, splits, models and prior."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,20 +25,20 @@ from sdm.tasks.rollout import task_keys
 from sdm.tasks.streams import Stream, stream_key
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-MANY = 16  # tasks that are equal in two splits by chance with negligible probability
+MANY = 16  # enough that two splits are equal by chance with negligible probability
 MOST_LISTED = 100_000
 ROUNDED = 1e-5  # programs for 1 and for n tasks may round differently
-# Compiling costs a second or more, running nothing.
+# Compilation takes a second or more and execution almost no time.
 CHEAP = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Answers(NamedTuple):
-    """What a family's methods return, as arrays.
+    """Results of a family's methods, as arrays.
 
     Attributes:
         drawn: parameters of the first tasks of each split.
-        alone: parameters of the last of them, drawn alone.
-        models: of the first two training tasks.
+        alone: parameters of the last of these tasks, sampled alone.
+        models: models of the first two training tasks.
         candidates: models of the prior's first and last candidates.
 
     """
@@ -50,9 +50,14 @@ class Answers(NamedTuple):
 
 
 def check_tasks(subject: Subject) -> None:
-    """Check everything that a family's methods return.
+    """Check the results of all methods of a family.
 
-    One program computes it, on a CPU and hardly optimized: compiling it is the cost.
+    One program computes them on the CPU, with few compiler optimizations, since
+    compilation dominates the cost.
+
+    Raises:
+        FamilyError: naming the method and the value found.
+
     """
     counts = [subject.count(split) for split in SPLITS]
     sizes = [MANY if count is None else min(count, MOST_LISTED) for count in counts]
@@ -85,17 +90,17 @@ def check_tasks(subject: Subject) -> None:
 
 
 def _run(function: Callable[..., Answers], *values: Any) -> Answers:
-    """Compile a function cheaply, and call it."""
+    """Compile a function with few optimizations, and call it."""
     try:
         device = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to use accelerators only
+    except RuntimeError:  # JAX is configured to use accelerators only
         return jax.jit(function)(*values)
     with jax.default_device(device):
         return jax.jit(function, compiler_options=CHEAP)(*values)
 
 
 def _pose_twice(subject: Subject, params: dict[str, Array], n: int) -> Any:
-    """Return the models of tasks; check that other tasks' have the same shapes."""
+    """Return models; check that their shapes do not depend on the number of tasks."""
     keys = task_keys(stream_key(0, Stream.TRAIN_SETS), n)
     if subject.kind == "apomdp":
         params = {**params, SET_KEY: keys}
@@ -109,12 +114,12 @@ def _pose_twice(subject: Subject, params: dict[str, Array], n: int) -> Any:
 
 
 def _check_ambiguity(subject: Subject, params: Params, model: Any, n: int) -> None:
-    """Check the number of models of a task, and their divergences."""
+    """Check the number of models per task, and their divergences."""
     family, models = subject.family, model.transition.shape[-4]
     if getattr(family, "models", 1) != models:
         subject.wrong(
             "models",
-            f"must be the number of models of a task, {models}: found "
+            f"must be the number of models per task, {models}, found "
             f"{getattr(family, 'models', 'none')}",
         )
     far = subject.ask(
@@ -123,40 +128,40 @@ def _check_ambiguity(subject: Subject, params: Params, model: Any, n: int) -> No
     if far.shape != (n, models):
         subject.wrong(
             "divergence",
-            f"must have shape {(n, models)}, tasks and models: found {far.shape}",
+            f"must have shape {(n, models)} (tasks, models), found {far.shape}",
         )
 
 
 def _arrays_of(model: Any) -> Shapes:
-    """Return the shape of a task's entry in each array of a model."""
+    """Return the shape of one task's entry in each array of a model."""
     return shapes_of({name: x for name, x in vars(model).items() if np.ndim(x)})
 
 
 def check_slices(subject: Subject, drawn: Arrays, alone: Arrays) -> None:
-    """Check that a task depends on its own index only."""
+    """Check that a task depends only on its own index."""
     for name, value in drawn.items():
         n = len(value)
         if not np.allclose(value[-1:], alone[name], rtol=ROUNDED, atol=0):
             subject.wrong(
                 "parameters",
                 f"must return the same task {n - 1} with n = {n} and with n = 1, "
-                f"first = {n - 1}: found {name} = {short(value[-1].tolist())} and "
+                f"first = {n - 1}, found {name} = {short(value[-1].tolist())} and "
                 f"{short(alone[name][0].tolist())}",
-                "draw each task from `jax.random.fold_in(key, index)`",
+                "sample each task from `jax.random.fold_in(key, index)`",
             )
 
 
 def check_splits(subject: Subject, drawn: Sequence[Arrays], *, listed: bool) -> None:
-    """Check that no listed training task is a test task, and that others differ."""
+    """Check that listed splits are disjoint, and that sampled ones differ."""
     train, test = map(rows_of, drawn)
-    hint = "let `split` decide which tasks are listed"
+    hint = "select the listed tasks by `split`"
     if not listed:
         if train == test and len(set(train)) > 1:
             subject.wrong(
                 "parameters",
-                f"must draw other tasks for tests: found the same {MANY} tasks in both "
-                "splits",
-                f"draw each task from `jax.random.fold_in(key, index)`, or {hint}",
+                f"must return different tasks for the two splits, found the same "
+                f"{MANY} tasks in both",
+                f"sample each task from `jax.random.fold_in(key, index)`, or {hint}",
             )
         return
     places = {row: index for index, row in enumerate(train)}
@@ -164,14 +169,14 @@ def check_splits(subject: Subject, drawn: Sequence[Arrays], *, listed: bool) -> 
         if row in places:
             subject.wrong(
                 "parameters",
-                "must not list a task for training and for tests: found test task "
+                "must not list a task in both splits, found test task "
                 f"{index} equal to training task {places[row]}",
                 hint,
             )
 
 
 def rows_of(params: Arrays) -> list[bytes]:
-    """Return each task's parameters in a form that can be compared."""
+    """Return the parameters of each task as bytes, for comparison."""
     arrays = [np.asarray(params[name]) for name in sorted(params)]
     return [b"".join(x[i].tobytes() for x in arrays) for i in range(len(arrays[0]))]
 
@@ -180,15 +185,15 @@ def check_prior(subject: Subject) -> dict[str, Array]:
     """Check the weights of the prior; return its first and last candidates."""
     found = subject.ask("prior", subject.family.prior)
     if not isinstance(found, tuple) or len(found) != 2:
-        subject.wrong("prior", f"must return WeightedParams: found {short(found)}")
+        subject.wrong("prior", f"must return WeightedParams, found {short(found)}")
     params, weight = found[0], np.asarray(found[1])
     if weight.ndim != 1 or not weight.size or weight.dtype.kind != "f":
         subject.wrong(
-            "prior", f"must have one weight a candidate: found shape {weight.shape}"
+            "prior", f"must have one weight per candidate, found shape {weight.shape}"
         )
     if not (weight >= 0).all() or not abs(weight.sum() - 1) <= ROW_SUM_TOLERANCE:
         subject.wrong(
-            "prior", f"must have weights that sum to 1: found {weight.sum():.6g}"
+            "prior", f"must have weights that sum to 1, found {weight.sum():.6g}"
         )
     check_arrays(subject, "prior", params, len(weight))
     return {name: jnp.asarray(x)[np.asarray([0, -1])] for name, x in params.items()}

@@ -1,11 +1,11 @@
-"""What a task family is: a recipe for drawing decision tasks that differ in parameters.
+"""Task families: distributions of decision tasks that differ in their parameters.
 
 A *family* (energy management, inventory control, …) and a *kind* of model (mdp, pomdp,
-apomdp) are independent: a family poses its tasks in the kinds that it lists. A task is
-its parameters; `model` turns a batch of parameters into a batch of models.
+apomdp) are independent: a family lists the kinds that it supports. Parameters define a
+task; `model` turns a batch of parameters into a batch of models.
 
-To add a family, subclass `Family`, give it `spaces`, `parameters` and `model`, and
-register it (docs/families.md). Nothing else in the package needs to know about it.
+To add a family, subclass `Family`, define `spaces`, `parameters` and `model`, and
+register the class (docs/families.md). No other code needs to change.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ Split = Literal["train", "test"]
 KINDS: tuple[Kind, ...] = ("mdp", "pomdp", "apomdp")
 HIDDEN: tuple[Kind, ...] = ("pomdp", "apomdp")
 
-# Arrays by name, tasks leading: the hidden parameters of a batch of tasks.
+# Hidden parameters of a batch of tasks: arrays by name, with tasks on the first axis.
 Params = Mapping[str, Array]
 
-# Of ambiguous tasks, the entry of `Params` with the random key of each ambiguity set.
+# Entry of `Params` with the random key of each ambiguity set, for ambiguous tasks.
 SET_KEY = "set_key"
 PRIOR_POINTS = 64
 
 
 @dataclass(frozen=True)
 class Component:
-    """One coordinate of what an agent sees.
+    """One coordinate of an observation.
 
     Attributes:
-        name: a noun, as people write it: `energy`, `stock`.
-        size: number of values, counted from 0.
-        values: a name for each value; () where the number says it.
+        name: a noun, such as `energy` or `stock`.
+        size: number of values, numbered from 0.
+        values: a name for each value; () to use the numbers.
 
     """
 
@@ -49,7 +49,7 @@ class Component:
     values: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where the names do not match the size."""
+        """Raise `ValueError` unless the size is positive and matches the names."""
         if self.size < 1:
             raise ValueError(f"{self.name}: size = {self.size}: must be 1 or more")
         if self.values and len(self.values) != self.size:
@@ -60,21 +60,21 @@ class Component:
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an agent sees and does in a family's tasks, and how it is written.
+    """Observation and action spaces of a family's tasks, and the names of their values.
 
-    States and symbols are numbered row by row over their components: with components
-    of sizes (3, 4), state 5 is (1, 1).
+    States and symbols are numbered in row-major order of their components: with
+    components of sizes (3, 4), state 5 is (1, 1).
 
     Attributes:
-        state: components of a state, which is what an agent sees of an MDP.
+        state: components of a state, which the agent observes in an MDP.
         actions: a name for each action.
-        symbol: components of a symbol, which is what an agent sees of a POMDP or an
-            APOMDP; () where symbols are numbered like states.
+        symbol: components of a symbol, which the agent observes in a POMDP or an
+            APOMDP; () if symbols are numbered like states.
         duplicates: groups of actions that are one action under several names.
-        rewards: every reward that a decision can pay, where rewards tell the agent
-            something; () where what is seen and done determines them.
-        hidden_rewards: the same of a POMDP or an APOMDP, where rewards tell something
-            there only.
+        rewards: all possible rewards of a decision, if rewards are informative; () if
+            observations and actions determine the reward.
+        hidden_rewards: the same for POMDPs and APOMDPs, if rewards are informative in
+            these only.
 
     """
 
@@ -86,11 +86,11 @@ class Spaces:
     hidden_rewards: tuple[float, ...] = ()
 
     def levels(self, kind: Kind) -> tuple[float, ...]:
-        """Rewards that tell an agent something; () where they tell nothing."""
+        """Return the informative rewards of a kind; () if rewards are uninformative."""
         return self.rewards if kind == "mdp" else self.rewards or self.hidden_rewards
 
     def seen(self, kind: Kind) -> tuple[Component, ...]:
-        """Components of an observation."""
+        """Return the components of an observation in models of a kind."""
         return self.state if kind == "mdp" or not self.symbol else self.symbol
 
     @property
@@ -99,11 +99,11 @@ class Spaces:
         return size_of(self.state)
 
     def symbols(self, kind: Kind) -> int:
-        """Number of different observations."""
+        """Return the number of distinct observations in models of a kind."""
         return size_of(self.seen(kind))
 
     def merged(self, action: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """Replace each action by the lowest of those that are the same action."""
+        """Replace each action by the lowest-numbered of its duplicates."""
         table = list(range(len(self.actions)))
         for group in self.duplicates:
             for each in group:
@@ -112,7 +112,7 @@ class Spaces:
 
 
 def size_of(components: tuple[Component, ...]) -> int:
-    """Number of combinations of the components' values."""
+    """Return the number of combinations of the components' values."""
     size = 1
     for component in components:
         size *= component.size
@@ -121,16 +121,16 @@ def size_of(components: tuple[Component, ...]) -> int:
 
 @dataclass(frozen=True)
 class Defaults:
-    """Numbers that the commands use unless told otherwise.
+    """Default values of the commands' options.
 
     Attributes:
         horizon: decisions per episode.
-        tasks: training tasks; None for all there are.
+        tasks: number of training tasks; None for all.
         trajectories: oracle episodes per training task.
         random_trajectories: episodes of random actions per training task.
-        test_tasks: test tasks; None for all there are.
+        test_tasks: number of test tasks; None for all.
         test_trajectories: episodes per test task.
-        observes_reward: kinds in which the agent sees its rewards.
+        observes_reward: kinds of model in which the agent observes its rewards.
         stationary: whether an action that is optimal at stage 0 is optimal at every
             stage; labels and networks then ignore the stage, and ties between optimal
             actions are broken at random.
@@ -151,8 +151,8 @@ class WeightedParams(NamedTuple):
     """A prior with finite support: candidate parameters and their probabilities.
 
     Attributes:
-        params: candidates, one a row.
-        weight: probability of each.
+        params: candidates, on the first axis.
+        weight: probability of each candidate.
 
     """
 
@@ -162,11 +162,11 @@ class WeightedParams(NamedTuple):
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """What the package asks of a family; `Family` answers most of it.
+    """Interface of a task family; `Family` implements most of it.
 
     Attributes:
-        name: what the command line calls it.
-        kinds: kinds of model that it can pose.
+        name: name on the command line.
+        kinds: supported kinds of model.
 
     """
 
@@ -178,12 +178,12 @@ class TaskFamily(Protocol):
 
     @property
     def spaces(self) -> Spaces:
-        """What agents see and do."""
+        """Observation and action spaces."""
         ...
 
     @property
     def defaults(self) -> Defaults:
-        """Numbers that the commands use unless told otherwise."""
+        """Default values of the commands' options."""
         ...
 
     def parameters(
@@ -194,56 +194,61 @@ class TaskFamily(Protocol):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """Draw the parameters of tasks `first`, ..., `first + n - 1` of a key.
+        """Sample the parameters of tasks `first`, ..., `first + n - 1` of a key.
 
-        A task depends on the key and its own index only, so that any slice of a set of
-        tasks holds the same tasks. `split` says whether they are to train on or to test
-        with; families whose tasks are listed must not share any between the two.
+        A task depends only on the key and its own index, so that slices of a set of
+        tasks agree. `split` selects training or test tasks. A family with finitely many
+        tasks must keep the two splits disjoint.
         """
         ...
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
-        """Make the models of a batch of parameters; JAX must be able to trace it.
+        """Return the models of a batch of parameters; JAX must be able to trace it.
 
-        For `apomdp`, `params` also holds `set_key`: one random key a task, from which
-        its ambiguity set is drawn.
+        For `apomdp`, `params` also holds `set_key`: one random key per task, from which
+        the ambiguity set is sampled.
         """
         ...
 
     def prior(self) -> WeightedParams:
-        """Give the candidates that Bayesian policies choose between."""
+        """Return the prior over parameters of Bayesian policies."""
         ...
 
     def divergence(self, params: Params, model: APOMDP) -> Float[Array, "B K"]:
-        """KL divergence of each model of an ambiguity set to the first, in nats."""
+        """Return the KL divergence of each model of a set to the first, in nats."""
         ...
 
     def available(self, split: Split) -> int | None:
-        """Count the tasks of a split; None where there is no end of them."""
+        """Return the number of tasks in a split; None if it is unlimited."""
         ...
 
     def covers(self, trained_on: "TaskFamily") -> str | None:
-        """Say what test tasks here have in common with training tasks there.
+        """Describe the overlap of this family's test tasks with training tasks.
 
-        None where no test task is a training task.
+        Args:
+            trained_on: family of the training tasks.
+
+        Returns:
+            A description of the overlap, or None if the tasks are disjoint.
+
         """
         ...
 
     def config(self) -> dict[str, Any]:
-        """Give what the family is made of, as JSON can write it."""
+        """Return the family's options as values that JSON can represent."""
         ...
 
 
 @runtime_checkable
 class ConjugateFamily(TaskFamily, Protocol):
-    """A family in which visible moves tell of the parameters by a few counts only.
+    """A family with a conjugate posterior: a few counts are a sufficient statistic.
 
     Its models must be linear in the parameters: the posterior-mean model is then the
     model of the posterior mean, and the exact Bayes-adaptive plan is a plan over states
     and counts (Duff, 2002).
 
     Attributes:
-        counts: how many counts there are.
+        counts: number C of counts.
 
     """
 
@@ -256,20 +261,20 @@ class ConjugateFamily(TaskFamily, Protocol):
         action: Int[np.ndarray, "*B"],
         following: Int[np.ndarray, "*B"],
     ) -> Int[np.ndarray, "*B C"]:
-        """Say what each move adds to the counts."""
+        """Return the increment of the counts for each transition."""
         ...
 
     def posterior_mean(self, counts: Int[np.ndarray, "*B C"]) -> Params:
-        """Mean of the parameters given the counts."""
+        """Return the posterior mean of the parameters given the counts."""
         ...
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family's answers to what most families answer alike.
+    """Base class of task families, with default implementations.
 
-    Subclass it as a frozen dataclass: its fields are the family's options. It needs
-    `spaces`, `parameters` and `model`.
+    Subclass it as a frozen dataclass: its fields are the family's options. A subclass
+    must define `spaces`, `parameters` and `model`.
     """
 
     name: ClassVar[str]
@@ -277,34 +282,34 @@ class Family:
     defaults: ClassVar[Defaults] = Defaults()
 
     def prior(self) -> WeightedParams:
-        """Give equal weight to parameters drawn as training tasks are."""
+        """Return equally weighted parameters of sampled training tasks."""
         drawn = self.parameters(jax.random.key(0), PRIOR_POINTS, split="train")  # type: ignore[attr-defined]
         return WeightedParams(drawn, jnp.full(PRIOR_POINTS, 1 / PRIOR_POINTS))
 
     def divergence(self, params: Params, model: APOMDP) -> Float[Array, "B K"]:
-        """Mean over all rows of transition and observation."""
+        """Return the mean divergence over all rows of transition and observation."""
         from sdm.tasks.ambiguity import set_divergence
 
         return set_divergence(model)
 
     def available(self, split: Split) -> int | None:
-        """Tasks are drawn from a distribution: there is no end of them."""
+        """Return None: tasks are sampled from a distribution."""
         return None
 
     def covers(self, trained_on: TaskFamily) -> str | None:
-        """Test and training tasks are drawn independently."""
+        """Return None: test and training tasks are sampled independently."""
         return None
 
     def config(self) -> dict[str, Any]:
-        """Give the fields."""
+        """Return the fields of the dataclass."""
         return dataclasses.asdict(self)
 
 
 def poses(family: TaskFamily, kind: str) -> Kind:
-    """Return `kind`, if the family can pose it.
+    """Return `kind`, if the family supports it.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if the family does not support it.
 
     """
     for known in KINDS:
@@ -312,12 +317,11 @@ def poses(family: TaskFamily, kind: str) -> Kind:
             return known
     able = ", ".join(known for known in KINDS if known in family.kinds)
     raise ValueError(
-        f"family `{family.name}` poses no {kind} tasks, found kind {kind!r}: "
-        f"it poses {able}"
+        f"family `{family.name}`: kind must be one of {able}, found {kind!r}"
     )
 
 
 def count_of(model: MDP | POMDP | APOMDP) -> int:
-    """Number of tasks in a batch with one leading axis."""
+    """Return the number of tasks in a batch with one leading axis."""
     (tasks,) = batch_shape(model)
     return tasks

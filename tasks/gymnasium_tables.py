@@ -1,4 +1,4 @@
-"""Gymnasium's tables of transitions as models."""
+"""Convert transition tables of Gymnasium environments to models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from jaxtyping import Float
 
 from sdm.tasks.models import MDP, check_model
 
-# P[s][a]: (probability, next state, reward, whether the episode ends there) each.
+# P[s][a] lists (probability, next state, reward, whether the episode ends there).
 Table = Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]]
 
 
 class TableArrays(NamedTuple):
-    """A table of transitions as arrays.
+    """A transition table as arrays.
 
     Attributes:
         transition: P(s' | s, a).
-        paid: P(s' | s, a) times the expected reward of moving from s by a to s'.
+        paid: P(s' | s, a) times the expected reward of the transition.
         initial: distribution of the first state.
 
     """
@@ -46,21 +46,21 @@ def from_gymnasium(
     discount: float,
     initial: Sequence[float] | np.ndarray | None = None,
 ) -> MDP:
-    """Return the MDP of an environment with a table `P`, such as FrozenLake.
+    """Return the MDP of an environment with a transition table `P`, such as FrozenLake.
 
-    Where an episode can end in a state that is not a dead end by itself (worth nothing
-    and never left), one more state, the last, stands for its end.
+    If an episode can end in a state that is not absorbing with zero reward, the MDP has
+    one additional state, the last, for the end of the episode.
 
     Args:
         source: an environment, wrapped or not, whose `unwrapped.P[s][a]` lists
             (probability, next state, reward, terminated); or such a table.
-        discount: factor per stage, in [0, 1], which environments do not say.
+        discount: factor per stage, in [0, 1]; environments do not define one.
         initial: distribution of the first state; None for the environment's
             `initial_state_distrib`.
 
     Raises:
-        ValueError: if there is no table or no initial distribution, or what they hold
-            makes no MDP.
+        ValueError: if the table or the initial distribution is missing, or they define
+            no valid MDP.
 
     """
     table = read_table(source, initial=initial)
@@ -79,11 +79,11 @@ def read_table(
     *,
     initial: Sequence[float] | np.ndarray | None = None,
 ) -> TableArrays:
-    """Return an environment's table as arrays; see `from_gymnasium`.
+    """Return an environment's transition table as arrays; see `from_gymnasium`.
 
     Raises:
-        ValueError: if there is no table or no initial distribution, or an entry is
-            wrong.
+        ValueError: if the table or the initial distribution is missing, or an entry is
+            invalid.
 
     """
     table: Any = source
@@ -91,13 +91,13 @@ def read_table(
         inner = source.unwrapped
         table = getattr(inner, "P", None)
         if table is None:
-            raise ValueError(f"{type(inner).__name__} has no table `P` of transitions")
+            raise ValueError(f"{type(inner).__name__}: no transition table `P`")
         if initial is None:
             initial = getattr(inner, "initial_state_distrib", None)
     if initial is None:
-        raise ValueError("there is no distribution of the first state: pass `initial`")
+        raise ValueError("no distribution of the first state: pass `initial`")
     if not table or 0 not in table:
-        raise ValueError("P must be a table with the states 0, 1, …")
+        raise ValueError("P must be a table with states 0, 1, …")
     states, actions = len(table), len(table[0])
     if np.shape(initial) != (states,):
         raise ValueError(f"initial has shape {np.shape(initial)}: must be ({states},)")
@@ -113,7 +113,7 @@ def read_table(
 def _outcomes(
     table: Any, s: int, a: int, *, states: int, actions: int
 ) -> list[_Outcome]:
-    """Return the entries of P[s][a], checked."""
+    """Return the entries of P[s][a] after checking them."""
     try:
         rows = [_Outcome(s, a, c, n, r, over) for c, n, r, over in table[s][a]]
         extra = len(table[s]) > actions
@@ -124,7 +124,7 @@ def _outcomes(
             f"P[{s}][{a}] must list (probability, next state, reward, terminated)"
         ) from error
     if extra:
-        raise ValueError(f"P[{s}] has more actions than P[0]: {len(table[s])}")
+        raise ValueError(f"P[{s}] has more actions than P[0], found {len(table[s])}")
     for row in rows:
         if not 0 <= row.chance <= 1:
             raise ValueError(
@@ -142,9 +142,9 @@ def _arrays(
     initial: Float[np.ndarray, " S"],
     actions: int,
 ) -> TableArrays:
-    """Sum the outcomes of each decision; add a state for the end where it needs one."""
+    """Sum the outcomes of each decision; add a state for the end if needed."""
     states = len(initial)
-    alive = np.zeros(states, bool)  # left, or worth something
+    alive = np.zeros(states, bool)  # not absorbing with zero reward
     for each in outcomes:
         if each.chance and (each.following != each.state or each.reward):
             alive[each.state] = True

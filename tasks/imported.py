@@ -1,4 +1,4 @@
-"""Objects that users name as MODULE:OBJECT, and why they cannot be imported."""
+"""Import objects that users reference as MODULE:OBJECT, with clear errors."""
 
 import difflib
 import importlib
@@ -9,16 +9,16 @@ from typing import Any
 
 
 class FamilyError(ValueError):
-    """A family that cannot be found, made or used."""
+    """A family that cannot be found, created or used."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        """Keep what is wrong and what to do about it apart."""
+        """Set the message, and the hint on how to fix it."""
         super().__init__(message)
         self.hint = hint
 
 
 def import_object(module: str, name: str) -> Any:
-    """Import an object, also from the working folder.
+    """Import an object from an installed module or the working folder.
 
     Raises:
         FamilyError: if the module or the object cannot be found or imported.
@@ -29,22 +29,22 @@ def import_object(module: str, name: str) -> Any:
     if added:
         sys.path.insert(0, here)
     try:
-        importlib.invalidate_caches()  # a module may be newer than the last look
+        importlib.invalidate_caches()  # a module may be newer than the cache
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _failed(reference, error) from error
         raise FamilyError(
-            f"family `{reference}`: there is no module `{module}` in `{here}`, nor "
-            "is one installed",
+            f"family `{reference}`: no module `{module}` in `{here}` or among the "
+            "installed packages",
             _where(module, name),
         ) from error
-    except FamilyError:  # of a module that registers one
+    except FamilyError:  # raised while the module registers a family
         raise
     except (Exception, SystemExit) as error:
         raise _failed(reference, error) from error
     finally:
-        if added:  # what it imports later is found, but hides nothing installed
+        if added:  # later imports still work, but hide no installed package
             sys.path.remove(here)
             sys.path.append(here)
     for part in name.split("."):
@@ -59,18 +59,18 @@ def import_object(module: str, name: str) -> Any:
 
 
 def _where(module: str, name: str) -> str:
-    """Say where a module is looked for."""
+    """Return a hint on where modules are searched."""
     if module.endswith(".py"):
-        return f"name the module without `.py`: {module[:-3]}:{name}"
+        return f"pass the module without `.py`: {module[:-3]}:{name}"
     file = f"{module.replace('.', '/')}.py"
     return f"run this in the folder of `{file}`, or install its package"
 
 
 def _failed(reference: str, error: BaseException) -> FamilyError:
-    """Say that a module raised an error, and in which line."""
+    """Return the error for a module that raises one, with the line."""
     frames = traceback.extract_tb(error.__traceback__)
     at = ""
-    if frames and not isinstance(error, SyntaxError):  # whose text says it
+    if frames and not isinstance(error, SyntaxError):  # its text names the line
         at = f" (`{Path(frames[-1].filename).name}`, line {frames[-1].lineno})"
     return FamilyError(
         f"family `{reference}`: its module cannot be imported: {reason(error)}{at}",

@@ -1,4 +1,4 @@
-"""Users' own models on disk: Cassandra's `.POMDP` text, and arrays in `.npz`."""
+"""Model files: Cassandra's `.POMDP` text, and arrays in `.npz`."""
 
 import math
 import os
@@ -22,22 +22,22 @@ from sdm.tasks.models import (
 
 KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
 OPTIONAL = "initial_observation"
-LONGEST = 10_000  # decisions that are made without having been asked for
+LONGEST = 10_000  # largest default horizon, in decisions
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read a model: `.npz` as `save_npz` writes it, anything else as `.POMDP`.
+    """Read a model: `.npz` in the format of `save_npz`, any other file as `.POMDP`.
 
     Raises:
-        ValueError: if the file is neither, or the model is not well posed.
-        OSError: if it cannot be read.
+        ValueError: if the file has neither format or the model is invalid.
+        OSError: if the file cannot be read.
 
     """
     return load_with_names(path).model
 
 
 class NamedModel(NamedTuple):
-    """A model, and what its states and actions are called where the file says so."""
+    """A model, and the names of its states and actions; () if the file has none."""
 
     model: Model
     states: tuple[str, ...]
@@ -45,7 +45,7 @@ class NamedModel(NamedTuple):
 
 
 def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
-    """Read a model as `load_model` does, with the names that a `.POMDP` file gives."""
+    """Read a model like `load_model`, with the names in a `.POMDP` file."""
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise ValueError(f"the model file `{path}` {what}")
@@ -56,10 +56,10 @@ def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
 
 
 def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model's arrays, and what kind of model they are.
+    """Write a model's arrays and its class to an `.npz` file.
 
     Raises:
-        ValueError: if the model is not well posed.
+        ValueError: if the model is invalid.
         OSError: if the file cannot be written.
 
     """
@@ -72,20 +72,20 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def load_npz(path: str | os.PathLike[str]) -> Model:
-    """Read what `save_npz` wrote, or arrays named like the fields of a model.
+    """Read a model from an `.npz` file whose arrays have the names of its fields.
 
-    The entry `kind` says which: MDP, RobustMDP, POMDP or APOMDP.
+    The entry `kind` is the class: MDP, RobustMDP, POMDP or APOMDP.
 
     Raises:
-        ValueError: if an entry is missing or unknown, or the model is not well posed.
-        OSError: if it cannot be read.
+        ValueError: if an entry is missing or unknown, or the model is invalid.
+        OSError: if the file cannot be read.
 
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`{path}` is no .npz file of arrays") from error
+        raise ValueError(f"`{path}` is not an .npz file of arrays") from error
     found = str(arrays.pop("kind", "missing"))
     if found not in KINDS:
         raise ValueError(
@@ -94,7 +94,10 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     kind = KINDS[found]
     names = set(kind.__dataclass_fields__)
     missing, unknown = names - {OPTIONAL} - set(arrays), set(arrays) - names
-    for entries, what in ((missing, "is missing"), (unknown, f"is none of a {found}")):
+    for entries, what in (
+        (missing, "is missing"),
+        (unknown, f"is unknown for {found} models"),
+    ):
         if entries:
             raise ValueError(f"`{path}`: the entry `{min(entries)}` {what}")
     scalars = {"alpha", "discount"}
@@ -112,40 +115,39 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
 
 
 def _real(name: str, x: np.ndarray) -> Any:
-    """Numbers in the precision of the package; whole ones, too."""
+    """Convert numbers, including integers, to the default floating-point type."""
     if x.dtype.kind not in "biuf":
         raise ValueError(f"the entry `{name}` has dtype {x.dtype}: must be numbers")
     return jnp.asarray(x, jnp.result_type(float))
 
 
 def long_horizon(model: Model, *, share: float = 0.001) -> int:
-    """Decisions after which the rest is worth at most `share` of all rewards to come.
+    """Return a horizon that truncates at most a `share` of the discounted reward.
 
-    The rest is at most γ^T R_max / (1 - γ), `truncation_error`.
+    It is the smallest T with γ^T ≤ `share`; `truncation_error` bounds the remainder.
 
     Raises:
-        ValueError: for a model with little or no discount, where too many decisions
-            count.
+        ValueError: if the model is undiscounted, or T exceeds `LONGEST` decisions.
 
     """
     discount = float(model.discount)
     if discount >= 1:
-        raise ValueError(
-            "the model is not discounted: say how many decisions there are"
-        )
+        raise ValueError("the model is not discounted: set the number of decisions")
     if discount == 0:
         return 1
     stages = max(1, math.ceil(math.log(share) / math.log(discount)))
     if stages > LONGEST:
         raise ValueError(
-            f"with a discount of {discount:g}, {stages} decisions count: say how many "
-            "there are"
+            f"a discount of {discount:g} needs {stages} decisions: set their number"
         )
     return stages
 
 
 def truncation_error(model: Model, horizon: int) -> float:
-    """What the decisions after `horizon` can add or cost; infinite without discount."""
+    """Return the bound γ^T R_max / (1 - γ) on the value of decisions after `horizon`.
+
+    It is infinite if the model is undiscounted.
+    """
     discount = float(model.discount)
     if discount >= 1:
         return math.inf

@@ -1,6 +1,6 @@
-"""A folder of model files: found, told apart, and read as models of one class.
+"""A folder of distinct model files, read as models of one class.
 
-Models are read when they are first needed, and kept.
+The models are read on first use and cached.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ CLASSES = ("MDP", "POMDP", "APOMDP")
 
 
 class ModelFile(NamedTuple):
-    """A model in a file, and the names that the file gives; () where it gives none."""
+    """A model from a file, with the file's names; () if it has none."""
 
     path: Path
     model: Model
@@ -35,9 +35,9 @@ class ModelFolder:
     """The models in a folder.
 
     Attributes:
-        path: the folder, absolute.
-        files: those named `*.POMDP` and `*.npz` that are not hidden, by name.
-        hashes: SHA-256 of each file's content, by name.
+        path: absolute path of the folder.
+        files: non-hidden `*.POMDP` and `*.npz` files, sorted by name.
+        hashes: SHA-256 of each file's content, by file name.
         digest: SHA-256 of `hashes`.
 
     """
@@ -46,16 +46,16 @@ class ModelFolder:
         """Find the files.
 
         Raises:
-            FamilyError: if there are fewer than two, or two are equal.
+            FamilyError: if there are fewer than two files, or two are equal.
 
         """
-        # Absolute, so that what is written can be read in another working folder.
+        # Absolute, so that written references work from any working folder.
         self.path = Path(path).resolve()
         if not self.path.is_dir():
             what = "is a file" if self.path.exists() else "does not exist"
             raise FamilyError(
                 f"folder `{self.path}` {what}",
-                "name a folder of `.POMDP` or `.npz` files",
+                "pass a folder of `.POMDP` or `.npz` files",
             )
         found = (
             file
@@ -70,7 +70,7 @@ class ModelFolder:
             raise FamilyError(
                 f"folder `{self.path}`: must hold 2 or more `.POMDP` or `.npz` files, "
                 f"found {only}",
-                "add models: some are for training, the others for tests",
+                "add models: the folder is split into training and test tasks",
             )
         self.hashes = {
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -82,34 +82,34 @@ class ModelFolder:
         ).hexdigest()
 
     def _check_different(self) -> None:
-        """Refuse equal files: one may be for training, and the other for tests."""
+        """Reject equal files: training and test tasks might share one."""
         first: dict[str, str] = {}
         for name, value in self.hashes.items():
             if value in first:
                 raise FamilyError(
-                    f"folder `{self.path}`: `{first[value]}` and `{name}` are equal: "
-                    "training and test would share a task",
+                    f"folder `{self.path}`: files must differ, found `{first[value]}` "
+                    f"equal to `{name}`",
                     f"remove `{name}`",
                 )
             first[value] = name
 
     @cached_property
     def model_class(self) -> str:
-        """Name of the class of the models, found without reading them."""
+        """Class name of the models, found without reading their arrays."""
         first, *others = ((file, _class_of(file)) for file in self.files)
         _check_equal("class of model", first, others)
         return first[1]
 
     @cached_property
     def models(self) -> tuple[ModelFile, ...]:
-        """The models, of one class, and of equal sizes and names.
+        """The models, which have one class, equal sizes and equal names.
 
         Raises:
-            FamilyError: if a file cannot be read, or two do not agree.
+            FamilyError: if a file cannot be read, or two files disagree.
 
         """
         _ = self.model_class
-        with jax.ensure_compile_time_eval():  # also where JAX traces
+        with jax.ensure_compile_time_eval():  # JAX may be tracing the caller
             found = tuple(map(_read, self.files))
         first, *others = ((file.path, _shapes(file.model)) for file in found)
         _check_equal("shapes", first, others)
@@ -120,11 +120,11 @@ class ModelFolder:
         return found
 
     def names(self, what: str) -> tuple[str, ...]:
-        """Return the names of `states`, `actions` or `symbols`; () for none."""
+        """Return the names of `states`, `actions` or `symbols`; () if unnamed."""
         return next((found for f in self.models if (found := getattr(f, what))), ())
 
     def number(self, name: str, hint: str = "") -> float:
-        """Return the discount or the alpha that all models have.
+        """Return the common discount or alpha of all models.
 
         Raises:
             FamilyError: if two models differ.
@@ -136,7 +136,7 @@ class ModelFolder:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Arrays of the models by field, files leading."""
+        """Arrays of the models by field, with files on axis 0."""
         return {
             name: np.stack([np.asarray(getattr(f.model, name)) for f in self.models])
             for name in _shapes(self.models[0].model)
@@ -150,21 +150,22 @@ def _class_of(path: Path) -> str:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = str(file["kind"])
-    except Exception:  # reading all of it says what is wrong
+    except Exception:  # `_read` raises an error that names the problem
         found = type(_read(path).model).__name__
     if found not in CLASSES:
         raise FamilyError(
-            f"folder `{path.parent}`: `{path.name}`: no task is posed as a {found}",
-            f"the models must be one of {', '.join(CLASSES)}",
+            f"folder `{path.parent}`: `{path.name}`: models must be "
+            f"{', '.join(CLASSES)}, found {found}",
+            f"remove `{path.name}`",
         )
     return found
 
 
 def _read(path: Path) -> ModelFile:
-    """Read a model, which must be a single task.
+    """Read a model of a single task.
 
     Raises:
-        FamilyError: if it cannot be read, or is a batch.
+        FamilyError: if the file cannot be read or holds a batch.
 
     """
     try:
@@ -183,14 +184,15 @@ def _read(path: Path) -> ModelFile:
     batch = found.model.reward.shape[:-2]
     if batch:
         raise FamilyError(
-            f"folder `{path.parent}`: `{path.name}` holds a batch of shape {batch}",
+            f"folder `{path.parent}`: `{path.name}` must hold one model, found a batch "
+            f"of shape {batch}",
             "write one model to each file",
         )
     return found
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names; () where they are the numbers that stand for none."""
+    """Return the names; () if they are only numbers."""
     return () if names == tuple(map(str, range(len(names)))) else names
 
 
@@ -209,12 +211,12 @@ def _check_equal(
     others: Sequence[tuple[Path, Any]],
     hint: str = "",
 ) -> None:
-    """Raise `FamilyError` naming the first file that differs from the first of all."""
+    """Raise `FamilyError` for the first file whose value differs from `first`."""
     for path, value in others:
         if value == first[1]:
             continue
         mine, theirs = first[1], value
-        if isinstance(value, dict):  # of shapes: the first that differs
+        if isinstance(value, dict):  # of shapes: report the first that differs
             name = next(n for n in {**mine, **theirs} if mine.get(n) != theirs.get(n))
             what = f"shape of {name}"
             mine, theirs = (x.get(name, "none") for x in (mine, theirs))

@@ -1,6 +1,6 @@
-"""Decision models, and the checks made once where they enter the package.
+"""Decision models, and checks of their arrays.
 
-Axes, one alphabet for the whole package:
+Axis names in the whole package:
 
     *B  leading batch axes (tasks, devices), possibly none
     N   episodes of one task            T  decisions (the horizon)
@@ -8,8 +8,8 @@ Axes, one alphabet for the whole package:
     K   models in an ambiguity set
 
 Horizon convention: T decisions at stages t = 0, ..., T-1 and T+1 values; stage 0 comes
-first and the value after the last decision is zero. A single task, a batch and a device
-grid run the same code. Arrays keep the floating-point type they come with.
+first and the value after the last decision is zero. The same code runs a single task, a
+batch and a grid of devices. Arrays keep their floating-point type.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from jaxtyping import Array, Float
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
 
-Scalar = float | Float[Array, ""]  # a Python number, or the tracer `jit` makes of it
+Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 
-# Rows given with six printed digits, or summed in float32, miss 1 by about this much.
+# Rows with six printed digits, or summed in float32, differ from 1 by about this much.
 ROW_SUM_TOLERANCE = 1e-5
 
 
 class MDP(eqx.Module):
-    """Markov decision processes stacked on their leading axes.
+    """Markov decision processes, batched on their leading axes.
 
     Attributes:
         transition: P(s' | s, a), the next state last.
@@ -47,7 +47,7 @@ class MDP(eqx.Module):
 
 
 class RobustMDP(eqx.Module):
-    """Fully observed tasks whose transition law is one of K.
+    """Fully observed tasks whose transition law is one of K candidates.
 
     Attributes:
         transition: P_k(s' | s, a) of each model.
@@ -70,12 +70,12 @@ class POMDP(eqx.Module):
 
     Attributes:
         transition: P(s' | s, a), the next state last.
-        observation: Z(o | s', a), seen after arriving in s' by action a.
+        observation: Z(o | s', a), observed after reaching s' by action a.
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
-        initial_observation: Z_1(o | s) of the first state, or None where nothing is
-            observed before the first action.
+        initial_observation: Z_1(o | s) of the first state, or None if there is no
+            observation before the first action.
 
     """
 
@@ -88,7 +88,7 @@ class POMDP(eqx.Module):
 
 
 class APOMDP(eqx.Module):
-    """Ambiguous POMDPs: K candidate models and an attitude towards not knowing which.
+    """Ambiguous POMDPs: K candidate models and an attitude to the ambiguity.
 
     Attributes:
         transition: P_k(s' | s, a) of each model.
@@ -114,16 +114,19 @@ Model = MDP | RobustMDP | POMDP | APOMDP
 
 
 def batch_shape(model: Model) -> tuple[int, ...]:
-    """Sizes of the leading axes *B of a model; () for a single task."""
+    """Return the sizes of the leading axes *B of a model; () for a single task."""
     return tuple(model.reward.shape[:-2])
 
 
 def check_model(model: Model) -> None:
-    """Raise `ValueError` naming the field, the index and the number that is wrong.
+    """Check a model's shapes, distributions, rewards, discount and alpha.
 
-    Checks shapes, that every row is a distribution, that rewards are finite, and that
-    discount and alpha lie in [0, 1]. Reads values on the host, so it belongs where data
-    enter the package and never under `jit`.
+    It reads values on the host: call it when a model enters the package, and never
+    under `jit`.
+
+    Raises:
+        ValueError: naming the field, the index and the invalid number.
+
     """
     if np.ndim(model.reward) < 2:
         raise ValueError(
@@ -132,8 +135,8 @@ def check_model(model: Model) -> None:
     *batch, states, actions = np.shape(model.reward)
     if 0 in (*batch, states, actions):
         raise ValueError(
-            f"reward has shape {np.shape(model.reward)}: there must be a task, a state "
-            "and an action"
+            f"reward has shape {np.shape(model.reward)}: must have a task, a state and "
+            "an action"
         )
     wanted = np.asarray(model.reward).dtype
     for name in ("reward", "transition", "initial", "observation"):
@@ -141,7 +144,7 @@ def check_model(model: Model) -> None:
         if kind.kind != "f":
             raise ValueError(f"{name} has dtype {kind}: must be floating-point")
         if kind != wanted:
-            raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward is")
+            raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward")
     _check_shape("initial", model.initial, (*batch, states), "[*B, S]")
     models: list[int] = []
     if isinstance(model, APOMDP | RobustMDP):
@@ -162,12 +165,12 @@ def check_model(model: Model) -> None:
     _check_unit_interval("discount", model.discount)
     _check_finite("reward", model.reward)
     rewards = np.asarray(model.reward)
-    most = float(np.sqrt(np.finfo(rewards.dtype).max))  # a square is finite still
+    most = float(np.sqrt(np.finfo(rewards.dtype).max))  # so that squares are finite
     if np.abs(rewards).max() > most:
         _raise_first(
             "reward",
             np.abs(rewards) > most,
-            lambda i: f" = {rewards[i]:g}: must be {most:.3g} at most, in size",
+            lambda i: f" = {rewards[i]:g}: must be at most {most:.3g} in magnitude",
             "entries",
         )
     check_rows("transition", model.transition)
@@ -213,7 +216,7 @@ def _check_unit_interval(name: str, value: Scalar) -> None:
 def _raise_first(
     name: str, bad: np.ndarray, describe: Callable[[tuple[int, ...]], str], things: str
 ) -> None:
-    """Raise for the first true entry of `bad`, and say how many there are."""
+    """Raise `ValueError` for the first true entry of `bad`, with their number."""
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         where = f"[{', '.join(map(str, index))}]" if index else ""
@@ -235,7 +238,7 @@ def _check_finite(name: str, value: object) -> None:
 
 
 def check_rows(name: str, value: object) -> None:
-    """Every last-axis row of `value` must be a probability distribution."""
+    """Raise `ValueError` unless every last-axis row is a probability distribution."""
     array = np.asarray(value)
     _check_finite(name, array)
     if array.size and array.min() < 0:

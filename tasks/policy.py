@@ -1,10 +1,9 @@
-"""The policy protocol, and the policies that are tables.
+"""The policy protocol, and tabular policies.
 
-A policy plays N episodes of each of B tasks at once. It sees one observation per
-episode (the state itself where tasks are fully observed) and the reward of its last
-decision, and carries whatever it must remember in a memory of its own. Policies made
-of JAX operations run inside `rollout`'s compiled loop; a language model implements the
-same protocol and is stepped from the host.
+A policy acts in N episodes of each of B tasks at once. It receives one observation per
+episode (the state if tasks are fully observed) and the reward of its last decision, and
+carries its memory between stages. Policies that JAX can trace run in the compiled loop
+of `rollout`; a language model implements the same protocol and runs from the host.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -19,10 +18,10 @@ from sdm.tasks.models import MDP, Model
 
 @runtime_checkable
 class Policy(Protocol):
-    """What a policy must be able to do."""
+    """Interface of a policy."""
 
     def init(self, model: Model) -> Any:
-        """Memory at the start of an episode in the tasks of `model`."""
+        """Return the memory at the start of an episode in the tasks of `model`."""
 
     def act(
         self,
@@ -34,23 +33,23 @@ class Policy(Protocol):
     ) -> tuple[Int[Array, "B N"], Any]:
         """Choose actions at stage `t` and return the memory for the next stage.
 
-        `reward` is that of stage t - 1, and zero at stage 0.
+        `reward` is the reward of stage t - 1, and zero at stage 0.
         """
         ...
 
 
 class TabularPolicy(eqx.Module):
-    """A Markov policy given by its action probabilities, one table a task.
+    """A Markov policy given by a table of action probabilities per task.
 
     Attributes:
-        probabilities: π_t(a|s).
+        probabilities: π_t(a | s).
 
     """
 
     probabilities: Float[Array, "B T S A"]
 
     def init(self, model: Model) -> None:
-        """Nothing is remembered."""
+        """Return None: the policy has no memory."""
 
     def act(
         self,
@@ -60,7 +59,7 @@ class TabularPolicy(eqx.Module):
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], None]:
-        """Draw actions from the table by inverse transform, one uniform each."""
+        """Sample actions from the table by inverse transform."""
         chances = jnp.take_along_axis(
             self.probabilities[:, t], observation[..., None], axis=1
         )
@@ -73,11 +72,11 @@ class TabularPolicy(eqx.Module):
 def draw(
     probabilities: Float[Array, "*#B C"], uniform: Float[Array, "*#B"]
 ) -> Int[Array, "*B"]:
-    """Categories drawn by inverse transform: the smallest c with uniform < cdf(c).
+    """Sample categories by inverse transform: the smallest c with uniform < cdf(c).
 
-    The same uniform number gives nearby categories for nearby distributions, which is
-    what makes common random numbers reduce variance. A category of probability zero is
-    never drawn, whatever the rounding of the cumulative sum.
+    The same uniform number yields nearby categories for nearby distributions, so that
+    common random numbers reduce variance. Categories of probability zero are never
+    sampled, even if the cumulative sum is rounded.
     """
     cumulative = probabilities.cumsum(-1)
     reached = (uniform * cumulative[..., -1])[..., None] >= cumulative
@@ -87,25 +86,25 @@ def draw(
 
 
 def deterministic(policy: Int[Array, "B T S"], actions: int) -> TabularPolicy:
-    """The policy that takes action `policy[b, t, s]` with certainty."""
+    """Return the policy that takes action `policy[b, t, s]` with probability 1."""
     return TabularPolicy(jax.nn.one_hot(policy, actions, dtype=jnp.result_type(float)))
 
 
 def uniform_random(mdp: MDP, horizon: int) -> TabularPolicy:
-    """Every action equally likely, duplicates of an action counted separately."""
+    """Return the policy that takes all actions, also duplicates, equally often."""
     tasks, states, actions = mdp.reward.shape
     shape = (tasks, horizon, states, actions)
     return TabularPolicy(jnp.full(shape, 1 / actions, mdp.reward.dtype))
 
 
 def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:
-    """Every action of the highest value equally likely."""
+    """Return the policy that takes all actions of the highest value equally often."""
     best = (q == q.max(-1, keepdims=True)).astype(q.dtype)
     return TabularPolicy(best / best.sum(-1, keepdims=True))
 
 
 def constant_action(mdp: MDP, horizon: int, action: int) -> TabularPolicy:
-    """Always the same action."""
+    """Return the policy that always takes the same action."""
     tasks, states, actions = mdp.reward.shape
     choice = jnp.full((tasks, horizon, states), action, jnp.int32)
     return deterministic(choice, actions)

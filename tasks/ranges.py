@@ -1,4 +1,4 @@
-"""Families whose parameters are drawn uniformly from ranges that are their options."""
+"""Families whose parameters are uniform on ranges, which are options."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Ranges = Mapping[str, tuple[float, float]]
 class UniformFamily(Family):
     """A family whose parameters are independent, each uniform on a range.
 
-    A subclass has fields `NAME_min` and `NAME_max` for each parameter, and needs
+    A subclass has fields `NAME_min` and `NAME_max` for each parameter, and must define
     `spaces` and `model`.
 
     Attributes:
         drawn: names of the parameters.
-        cells: cells in which the prior cuts the range of each.
+        cells: number of cells into which the prior divides each range.
 
     """
 
@@ -46,7 +46,7 @@ class UniformFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """Draw the parameters of each task; see `TaskFamily.parameters`."""
+        """Sample the parameters of each task; see `TaskFamily.parameters`."""
 
         def one(index: Array) -> dict[str, Array]:
             keys = jax.random.split(jax.random.fold_in(key, index), len(self.drawn))
@@ -60,7 +60,7 @@ class UniformFamily(Family):
         return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
 
     def prior(self) -> WeightedParams:
-        """Give the middles of a grid's cells equal weight."""
+        """Return the centres of a grid's cells with equal weights."""
         axes = [
             low + (high - low) * (np.arange(cells) + 0.5) / cells
             for (low, high), cells in zip(self.ranges.values(), self.cells, strict=True)
@@ -74,7 +74,7 @@ class UniformFamily(Family):
         return WeightedParams(params, jnp.full(points, 1 / points, kind))
 
     def check_ranges(self, names: Iterable[str], *, most: float = 1.0) -> None:
-        """Raise `ValueError` unless these ranges lie between 0 and `most`, in order."""
+        """Raise `ValueError` unless these ranges are ordered and in [0, `most`]."""
         for name in names:
             low, high = self.ranges[name]
             check_between(self, (f"{name}_min", f"{name}_max"), most=most)
@@ -85,7 +85,7 @@ class UniformFamily(Family):
 
 
 def check_between(config: object, names: Iterable[str], *, most: float = 1.0) -> None:
-    """Raise `ValueError` unless these fields lie between 0 and `most`."""
+    """Raise `ValueError` unless these fields are finite and in [0, `most`]."""
     for name in names:
         value = getattr(config, name)
         if not 0 <= value <= most or value == np.inf:

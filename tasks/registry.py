@@ -1,11 +1,11 @@
-"""Families by name: those in `tasks/families`, and those that other packages register.
+"""Registry of task families: built-in ones, and those that other packages register.
 
-A reference names a family on the command line and in every file that is written:
+A reference identifies a family on the command line and in every file:
 
     NAME             a registered family
-    NAME:ARGUMENT    the same, with a value for its first option
+    NAME:ARGUMENT    a registered family, with a value for its first option
     MODULE:OBJECT    a class, an instance or a function in an importable module
-    FOLDER           a folder of `.POMDP` or `.npz` files, one task a file
+    FOLDER           a folder of `.POMDP` or `.npz` files, one task per file
 
 Another package registers a family through the entry-point group `sdm.families`.
 """
@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-# First, since `sdm.tasks` then binds this name to the function `families`.
+# Import this first, since `sdm.tasks` rebinds `families` to the function.
 import sdm.tasks.families  # noqa: F401
 from sdm.tasks.family import TaskFamily
 from sdm.tasks.imported import FamilyError as FamilyError
@@ -31,7 +31,7 @@ from sdm.tasks.imported import import_object, reason
 
 PACKAGE = "sdm.tasks.families"
 GROUP = "sdm.families"
-FOLDER = "folder"  # the family that a folder's path stands for
+FOLDER = "folder"  # the family that loads models from a folder's path
 REQUIRED = (
     *("name", "kinds", "defaults", "spaces", "parameters", "model", "prior"),
     *("divergence", "available", "covers", "config"),
@@ -45,7 +45,7 @@ def register(family: _Class) -> _Class:
     """Register a family's class under its `name`; use it as a decorator.
 
     Raises:
-        FamilyError: if another class has that name.
+        FamilyError: if another class has the same name.
 
     """
     name: str = family.name  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def _load_entry_point(name: str) -> None:
     """Register the family of an entry point.
 
     Raises:
-        FamilyError: if it cannot be loaded, or its name is taken.
+        FamilyError: if it cannot be loaded or its name is taken.
 
     """
     point = _entry_points()[name]
@@ -110,27 +110,27 @@ def _distribution(point: importlib.metadata.EntryPoint) -> str:
 
 
 def load_family(reference: str, options: Mapping[str, Any] | None = None) -> TaskFamily:
-    """Make the family that a reference names.
+    """Create the family that a reference identifies.
 
     Args:
-        reference: as described above.
-        options: values of its fields; the others keep their defaults.
+        reference: NAME, NAME:ARGUMENT, MODULE:OBJECT or FOLDER (see the module).
+        options: values of its options; the others keep their defaults.
 
     Raises:
-        FamilyError: if there is no such family, or it does not take these options.
-        ValueError: if an option's value is wrong.
+        FamilyError: if the family is unknown or does not accept these options.
+        ValueError: if the value of an option is invalid.
 
     """
     factory, first = find_family(reference)
     given = {name: _frozen(x) for name, x in {**first, **(options or {})}.items()}
     made = _make(factory, given, reference)
-    # Not `hasattr`, which would compute properties: they may read files.
+    # `hasattr` would evaluate properties, which may read files.
     missing = [n for n in REQUIRED if inspect.getattr_static(made, n, None) is None]
     if missing:
         raise FamilyError(
             f"family `{reference}`: `{missing[0]}` is missing, found an object of type "
             f"{type(made).__name__}",
-            "subclass `sdm.tasks.Family`, and give it `name`, `spaces`, `parameters` "
+            "subclass `sdm.tasks.Family` and define `name`, `spaces`, `parameters` "
             "and `model`",
         )
     if not isinstance(made.name, str):
@@ -141,12 +141,12 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
 
 
 def _frozen(value: Any) -> Any:
-    """Return JSON's lists as tuples, which fields of a frozen dataclass hold."""
+    """Convert lists from JSON to tuples, as a hashable dataclass needs."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _make(factory: Any, given: Mapping[str, Any], reference: str) -> Any:
-    """Make a family of these options."""
+    """Create a family with these options."""
     names = option_names(factory)
     unknown = [name for name in given if name not in names]
     if unknown and all(p.kind != p.VAR_KEYWORD for p in _signature(factory)):
@@ -158,7 +158,7 @@ def _make(factory: Any, given: Mapping[str, Any], reference: str) -> Any:
         return dataclasses.replace(factory, **given) if given else factory
     try:
         return factory(**given)
-    except ValueError:  # it says which option is wrong
+    except ValueError:  # its message names the invalid option
         raise
     except Exception as error:
         needed = (p.name for p in _signature(factory) if p.default is p.empty)
@@ -167,18 +167,18 @@ def _make(factory: Any, given: Mapping[str, Any], reference: str) -> Any:
             given_so = reference in families() and lacking[0] == names[0]
             raise FamilyError(
                 f"family `{reference}`: the option `{lacking[0]}` is missing",
-                f"name {reference}:{lacking[0].upper()}"
+                f"pass {reference}:{lacking[0].upper()}"
                 if given_so
                 else f"pass `--{lacking[0].replace('_', '-')}`",
             ) from error
         raise FamilyError(
-            f"family `{reference}`: it cannot be made: {reason(error)}",
-            "set `SDM_DEBUG=1` to see where",
+            f"family `{reference}`: cannot be created: {reason(error)}",
+            "set `SDM_DEBUG=1` to see the traceback",
         ) from error
 
 
 def reference_of(family: TaskFamily) -> str:
-    """Return a reference under which `load_family` finds a family's class again."""
+    """Return the reference from which `load_family` loads a family's class."""
     kind = type(family)
     for name, factory in families().items():
         lasting = kind.__module__.startswith(f"{PACKAGE}.") or name in _entry_points()
@@ -188,7 +188,7 @@ def reference_of(family: TaskFamily) -> str:
 
 
 def _address(kind: Any) -> str:
-    """Return where an object is defined; a script by its name as a module."""
+    """Return MODULE:OBJECT of an object, with a script's file name as its module."""
     module, name = kind.__module__, getattr(kind, "__qualname__", str(kind))
     script = getattr(sys.modules.get(module), "__file__", None)
     if module == "__main__" and script is not None:
@@ -197,16 +197,16 @@ def _address(kind: Any) -> str:
 
 
 def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
-    """Return what makes a family, and the options that the reference gives.
+    """Return the factory of a family, and the options in the reference.
 
     Raises:
-        FamilyError: if nothing is found.
+        FamilyError: if the family is unknown.
 
     """
     if reference in families():
         return families()[reference], {}
     if reference in _entry_points():
-        _load_entry_point(reference)  # raises: it says why it was skipped
+        _load_entry_point(reference)  # raises the reason why it was skipped
     name, colon, rest = reference.partition(":")
     if colon and name in families():
         return families()[name], _first_option(name, rest)
@@ -217,27 +217,27 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
     if Path(reference).is_file():
         raise FamilyError(
             f"unknown family `{reference}`: it is a file",
-            "name the folder of several models, or solve one by `sdm solve --model`",
+            "pass a folder of models, or solve one model with `sdm solve --model`",
         )
     close = difflib.get_close_matches(reference, families(), n=1)
     no_folder = ": there is no such folder" * (len(Path(reference).parts) > 1)
     raise FamilyError(
         f"unknown family `{reference}`{no_folder}",
         (f"did you mean `{close[0]}`? " if close else "")
-        + f"families are {', '.join(families())}; or name MODULE:OBJECT, or a folder "
-        "of models",
+        + f"families are {', '.join(families())}; you can also pass MODULE:OBJECT or "
+        "a folder of models",
     )
 
 
 def _first_option(name: str, text: str) -> dict[str, Any]:
-    """Read the value that follows a registered name, as its first option's type."""
+    """Parse the text after a registered name as the value of its first option."""
     factory = families()[name]
     fields = option_names(factory)
     if not fields:
         raise FamilyError(f"family `{name}` takes no argument, found `{text}`")
     if not text:
         raise FamilyError(
-            f"family `{name}`: there is no value of `{fields[0]}` after the colon"
+            f"family `{name}`: `{fields[0]}` is missing, found nothing after the colon"
         )
     try:
         hint = get_type_hints(factory).get(fields[0], str)
@@ -265,16 +265,16 @@ _REST = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _signature(factory: Any) -> list[inspect.Parameter]:
-    """Return the parameters of what makes a family; none of what is one."""
+    """Return the parameters of a factory; an instance has none."""
     if not callable(factory) or _is_made(factory):
         return []
     try:
         return list(inspect.signature(factory).parameters.values())
-    except ValueError:  # of classes written in C
+    except ValueError:  # classes written in C have no signature
         return []
 
 
 def _is_made(found: Any) -> bool:
-    """Return whether an object is a family, and not what makes one."""
+    """Return whether an object is a family instance rather than a factory."""
     static = inspect.getattr_static(found, "parameters", None)
     return static is not None and not isinstance(found, type)

@@ -1,19 +1,18 @@
-r"""Rewards in sight: tasks whose symbols also show what the last decision paid.
+r"""Observed rewards: tasks whose symbols include the last reward.
 
-Where an agent sees its rewards, the reward r(s, a) of a decision tells about the state
-s in which it was made. The task is then a larger one that shows symbols only: its
-states are pairs (s', l) of a state and the level l of the reward just paid, its symbols
-pairs (o, l), and
+If an agent observes its rewards, the reward r(s, a) is informative about the state s.
+The task is then equivalent to a larger one with symbols only: its states are pairs
+(s', l) of a state and the level l of the last reward, its symbols are pairs (o, l), and
 
     P(s', l | s, a)  = P(s' | s, a) 1[l is the level of r(s, a)]
     Z(o, l | s', l, a) = Z(o | s', a).
 
-Levels are the distinct rewards of a task, in increasing order. Every solver of
-partially observed tasks takes the larger one; what follows does not depend on the level
-that a pair carries, so that a belief over the states s says what to do.
+Levels are the distinct rewards of a task, in increasing order. Every POMDP solver
+applies to the larger task. Its future does not depend on the level in the current pair,
+so that a belief over the states s is sufficient to act.
 
-Cost: up to S L states and exactly O L symbols. Pairs that no decision leads to in any
-task of the batch are left out: an energy task with 10 states and 11 rewards has 29.
+Cost: up to S L states and exactly O L symbols. Pairs that are unreachable in all tasks
+of the batch are omitted: an energy task with 10 states and 11 rewards has 29 pairs.
 """
 
 from typing import NamedTuple
@@ -24,35 +23,35 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.models import APOMDP, POMDP
 
-# Rewards of one decision agree to rounding, or differ: relative to the larger of 1 and
-# their size. In single precision, a few units in the last place.
+# Two rewards are equal if they agree up to rounding: relative to the larger of 1 and
+# their magnitude and, in single precision, up to a few units in the last place.
 SAME_REWARD = 1e-9
 UNITS = 8
 
 
 def tolerance(kind: np.dtype) -> float:
-    """Return how far apart two numbers of a type can be and be the same reward."""
+    """Return the relative tolerance for equal rewards of a floating-point type."""
     return max(SAME_REWARD, UNITS * float(np.finfo(kind).eps))
 
 
 def agrees(
     paid: Float[Array, "*#B"], expected: Float[Array, "*#B"]
 ) -> Bool[Array, "*B"]:
-    """Return whether a reward is what was expected, up to rounding."""
+    """Return whether each reward equals the expected one, up to rounding."""
     scale = jnp.maximum(1, jnp.abs(expected))
     return jnp.abs(paid - expected) <= tolerance(expected.dtype) * scale
 
 
 class RewardsObserved(NamedTuple):
-    """Tasks that show rewards, as tasks that show symbols only.
+    """Tasks with observed rewards, as equivalent tasks with symbols only.
 
     Attributes:
         model: the tasks, over P pairs of a state and a level.
-        levels: distinct rewards of each task in increasing order; the last repeats
-            where a task has fewer than others.
-        state: the state of each pair; pairs are in the order of s L + l.
+        levels: distinct rewards of each task in increasing order; the last one repeats
+            if a task has fewer than the others.
+        state: the state of each pair; pairs are sorted by s L + l.
         level: the level of each pair.
-        start: the pair of each state and level 0, in which episodes start.
+        start: the pair of each state with level 0, in which episodes start.
 
     """
 
@@ -82,13 +81,13 @@ def reward_levels(
 
 
 def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
-    """Let the agents of a batch of tasks see their rewards.
+    """Return the tasks in which the agents observe their rewards.
 
-    The symbol (o, l) has the number o L + l. Before the first action no reward was
-    paid: l is 0 there.
+    The symbol (o, l) has the number o L + l. Before the first action there is no
+    reward, and l = 0.
 
     Args:
-        model: a batch, one leading axis.
+        model: a batch with one leading axis.
 
     """
     reward = np.asarray(model.reward)
@@ -97,7 +96,7 @@ def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
     paid = same[level_of]  # [B, S, A, L]
     moves, shown, first = _with_models(model)
     leads = np.einsum("bsan,bsal->nl", (moves > 0).any(1) + 0.0, paid) > 0
-    leads[:, 0] = True  # where episodes start
+    leads[:, 0] = True  # initial pairs
     state, level = np.nonzero(leads)
     start = np.flatnonzero(level == 0)
     own = paid[:, None, state][..., level]  # [B, 1, P, A, P]
@@ -120,7 +119,7 @@ def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
 def _with_models(
     model: POMDP | APOMDP,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Transition, observation and initial observation with an axis of models."""
+    """Return transition, observation and initial observation with an axis of models."""
     first = model.initial_observation
     parts = [
         None if x is None else np.asarray(x)
@@ -136,7 +135,7 @@ def _with_models(
 def _paired(
     shown: Float[np.ndarray, "*B P O"], level: Float[np.ndarray, "P L"]
 ) -> Float[np.ndarray, "*B P C"]:
-    """Return the probabilities of symbols (o, l), each pair showing its own level."""
+    """Return the probabilities of symbols (o, l), where each pair shows its level."""
     both = shown[..., None] * level[:, None]
     return both.reshape(*shown.shape[:-1], -1)
 

@@ -1,9 +1,8 @@
-"""Episodes of many tasks at once, with random numbers that do not depend on the policy.
+"""Simulate episodes of many tasks, with random numbers independent of the policy.
 
-Every task has its own key; from it each episode draws one uniform number for the
-initial state, one for each transition and, where states are hidden, one for each
-symbol. Two policies that are given the same keys therefore meet the same luck (common
-random numbers), however tasks are batched.
+Every task has its own key, from which each episode draws one uniform number for the
+initial state, one for each transition and, with hidden states, one for each symbol. Two
+policies with the same keys therefore use common random numbers, for every batch size.
 """
 
 from functools import partial
@@ -24,10 +23,10 @@ class Trajectory(eqx.Module):
     """N episodes of each task, T decisions long.
 
     Attributes:
-        observation: what the agent saw before each decision: the state of an MDP, a
-            symbol of a POMDP, -1 where nothing is seen before the first action.
-        action: what it did.
-        reward: what that paid.
+        observation: the agent's observation before each decision: the state of an MDP
+            or a symbol of a POMDP, -1 if there is none before the first action.
+        action: the agent's action.
+        reward: reward of the decision.
 
     """
 
@@ -37,13 +36,13 @@ class Trajectory(eqx.Module):
 
 
 class Luck(eqx.Module):
-    """All the randomness of N episodes, drawn before any policy acts.
+    """Common random numbers of N episodes, drawn before any policy acts.
 
     Attributes:
-        initial: uniform numbers that choose the first states.
-        transition: uniform numbers that choose the next states.
-        observation: uniform numbers that choose what is seen before each decision.
-        policy: keys for policies that randomise.
+        initial: uniform numbers that sample the first states.
+        transition: uniform numbers that sample the next states.
+        observation: uniform numbers that sample the observation before each decision.
+        policy: keys for stochastic policies.
 
     """
 
@@ -56,16 +55,16 @@ class Luck(eqx.Module):
 def task_keys(
     key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
 ) -> Key[Array, " n"]:
-    """One key for each of tasks `first`, ..., `first + n - 1`; slices agree."""
+    """Return the keys of tasks `first`, ..., `first + n - 1`, each from its index."""
     index = first + jnp.arange(n, dtype=jnp.int32)
     return jax.vmap(partial(jax.random.fold_in, key))(index)
 
 
 @partial(jax.jit, static_argnames=("episodes", "horizon"))
 def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
-    """Randomness of `episodes` episodes of each task; episode i depends on i only."""
-    # All keys of a kind are made in one call: the generator is slow to compile, and
-    # this is compiled for each number of tasks, episodes and stages.
+    """Draw the random numbers of each task's episodes; episode i depends only on i."""
+    # The generator is slow to compile, and JAX compiles this function for every shape:
+    # derive all keys of one purpose in one call.
     shape = (len(keys), episodes)
     fold = jax.vmap(jax.random.fold_in)
     own = fold(
@@ -88,7 +87,7 @@ def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
 
 
 def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:
-    """Initial states of every episode."""
+    """Return the initial state of every episode."""
     return draw(model.initial[:, None, :], luck.initial.astype(model.initial.dtype))
 
 
@@ -96,7 +95,7 @@ def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:
 def first_observation(
     model: MDP | POMDP, state: Int[Array, "B N"], uniform: Float[Array, "B N"]
 ) -> Int[Array, "B N"]:
-    """What is seen before the first action."""
+    """Return the observation before the first action, or -1 if there is none."""
     if isinstance(model, MDP):
         return state
     if model.initial_observation is None:
@@ -112,7 +111,7 @@ def next_observation(
     state: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
 ) -> Int[Array, "B N"]:
-    """What is seen in `state`, which `action` led to."""
+    """Return the observation in `state`, reached by `action`."""
     if isinstance(model, MDP):
         return state
     row = model.observation[jnp.arange(len(state))[:, None], action, state]
@@ -126,7 +125,7 @@ def environment_step(
     action: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
 ) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
-    """Next states and rewards of one decision in every episode."""
+    """Return the next states and the rewards of one decision in every episode."""
     task = jnp.arange(len(model.reward))[:, None]
     row = model.transition[task, state, action]
     return draw(row, uniform.astype(row.dtype)), model.reward[task, state, action]
@@ -140,12 +139,12 @@ def rollout(
     horizon: int,
     episodes: int,
 ) -> Trajectory:
-    """Play `episodes` episodes of each task with a policy made of JAX operations.
+    """Simulate episodes of each task with a policy that JAX can trace.
 
     Args:
-        keys: one key per task, as `task_keys` makes them.
-        model: a batch of B tasks; of an APOMDP, the `true_model` that is played in.
-        policy: what chooses the actions; its memory is carried by the scan.
+        keys: one key per task, from `task_keys`.
+        model: a batch of B tasks; for an APOMDP, its `true_model`.
+        policy: policy that acts; the scan carries its memory.
         horizon: decisions per episode.
         episodes: episodes per task.
 
@@ -166,7 +165,7 @@ def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
     if _shapes(after) == _shapes(start):  # one stage to compile
         every = (jnp.arange(horizon, dtype=jnp.int32), *_stage_luck(luck, slice(None)))
         _, played = jax.lax.scan(stage, start, every)
-    else:  # the policy makes its memory at the first decision
+    else:  # the policy creates its memory at the first decision
         now, first = stage(start, opening)
         later = (
             jnp.arange(1, horizon, dtype=jnp.int32),
@@ -194,9 +193,9 @@ def rollout_on_host(
     horizon: int,
     episodes: int,
 ) -> Trajectory:
-    """Play the same episodes as `rollout`, stage by stage from Python.
+    """Simulate the same episodes as `rollout`, stage by stage from Python.
 
-    For policies that JAX cannot trace, such as a language model.
+    Use it for policies that JAX cannot trace, such as a language model.
     """
     luck = draw_luck(keys, episodes=episodes, horizon=horizon)
     now, played = _start(model, policy, luck), []
@@ -207,7 +206,7 @@ def rollout_on_host(
 
 
 def _stage_luck(luck: Luck, t: int | slice) -> tuple[Array, Array, Array]:
-    """What decides a stage; the symbol is the one seen before the next decision."""
+    """Return the random numbers of a stage, with those of the next symbol."""
     return luck.transition[t], jnp.roll(luck.observation, -1, axis=0)[t], luck.policy[t]
 
 
@@ -221,7 +220,7 @@ def _start(model: MDP | POMDP, policy: Policy, luck: Luck) -> Carry:
 def _stage(
     model: MDP | POMDP, policy: Policy, carry: Carry, now: tuple[Any, ...]
 ) -> tuple[Carry, tuple[Array, Array, Array]]:
-    """One decision in every episode: what was seen, done and paid."""
+    """Simulate one decision of every episode; return observation, action and reward."""
     state, seen, reward, memory = carry
     t, move, show, key = now
     action, memory = policy.act(memory, t, seen, reward, key)
@@ -233,6 +232,6 @@ def _stage(
 def discounted_return(
     reward: Float[Array, "*B T"], discount: Scalar
 ) -> Float[Array, "*B"]:
-    """Σ_t γ^t r_t of every episode."""
+    """Return the discounted return Σ_t γ^t r_t of every episode."""
     stage = jnp.arange(reward.shape[-1], dtype=reward.dtype)
     return reward @ jnp.asarray(discount, reward.dtype) ** stage

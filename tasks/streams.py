@@ -1,8 +1,8 @@
-"""Independent random streams of one seed, by name.
+"""Independent random seed streams of one seed, by name.
 
-Training tasks and test tasks come from different streams, so that no evaluation ever
-meets a training task, whatever the seed. The numbers are part of what a seed means:
-new streams are appended, and none is renumbered.
+Training tasks and test tasks come from different streams, so that their samples are
+independent for every seed. Changing the numbers would change the results of a seed:
+append new streams and renumber none.
 """
 
 from enum import IntEnum
@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 
 class Stream(IntEnum):
-    """What the random numbers are for."""
+    """Purpose of a random seed stream."""
 
     TRAIN_TASKS = 0
     TRAIN_EPISODES = 1
@@ -25,5 +25,5 @@ class Stream(IntEnum):
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:
-    """The key of one stream of a seed."""
+    """Return the key of one random seed stream of a seed."""
     return jax.random.fold_in(jax.random.key(seed), int(stream))

@@ -1,4 +1,4 @@
-"""Means of Beta distributions that are cut off at both ends."""
+"""Means of truncated Beta distributions."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,17 +8,17 @@ from scipy import special
 def truncated_beta_mean(
     a: NDArray[np.float64], b: NDArray[np.float64], low: float, high: float
 ) -> NDArray[np.float64]:
-    """Mean of Beta(a, b) conditioned on [low, high], which may be a single point.
+    """Return the mean of Beta(a, b) truncated to [low, high], elementwise.
 
-    Where so little of the distribution lies there that nothing is left of it in double
-    precision, all that counts is the end that is nearer to its mode.
+    The interval may be a single point. If its probability underflows in double
+    precision, return the end that is nearer to the mean of Beta(a, b).
     """
     if low == high:
         return np.full(np.shape(a), low)
 
     def mass(a: NDArray[np.float64]) -> NDArray[np.float64]:
-        # In the upper tail the two distribution functions are near 1 and their
-        # difference cancels; there the survival functions are subtracted instead.
+        # In the upper tail, both distribution functions are near 1: the difference of
+        # the survival functions avoids cancellation.
         lower = special.betainc(a, b, high) - special.betainc(a, b, low)
         upper = special.betaincc(a, b, low) - special.betaincc(a, b, high)
         return np.where(special.betainc(a, b, low) > 0.5, upper, lower)

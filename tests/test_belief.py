@@ -79,18 +79,18 @@ def test_an_impossible_symbol_keeps_the_prediction_and_is_counted():
 
 @pytest.mark.parametrize("believe", [3, -1, "guess", True])
 def test_a_model_that_there_is_not_is_refused(believe):
-    with pytest.raises(ValueError, match="must be `mixture`, or a model 0 to 2"):
+    with pytest.raises(ValueError, match="must be `mixture` or a model from 0 to 2"):
         belief_filter(random_apomdp(0, 0.5, models=3, batch=(1,)), believe=believe)
 
 
 def test_a_filter_is_of_a_batch_and_a_policy_of_its_stages():
-    with pytest.raises(ValueError, match="a filter is for a batch"):
+    with pytest.raises(ValueError, match=r"must be \[B, S, A\]"):
         belief_filter(random_pomdp(0))
     found = solve(tiger(), horizon=3, method="exact")
     belief = jnp.array([[0.5, 0.5]])
     assert found.action(2, belief).tolist() == [0]
     for t in (-1, 3):
-        with pytest.raises(ValueError, match="the stages are 0 to 2"):
+        with pytest.raises(ValueError, match="must be a stage from 0 to 2"):
             found.action(t, belief)
 
 

@@ -139,28 +139,34 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
             HEAD + ROWS + "T: go\n1 0\n0.5 0.4",
             "line 10: `T:` of action `go`",
         ),
-        (HEAD + ROWS + "T: go\n1 0\n0 1 1", "line 10: `1` where an entry should begin"),
-        (HEAD + "start uniform\n" + ROWS, "line 6: `start` stands among the names"),
-        (HEAD + ROWS + "discount: 1", "line 8: `discount:` must stand before the"),
+        (HEAD + ROWS + "T: go\n1 0\n0 1 1", "line 10: expected an entry, found"),
+        (
+            HEAD + "start uniform\n" + ROWS,
+            "line 6: `observations:` has the name `start`",
+        ),
+        (HEAD + ROWS + "discount: 1", "line 8: `discount:` must come before the"),
         (HEAD + ROWS + "R: go : a : a : 0 1e200", "line 8: a reward is `1e200`"),
         (HEAD.replace("a b", "9" * 5000), "line 3: 99999999999999999999 states"),
-        (HEAD + ROWS + "T: fly identity", "line 8: there is no action `fly`"),
-        (HEAD + ROWS + "T: go : c\n1 0", "line 8: there is no state `c`"),
-        (HEAD + ROWS + "T: go\n1 0\n0", "line 10: the file ends where a probability"),
+        (HEAD + ROWS + "T: fly identity", "line 8: unknown action `fly`"),
+        (HEAD + ROWS + "T: go : c\n1 0", "line 8: unknown state `c`"),
+        (HEAD + ROWS + "T: go\n1 0\n0", "line 10: expected a probability, found"),
         (HEAD + ROWS + "T: go : a : a 1.5", "line 8: a probability is `1.5`: must be"),
         (HEAD + ROWS + "T: go\n1 0\n-1 2", "line 10: a probability is `-1`"),
-        (HEAD + ROWS + "T: go : a : a x", "line 8: `x` where a probability should be"),
+        (HEAD + ROWS + "T: go : a : a x", "line 8: expected a probability, found `x`"),
         (HEAD + ROWS + "R: go : a : a : 0 nan", "line 8: a reward is `nan`"),
         (HEAD + ROWS + "R: 1", "line 8: `R:` needs an action and a state"),
         (HEAD + "T: * identity\n", "`O:` of action `go`, next state `a` is not given"),
         (HEAD + "start: 0.5 0.6\n" + ROWS, "line 6: `start` sums to 1.1"),
         (HEAD.replace("0.9", "1.9"), "line 1: the discount is `1.9`: must be in"),
-        (HEAD.replace("reward", "gain"), "line 2: `gain` where `reward` or `cost`"),
+        (
+            HEAD.replace("reward", "gain"),
+            "line 2: expected `reward` or `cost`, found `gain",
+        ),
         (HEAD.replace("a b", "a a"), "line 3: `states:` has a name twice"),
         (HEAD.replace("a b", "0"), "line 3: 0 states: must be"),
         (HEAD.replace("a b", "-3"), "line 3: `states:` has `-3`: must be one whole"),
         (HEAD.replace("states: a b\n", ""), "`states:` is not given"),
-        (HEAD.replace("a b", "20000"), "more than can be held: use arrays"),
+        (HEAD.replace("a b", "20000"), "the model is too large"),
     ],
 )
 def test_an_error_says_where_and_what(read, text, message):
@@ -180,7 +186,7 @@ def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "model.POMDP"
     path.write_bytes(b"\n\n\xff\xfe\x00")
-    with pytest.raises(PomdpFileError, match=r"line 3: no text in UTF-8"):
+    with pytest.raises(PomdpFileError, match=r"line 3: not UTF-8 text"):
         load_pomdp(path)
 
 
@@ -209,9 +215,9 @@ def test_whatever_is_in_a_file_it_is_a_model_or_an_error(tmp_path_factory, head,
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (random_pomdp(0), "no observation before the first action"),
-        (random_pomdp(0, batch=(2,), first=False), "this is a batch"),
-        (MDP(jnp.ones((1, 1, 1)), jnp.ones((1, 1)), jnp.ones(1), 0.9), "this is MDP"),
+        (random_pomdp(0), "must have no observation before the first"),
+        (random_pomdp(0, batch=(2,), first=False), "found a batch"),
+        (MDP(jnp.ones((1, 1, 1)), jnp.ones((1, 1)), jnp.ones(1), 0.9), "found MDP"),
     ],
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path, model, message):
@@ -258,7 +264,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     model = random_pomdp(0, first=False)
     for place, message in (
         (tmp_path, "is a folder"),
-        (tmp_path / "a" / "b", "no f"),
+        (tmp_path / "a" / "b", "does not exist"),
     ):
         with pytest.raises(OSError, match=message):
             save_pomdp(model, place)

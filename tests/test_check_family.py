@@ -29,17 +29,21 @@ MISTAKES = [
     ('    name = "treatment"\n', "", "`name` is missing"),
     ('name = "treatment"', "name = 3", "`name` must be a string, found 3"),
     ("cells = (12, 12)", 'kinds = {"mpd"}', "`kinds` must be a set of mdp, pomdp"),
-    ("    @property\n", "", "`spaces` must be `sdm.tasks.Spaces`: found <bound"),
+    ("    @property\n", "", "`spaces` must be `sdm.tasks.Spaces`, found <bound"),
     ("state=(condition,)", "state=()", "`spaces.state` must have a component"),
-    ('"treat B")', '"treat A")', "`spaces.actions` must be a tuple of different"),
-    (', "treat B")', ")", "`model` has 3 actions: `spaces` says 2"),
-    ("(condition,)", "(condition, condition)", "has 6 states: `spaces` says 36"),
-    ('"treat B")', '"treat B"), duplicates=((0, 5),)', "actions from 0 to 2: found"),
-    ('"treat B")', '"treat B"), duplicates=((1, 2),)', "makes actions 1 and 2 differ"),
+    ('"treat B")', '"treat A")', "`spaces.actions` must be a tuple of distinct"),
+    (', "treat B")', ")", "must have 2 actions as in `spaces`, found 3"),
+    (
+        "(condition,)",
+        "(condition, condition)",
+        "have 36 states as in `spaces`, found 6",
+    ),
+    ('"treat B")', '"treat B"), duplicates=((0, 5),)', "actions from 0 to 2, found"),
+    ('"treat B")', '"treat B"), duplicates=((1, 2),)', "between actions 1 and 2"),
     ('"treat B")', '"treat B"), rewards=(0.0,)', "found reward[0, 0, 1] = -0.1"),
     ("cells = (12, 12)", "defaults = 10", "`defaults` must be `sdm.tasks.Defaults`"),
-    ("a_min: float = 0.0", "a_min: complex = 0j", "`config` must be what JSON can"),
-    (MODEL, f"{MODEL}        return None\n", "must return MDP for kind 'mdp': found"),
+    ("a_min: float = 0.0", "a_min: complex = 0j", "`config` must be serializable"),
+    (MODEL, f"{MODEL}        return None\n", "must return MDP for kind 'mdp', found"),
     (MODEL, f"{MODEL}        params['c']\n", "`model` raised KeyError: 'c'"),
     (
         MODEL,
@@ -49,7 +53,7 @@ MISTAKES = [
     (
         MODEL,
         f"{MODEL}        params = {{x: y[:1] for x, y in params.items()}}\n",
-        "must return 2 models for 2 tasks: found the batch axes (1,)",
+        "must return 2 models for 2 tasks, found batch axes (1,)",
     ),
     (
         "0.6 * same",
@@ -59,23 +63,23 @@ MISTAKES = [
     (
         "level = jnp.arange(self.levels)",
         "self.__dict__['levels'] = self.levels + 1; level = jnp.arange(self.levels)",
-        "shapes and dtypes in every call: found transition float64[7, 3, 7] and",
+        "shapes and dtypes in every call, found transition float64[7, 3, 7] and",
     ),
     ("discount=0.95", "discount=1.5", "discount = 1.5: must lie between 0 and 1"),
     (
         MODEL,
         f"{PARAMETERS}[0.1] * n\n\n{MODEL}",
-        "must return arrays by name: found [0",
+        "must return arrays by name, found [0",
     ),
     (
         MODEL,
         f"{PARAMETERS}{{'a': [0.1] * n}}\n\n{MODEL}",
-        "must return arrays: found a = [0.1",
+        "must return arrays, found a = [0.1",
     ),
     (
         MODEL,
         f"{PARAMETERS}{{'a': jnp.zeros(2), 'b': jnp.zeros(2)}}\n\n{MODEL}",
-        "must return arrays with 16 tasks leading: found a of shape (2,)",
+        "must return arrays with 16 tasks on axis 0, found a of shape (2,)",
     ),
     (
         MODEL,
@@ -85,7 +89,7 @@ MISTAKES = [
     (
         MODEL,
         f"{PARAMETERS}{UNIFORM.replace('key', 'jax.random.key(0)', 1)}\n\n{MODEL}",
-        "must draw other tasks for tests: found the same 16 tasks in both splits",
+        "different tasks for the two splits, found the same 16 tasks in both",
     ),
     (
         MODEL,
@@ -95,34 +99,34 @@ MISTAKES = [
     (
         MODEL,
         f"{PARAMETERS}{BY_INDEX.replace('/ 9', '* jnp.nan')}\n\n{MODEL}",
-        "`parameters` must be finite: found a[0] = nan",
+        "`parameters` must be finite, found a[0] = nan",
     ),
-    (MODEL, f"{LISTED}0\n\n{MODEL}", "`available` must be None, or a number of tasks"),
+    (MODEL, f"{LISTED}0\n\n{MODEL}", "`available` must be None or a positive number"),
     (
         MODEL,
         f"{PRIOR}._replace(weight=jnp.ones(144))\n\n{MODEL}",
-        "`prior` must have weights that sum to 1: found 144",
+        "`prior` must have weights that sum to 1, found 144",
     ),
     (
         MODEL,
         f"{PRIOR}._replace(weight=jnp.ones(()))\n\n{MODEL}",
-        "`prior` must have one weight a candidate: found shape ()",
+        "`prior` must have one weight per candidate, found shape ()",
     ),
     (
         MODEL,
         f"{PRIOR}._replace(params={{'a': jnp.ones(144)}})\n\n{MODEL}",
-        "shapes and dtypes in every call: found b float64[] and nothing[]",
+        "shapes and dtypes in every call, found b float64[] and nothing[]",
     ),
     (
         MODEL,
         f"{PRIOR}._replace(params={{'a': jnp.full(144, 2.0), 'b': jnp.ones(144)}})"
         f"\n\n{MODEL}",
-        "`model of the prior` is not well posed as mdp: transition[0, 0, 1, 0]",
+        "`model of the prior` is not a valid mdp: transition[0, 0, 1, 0]",
     ),
     (
         MODEL,
         f"    def covers(self, trained_on):\n        return 'all'\n\n{MODEL}",
-        "`covers` must return None for the family itself: found 'all'",
+        "`covers` must return None for the family itself, found 'all'",
     ),
 ]
 
@@ -161,7 +165,7 @@ def test_a_family_that_cannot_be_hashed_is_refused(treatment, monkeypatch):
 
 
 def test_a_kind_that_the_family_does_not_pose_is_refused(treatment):
-    with pytest.raises(ValueError, match="poses no pomdp tasks"):
+    with pytest.raises(ValueError, match="kind must be one of mdp, found"):
         check_family(treatment(), "pomdp")
 
 
@@ -210,8 +214,8 @@ def examples(tmp_path_factory):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (Miscounted, r"`models` must be the number of models of a task, 2: found 1"),
-        (Misjudged, r"`divergence` must have shape \(2, 2\).*: found \(2, 1\)"),
+        (Miscounted, r"`models` must be the number of models per task, 2, found 1"),
+        (Misjudged, r"`divergence` must have shape \(2, 2\).*, found \(2, 1\)"),
     ],
 )
 def test_ambiguity_sets_are_counted(examples, wrong, message):

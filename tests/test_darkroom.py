@@ -144,7 +144,7 @@ def test_families_that_make_no_task_are_refused(changes, words):
 
 
 def test_a_kind_that_the_family_does_not_pose_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`darkroom` poses no pomdp tasks"):
+    with pytest.raises(ValueError, match="`darkroom`: kind must be one of mdp, found"):
         OracleConfig(SMALL, 3, 2, 1, kind="pomdp")
     too_many = OracleConfig(SMALL, 3, 8, 1)
     with pytest.raises(

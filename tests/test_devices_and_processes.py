@@ -106,7 +106,7 @@ def test_where_the_first_cannot_begin_nobody_does(tmp_path):
     processes = solve_together(tmp_path, "--tasks", "4", "--out", "taken")
     (first, _, said), (second, _, also_said) = map(finished, processes)
     assert first == 2 and "`taken` exists already" in said
-    assert second == 1 and "the first process could not begin" in also_said
+    assert second == 1 and "the first process failed" in also_said
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 

@@ -521,11 +521,11 @@ def test_goals_that_were_trained_on_are_no_test(tmp_path):
     for family, words in (
         (
             DarkroomFamily(size=3, split=1),
-            "[12] of the 2 goals held out are training goals",
+            "[12] of the 2 test goals are training goals",
         ),
         (
             DarkroomFamily(size=3, pays="arrival"),
-            "goals pay by arrival here and by stay",
+            "pays must be stay, as in training, found arrival",
         ),
         (DarkroomFamily(size=4), "other states or actions: .*'size': 3"),
     ):

@@ -124,7 +124,7 @@ def test_a_bad_table_says_where(table, message):
 
 
 def test_what_has_no_table_says_so():
-    with pytest.raises(ValueError, match="no table"):
+    with pytest.raises(ValueError, match="no transition table"):
         from_gymnasium(gymnasium.make("CartPole-v1"), discount=0.9)
     with pytest.raises(ValueError, match="pass `initial`"):
         from_gymnasium({0: {0: [(1.0, 0, 0.0, False)]}}, discount=0.9)
@@ -133,7 +133,7 @@ def test_what_has_no_table_says_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "smdp"}, "poses no smdp tasks"),
+        ({"kind": "smdp"}, "kind must be one of mdp, pomdp, apomdp, found"),
         ({"horizon": 0}, "horizon = 0"),
         ({"p": 1.5}, "p_min = 1.5"),
     ],
@@ -145,7 +145,7 @@ def test_what_makes_no_environment_is_refused(options, message):
 
 def test_one_task_is_played_not_a_batch():
     batch = EnergyFamily().sample(jax.random.key(0), 2)
-    with pytest.raises(ValueError, match="one task is played"):
+    with pytest.raises(ValueError, match=r"must be \[S, A\], for one task"):
         gymnasium.make("sdm/Model-v0", model=batch)
 
 

@@ -76,7 +76,7 @@ def test_a_killed_run_continues_where_it_was(tmp_path):
     second = begin(*words, "--resume", cwd=tmp_path)
     out, said = second.communicate()
     assert second.returncode == 0, said
-    assert f"{done} of 3 cells are done already" in said and "3 of 3: " in said
+    assert f"{done} of 3 cells are already done" in said and "3 of 3: " in said
     assert "Traceback" not in said
     rows = json.loads(out)["rows"]
     assert rows == read_rows(file) and len(rows) == 3

@@ -335,7 +335,7 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
     assert dataset_of(found[-1]).family.levels == 6
     assert found[0].tasks == "family_of_mine:Mine pomdp"
     (tmp_path / "loss.toml").write_text(CONFIG)
-    with pytest.raises(ExperimentError, match="`loss` is an experiment of the package"):
+    with pytest.raises(ExperimentError, match="package has an experiment `loss`"):
         experiment_named("loss.toml")
     (tmp_path / "mine.toml").write_text(CONFIG.replace("family_of_mine", "nowhere"))
     with pytest.raises(FamilyError, match="no module `nowhere`"):

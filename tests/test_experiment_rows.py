@@ -73,15 +73,15 @@ def test_a_damaged_row_is_named_and_an_old_one_refused(tmp_path):
     file = rows_file(tmp_path, "loss", "smoke")
     whole = fabricated(experiments()["loss"], "smoke")[0]
     write_rows(file, [whole, {k: whole[k] for k in whole.keys() - {"seconds"}}])
-    with pytest.raises(ExperimentError, match="line 2, is damaged: no seconds"):
+    with pytest.raises(ExperimentError, match="line 2: invalid row: no seconds"):
         read_rows(file)
     for line in ("[1]", "{"):
         file.write_text(f"{line}\n")
-        with pytest.raises(ExperimentError, match="line 1, is damaged: no JSON"):
+        with pytest.raises(ExperimentError, match="line 1: invalid row: no JSON"):
             read_rows(file)
     del whole["version"]
     file.write_text(json.dumps(whole) + "\n")
-    with pytest.raises(ExperimentError, match="of version 1, expected 2") as caught:
+    with pytest.raises(ExperimentError, match="must be 2, found 1") as caught:
         read_rows(file)
     assert "move the results folder away" in caught.value.hint
 

@@ -89,7 +89,7 @@ def test_a_run_again_keeps_trained_policies(learned, tmp_path, monkeypatch):
 def test_rows_are_neither_made_twice_nor_lost(small, tmp_path):
     file = rows_file(tmp_path, "made", "smoke")
     whole = run_experiment(small, "smoke", tmp_path, Quiet()).rows
-    with pytest.raises(ExperimentError, match="has 4 of these 4 rows already"):
+    with pytest.raises(ExperimentError, match="already has 4 of these 4 rows"):
         run_experiment(small, "smoke", tmp_path, Quiet())
     watcher = Quiet()
     complete = run_experiment(small, "smoke", tmp_path, watcher, resume=True)

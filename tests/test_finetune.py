@@ -257,7 +257,7 @@ def test_training_that_diverges_says_so(data, tmp_path, monkeypatch):
 def test_a_run_never_takes_the_place_of_its_data(data, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    with pytest.raises(StorageError, match="would take the place of"):
+    with pytest.raises(StorageError, match="would replace the input"):
         finetune(quick(copy, "tiny"), copy, overwrite=True)
     assert (copy / "manifest.json").exists()
 

@@ -184,7 +184,10 @@ POMDP_ONE = random_pomdp(1, first=False)
 REFUSED = [
     ({}, "must hold 2 or more `.POMDP` or `.npz` files, found none"),
     ({"a.npz": random_mdp(0)}, "must hold 2 or more .* files, found a.npz"),
-    ({"a.npz": random_mdp(0), "b.npz": random_mdp(0)}, "`a.npz` and `b.npz` are equal"),
+    (
+        {"a.npz": random_mdp(0), "b.npz": random_mdp(0)},
+        "found `a.npz` equal to `b.npz`",
+    ),
     (
         {"a.npz": random_mdp(0), "b.npz": POMDP_ONE},
         "same class of model, found MDP in `a.npz` and POMDP in `b.npz`",
@@ -199,7 +202,7 @@ REFUSED = [
     ),
     (
         {"a.npz": random_mdp(0), "b.npz": random_mdp(1, 2)},
-        r"`b.npz` holds a batch of shape \(2,\)",
+        r"`b.npz` must hold one model, found a batch of shape \(2,\)",
     ),
     (
         {
@@ -208,7 +211,7 @@ REFUSED = [
             )
             for x in (0.1, 0.2)
         },
-        "`0.1.npz`: no task is posed as a RobustMDP",
+        "`0.1.npz`: models must be .*, found RobustMDP",
     ),
     (
         {"a.npz": random_apomdp(0, 0.1), "b.npz": random_apomdp(1, 0.2)},
@@ -216,7 +219,7 @@ REFUSED = [
     ),
     (misnamed, r"same names of states, found \('x', 'y'\) in `a.POMDP` and \('x', 'z'"),
     (unreadable, "`b.POMDP` cannot be read: .*b.POMDP`"),
-    (not_numpy, "`b.npz` cannot be read: .*is no .npz file of arrays"),
+    (not_numpy, "`b.npz` cannot be read: .*is not an .npz file of arrays"),
 ]
 
 

@@ -122,10 +122,15 @@ def test_no_table_is_for_training_and_for_tests():
 @pytest.mark.parametrize(
     ("env", "options", "message", "hint"),
     [
-        ("CartPole-v1", {}, "CartPoleEnv has no table `P`", "such as FrozenLake-v1"),
-        ("FrozenLak-v1", {}, "`FrozenLak-v1` cannot be made: .* doesn't exist", ""),
+        (
+            "CartPole-v1",
+            {},
+            "CartPoleEnv: no transition table `P`",
+            "such as FrozenLake-v1",
+        ),
+        ("FrozenLak-v1", {}, "`FrozenLak-v1` cannot be created: .* doesn't exist", ""),
         ("nowhere:Lake-v1", {}, "No module named 'nowhere'", "registered environment"),
-        (CLIFFS, {}, "every transition of .* is certain", "--slip 0.2"),
+        (CLIFFS, {}, "is deterministic", "--slip 0.2"),
     ],
 )
 def test_an_environment_that_makes_no_tasks_is_refused(env, options, message, hint):

@@ -66,6 +66,6 @@ def test_one_decision_and_no_more_stages():
 
 def test_too_many_vectors_is_an_error_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr("sdm.solvers_jax.incremental_pruning.MAX_VECTORS", 2)
-    with pytest.raises(PruningError, match="are to be compared at stage") as error:
+    with pytest.raises(PruningError, match="must compare at most") as error:
         solve(random_pomdp(0, symbols=3, actions=3), horizon=5, method="exact")
     assert "shorter horizon" in error.value.hint

@@ -61,7 +61,7 @@ def arrays(**changes):
         ({"kind": None}, "the entry `kind` is missing"),
         ({"kind": "SMDP"}, "the entry `kind` is SMDP: must be one of MDP"),
         ({"reward": None}, "the entry `reward` is missing"),
-        ({"alpha": 0.5}, "the entry `alpha` is none of a MDP"),
+        ({"alpha": 0.5}, "the entry `alpha` is unknown for MDP models"),
         ({"initial": np.array([0.5, 0.6])}, "initial: probabilities sum to 1.1"),
         ({"initial": np.array([np.nan, 1.0])}, "must be finite"),
     ],
@@ -96,7 +96,7 @@ def test_an_endless_model_is_followed_until_the_rest_hardly_counts():
         long_horizon(tiger(discount=1.0))
     assert truncation_error(tiger(discount=1.0), 10) == np.inf
     assert long_horizon(tiger(discount=0.0)) == 1
-    with pytest.raises(ValueError, match=r"a discount of 0\.9999, 69075 decisions"):
+    with pytest.raises(ValueError, match=r"a discount of 0\.9999 needs 69075"):
         long_horizon(tiger(discount=0.9999))
 
 
@@ -120,8 +120,8 @@ def test_an_array_alone_and_a_text_are_no_model(tmp_path):
     path = tmp_path / "mine.npz"
     with path.open("wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(ValueError, match=r"mine\.npz` is no \.npz file of arrays$"):
+    with pytest.raises(ValueError, match=r"mine\.npz` is not an \.npz file of arrays$"):
         load_model(path)
     path.write_text("discount: 0.9")
-    with pytest.raises(ValueError, match=r"mine\.npz` is no \.npz file of arrays$"):
+    with pytest.raises(ValueError, match=r"mine\.npz` is not an \.npz file of arrays$"):
         load_model(path)

@@ -173,7 +173,7 @@ def test_solve_checks_before_it_compiles():
     ("reward", "message"),
     [
         (jnp.ones((1, 1), int), "reward has dtype int64: must be floating-point"),
-        (jnp.ones((0, 1, 1)), "there must be a task"),
+        (jnp.ones((0, 1, 1)), "must have a task"),
     ],
 )
 def test_whole_numbers_and_empty_batches_are_refused(reward, message):

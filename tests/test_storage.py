@@ -60,7 +60,7 @@ def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
         finish(out, {"a": 2}, resume=True)
     finish(out, plan, resume=True)
     assert (out / "kept").exists() and not partial.exists()
-    with pytest.raises(StorageError, match="finished already: there is nothing"):
+    with pytest.raises(StorageError, match="already complete: there is nothing"):
         finish(out, plan, resume=True)
     with pytest.raises(StorageError, match=r"exists already$"):
         finish(out, {"a": 2}, resume=True)
@@ -118,7 +118,7 @@ def test_an_input_is_never_replaced(tmp_path):
     (tmp_path / "all" / "manifest.json").touch()
     for out in (data, data.parent):
         with (
-            pytest.raises(StorageError, match="would take the place of"),
+            pytest.raises(StorageError, match="would replace the input"),
             folder_in_progress(out, {}, inputs=(data,), overwrite=True),
         ):
             pass

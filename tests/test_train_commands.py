@@ -44,7 +44,7 @@ def test_darkroom_is_learned_and_played(data, tmp_path):
     ]
     assert losses[0]["loss"] != losses[1]["loss"]  # the texts differ
     other = run(app, [*play, "--policy", str(tmp_path / "all"), "--split", "1"])
-    assert "goals held out are training goals: pass `--split 0`" in other.stderr
+    assert "test goals are training goals: pass `--split 0`" in other.stderr
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_dpt_and_cql_are_trained_and_stand_in_one_table(data, tmp_path):
     assert done["policy"] == f"dpt:{dpt}" and done["steps"] == 3
     assert run(app, ask).exit_code == 2  # it is there already
     finished = run(app, [*ask, "--resume"])
-    assert finished.exit_code == 2 and "is finished already" in finished.stderr
+    assert finished.exit_code == 2 and "is already complete" in finished.stderr
     ask = ["train", "cql", "--data", str(data), "--out", cql, "--steps", "20"]
     report_of(run(app, [*ask, "--json"]))
     names = [f"dpt:{tmp_path}/dpt-{{family}}", f"cql:{cql}", "all"]
@@ -100,7 +100,7 @@ def test_every_kind_is_played_at_once_beside_the_papers_rows(tmp_path):
         (["--policy", "random", "--setting", "room"], "unknown kind of model"),
         (
             ["--policy", "random", "--reference", "ce"],
-            "among the policies that play energy mdp",
+            "among the policies evaluated on energy mdp",
         ),
         (["--policy", "none", "--setting", "all"], "`none`"),
     ],
@@ -145,7 +145,7 @@ def test_a_file_sets_options_and_the_command_line_changes_them(data, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("step: 5", "unknown option 'step': options are data"),
+        ("step: 5", "unknown option 'step': choose from data"),
         ("steps: many", "steps: expected int, found 'many'"),
         ("[1, 2]", "expected names and values, found list"),
         ("a: [", "is not valid YAML"),

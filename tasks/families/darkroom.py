@@ -1,13 +1,13 @@
-"""Darkroom: find a hidden cell of a grid, and stay there.
+"""Darkroom: find a hidden goal cell of a grid, and stay there.
 
 States are the cells (row, column) of a square grid, row by row; an episode starts in
-(0, 0). Actions are stay, up, down, left, right; a move against a wall stays. Each task
-has its own goal, which nothing shows but the reward: 1 for executing *stay* on the goal
-(Zhang, Aghaei, Saghafian, 2026), or, as in the original (Laskin et al., 2022; Lee et
-al., 2023), 1 whenever the cell that an action leads to is the goal.
+(0, 0). Actions are stay, up, down, left, right; a move against a wall does nothing.
+Each task has its own goal, which only the reward reveals: 1 for the action *stay* on
+the goal (Zhang, Aghaei, Saghafian, 2026) or, as in the original (Laskin et al., 2022;
+Lee et al., 2023), 1 for every action that leads to the goal.
 
-Goals are split by a seed of their own into those to train on and those held out: a
-model and its test must agree on that seed, whatever else is random.
+A separate seed splits the goals into training and test goals: training and evaluation
+of a model must use the same split seed.
 """
 
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class DarkroomFamily(Family):
     """Darkroom tasks that differ in the goal.
 
     Attributes:
-        size: rows of the grid, and columns.
-        pays: `stay` for a reward when staying on the goal, `arrival` for one whenever
-            an action ends there.
-        discount: factor per stage.
-        training_share: share of the goals to train on.
-        split: seed that decides which.
+        size: number of rows and of columns of the grid.
+        pays: rewarded event: `stay` (the action *stay* on the goal) or `arrival` (any
+            action that leads to the goal).
+        discount: discount factor per stage, in [0, 1].
+        training_share: share of the goals for training, in (0, 1).
+        split: random seed of the split into training and test goals.
 
     """
 
@@ -77,7 +77,7 @@ class DarkroomFamily(Family):
     )
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a size, a reward or a split that makes no task."""
+        """Raise `ValueError` for an invalid size, reward, discount or split."""
         check_count("size", self.size, 2)
         check_count("split", self.split, 0, 2**32 - 1)
         if self.pays not in PAYS:
@@ -96,7 +96,7 @@ class DarkroomFamily(Family):
 
     @property
     def spaces(self) -> Spaces:
-        """A cell is seen by its row and column; a reward tells where the goal is."""
+        """The state is a row and a column; rewards are informative about the goal."""
         return Spaces(
             state=(Component("row", self.size), Component("column", self.size)),
             actions=("stay", "up", "down", "left", "right"),
@@ -111,31 +111,31 @@ class DarkroomFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """List goals of a split; the last one repeats where there are no more."""
+        """Return goals of a split; the last one repeats beyond the end of the list."""
         goals = self.goals(held_out=split == "test")
         index = first + jnp.arange(n, dtype=jnp.int32)
         return {"goal": jnp.take(goals, index, mode="clip")}
 
     def model(self, params: Params, kind: Kind) -> MDP:
-        """Make the models of tasks with the goals `params["goal"]`."""
+        """Return the models of tasks with the goals `params["goal"]`."""
         return self.mdp(params["goal"])
 
     def prior(self) -> WeightedParams:
-        """Every cell is equally likely to be the goal."""
+        """Return all cells as goals with equal weights."""
         goals = jnp.arange(self.states, dtype=jnp.int32)
         return WeightedParams({"goal": goals}, jnp.full(self.states, 1 / self.states))
 
     def available(self, split: Split) -> int:
-        """Count the goals of a split."""
+        """Return the number of goals in a split."""
         return len(self.goals(held_out=split == "test"))
 
     def covers(self, trained_on: TaskFamily) -> str | None:
-        """Count goals held out here that are among those to train on there."""
+        """Describe the overlap of this family's test goals with training goals."""
         if not isinstance(trained_on, DarkroomFamily) or trained_on.size != self.size:
             return None
         if trained_on.pays != self.pays:
             return (
-                f"goals pay by {self.pays} here and by {trained_on.pays} in training: "
+                f"pays must be {trained_on.pays}, as in training, found {self.pays}: "
                 f"pass `--pays {trained_on.pays}`"
             )
         held_out = self.goals(held_out=True)
@@ -143,12 +143,12 @@ class DarkroomFamily(Family):
         if not met:
             return None
         return (
-            f"{met} of the {len(held_out)} goals held out are training goals: pass "
-            f"`--split {trained_on.split}`, with which it was trained"
+            f"{met} of the {len(held_out)} test goals are training goals: pass "
+            f"`--split {trained_on.split}`, as in training"
         )
 
     def goals(self, *, held_out: bool) -> Int[Array, " G"]:
-        """Goals to train on, or those held out, in the order of their tasks."""
+        """Return the training goals, or the test goals, in the order of their tasks."""
         order = jax.random.permutation(
             jax.random.key(self.split), jnp.arange(self.states, dtype=jnp.int32)
         )
@@ -156,11 +156,11 @@ class DarkroomFamily(Family):
         return order[count:] if held_out else order[:count]
 
     def mdp(self, goal: Int[Array, "*B"]) -> MDP:
-        """Tasks with these goals."""
+        """Return tasks with these goals."""
         leads_to = self._leads_to()
         moved = jax.nn.one_hot(leads_to, self.states, dtype=float)
         cell = np.arange(self.states)
-        pays_in = np.full_like(leads_to, -1)  # the goal that makes (s, a) pay
+        pays_in = np.full_like(leads_to, -1)  # the goal for which (s, a) has a reward
         if self.pays == "stay":
             pays_in[:, 0] = cell
         else:
@@ -176,7 +176,7 @@ class DarkroomFamily(Family):
         )
 
     def _leads_to(self) -> Int[np.ndarray, "S A"]:
-        """Cell that each action leads to."""
+        """Return the next cell of each cell and action."""
         cells = np.indices((self.size, self.size)).reshape(2, -1).T  # [S, 2]
         after = np.clip(cells[:, None] + np.asarray(self.moves), 0, self.size - 1)
         return (after[..., 0] * self.size + after[..., 1]).astype(np.int32)

@@ -1,20 +1,19 @@
-r"""Energy management: store energy or use it, not knowing how reliable moves are.
+r"""Energy management: store or use energy, with an unknown success probability.
 
 Energy s ∈ {0, ..., E}. Actions 0 and 1 are two identical ways to *charge*: s moves to
 min(s+1, E) with probability p, else stays; reward -c. Action 2 is *work*: s moves to
 max(s-1, 0) with probability p, else stays; reward s/E. Each task draws its own
 p ~ U(p_min, p_max) and starts in a uniformly random state.
 
-Partially observed, the energy is shown as one of E + 1 symbols: the true one with
-probability q, each other one with (1 - q)/E, also before the first action. Ambiguous,
-there are K such models: the first as above, the others perturbations of its rows; the
-two charge actions are one action with two names, and stay identical in every model.
+In the POMDP, a symbol shows the true energy with probability q and each other level
+with probability (1 - q)/E, also before the first action. The APOMDP has K such models:
+the nominal one, and perturbations of its rows. The two charge actions are one action
+with two names and stay identical in every model.
 
 Source: Zhang, Aghaei, Saghafian (2026) for the task and E = 9. Their cost, range of p,
-discount and initial state are not public; the defaults here (c = 0.05, p ~ U(0.2, 0.9),
-discount 0.95, uniform start) are ours, chosen to fit the random and in-context rows of
-their first figure; so are q = 0.8, α = 0.5, the radius and the concentration. Change
-them freely.
+discount and initial state are not public. We chose the defaults c = 0.05,
+p ~ U(0.2, 0.9), discount 0.95 and a uniform start to fit the random and in-context rows
+of their first figure; q = 0.8, α = 0.5, the radius and the concentration are also ours.
 """
 
 from dataclasses import dataclass, field
@@ -42,8 +41,8 @@ from sdm.tasks.models import APOMDP, MDP, POMDP, check_count
 from sdm.tasks.registry import register
 from sdm.tasks.truncated_beta import truncated_beta_mean
 
-SURE = 1e-9  # as near to 0 and 1 as candidates for p come
-POINTS = 141  # candidates: on the default range, one every half of a hundredth
+SURE = 1e-9  # smallest distance of candidates for p from 0 and 1
+POINTS = 141  # candidates for p: on the default range, in steps of 0.005
 
 
 @register
@@ -52,16 +51,16 @@ class EnergyFamily(Family):
     """Energy tasks that differ in p, the probability that a move succeeds.
 
     Attributes:
-        p_min: smallest p; at least 0.
-        p_max: largest p; at most 1.
-        max_energy: E, so that there are E + 1 states.
-        charge_cost: c, paid for each charge action.
-        discount: factor per stage.
+        p_min: smallest success probability p, in [0, 1].
+        p_max: largest success probability p, in [0, 1].
+        max_energy: largest energy level E, for E + 1 states.
+        charge_cost: cost c of a charge action.
+        discount: discount factor per stage, in [0, 1].
         q: probability that the observation is the true energy.
-        models: K, the size of an ambiguity set; the first is the nominal model.
-        alpha: weight of the worst model.
+        models: size K of an ambiguity set; the first is the nominal model.
+        alpha: weight of the worst model, in [0, 1].
         radius: largest KL divergence of a model to the nominal one, in nats.
-        concentration: of the Dirichlet distributions that perturb its rows.
+        concentration: concentration of the Dirichlet distributions that perturb rows.
 
     """
 
@@ -79,13 +78,13 @@ class EnergyFamily(Family):
     name: ClassVar[str] = "energy"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp", "apomdp"})
     defaults: ClassVar[Defaults] = Defaults(observes_reward=frozenset({"mdp"}))
-    counts: ClassVar[int] = 2  # moves that succeeded and that failed
+    counts: ClassVar[int] = 2  # successful and failed moves
     charge: ClassVar[tuple[int, ...]] = (0, 1)
     work: ClassVar[int] = 2
     actions: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a range, a size or a discount that makes no task."""
+        """Raise `ValueError` for an invalid range, size, discount or ambiguity set."""
         shares = (("p_min", self.p_min), ("p_max", self.p_max), ("q", self.q))
         for name, value in shares:
             if not 0 <= value <= 1:
@@ -106,7 +105,7 @@ class EnergyFamily(Family):
 
     @property
     def spaces(self) -> Spaces:
-        """Energy is seen, or shown by a symbol of the same name."""
+        """The state, and the symbol that shows it, have one component, `energy`."""
         return Spaces(
             state=(Component("energy", self.states),),
             actions=("charge", "charge too", "work"),
@@ -125,7 +124,7 @@ class EnergyFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """Draw p of each task; see `TaskFamily.parameters`."""
+        """Sample p of each task; see `TaskFamily.parameters`."""
 
         def one(index: Array) -> Array:
             return jax.random.uniform(
@@ -135,21 +134,21 @@ class EnergyFamily(Family):
         return {"p": jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))}
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
-        """Make the models of tasks with success probabilities `params["p"]`."""
+        """Return the models of tasks with success probabilities `params["p"]`."""
         p = params["p"]
         if kind == "apomdp":
             return self.apomdp(params[SET_KEY], p)[0]
         return self.mdp(p) if kind == "mdp" else self.pomdp(p)
 
     def divergence(self, params: Params, model: APOMDP) -> Float[Array, "B K"]:
-        """Mean over distinct rows: one charge action, work, and the symbols."""
+        """Return the mean over distinct rows: one charge action, work, and symbols."""
         return self.apomdp(params[SET_KEY], params["p"])[1]
 
     def prior(self) -> WeightedParams:
-        """Give the middle of each of 141 cells of the range of p equal weight."""
+        """Return the centres of 141 cells of the range of p with equal weights."""
         cells = (np.arange(POINTS) + 0.5) / POINTS
         values = self.p_min + (self.p_max - self.p_min) * cells
-        # With a p of 0 or 1 a single surprise would leave nothing to weigh.
+        # A candidate p of 0 or 1 would give some transitions a likelihood of zero.
         p = jnp.asarray(np.clip(values, SURE, 1 - SURE), jnp.result_type(float))
         return WeightedParams({"p": p}, jnp.full(POINTS, 1 / POINTS, p.dtype))
 
@@ -159,24 +158,24 @@ class EnergyFamily(Family):
         action: Int[np.ndarray, "*B"],
         following: Int[np.ndarray, "*B"],
     ) -> Int[np.ndarray, "*B 2"]:
-        """Count moves that could change the state: successes, failures."""
+        """Count successes and failures among moves that could change the state."""
         working = action == self.work
         could = np.where(working, state > 0, state < self.max_energy)
         did = could & (state != following)
         return np.stack([did, could & ~did], axis=-1).astype(np.int64)
 
     def posterior_mean(self, counts: Int[np.ndarray, "*B 2"]) -> Params:
-        """Mean of the Beta posterior of p, truncated to the range."""
+        """Return the mean of the Beta posterior of p, truncated to its range."""
         won, lost = 1.0 + counts[..., 0], 1.0 + counts[..., 1]
         mean = truncated_beta_mean(won, lost, self.p_min, self.p_max)
         return {"p": jnp.asarray(mean, jnp.result_type(float))}
 
     def mdp(self, p: Float[Array, "*B"]) -> MDP:
-        """Fully observed tasks with success probabilities `p`."""
+        """Return fully observed tasks with success probabilities `p`."""
         level = jnp.arange(self.states)
         up = jax.nn.one_hot(jnp.minimum(level + 1, self.max_energy), self.states)
         down = jax.nn.one_hot(jnp.maximum(level - 1, 0), self.states)
-        alone = (None,) * p.ndim  # every task has these in common
+        alone = (None,) * p.ndim  # all tasks share these arrays
         moved = jnp.stack([up, up, down], axis=1).astype(p.dtype)[alone]  # [S, A, S]
         stayed = jnp.eye(self.states, dtype=p.dtype)[:, None, :][alone]
         chance = p[..., None, None, None]
@@ -194,11 +193,11 @@ class EnergyFamily(Family):
     def sample(
         self, key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
     ) -> MDP:
-        """Draw fully observed tasks `first`, ..., `first + n - 1` as one batch."""
+        """Sample fully observed tasks `first`, ..., `first + n - 1` as one batch."""
         return self.mdp(self.parameters(key, n, split="train", first=first)["p"])
 
     def pomdp(self, p: Float[Array, "*B"]) -> POMDP:
-        """Partially observed tasks with success probabilities `p`."""
+        """Return partially observed tasks with success probabilities `p`."""
         mdp, seen = self.mdp(p), self._seen(p)
         return POMDP(
             transition=mdp.transition,
@@ -210,7 +209,7 @@ class EnergyFamily(Family):
         )
 
     def _seen(self, p: Float[Array, "*B"]) -> Float[Array, "*B S O"]:
-        """Z(o | s): the energy itself with probability q."""
+        """Return Z(o | s), which shows the true energy with probability q."""
         same = jnp.eye(self.states, dtype=p.dtype)
         seen = self.q * same + (1 - self.q) / self.max_energy * (1 - same)
         return jnp.broadcast_to(seen, (*p.shape, *seen.shape))
@@ -218,23 +217,23 @@ class EnergyFamily(Family):
     def _of_every_action(
         self, seen: Float[Array, "*B S O"]
     ) -> Float[Array, "*B A S O"]:
-        """Z(o | s', a), which does not depend on the action."""
+        """Return Z(o | s', a), which is independent of the action."""
         return jnp.repeat(seen[..., None, :, :], self.actions, axis=-3)
 
     def apomdp(
         self, keys: Key[Array, " B"], p: Float[Array, " B"]
     ) -> tuple[APOMDP, Float[Array, "B K"]]:
-        """Ambiguous tasks whose nominal model has success probability `p`.
+        """Return ambiguous tasks whose nominal model has success probability `p`.
 
         Args:
-            keys: one a task; they decide the perturbations.
+            keys: one random key per task, for the perturbations.
             p: success probabilities of the nominal models.
 
         Returns:
-            The tasks, and the divergence of each model to its nominal one.
+            The tasks, and the divergence of each model to its nominal one, in nats.
 
         Raises:
-            AmbiguityError: if the radius cannot be met; not while JAX traces.
+            AmbiguityError: if the radius cannot be met; not raised while JAX traces.
 
         """
         tasks, divergence = self._apomdp(keys, p)
@@ -245,7 +244,7 @@ class EnergyFamily(Family):
     def _apomdp(
         self, keys: Key[Array, " B"], p: Float[Array, " B"]
     ) -> tuple[APOMDP, Float[Array, "B K"]]:
-        """The tasks; a divergence is NaN where no draw met the radius."""
+        """Return the tasks and divergences, which are NaN if no draw met the radius."""
         nominal = self.pomdp(p)
         seen = self._seen(p)
         distinct = np.asarray([self.charge[0], self.work])

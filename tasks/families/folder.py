@@ -1,12 +1,12 @@
 """A folder of models: each `.POMDP` or `.npz` file is a task.
 
 The files hold models of one class (MDP, POMDP or APOMDP) with equal numbers of states,
-actions, observations and models, and with equal names where they give names. They are
-numbered in the order of their names. Other files, hidden files and folders inside are
-ignored. A seed splits the files into those to train on and those to test with.
+actions, observations and models, and with equal names if they have names. Tasks are
+numbered in the order of the file names. Other files, hidden files and subfolders are
+ignored. A seed splits the files into training and test tasks.
 
-A POMDP is also posed as an MDP, with its states observed. Of an APOMDP, the first model
-generates episodes.
+A folder of POMDPs also supports the kind mdp, with observed states. The first model of
+an APOMDP generates episodes.
 """
 
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ POSED: dict[str, frozenset[Kind]] = {
 @register
 @dataclass(frozen=True)
 class FolderFamily(Family):
-    """The models in a folder, one task a file.
+    """The models in a folder, one task per file.
 
     Attributes:
-        path: the folder.
-        discount: factor per stage; the files' own if not given.
-        training_share: share of the files to train on.
-        split: seed that decides which.
-        digest: SHA-256 of the files, checked if given.
+        path: folder of `.POMDP` or `.npz` files.
+        discount: discount factor per stage, in [0, 1]; from the files if not given.
+        training_share: share of the files for training, in (0, 1).
+        split: random seed of the split into training and test files.
+        digest: expected SHA-256 of the files; not checked if empty.
 
     """
 
@@ -67,8 +67,8 @@ class FolderFamily(Family):
         """Find the files.
 
         Raises:
-            FamilyError: if they make no tasks, or are not those of `digest`.
-            ValueError: if an option is wrong.
+            FamilyError: if the files define no tasks or do not match `digest`.
+            ValueError: if an option is invalid.
 
         """
         check_count("split", self.split, 0, 2**32 - 1)
@@ -83,7 +83,7 @@ class FolderFamily(Family):
             raise FamilyError(
                 f"folder `{self.path}`: its files have changed: expected the digest "
                 f"{self.digest[:12]}…, found {now[:12]}…",
-                "restore the files, or make the data and train again",
+                "restore the files, or generate the data and train again",
             )
         object.__setattr__(self, "path", str(self.folder.path))
         object.__setattr__(self, "digest", now)
@@ -95,18 +95,18 @@ class FolderFamily(Family):
 
     @cached_property
     def kinds(self) -> frozenset[Kind]:  # type: ignore[override]
-        """What the models can be posed as."""
+        """Supported kinds of model."""
         return POSED[self.folder.model_class]
 
     @cached_property
     def models(self) -> int:
-        """K, the size of the ambiguity sets; 1 where there are none."""
+        """Size K of the ambiguity sets; 1 if the models are not ambiguous."""
         transition = self.folder.arrays["transition"]
         return transition.shape[1] if self.folder.model_class == "APOMDP" else 1
 
     @cached_property
     def spaces(self) -> Spaces:
-        """States, actions and symbols by the names in the files, or numbered."""
+        """States, actions and symbols, with the names in the files or numbered."""
         arrays, names = self.folder.arrays, self.folder.names
         _, states, actions = arrays["reward"].shape
         seen = arrays.get("observation")
@@ -125,12 +125,12 @@ class FolderFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """List files of a split; the last one repeats where there are no more."""
+        """Return files of a split; the last one repeats beyond the end of the list."""
         index = first + jnp.arange(n, dtype=jnp.int32)
         return {"file": jnp.take(jnp.asarray(self.of(split)), index, mode="clip")}
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
-        """Look up the models of the files `params["file"]`."""
+        """Return the models of the files `params["file"]`."""
         index, precision = params["file"], jnp.result_type(float)
         folder, discount = self.folder, self.discount
         if discount is None:
@@ -148,17 +148,17 @@ class FolderFamily(Family):
         return ambiguous if kind == "apomdp" else true_model(ambiguous)
 
     def prior(self) -> WeightedParams:
-        """Give the training files equal weight."""
+        """Return the training files with equal weights."""
         files = jnp.asarray(self.of("train"))
         weight = jnp.full(len(files), 1 / len(files), jnp.result_type(float))
         return WeightedParams({"file": files}, weight)
 
     def available(self, split: Split) -> int:
-        """Count the files of a split."""
+        """Return the number of files in a split."""
         return len(self.of(split))
 
     def covers(self, trained_on: TaskFamily) -> str | None:
-        """Count test files here whose content is that of training files there."""
+        """Describe the overlap of this folder's test files with training files."""
         if not isinstance(trained_on, FolderFamily):
             return None
         known = list(trained_on.folder.hashes.values())
@@ -173,14 +173,14 @@ class FolderFamily(Family):
             there_too = f"--split {trained_on.split}"
             if trained_on.training_share != self.training_share:
                 there_too += f" --training-share {trained_on.training_share:g}"
-            advice = f"pass `{there_too}`, with which it was trained"
+            advice = f"pass `{there_too}`, as in training"
         return (
             f"{len(common)} of the {len(held_out)} test files are training files "
             f"({', '.join(common[:3])}{', …' * (len(common) > 3)}): {advice}"
         )
 
     def of(self, split: Split) -> Int[np.ndarray, " F"]:
-        """Indices of the files of a split, in the order of their tasks."""
+        """Return the indices of the files of a split, in the order of their tasks."""
         total = len(self.folder.files)
         order = np.random.default_rng(self.split).permutation(total).astype(np.int32)
         count = min(max(1, round(self.training_share * total)), total - 1)

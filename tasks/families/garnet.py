@@ -1,23 +1,23 @@
-r"""Garnets: random decision problems, of which nothing is known beforehand.
+r"""Garnets: random MDPs and POMDPs without structure.
 
-A task is a random table (Archibald, McKinnon, Thomas, 1995). From each state s, each
-action a leads to b successors, chosen among the S states without replacement. Their
-probabilities are the lengths of the b pieces into which b - 1 uniform numbers cut
-[0, 1]. A decision (s, a) pays 0 with probability z (the reward sparsity), and otherwise
-one of 1/L, 2/L, ..., 1, each as likely. The first state is uniformly random.
+A task is a random table (Archibald, McKinnon, Thomas, 1995). In each state s, each
+action a has b successors, sampled from the S states without replacement. Their
+probabilities are the lengths of the b intervals into which b - 1 uniform numbers divide
+[0, 1]. The reward of a decision (s, a) is 0 with probability z (the reward sparsity),
+and otherwise uniform on 1/L, 2/L, ..., 1. The first state is uniformly random.
 
-Partially observed, a state shows b_o of O symbols, chosen and weighted in the same way,
-whatever the action, and before the first action too.
+In the POMDP, a state shows b_o of O symbols, sampled and weighted in the same way. They
+are independent of the action, and also observed before the first action.
 
-Each task draws its own table, and stores the seed that makes it: even seeds are for
-training, odd ones for tests. With a share h > 0, each row (s, a), with its reward, and
-each row of symbols is with probability h that of a table common to all tasks. With
-h = 0 there is nothing to memorise: a policy has to read a task from its demonstrations.
+Each task samples its own table and stores its seed: even seeds are for training, odd
+ones for tests. All tasks share each row (s, a), with its reward, and each row of
+symbols with probability h. With h = 0, tasks share nothing that can be memorised: a
+policy must infer the task from its demonstrations.
 
-What a decision pays differs between tasks, so that agents see their rewards.
+Rewards differ between tasks, so that agents observe them.
 
 Archibald et al. draw the rewards from continuous distributions; the grid of rewards,
-symbols, common rows and all defaults are ours.
+the symbols, the shared rows and all defaults are ours.
 """
 
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ from sdm.tasks.models import MDP, POMDP, check_count
 from sdm.tasks.ranges import check_between
 from sdm.tasks.registry import register
 
-COMMON = 0  # seed of the rows that all tasks have in common
+COMMON = 0  # seed of the rows that all tasks share
 
 
 @register
 @dataclass(frozen=True)
 class GarnetFamily(Family):
-    """Garnet tasks, each a random table of its own.
+    """Garnet tasks, each with its own random table.
 
     Attributes:
-        states: number of states, S.
-        actions: number of actions, A.
-        branching: number of successors of each state and action, b.
-        sparsity: probability z that a decision pays nothing.
+        states: number S of states.
+        actions: number A of actions.
+        branching: number b of successors of each state and action.
+        sparsity: probability z that the reward of a decision is 0.
         levels: number L of positive rewards, 1/L, ..., 1.
-        symbols: number of symbols where states are hidden, O.
-        shown: number of symbols that a state can show, b_o.
-        shared: probability h that a row is common to all tasks.
-        discount: factor per stage.
+        symbols: number O of symbols of a POMDP.
+        shown: number b_o of symbols that a state can show.
+        shared: probability h that all tasks share a row.
+        discount: discount factor per stage, in [0, 1].
 
     """
 
@@ -69,7 +69,7 @@ class GarnetFamily(Family):
     defaults: ClassVar[Defaults] = Defaults(observes_reward=frozenset({"mdp", "pomdp"}))
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes or probabilities that make no task."""
+        """Raise `ValueError` for invalid sizes or probabilities."""
         for name in ("states", "actions", "levels", "symbols"):
             check_count(name, getattr(self, name), 1)
         check_count("branching", self.branching, 1, self.states)
@@ -78,7 +78,7 @@ class GarnetFamily(Family):
 
     @property
     def spaces(self) -> Spaces:
-        """States, actions and symbols are numbered; rewards lie on a grid."""
+        """Numbered states, actions and symbols, and the grid of rewards."""
         return Spaces(
             state=(Component("state", self.states),),
             actions=tuple(f"action {a}" for a in range(self.actions)),
@@ -94,7 +94,7 @@ class GarnetFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """Draw the seed of each task's table; see `TaskFamily.parameters`."""
+        """Sample the seed of each task's table; see `TaskFamily.parameters`."""
 
         def one(index: Array) -> Array:
             return jax.random.bits(jax.random.fold_in(key, index), dtype=jnp.uint32)
@@ -104,7 +104,7 @@ class GarnetFamily(Family):
         return {"table": even + jnp.uint32(split == "test")}
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP:
-        """Make the models of tasks with the tables that `params["table"]` seeds."""
+        """Return the models of tasks whose tables have the seeds `params["table"]`."""
         seed: Array = params["table"]
         tables = self._tables(seed.reshape(-1))
         transition, reward, seen = (
@@ -121,9 +121,9 @@ class GarnetFamily(Family):
     def _tables(
         self, seeds: UInt32[Array, " B"]
     ) -> tuple[Float[Array, "B S A S"], Float[Array, "B S A"], Float[Array, "B S O"]]:
-        """Transitions, rewards and symbols of each seed, with the rows in common."""
+        """Return transitions, rewards and symbols of each seed, with shared rows."""
         everything = jnp.concatenate([jnp.full(1, COMMON, jnp.uint32), seeds])
-        # Numbers that decide about: b successors, their pieces, reward, row in common.
+        # Random numbers per row: b successors, their probabilities, reward, sharing.
         wide, narrow = self.states + self.branching - 1, self.symbols + self.shown - 1
         moves, shows = (
             self.states * self.actions * (wide + 3),
@@ -131,8 +131,8 @@ class GarnetFamily(Family):
         )
 
         def draw(seed: Array) -> Array:
-            # One call, because compiling the generator is slow; the same numbers in
-            # single and in double precision.
+            # One call, since the generator is slow to compile. In single precision, so
+            # that both precisions use the same random numbers.
             return jax.random.uniform(
                 jax.random.key(seed), (moves + shows,), jnp.float32
             )
@@ -154,10 +154,10 @@ class GarnetFamily(Family):
 
 
 def _rows(uniform: Float[Array, "*R W"], width: int) -> Float[Array, "*R N"]:
-    """Make distributions over `width` outcomes from uniform numbers.
+    """Return distributions over `width` outcomes, made from uniform numbers.
 
-    The first `width` rank the outcomes, of which the lowest are possible; the others
-    cut [0, 1] into their probabilities.
+    The first `width` numbers rank the outcomes, and the lowest ranks are possible; the
+    other numbers divide [0, 1] into their probabilities.
     """
     cuts = jnp.sort(uniform[..., width:], axis=-1)
     ends = jnp.pad(cuts, [(0, 0)] * (cuts.ndim - 1) + [(1, 0)])

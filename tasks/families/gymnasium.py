@@ -1,17 +1,17 @@
-"""Variations of a Gymnasium environment that has a table of transitions.
+"""Random variations of a Gymnasium environment with a transition table.
 
-The environment gives P(s' | s, a), the reward of each transition, and the distribution
-of the first state. Each task draws its own table around that one,
+The environment defines P(s' | s, a), the reward of each transition, and the
+distribution of the first state. Each task samples its own table around P,
 
     P_task(· | s, a) ~ Dirichlet(c P_ε(· | s, a)),
     P_ε(· | s, a) = (1 - ε) P(· | s, a) + ε mean_a' P(· | s, a'),
 
-with ε ~ U(0, slip), the probability that a random action replaces the one chosen. Rows
-keep their support, so that a row with one outcome stays certain. Rewards belong to
-transitions: r(s, a) is their expectation under the task's own table.
+with ε ~ U(0, slip), the probability that a random action replaces the chosen one. Rows
+keep their support, so that a row with one outcome stays deterministic. Rewards belong
+to transitions: r(s, a) is their expectation under the task's own table.
 
-Gymnasium's environments are single tasks; that tasks are drawn in this way, and all
-defaults, are ours.
+Gymnasium's environments are single tasks; the sampling of tasks and all defaults are
+ours.
 
 Each task stores the seed of its table: even seeds are for training, odd ones for tests.
 """
@@ -33,10 +33,10 @@ from sdm.tasks.registry import FamilyError, register
 if TYPE_CHECKING:
     from sdm.tasks.gymnasium_tables import TableArrays
 
-# A possible outcome keeps this probability, relative to its row's most likely one, so
-# that it stays possible in single precision.
+# Smallest probability of a possible outcome, relative to the row's most likely one, so
+# that it stays positive in single precision.
 LEAST = 1e-12
-TRIES = 8  # all of which fail with a probability below 1e-10
+TRIES = 8  # rejection-sampling attempts; all fail with a probability below 1e-10
 TINY = 1e-30
 
 
@@ -46,11 +46,11 @@ class GymnasiumFamily(Family):
     """Tasks whose transition probabilities vary around an environment's.
 
     Attributes:
-        env: the environment's id, as in `gymnasium.make`.
-        discount: factor per stage.
-        concentration: c of the Dirichlet distributions; larger is nearer to the
-            environment's table.
-        slip: largest probability that a random action replaces the one chosen.
+        env: the environment's id in `gymnasium.make`.
+        discount: discount factor per stage, in [0, 1].
+        concentration: concentration c of the Dirichlet distributions; larger values
+            sample tables nearer to the environment's.
+        slip: largest probability that a random action replaces the chosen one.
 
     """
 
@@ -66,8 +66,8 @@ class GymnasiumFamily(Family):
         """Read the environment's table.
 
         Raises:
-            FamilyError: if there is none, or it leaves nothing to vary.
-            ValueError: if an option is wrong.
+            FamilyError: if there is no table, or all tasks would be equal.
+            ValueError: if an option is invalid.
 
         """
         for name in ("discount", "slip"):
@@ -79,22 +79,22 @@ class GymnasiumFamily(Family):
             )
         if (self._base[0].max(-1) == 1).all() and not self.slip:
             raise FamilyError(
-                f"family `{self.name}`: every transition of `{self.env}` is certain, "
-                "so that all tasks would be equal, found slip = 0",
+                f"family `{self.name}`: `{self.env}` is deterministic, so that all "
+                "tasks would be equal, found slip = 0",
                 "pass `--slip 0.2`, the largest probability of a random action",
             )
 
     @cached_property
     def table(self) -> "TableArrays":
-        """The environment's table."""
+        """The environment's transition table."""
         return _read_table(self.env)
 
     @cached_property
     def _base(self) -> tuple[np.ndarray, ...]:
         """Possible outcomes [S, A, N] of each decision, at ε = 0 and at ε = 1.
 
-        Two pairs, of probabilities and of probabilities times rewards, and the states
-        that the outcomes lead to.
+        For each ε, probabilities and probabilities times rewards; then the next state
+        of each outcome.
         """
         chance, paid, _ = self.table
         slipped, slipped_paid = (
@@ -102,7 +102,7 @@ class GymnasiumFamily(Family):
         )
         possible = chance + self.slip * slipped > 0
         most = possible.sum(-1).max()
-        # Impossible ones fill up shorter rows.
+        # Impossible outcomes pad shorter rows.
         following = np.argsort(~possible, axis=-1, kind="stable")[..., :most]
         pick = (np.take_along_axis(x, following, -1) for x in (chance, paid))
         slip = (np.take_along_axis(x, following, -1) for x in (slipped, slipped_paid))
@@ -110,7 +110,7 @@ class GymnasiumFamily(Family):
 
     @property
     def spaces(self) -> Spaces:
-        """States and actions are numbered as the environment does."""
+        """States and actions, numbered as in the environment."""
         states, actions, _ = self.table.transition.shape
         return Spaces(
             state=(Component("state", states),),
@@ -125,7 +125,7 @@ class GymnasiumFamily(Family):
         split: Split,
         first: int | Int[Array, ""] = 0,
     ) -> Params:
-        """Draw the seed of each task's table; see `TaskFamily.parameters`."""
+        """Sample the seed of each task's table; see `TaskFamily.parameters`."""
 
         def one(index: Array) -> Array:
             return jax.random.bits(jax.random.fold_in(key, index), dtype=jnp.uint32)
@@ -135,7 +135,7 @@ class GymnasiumFamily(Family):
         return {"table": even + jnp.uint32(split == "test")}
 
     def model(self, params: Params, kind: Kind) -> MDP:
-        """Make the models of tasks with the tables that `params["table"]` seeds."""
+        """Return the models of tasks whose tables have the seeds `params["table"]`."""
         seed: Array = params["table"]
         flat = jax.vmap(self._task)(seed.reshape(-1))
         transition, reward = (x.reshape(*seed.shape, *x.shape[1:]) for x in flat)
@@ -146,12 +146,12 @@ class GymnasiumFamily(Family):
     def _task(
         self, seed: UInt32[Array, ""]
     ) -> tuple[Float[Array, "S A S"], Float[Array, "S A"]]:
-        """Transitions and rewards of a seed."""
+        """Return the transitions and rewards of a seed."""
         precision = jnp.result_type(float)
         *parts, following = self._base
         chance, paid, slipped, slipped_paid = (jnp.asarray(x, precision) for x in parts)
         # One call, since the generator is slow to compile. In single precision, so that
-        # the numbers are the same in double precision.
+        # both precisions use the same random numbers.
         numbers = (2 * TRIES + 1, *following.shape)
         uniform = jax.random.uniform(
             jax.random.key(seed), (1 + math.prod(numbers),), jnp.float32, minval=TINY
@@ -176,17 +176,17 @@ class GymnasiumFamily(Family):
 def _log_gamma(
     uniform: Float[Array, "U S A N"], shape: Float[Array, "S A N"]
 ) -> Float[Array, "S A N"]:
-    """Make logarithms of Gamma variables from uniform ones (Marsaglia and Tsang, 2000).
+    """Return logarithms of Gamma variables (Marsaglia and Tsang, 2000).
 
-    `jax.random.loggamma` rejects in a loop, which takes seconds to compile; here, all
-    tries are made at once. A try fails with a probability of 5 % at most.
+    The rejection loop of `jax.random.loggamma` takes seconds to compile; this function
+    makes all attempts at once. An attempt fails with a probability of at most 5 %.
 
     Args:
-        uniform: numbers in (0, 1), 2 `TRIES` + 1 for each variable.
-        shape: parameter of each variable.
+        uniform: numbers in (0, 1), with U = 2 `TRIES` + 1 for each variable.
+        shape: shape parameter of each variable.
 
     """
-    d = jnp.where(shape < 1, shape + 1, shape) - 1 / 3  # the method is for 1 and more
+    d = jnp.where(shape < 1, shape + 1, shape) - 1 / 3  # the method needs shape >= 1
     x = jax.scipy.special.ndtri(uniform[:TRIES])
     v = jnp.maximum(1 + x / jnp.sqrt(9 * d)[None], 0) ** 3
     log_v = jnp.log(jnp.maximum(v, TINY))
@@ -201,15 +201,14 @@ def _read_table(env: str) -> "TableArrays":
     """Read the table of a registered environment.
 
     Raises:
-        FamilyError: if there is no such environment, or it has no proper table.
+        FamilyError: if the environment is unknown or has no valid table.
 
     """
     try:
         import gymnasium
     except ImportError as error:
         raise FamilyError(
-            "family `gymnasium`: this needs the package `gymnasium`, which is not "
-            "installed",
+            "family `gymnasium`: needs the package `gymnasium`, which is not installed",
             "pip install 'sdm-llm[gym]'",
         ) from error
     from sdm.tasks.gymnasium_tables import read_table
@@ -219,8 +218,8 @@ def _read_table(env: str) -> "TableArrays":
     except Exception as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise FamilyError(
-            f"family `gymnasium`: `{env}` cannot be made: {first}",
-            "name a registered environment that has a table, such as FrozenLake-v1",
+            f"family `gymnasium`: `{env}` cannot be created: {first}",
+            "pass a registered environment with a table, such as FrozenLake-v1",
         ) from error
     try:
         table = read_table(made)
@@ -229,7 +228,7 @@ def _read_table(env: str) -> "TableArrays":
     except ValueError as error:
         raise FamilyError(
             f"family `gymnasium`: `{env}`: {error}",
-            "name an environment that has a table, such as FrozenLake-v1",
+            "pass an environment with a table, such as FrozenLake-v1",
         ) from error
     finally:
         made.close()

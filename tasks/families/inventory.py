@@ -1,11 +1,10 @@
-r"""Inventory control with lost sales, not knowing how demand behaves.
+r"""Inventory control with lost sales and an unknown demand distribution.
 
 A state is the market m, slow or busy, and the stock s ∈ {0, ..., M}. Action a orders a
-units, which arrive at once. What the store has no room for is neither delivered nor
-charged: the stock rises to y = min(s + a, M), and orders above M - s are one action
-under several names. Then demand d is drawn: min(y, d) units are sold,
-s' = max(y - d, 0) units are left, and demand above y is lost. The market stays as it is
-with probability ρ.
+units, which arrive at once. Units beyond the capacity are neither delivered nor
+charged: the stock rises to y = min(s + a, M), so that all orders above M - s have the
+same effect. Then demand d is drawn: min(y, d) units are sold, s' = max(y - d, 0) units
+are left, and demand above y is lost. The market does not change with probability ρ.
 
 Demand in market m is negative binomial with mean μ_m and dispersion k (its variance is
 μ_m + k μ_m²; k = 0 is Poisson), restricted to d ≤ D:
@@ -13,14 +12,14 @@ Demand in market m is negative binomial with mean μ_m and dispersion k (its var
     P(d + 1 | m) / P(d | m) = (1 + k d) μ_m / ((d + 1) (1 + k μ_m)),
     μ_slow = (1 - w) μ,   μ_busy = (1 + w) μ.
 
-The reward is the expected one, in units of what one sale earns:
+The reward is the expected one, in units of the revenue of one sale:
 
     r(m, s, a) = E[min(y, d)] - h E[max(y - d, 0)] - b E[max(d - y, 0)] - c 1[y > s].
 
 Each task draws its own μ, k and ρ. It starts in a uniformly random state.
 
-Partially observed, the agent sees the stock only. It knows its orders, hence what was
-sold, but not the demand where the stock ran out (censored demand), nor the market.
+In the POMDP, the agent observes only the stock. It knows its orders, hence the sales,
+but neither the demand in a stock-out (censored demand) nor the market.
 
 Sources: Song and Zipkin (1993) for demand that depends on a market; Treharne and Sox
 (2002) for markets that are not observed; Bensoussan, Çakanyıldırım and Sethi (2007) for
@@ -56,20 +55,20 @@ class InventoryFamily(UniformFamily):
     """Inventory tasks that differ in the demand.
 
     Attributes:
-        mean_min: smallest mean demand μ, averaged over the markets, in units a stage.
-        mean_max: largest mean demand.
+        mean_min: smallest mean demand μ over both markets, in units per stage.
+        mean_max: largest mean demand μ over both markets, in units per stage.
         dispersion_min: smallest dispersion k of the demand; 0 for Poisson.
-        dispersion_max: largest dispersion.
-        persistence_min: smallest probability ρ that the market stays as it is.
-        persistence_max: largest probability that the market stays as it is.
-        swing: share w by which the mean demand of a market differs from μ.
+        dispersion_max: largest dispersion k of the demand.
+        persistence_min: smallest probability ρ that the market does not change.
+        persistence_max: largest probability ρ that the market does not change.
+        swing: share w by which a market's mean demand differs from μ, in [0, 1].
         capacity: largest stock M, in units.
         max_order: largest order, in units.
-        max_demand: largest demand D, in units a stage.
-        holding: cost h of a unit left at the end of a stage.
-        penalty: cost b of a unit of lost demand, on top of the lost sale.
-        fixed: cost c of an order of any size.
-        discount: factor per stage.
+        max_demand: largest demand D, in units per stage.
+        holding: holding cost h per unit left at the end of a stage.
+        penalty: penalty b per unit of lost demand, on top of the lost sale.
+        fixed: fixed cost c per order.
+        discount: discount factor per stage, in [0, 1].
 
     """
 
@@ -92,11 +91,11 @@ class InventoryFamily(UniformFamily):
     drawn: ClassVar[tuple[str, ...]] = ("mean", "dispersion", "persistence")
     cells: ClassVar[tuple[int, ...]] = (8, 4, 4)
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
-    # Rewards are expectations: an agent that saw them could compute the demand.
+    # Rewards are expectations: an agent that observes them could infer the demand.
     defaults: ClassVar[Defaults] = Defaults()
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for ranges, sizes or costs that make no task."""
+        """Raise `ValueError` for invalid ranges, sizes or costs."""
         self.check_ranges(("mean", "dispersion"), most=np.inf)
         self.check_ranges(("persistence",))
         check_between(self, ("swing", "discount"))
@@ -106,7 +105,7 @@ class InventoryFamily(UniformFamily):
 
     @property
     def spaces(self) -> Spaces:
-        """Market and stock are seen; partially observed, the stock only."""
+        """The state has market and stock; a symbol of the POMDP shows only stock."""
         stock = Component("stock", self.capacity + 1)
         return Spaces(
             state=(Component("market", 2, MARKETS), stock),
@@ -117,7 +116,7 @@ class InventoryFamily(UniformFamily):
     def demand(self, params: Params) -> Float[Array, "*B 2 D"]:
         """Return the probability of each demand 0, ..., D in each market."""
         kind = params["mean"].dtype
-        alone = (None,) * params["mean"].ndim  # every task has these in common
+        alone = (None,) * params["mean"].ndim  # all tasks share these arrays
         share = jnp.asarray([[1 - self.swing], [1 + self.swing]], kind)[alone]
         d = jnp.arange(self.max_demand, dtype=kind)[(*alone, None)]
         mean = params["mean"][..., None, None] * share
@@ -128,7 +127,7 @@ class InventoryFamily(UniformFamily):
         return weight / weight.sum(-1, keepdims=True)
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP:
-        """Make the models of tasks with these demands."""
+        """Return the models of tasks with these demand parameters."""
         transition, reward = self._tables(params)
         *batch, states, actions = reward.shape
         initial = jnp.full((*batch, states), 1 / states, reward.dtype)
@@ -143,10 +142,10 @@ class InventoryFamily(UniformFamily):
     def _tables(
         self, params: Params
     ) -> tuple[Float[Array, "*B S A S"], Float[Array, "*B S A"]]:
-        """Transitions and rewards.
+        """Return transitions and rewards.
 
-        Both are tabulated by the stock y after delivery first: orders that lead to the
-        same y are then equal to the last digit, and the smallest is chosen.
+        Both are first tabulated by the stock y after delivery: orders with the same y
+        then have exactly equal values, so that the smallest order is chosen.
         """
         demand = self.demand(params)  # [*B, m, d]
         kind, batch = demand.dtype, demand.shape[:-2]

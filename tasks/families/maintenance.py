@@ -1,25 +1,25 @@
-r"""Maintenance of a machine, not knowing how it wears, breaks and takes repairs.
+r"""Machine maintenance with unknown wear, breakdown and repair probabilities.
 
 The condition c runs from 0 (as new) to F - 1 (poor); F is a failed machine. Actions:
 
     run      pays 1 - c/F; fails with probability b, else wears with probability w:
              c moves to F, else to min(c + 1, F - 1), else stays
-    inspect  is run, and shows the condition that follows; pays i less
+    inspect  like run, but shows the next condition exactly; pays i less
     repair   pays -r; c moves to 0 with probability q, else stays
     replace  pays -R; c moves to 0
 
 A failed machine pays nothing when run, and stays failed. Each task draws its own w, b
 and q, and starts in a uniformly random condition.
 
-Partially observed, a symbol is a condition. A failure is always seen, and so is the
-condition after inspect and replace. Otherwise a working machine shows its condition
-with probability a, and each of the F - 1 other working conditions with (1 - a)/(F - 1),
-also before the first action. Ambiguous, there are K such models: this one, and
-perturbations of its rows (`sdm.tasks.ambiguity`).
+In the POMDP, a symbol is a condition. The agent always observes a failure, and the
+condition after inspect and replace. Otherwise, a working machine shows its condition
+with probability a and each of the F - 1 other working conditions with probability
+(1 - a)/(F - 1), also before the first action. The APOMDP has K such models: the nominal
+one, and perturbations of its rows (`sdm.tasks.ambiguity`).
 
 Source: machine replacement after Derman (1963), with inspections and noisy conditions
-as in Smallwood and Sondik (1973); Monahan (1982) surveys such models. The rules in
-detail and all numbers are ours.
+as in Smallwood and Sondik (1973); Monahan (1982) surveys such models. The detailed
+rules and all numbers are ours.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ from sdm.tasks.registry import register
 from sdm.tasks.truncated_beta import truncated_beta_mean
 
 RUN, INSPECT, REPAIR, REPLACE = range(4)
-NAMES = ("as new", "good", "fair", "poor", "failed")  # of five conditions
+NAMES = ("as new", "good", "fair", "poor", "failed")  # the five default conditions
 
 
 @register
@@ -53,22 +53,22 @@ class MaintenanceFamily(UniformFamily):
     """Maintenance tasks that differ in wear, breakdowns and repairs.
 
     Attributes:
-        wear_min: smallest probability w that a machine that runs wears.
-        wear_max: largest probability that it wears.
-        breakdown_min: smallest probability b that a machine that runs fails.
-        breakdown_max: largest probability that it fails.
+        wear_min: smallest probability w that a running machine wears.
+        wear_max: largest probability w that a running machine wears.
+        breakdown_min: smallest probability b that a running machine fails.
+        breakdown_max: largest probability b that a running machine fails.
         repair_min: smallest probability q that a repair succeeds.
-        repair_max: largest probability that a repair succeeds.
-        conditions: number of conditions, F + 1; the last is failure.
+        repair_max: largest probability q that a repair succeeds.
+        conditions: number F + 1 of conditions; the last is failure.
         inspection_cost: cost i of an inspection.
-        repair_cost: cost r of a repair, whether it succeeds or not.
+        repair_cost: cost r of a repair, successful or not.
         replacement_cost: cost R of a new machine.
         accuracy: probability a that an observation is the true condition.
-        discount: factor per stage.
+        discount: discount factor per stage, in [0, 1].
         models: size K of an ambiguity set; the first is the nominal model.
-        alpha: weight of the worst model.
+        alpha: weight of the worst model, in [0, 1].
         radius: largest KL divergence of a model to the nominal one, in nats.
-        concentration: of the Dirichlet distributions that perturb its rows.
+        concentration: concentration of the Dirichlet distributions that perturb rows.
 
     """
 
@@ -97,7 +97,7 @@ class MaintenanceFamily(UniformFamily):
     counts: ClassVar[int] = 6  # outcomes: failed, wore, held, lasted, repaired, not
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for ranges, sizes or costs that make no task."""
+        """Raise `ValueError` for invalid ranges, sizes or costs."""
         self.check_ranges(self.drawn)
         check_count("conditions", self.conditions, 3)
         check_between(self, ("accuracy", "discount"))
@@ -107,7 +107,7 @@ class MaintenanceFamily(UniformFamily):
 
     @property
     def spaces(self) -> Spaces:
-        """The condition is seen, or shown by a symbol of the same name."""
+        """The state, and the symbol that shows it, have one component, `condition`."""
         names = NAMES if self.conditions == len(NAMES) else ()
         return Spaces(
             state=(Component("condition", self.conditions, names),),
@@ -115,7 +115,7 @@ class MaintenanceFamily(UniformFamily):
         )
 
     def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
-        """Make the models of tasks with these probabilities."""
+        """Return the models of tasks with these probabilities."""
         mdp = self._mdp(params)
         if kind == "mdp":
             return mdp
@@ -169,14 +169,14 @@ class MaintenanceFamily(UniformFamily):
         failed = self.conditions - 1
         ran = ((action == RUN) | (action == INSPECT)) & (state < failed)
         poor, stayed = state == failed - 1, following == state
-        mended = (action == REPAIR) & (state > 0)
+        repairs = (action == REPAIR) & (state > 0)
         outcomes = [ran & (following == failed), ran & ~poor & (following == state + 1)]
         outcomes += [ran & ~poor & stayed, ran & poor & stayed]
-        outcomes += [mended & (following == 0), mended & stayed]
+        outcomes += [repairs & (following == 0), repairs & stayed]
         return np.stack(outcomes, axis=-1).astype(np.int64)
 
     def posterior_mean(self, counts: Int[np.ndarray, "*B 6"]) -> Params:
-        """Means of truncated Beta posteriors, which are independent."""
+        """Return the means of the independent truncated Beta posteriors."""
         broke, wore, held, lasted, repaired, unrepaired = np.moveaxis(counts, -1, 0)
         tally = ((wore, held), (broke, wore + held + lasted), (repaired, unrepaired))
         return {
