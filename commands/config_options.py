@@ -97,7 +97,8 @@ def parameters_of(
             hidden=hidden,
             show_default=False,
         )
-        annotation = Annotated[_or_none(_plain(field.annotation)), declared]
+        plain: Any = _or_none(_plain(field.annotation))
+        annotation: Any = Annotated[plain, declared]
         signature.append(
             inspect.Parameter(
                 f"{scope}__{field.name}" if scope else field.name,

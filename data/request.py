@@ -115,19 +115,19 @@ def bytes_per_task(config: OracleConfig) -> int:
         return episodes + eight * actions * states * (states + config.horizon)
     models = getattr(family, "models", 1) if config.kind == "apomdp" else 1
     if config.rewards_seen:
-        states = states_with_rewards(family)
+        states = _states_with_rewards(family)
     points = config.points_per_stage + states
     return episodes + 4 * eight * config.horizon * points * models * states
 
 
 @cache
-def states_with_rewards(family: TaskFamily) -> int:
+def _states_with_rewards(family: TaskFamily) -> int:
     """Estimate the states of the larger task that is solved if rewards are observed.
 
     The number is that of one sampled task; other tasks may have other rewards.
     """
     drawn = dict(family.parameters(jax.random.key(0), 1, split="train"))
-    kind = "pomdp" if "pomdp" in family.kinds else "apomdp"
+    kind: Kind = "pomdp" if "pomdp" in family.kinds else "apomdp"
     if kind == "apomdp":
         drawn[SET_KEY] = jax.random.split(jax.random.key(0), 1)
     model = family.model(drawn, kind)
@@ -168,7 +168,7 @@ def plain_params(params: Params) -> dict[str, np.ndarray]:
     """Return parameters as NumPy arrays, with random keys as their data."""
     plain = {}
     for name, value in params.items():
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
         plain[name] = np.asarray(value)
     return plain

@@ -83,7 +83,9 @@ def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     states, actions, _, size = chance.shape
     label, members = _equal_rewards(reward, rewards=rewards)
-    ends, rows, lists = [], [], []
+    ends: list[tuple[int, int]] = []
+    rows: list[np.ndarray] = []
+    lists: list[list[int]] = []
     for x in range(states):
         known: dict[bytes, list[int]] = {}  # duplicate actions share their moves
         for a in range(actions):

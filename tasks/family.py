@@ -186,6 +186,8 @@ class TaskFamily(Protocol):
         """Default values of the commands' options."""
         ...
 
+    def __hash__(self) -> int: ...
+
     def parameters(
         self,
         key: Key[Array, ""],

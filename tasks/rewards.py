@@ -120,10 +120,9 @@ def _with_models(
     model: POMDP | APOMDP,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return transition, observation and initial observation with an axis of models."""
-    first = model.initial_observation
     parts = [
         None if x is None else np.asarray(x)
-        for x in (model.transition, model.observation, first)
+        for x in (model.transition, model.observation, model.initial_observation)
     ]
     if isinstance(model, POMDP):
         parts = [None if x is None else x[:, None] for x in parts]

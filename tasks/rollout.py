@@ -167,14 +167,10 @@ def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
         _, played = jax.lax.scan(stage, start, every)
     else:  # the policy creates its memory at the first decision
         now, first = stage(start, opening)
-        later = (
-            jnp.arange(1, horizon, dtype=jnp.int32),
-            *_stage_luck(luck, slice(1, None)),
-        )
+        stages = jnp.arange(1, horizon, dtype=jnp.int32)
+        later = (stages, *_stage_luck(luck, slice(1, None)))
         _, rest = jax.lax.scan(stage, now, later)
-        played = tuple(
-            jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True)
-        )
+        played = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     return Trajectory(*(jnp.moveaxis(x, 0, -1) for x in played))
 
 
