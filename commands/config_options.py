@@ -126,7 +126,10 @@ def _declarations(option: str, annotation: Any) -> tuple[str, ...]:
 
 def _help(field: OptionField, *, show_default: bool) -> str:
     text = field.text[:1].upper() + field.text[1:]
-    if not show_default or field.default in (UNSET, None, "") or field.default is False:
+    named = "default" in text  # such as the family's own
+    if named or not show_default or field.default in (UNSET, None, ""):
+        return text
+    if field.default is False:
         return text
     shown = str(field.default)
     return f"{text.rstrip('.')} (default {shown})."

@@ -186,8 +186,6 @@ class TaskFamily(Protocol):
         """Default values of the commands' options."""
         ...
 
-    def __hash__(self) -> int: ...
-
     def parameters(
         self,
         key: Key[Array, ""],
