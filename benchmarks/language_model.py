@@ -51,6 +51,11 @@ class Clock:
     @property
     def seconds(self) -> float:
         """Seconds of all steps after the warm-up."""
+        if len(self.ends) <= UNCOUNTED:
+            raise SystemExit(
+                f"{len(self.ends)} optimizer steps: more than the {UNCOUNTED} of the "
+                "warm-up are needed; raise --tasks"
+            )
         return self.ends[-1] - self.ends[UNCOUNTED - 1]
 
 

@@ -15,7 +15,7 @@ from sdm.commands.console import (
     start_optional,
     user_faults,
 )
-from sdm.commands.options import Context, Json, Overwrite, Resume, Seed, given
+from sdm.commands.options import Context, Json, Overwrite, Seed, given
 from sdm.policies.learner import Learner, learners
 
 train = typer.Typer(
@@ -25,6 +25,9 @@ train = typer.Typer(
 
 def _add(learner: Learner) -> None:
     """Add the command of a learner."""
+    resumption = typer.Option(
+        help="Continue an unfinished run.", hidden=not learner.resumable
+    )
 
     def run(
         context: Context,
@@ -33,7 +36,7 @@ def _add(learner: Learner) -> None:
             Path | None, typer.Option(help="YAML file with values of these options.")
         ] = None,
         seed: Seed = 0,
-        resume: Resume = False,
+        resume: Annotated[bool, resumption] = False,
         overwrite: Overwrite = False,
         as_json: Json = False,
     ) -> None:
