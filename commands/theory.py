@@ -1,17 +1,11 @@
 """`sdm theory validate`, `flow`, `sample-size` and `beyond`."""
 
-import csv
 import dataclasses
-import importlib.metadata
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import sdm
 from sdm.commands.console import (
     emit,
     fail,
@@ -23,12 +17,11 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.theory_output import Report, claims_table, rows_table, run_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
-    from sdm.theory.proposition_1 import Claim
 
 theory = typer.Typer(
     no_args_is_help=True, help="Check the theory of linear self-attention."
@@ -48,44 +41,6 @@ Out = Annotated[
 ]
 KAPPAS, SUPPORTS = [1.0, 10.0, 100.0], [5, 10, 20, 40, 80, 160]
 TRAINS = [10, 20, 40, 80, 160]
-Report = dict[str, Any]
-
-
-def _run(
-    work: Callable[[], Report],
-    draw: "Callable[[Report], Mapping[str, Figure]]",
-    tables: Callable[[Report], Mapping[str, Sequence[Mapping[str, Any]]]],
-    out: Path | None,
-    *,
-    overwrite: bool,
-) -> Report:
-    """Return the report of `work`; write it, its figures and its tables to `out`."""
-    if out is None:
-        return work()
-    from sdm.storage.files import folder_in_progress, write_atomically
-    from sdm.theory.plots import save
-
-    made = {"command": sys.argv[1:], "versions": _versions()}
-    with folder_in_progress(out, made, overwrite=overwrite) as folder:
-        # These commands cannot be resumed, so they write all files at the end.
-        report = work() | {"out": str(out), "made": made}
-        text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-        figures = draw(report)
-        for name, rows in tables(report).items():
-            with (folder / f"{name}.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-        for name, figure in figures.items():
-            save(figure, folder / name)
-        write_atomically(folder / "results.json", text)
-    return report
-
-
-def _versions() -> dict[str, str]:
-    names = ("jax", "numpy", "diffrax", "optax")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"sdm": sdm.__version__, **found}
 
 
 @theory.command()
@@ -145,44 +100,11 @@ def validate(
 
             return {"gap_against_bound": plots.gap_against_bound(report["cells"])}
 
-        report = _run(
+        report = run_study(
             work, draw, lambda r: {"cells": r["cells"]}, out, overwrite=overwrite
         )
     made = [proposition_1.Claim(**claim) for claim in report["claims"]]
-    emit(report, as_json, lambda: _claims_table(made))
-
-
-def _claims_table(made: "Sequence[Claim]") -> "Table":
-    """Return a table of the proof's steps: source, cells and looseness."""
-    from rich.table import Table
-
-    table = Table(title="Proposition 1, step by step")
-    for title in ("claim", "source", "cells in which it holds"):
-        table.add_column(title)
-    for title in ("right / left, min", "median", "max"):
-        table.add_column(title, justify="right")
-    for claim in made:
-        table.add_row(
-            claim.name,
-            claim.where,
-            f"{claim.holds} of {claim.cells}",
-            *(f"{ratio:.3g}" for ratio in claim.looseness or ()),
-        )
-    return table
-
-
-def _rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
-    """Return a table with a line per row and a column per name."""
-    from rich.table import Table
-
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(
-            *(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values())
-        )
-    return table
+    emit(report, as_json, lambda: claims_table(made))
 
 
 @theory.command()
@@ -248,13 +170,13 @@ def flow(
         def draw(report: Report) -> "dict[str, Figure]":
             return {"flow": plots.flow(curves)}
 
-        report = _run(
+        report = run_study(
             work, draw, lambda r: {"flows": r["flows"]}, out, overwrite=overwrite
         )
     emit(
         report,
         as_json,
-        lambda: _rows_table("Limit of the gradient flow", report["flows"]),
+        lambda: rows_table("Limit of the gradient flow", report["flows"]),
     )
 
 
@@ -383,6 +305,6 @@ def beyond(
             found = report["studies"]
             return {name: plots.DRAWINGS[name](rows) for name, rows in found.items()}
 
-        report = _run(work, draw, lambda r: r["studies"], out, overwrite=overwrite)
+        report = run_study(work, draw, lambda r: r["studies"], out, overwrite=overwrite)
     counts = {name: f"{len(rows)} rows" for name, rows in report["studies"].items()}
     emit(report, as_json, lambda: pairs_table(counts | {"out": str(out)}))

@@ -20,7 +20,8 @@ from sdm.tasks.belief import (
     belief_filter,
     true_model,
 )
-from sdm.tasks.cassandra import PomdpFile, load_pomdp, read_pomdp, save_pomdp
+from sdm.tasks.cassandra import PomdpFile, load_pomdp, read_pomdp
+from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.families.darkroom import DarkroomFamily
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.model_files import load_model, load_npz, save_npz

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sdm.solvers_jax.belief_backup import Plans, action_values
 from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities
-from sdm.solvers_jax.point_based import Plans, action_values
 from sdm.solvers_jax.refinement import Refined
 
 T = TypeVar("T")

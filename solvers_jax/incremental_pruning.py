@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 
+from sdm.solvers_jax.belief_backup import Plans
 from sdm.solvers_jax.belief_model import (
     annuities,
     belief_model,
@@ -27,7 +28,6 @@ from sdm.solvers_jax.belief_model import (
 )
 from sdm.solvers_jax.belief_solution import Rounds, flattened, shaped
 from sdm.solvers_jax.methods import register_method
-from sdm.solvers_jax.point_based import Plans
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.models import POMDP, batch_shape
 

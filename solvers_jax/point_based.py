@@ -26,14 +26,22 @@ precision; the selected entry is evaluated in the precision of the model. Every
 selection gives a valid bound, so this only widens the bounds, by about 1e-7.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sdm.solvers_jax.belief_backup import (
+    Plans,
+    action_values,
+    all_successors,
+    backup,
+    mix,
+)
 from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.solvers_jax.belief_upper import Next, informed_bound, upper_action_values
 
 # Beliefs with closer random projections are merged: far above the rounding of a Bayes
 # update, and far below differences that affect a value.
@@ -41,11 +49,8 @@ SAME_BELIEF = 1e-9
 # Weight of an action that is not greedy for the upper bound: its successors have a low
 # priority.
 OTHER_ACTIONS = 1e-3
-# Squared distance within which a belief equals a plan's point in single precision.
-SAME_PLAN = 1e-6
 CANDIDATES = 16  # candidates of highest priority to compare, per new point
 TINY = 1e-30  # avoids a division of zero by zero
-FAR = 1e30  # a finite infinity, to avoid infinity times zero
 
 
 class Bounds(eqx.Module):
@@ -70,203 +75,6 @@ class Bounds(eqx.Module):
     corner: Float[Array, "*B U S"]
 
 
-class Plans(NamedTuple):
-    """Plans of one stage: their α-vectors, and the beliefs at which they were made."""
-
-    vector: Float[Array, "*B N L S"]
-    point: Float[Array, "*B N S"]
-
-
-class _Next(NamedTuple):
-    """Inputs of a backup from the next stage."""
-
-    plans: Plans
-    upper: Float[Array, " N"]
-    corner: Float[Array, " S"]
-    informed: Float[Array, "S A"]
-
-
-def mix(alpha: Array, worst: Array, best: Array) -> Array:
-    """Return α times the worst plus 1 - α times the best; exact if they are equal."""
-    return best + alpha * (worst - best)
-
-
-def successors(
-    belief: Float[Array, "N S"],
-    transition: Float[Array, "S A S"],
-    observation: Float[Array, "A S O"],
-) -> Float[Array, "N A O S"]:
-    """Return beliefs after each action and symbol, times the symbol's probability."""
-    predicted = jnp.einsum("ns,sam->nam", belief, transition)
-    return predicted[:, :, None, :] * jnp.swapaxes(observation, -1, -2)[None]
-
-
-def all_successors(
-    model: BeliefModel, belief: Float[Array, "N S"]
-) -> Float[Array, "N K A O S"]:
-    """Return the unnormalised successors of beliefs under every model."""
-    each = jax.vmap(successors, in_axes=(None, 0, 0), out_axes=1)
-    return each(belief, model.transition, model.observation)
-
-
-def largest(
-    scores: Float[Array, "*B N"],
-) -> tuple[Float[Array, "*B"], Int[Array, "*B"]]:
-    """Return the largest entry and its index; ties go to the last.
-
-    On a CPU, this is several times faster than XLA's argmax, which does not vectorise.
-    """
-    top = scores.max(-1)
-    index = jax.lax.broadcasted_iota(jnp.float32, scores.shape, scores.ndim - 1)
-    at = jnp.where(scores == top[..., None], index, jnp.float32(-1)).max(-1)
-    return top, at.astype(jnp.int32)
-
-
-def lookahead(
-    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
-) -> tuple[Float[Array, "N K A"], Int[Array, "N K A O"]]:
-    """Return H_k(b, a), and the plan of the next stage after each symbol.
-
-    Each successor belief uses the best plan. If V is not convex, plans made at other
-    points can have overestimated values, so that a belief at which a plan was made uses
-    that plan.
-    """
-    count, parts, states = plans.vector.shape
-    # Models come first, so that reductions over models vectorise.
-    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states).astype(jnp.float32)
-    point, weight = plans.point.astype(jnp.float32), model.alpha.astype(jnp.float32)
-
-    def one(p: Array, z: Array) -> tuple[Array, Array]:
-        reached = successors(belief, p, z).astype(jnp.float32)
-        score = reached @ vector.T
-        if parts == 1:
-            value, index = largest(score)
-            return value.sum(-1), index
-        score = score.reshape(*score.shape[:-1], parts, count)
-        score = mix(weight, score.min(-2), score.max(-2))
-        mass = reached.sum(-1, keepdims=True)
-        square = (reached**2).sum(-1, keepdims=True)
-        length = (point**2).sum(-1)[None, None, None]
-        far = square - 2 * mass * (reached @ point.T) + mass**2 * length
-        here = far < SAME_PLAN * mass**2
-        _, index = largest(jnp.where(here, FAR, score))
-        value = jnp.take_along_axis(score, index[..., None], axis=-1)[..., 0]
-        return value.sum(-1), index
-
-    future, index = jax.lax.map(
-        lambda k: one(*k), (model.transition, model.observation)
-    )
-    paid = (belief @ model.reward)[:, None, :]
-    gain = jnp.moveaxis(future, 0, 1).astype(paid.dtype)
-    return paid + model.discount * gain, jnp.moveaxis(index, 0, 1)
-
-
-def action_values(
-    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
-) -> Float[Array, "N A"]:
-    """Return the α-MEU of each action by one-step lookahead."""
-    value, _ = lookahead(model, belief, plans)
-    return mix(model.alpha, value.min(1), value.max(1))
-
-
-def backup(
-    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
-) -> tuple[Float[Array, "N L S"], Int[Array, " N"]]:
-    """Return new plans at `belief`, and their actions; ties go to the lowest action."""
-    value, index = lookahead(model, belief, plans)
-    choice = mix(model.alpha, value.min(1), value.max(1)).argmax(-1)
-    row, every = jnp.arange(len(belief)), jnp.arange(len(model.transition))
-    met = plans.vector[index[row, :, choice]]  # [N, K, O, L, S]
-    shown = jnp.moveaxis(model.observation[:, choice], 0, 1)  # [N, K, S, O]
-    if met.shape[-2] == 1:
-        met = met[..., 0, :]
-    else:  # mix the worst and the best model of the plan at the successor belief
-        moved = jnp.einsum("ns,ksam->nkam", belief, model.transition)[row, :, choice]
-        reached = moved[:, :, None] * jnp.swapaxes(shown, -1, -2)  # [N, K, O, S]
-        part = jnp.einsum("nkos,nkols->nkol", reached, met)
-
-        def at(which: Array) -> Array:
-            return jnp.take_along_axis(met, which[..., None, None], axis=-2)[..., 0, :]
-
-        met = mix(model.alpha, at(part.argmin(-1)), at(part.argmax(-1)))
-    future = jnp.einsum("nkmo,nkom->nkm", shown, met)
-    # Compute all actions, then select: this avoids a copy of the transition per belief.
-    back = jnp.einsum("ksam,nkm->nkas", model.transition, future)[
-        row[:, None], every, choice[:, None]
-    ]
-    plan = model.reward.T[choice][:, None] + model.discount * back  # [N, K, S]
-    if (
-        met.shape[1] > plans.vector.shape[1]
-    ):  # V is convex: the best model, that is α = 0
-        taken = jnp.take_along_axis(value, choice[:, None, None], axis=-1)[..., 0]
-        plan = jnp.take_along_axis(plan, taken.argmax(-1)[:, None, None], axis=1)
-    return plan, choice.astype(jnp.int32)
-
-
-def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "U S A"]:
-    """Return the fast informed bound Q_t(s, a) (Hauskrecht, 2000).
-
-    Stage 0 comes first; the entry after the last decision is zero.
-    """
-
-    def stage(q: Array, _: None) -> tuple[Array, Array]:
-        def one(p: Array, z: Array) -> Array:
-            weighed = z[..., None] * q[None, :, None, :]  # [A, S', O, A']
-            return jnp.einsum("sam,amoc->saoc", p, weighed).max(-1).sum(-1)
-
-        future = jax.vmap(one)(model.transition, model.observation).max(0)
-        q = model.reward + model.discount * future
-        return q, q
-
-    last = jnp.zeros_like(model.reward)
-    _, stages = jax.lax.scan(stage, last, length=horizon)
-    return jnp.concatenate([stages[::-1], last[None]])
-
-
-def sawtooth(
-    mass: Float[Array, "M S"],
-    point: Float[Array, "N S"],
-    upper: Float[Array, " N"],
-    corner: Float[Array, " S"],
-) -> Float[Array, " M"]:
-    """Return the upper bound at unnormalised beliefs, from points and corners."""
-    drop = jnp.minimum(upper - point @ corner, 0)
-    possible = point > 0
-    inverse = jnp.where(possible, 1 / jnp.where(possible, point, 1), 0)
-    # Single precision, which selects the point, cannot represent smaller entries.
-    seen = point > TINY
-    small = jnp.where(seen, inverse, 0).astype(jnp.float32)
-    beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
-    narrow = mass.astype(jnp.float32)
-    share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
-    for s in range(mass.shape[-1]):
-        share = jnp.minimum(
-            share, narrow[:, s, None] * small[None, :, s] + beyond[None, :, s]
-        )
-    _, at = largest(-share * drop.astype(jnp.float32)[None])
-    exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
-    return mass @ corner + exact * drop[at]
-
-
-def upper_value(mass: Float[Array, "M S"], after: _Next) -> Float[Array, " M"]:
-    """Return the smaller of sawtooth and informed bound at unnormalised beliefs."""
-    known = (mass @ after.informed).max(-1)
-    return jnp.minimum(
-        sawtooth(mass, after.plans.point, after.upper, after.corner), known
-    )
-
-
-def upper_action_values(
-    model: BeliefModel, belief: Float[Array, "N S"], after: _Next
-) -> tuple[Float[Array, "N A"], Float[Array, "N K A O"], Float[Array, "N K A O S"]]:
-    """Return upper bounds of actions and of their successors, and the successors."""
-    reached = all_successors(model, belief)
-    bound = upper_value(reached.reshape(-1, belief.shape[-1]), after)
-    bound = bound.reshape(reached.shape[:-1])
-    best = bound.sum(-1).max(1)
-    return belief @ model.reward + model.discount * best, bound, reached
-
-
 def sweep(
     model: BeliefModel,
     point: Float[Array, "U N S"],
@@ -279,7 +87,7 @@ def sweep(
     informed = informed_bound(model, later + 1)
     corners = jnp.eye(states, dtype=point.dtype)
 
-    def stage(after: _Next, now: tuple[Array, ...]) -> tuple[_Next, tuple[Array, ...]]:
+    def stage(after: Next, now: tuple[Array, ...]) -> tuple[Next, tuple[Array, ...]]:
         here, known = now
         vector, choice = backup(model, here, after.plans)
         both = jnp.concatenate([here, corners])
@@ -288,7 +96,7 @@ def sweep(
             above, _, _ = upper_action_values(model, both, after)
             bound = jnp.minimum(bound, above.max(-1))
         upper, corner = bound[:count], bound[count:]
-        return _Next(Plans(vector, here), upper, corner, known), (
+        return Next(Plans(vector, here), upper, corner, known), (
             vector,
             choice,
             upper,
@@ -300,12 +108,12 @@ def sweep(
     return Bounds(point, weight, *found)
 
 
-def _after_all(model: BeliefModel, count: int, *, convex: bool) -> _Next:
+def _after_all(model: BeliefModel, count: int, *, convex: bool) -> Next:
     """Return the stage after the last decision, where all values are zero."""
     states, actions = model.reward.shape
     kind = model.reward.dtype
     parts = 1 if convex else len(model.transition)
-    return _Next(
+    return Next(
         plans=Plans(
             jnp.zeros((count, parts, states), kind),
             jnp.full((count, states), 1 / states, kind),
@@ -316,12 +124,12 @@ def _after_all(model: BeliefModel, count: int, *, convex: bool) -> _Next:
     )
 
 
-def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> _Next:
+def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> Next:
     """Return the stage after the decision at stage 0."""
     later, count, _ = bounds.point.shape
     if not later:
         return _after_all(model, count, convex=convex)
-    return _Next(
+    return Next(
         Plans(bounds.vector[0], bounds.point[0]),
         bounds.upper[0],
         bounds.corner[0],
@@ -348,7 +156,7 @@ def expand(
     later, _, states = bounds.point.shape
     informed = informed_bound(model, later + 1)
 
-    def candidates(point: Array, weight: Array, there: _Next) -> tuple[Array, ...]:
+    def candidates(point: Array, weight: Array, there: Next) -> tuple[Array, ...]:
         """Return successor beliefs, their probability and their priority."""
         if convex:
             value, above, reached = upper_action_values(model, point, there)
@@ -379,7 +187,7 @@ def expand(
     def stage(
         now: tuple[Array, Array], after: tuple[Any, ...]
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        there, weight = _Next(*after[:-1]), after[-1]
+        there, weight = Next(*after[:-1]), after[-1]
         belief, reach, want = candidates(*now, there)
         grown = _add_points(there.plans.point, weight, belief, reach, want, new)
         return grown, grown

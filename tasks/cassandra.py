@@ -1,4 +1,4 @@
-"""Read and write Cassandra's `.POMDP` text format.
+"""Read Cassandra's `.POMDP` text format.
 
 The format is that of pomdp-solve (Cassandra, 1997): a preamble with discount, values,
 states, actions and observations, then `start`, `T:`, `O:` and `R:` entries, each for
@@ -8,15 +8,12 @@ the line.
 """
 
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.storage.files import write_atomically
 from sdm.tasks.cassandra_words import (
     PREAMBLE,
     RESERVED,
@@ -24,11 +21,10 @@ from sdm.tasks.cassandra_words import (
     PomdpFileError,
     Reader,
 )
-from sdm.tasks.models import POMDP, ROW_SUM_TOLERANCE, Model, check_model
+from sdm.tasks.models import POMDP, ROW_SUM_TOLERANCE, check_model
 
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
 MOST_NAMES = 1_000_000
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 ENTRIES = ("start", "T", "O", "R")
 
 
@@ -322,81 +318,3 @@ class _Model:
             raise self.reader.error(
                 f"{row} sums to {sums[a, s]:.6g}, not 1{rest}", line
             )
-
-
-def save_pomdp(
-    model: Model,
-    path: str | os.PathLike[str],
-    *,
-    states: Sequence[str] = (),
-    actions: Sequence[str] = (),
-    observations: Sequence[str] = (),
-) -> None:
-    """Write one task in Cassandra's format, with exact numbers.
-
-    Args:
-        model: the task.
-        path: the file.
-        states: a name for each state; numbers if empty.
-        actions: a name for each action; numbers if empty.
-        observations: a name for each observation; numbers if empty.
-
-    Raises:
-        ValueError: if the model is not a valid single POMDP; if it has an observation
-            before the first action, which the format lacks; or if a name is invalid.
-        OSError: if the file cannot be written.
-
-    """
-    if not isinstance(model, POMDP):
-        raise ValueError(f"model: must be a POMDP, found {type(model).__name__}")
-    check_model(model)
-    if np.ndim(model.reward) != 2:
-        raise ValueError("model: must be one task, found a batch")
-    if model.initial_observation is not None:
-        raise ValueError("model: must have no observation before the first action")
-    count_states, count_actions = model.reward.shape
-    lines = [
-        f"discount: {float(model.discount)!r}",
-        "values: reward",
-        _names("states", states, count_states),
-        _names("actions", actions, count_actions),
-        _names("observations", observations, model.observation.shape[-1]),
-        f"start: {_row(np.asarray(model.initial))}",
-    ]
-    for a in range(count_actions):
-        for letter, rows in (
-            ("T", np.asarray(model.transition)[:, a]),
-            ("O", np.asarray(model.observation)[a]),
-        ):
-            lines += ["", f"{letter}: {a}", *map(_row, rows)]
-    rewards = np.asarray(model.reward)
-    lines += [
-        "",
-        *(
-            f"R: {a} : {s} : * : * {float(rewards[s, a])!r}"
-            for a in range(count_actions)
-            for s in range(count_states)
-        ),
-    ]
-    write_atomically(Path(path), "\n".join(lines) + "\n")
-
-
-def _names(keyword: str, names: Sequence[str], count: int) -> str:
-    """Return the preamble's line of states, actions or observations."""
-    if not names:
-        return f"{keyword}: {count}"
-    if len(names) != count or len(set(names)) != count:
-        raise ValueError(
-            f"`{keyword}` has {len(names)} names: must be {count} distinct"
-        )
-    for name in names:
-        if not NAME.fullmatch(name) or name in RESERVED:
-            raise ValueError(
-                f"`{keyword}` has `{name}`: must be letters, digits, `-` and `_`, "
-                "start with a letter, and not be a reserved word"
-            )
-    return f"{keyword}: {' '.join(names)}"
-
-
-def _row(row: np.ndarray) -> str:
-    return " ".join(repr(float(x)) for x in row)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from random_models import random_pomdp, tiger
 from tolerances import ROUNDING
 
-from sdm.tasks.cassandra import load_pomdp, read_pomdp, save_pomdp
+from sdm.tasks.cassandra import load_pomdp, read_pomdp
 from sdm.tasks.cassandra_words import PomdpFileError
+from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.models import MDP
 
 HEAD = "discount: 0.9\nvalues: reward\nstates: a b\nactions: go stay\nobservations: 2\n"

@@ -13,7 +13,8 @@ from tolerances import ROUNDING
 from sdm.solvers_jax import POMDP, EnergyFamily, solve
 from sdm.solvers_jax.belief_model import distinct_actions
 from sdm.solvers_jax.belief_tree import belief_tree_value
-from sdm.solvers_jax.point_based import _add_points, sawtooth
+from sdm.solvers_jax.belief_upper import sawtooth
+from sdm.solvers_jax.point_based import _add_points
 
 # One shape and few rounds for most tests: each number of points is compiled once.
 SHAPE = {"states": 4, "actions": 3, "symbols": 3, "batch": (16,)}

@@ -1,0 +1,88 @@
+"""Upper bounds over beliefs: fast informed bound and sawtooth (Hauskrecht, 2000).
+
+For one task at a time, where V is convex; `point_based` states the recursion.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sdm.solvers_jax.belief_backup import FAR, Plans, all_successors, largest
+from sdm.solvers_jax.belief_model import BeliefModel
+
+TINY = 1e-30  # the smallest entry that the choice in single precision distinguishes
+
+
+class Next(NamedTuple):
+    """Inputs of a backup from the next stage."""
+
+    plans: Plans
+    upper: Float[Array, " N"]
+    corner: Float[Array, " S"]
+    informed: Float[Array, "S A"]
+
+
+def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "U S A"]:
+    """Return the fast informed bound Q_t(s, a) (Hauskrecht, 2000).
+
+    Stage 0 comes first; the entry after the last decision is zero.
+    """
+
+    def stage(q: Array, _: None) -> tuple[Array, Array]:
+        def one(p: Array, z: Array) -> Array:
+            weighed = z[..., None] * q[None, :, None, :]  # [A, S', O, A']
+            return jnp.einsum("sam,amoc->saoc", p, weighed).max(-1).sum(-1)
+
+        future = jax.vmap(one)(model.transition, model.observation).max(0)
+        q = model.reward + model.discount * future
+        return q, q
+
+    last = jnp.zeros_like(model.reward)
+    _, stages = jax.lax.scan(stage, last, length=horizon)
+    return jnp.concatenate([stages[::-1], last[None]])
+
+
+def sawtooth(
+    mass: Float[Array, "M S"],
+    point: Float[Array, "N S"],
+    upper: Float[Array, " N"],
+    corner: Float[Array, " S"],
+) -> Float[Array, " M"]:
+    """Return the upper bound at unnormalised beliefs, from points and corners."""
+    drop = jnp.minimum(upper - point @ corner, 0)
+    possible = point > 0
+    inverse = jnp.where(possible, 1 / jnp.where(possible, point, 1), 0)
+    # Single precision, which selects the point, cannot represent smaller entries.
+    seen = point > TINY
+    small = jnp.where(seen, inverse, 0).astype(jnp.float32)
+    beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
+    narrow = mass.astype(jnp.float32)
+    share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
+    for s in range(mass.shape[-1]):
+        share = jnp.minimum(
+            share, narrow[:, s, None] * small[None, :, s] + beyond[None, :, s]
+        )
+    _, at = largest(-share * drop.astype(jnp.float32)[None])
+    exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
+    return mass @ corner + exact * drop[at]
+
+
+def upper_value(mass: Float[Array, "M S"], after: Next) -> Float[Array, " M"]:
+    """Return the smaller of sawtooth and informed bound at unnormalised beliefs."""
+    known = (mass @ after.informed).max(-1)
+    return jnp.minimum(
+        sawtooth(mass, after.plans.point, after.upper, after.corner), known
+    )
+
+
+def upper_action_values(
+    model: BeliefModel, belief: Float[Array, "N S"], after: Next
+) -> tuple[Float[Array, "N A"], Float[Array, "N K A O"], Float[Array, "N K A O S"]]:
+    """Return upper bounds of actions and of their successors, and the successors."""
+    reached = all_successors(model, belief)
+    bound = upper_value(reached.reshape(-1, belief.shape[-1]), after)
+    bound = bound.reshape(reached.shape[:-1])
+    best = bound.sum(-1).max(1)
+    return belief @ model.reward + model.discount * best, bound, reached
