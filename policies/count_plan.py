@@ -14,6 +14,7 @@ the demonstrated actions, if they are optimal for the true task, can have a high
 """
 
 import math
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -120,13 +121,26 @@ def count_plan(bed: Benchmark) -> CountPolicy:
     table, shown = count_table(family, horizon), count_moves(bed)
     params = family.posterior_mean(shown[:, None] + table.counts)  # [B, H]
     steps = jnp.asarray(table.step)
+    plan = _plans(dict(params), steps, family=family, horizon=horizon)
+    return CountPolicy(plan, steps)
+
+
+@partial(jax.jit, static_argnames=("family", "horizon"))
+def _plans(
+    params: dict[str, Array],
+    step: Int[Array, "H S A S"],
+    *,
+    family: ConjugateFamily,
+    horizon: int,
+) -> Int[Array, "B T H S"]:
+    """Return the plan of every task; task by task, to save memory."""
 
     def of_task(params: dict[str, Array]) -> Array:
         model = family.model(params, "mdp")
         assert isinstance(model, MDP)
-        return _recursion(model, steps, horizon)[0]
+        return _recursion(model, step, horizon)[0]
 
-    return CountPolicy(jax.lax.map(jax.jit(of_task), dict(params)), steps)
+    return jax.lax.map(of_task, params)
 
 
 def _recursion(
@@ -149,6 +163,7 @@ def _recursion(
     return plan, value
 
 
+@eqx.filter_jit
 def expected_return(policy: CountPolicy, tasks: MDP) -> Float[Array, " B"]:
     """Return the exact value of a plan in the true tasks."""
     step = policy.step
@@ -167,7 +182,7 @@ def expected_return(policy: CountPolicy, tasks: MDP) -> Float[Array, " B"]:
         return value[0] @ initial
 
     parts = (policy.plan, tasks.transition, tasks.reward, tasks.initial)
-    return jax.lax.map(jax.jit(of_task), parts)
+    return jax.lax.map(of_task, parts)
 
 
 def count_table(family: ConjugateFamily, horizon: int) -> CountTable:

@@ -69,6 +69,7 @@ def imitation(bed: Benchmark, *, read: bool) -> TabularPolicy:
     return deterministic(mean.argmax(-1), q.shape[-1])
 
 
+@jax.jit
 def log_choices(q: Float[Array, "G T S A"], support: Trajectory) -> Float[Array, "B G"]:
     """Return the log-likelihood of the demonstrated actions under each candidate.
 
