@@ -1,8 +1,10 @@
 """Bayes-adaptive plans: exact by counts, and bounded over the prior's candidates."""
 
+import dataclasses
 import io
 from functools import cache
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from sdm.policies import count_plan
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.registry import check_rule, prepare
 from sdm.policies.untrained import bayes_adaptive
+from sdm.solvers_jax.hidden_model import solve_hidden_model
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.garnet import GarnetFamily
 from sdm.tasks.rollout import rollout, task_keys
@@ -146,3 +149,55 @@ def test_the_size_of_a_count_table_is_known_before_it_is_made():
 def test_hidden_states_are_refused():
     with pytest.raises(ValueError, match="it plans for observed states"):
         check_rule("bayes-adaptive", ENERGY, "pomdp")
+
+
+def test_the_limits_of_a_count_table_are_those_of_its_size(monkeypatch):
+    table = count_plan.count_table(ENERGY, T)
+    models, plans = table.step.size, 3 * T * len(table.counts) * 3
+    limits = {"MOST_BYTES": max(24 * models, plans), "MOST_WORK": models * T * 3}
+    for name, needed in limits.items():
+        for limit, small in ((needed, True), (needed - 1, False)):
+            with monkeypatch.context() as patch:
+                patch.setattr(count_plan, name, limit)
+                assert count_plan.is_small(ENERGY, horizon=T, tasks=3) == small
+
+
+def test_the_value_of_a_plan_is_that_of_the_states_in_which_tasks_start(bed):
+    plan, tasks = count_plan.count_plan(bed), bed.states
+    whole = count_plan.expected_return(plan, tasks)
+    each = [
+        count_plan.expected_return(
+            plan,
+            eqx.tree_at(
+                lambda m: m.initial,
+                tasks,
+                jnp.zeros_like(tasks.initial).at[:, s].set(1),
+            ),
+        )
+        for s in range(3)
+    ]
+    np.testing.assert_allclose(np.mean(each, axis=0), whole, rtol=ROUNDING)
+    assert (np.diff(each, axis=0) > 0).all()  # energy is worth something
+
+
+@pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_WORK"])
+@pytest.mark.parametrize("most", [32, 16])
+def test_a_plan_has_the_most_beliefs_that_both_limits_allow(monkeypatch, limit, most):
+    config = EvaluationConfig(GarnetFamily(states=3, actions=2), 2, 1, 1)
+    asked = []
+
+    def cost(models, *, points, **_):
+        over = 2 * getattr(bayes_adaptive, limit) if points > most else 1
+        return (over, 1.0) if limit == "MOST_BYTES" else (1, float(over))
+
+    def solved(*given, points, rewards, **options):
+        asked.append((points, rewards))
+        return solve_hidden_model(*given, points=1, rewards=rewards, **options)
+
+    monkeypatch.setattr(bayes_adaptive, "cost_of", cost)
+    monkeypatch.setattr(bayes_adaptive, "solve_hidden_model", solved)
+    policy = bayes_adaptive.candidate_plan(make_benchmark(config))
+    assert asked == [(most, True)] and policy.rewards
+    blind = dataclasses.replace(config, observes_reward=False)
+    policy = bayes_adaptive.candidate_plan(make_benchmark(blind))
+    assert asked[1:] == [(most, False)] and not policy.rewards

@@ -28,6 +28,8 @@ LISTED = "    def available(self, split):\n        return "
 MISTAKES = [
     ('    name = "treatment"\n', "", "`name` is missing"),
     ('name = "treatment"', "name = 3", "`name` must be a string, found 3"),
+    ('name = "treatment"', "name = ''", "`name` must be a string, found ''"),
+    ("cells = (12, 12)", "covers = 3", "`covers` must be a method, found 3"),
     ("cells = (12, 12)", 'kinds = {"mpd"}', "`kinds` must be a set of mdp, pomdp"),
     ("    @property\n", "", "`spaces` must be `sdm.tasks.Spaces`, found <bound"),
     ("state=(condition,)", "state=()", "`spaces.state` must have a component"),
@@ -39,6 +41,7 @@ MISTAKES = [
         "have 36 states as in `spaces`, found 6",
     ),
     ('"treat B")', '"treat B"), duplicates=((0, 5),)', "actions from 0 to 2, found"),
+    ('"treat B")', '"treat B"), duplicates=((1, 1),)', "distinct actions from 0 to"),
     ('"treat B")', '"treat B"), duplicates=((1, 2),)', "between actions 1 and 2"),
     ('"treat B")', '"treat B"), rewards=(0.0,)', "found reward[0, 0, 1] = -0.1"),
     ("cells = (12, 12)", "defaults = 10", "`defaults` must be `sdm.tasks.Defaults`"),
@@ -149,11 +152,12 @@ def treatment(tmp_path):
         yield sys.modules["treatment"].Treatment
 
 
-def test_components_must_be_a_tuple(treatment, monkeypatch):
+@pytest.mark.parametrize("part", ["state", "symbol"])
+def test_components_must_be_a_tuple(treatment, monkeypatch, part):
     spaces = treatment().spaces
-    object.__setattr__(spaces, "state", spaces.state[0])  # as without type checks
+    object.__setattr__(spaces, part, spaces.state[0])  # as without type checks
     monkeypatch.setattr(treatment, "spaces", spaces)
-    with pytest.raises(FamilyError, match=r"`spaces.state` must be a tuple"):
+    with pytest.raises(FamilyError, match=rf"`spaces.{part}` must be a tuple"):
         check_family(treatment(), "mdp")
 
 
@@ -162,6 +166,35 @@ def test_a_family_that_cannot_be_hashed_is_refused(treatment, monkeypatch):
     with pytest.raises(FamilyError, match="unhashable type: 'Treatment'") as caught:
         check_family(treatment(), "mdp")
     assert "frozen dataclass" in caught.value.hint
+
+
+def test_a_config_of_another_family_is_refused(treatment, monkeypatch):
+    monkeypatch.setattr(treatment, "config", lambda self: {"levels": self.levels + 1})
+    with pytest.raises(FamilyError, match="must reconstruct the same family"):
+        check_family(treatment(), "mdp")
+
+
+def test_a_family_inside_a_function_is_refused(treatment):
+    class Local(treatment):
+        pass
+
+    with pytest.raises(FamilyError, match="must not be defined inside a function"):
+        check_family(Local(), "mdp")
+
+
+def test_every_kind_of_a_family_is_checked(treatment, monkeypatch):
+    monkeypatch.setattr(treatment, "kinds", frozenset({"mdp", "pomdp"}))
+    check_family(treatment(), "mdp")
+    with pytest.raises(FamilyError, match="must return POMDP for kind 'pomdp'"):
+        check_family(treatment(), "pomdp")
+
+
+def test_a_name_that_stands_for_another_class_is_refused(treatment, monkeypatch):
+    family = treatment()
+    other = type("Other", (treatment,), {"__module__": "treatment"})
+    monkeypatch.setattr(sys.modules["treatment"], "Treatment", other)
+    with pytest.raises(FamilyError, match="must reconstruct the same family"):
+        check_family(family, "mdp")
 
 
 def test_a_kind_that_the_family_does_not_pose_is_refused(treatment):

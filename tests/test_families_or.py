@@ -88,10 +88,24 @@ def test_parameters_and_candidates_fill_their_ranges(name):
         ("inventory", {"persistence_max": 2.0}, "persistence_max = 2: must lie betw"),
         ("inventory", {"capacity": 0}, "capacity = 0"),
         ("inventory", {"fixed": math.inf}, "fixed = inf: must be 0 or more"),
+        ("inventory", {"dispersion_min": -0.1}, "dispersion_min = -0.1"),
+        ("inventory", {"holding": -1.0}, "holding = -1: must be 0 or more"),
+        ("inventory", {"penalty": -1.0}, "penalty = -1: must be 0 or more"),
+        ("inventory", {"swing": 1.5}, "swing = 1.5: must lie between 0 and 1"),
+        ("inventory", {"discount": 1.5}, "discount = 1.5: must lie between 0 and 1"),
+        ("inventory", {"max_order": 0}, "max_order = 0"),
+        ("inventory", {"max_demand": 0}, "max_demand = 0"),
         ("maintenance", {"wear_max": 1.2}, "wear_max = 1.2: must lie between 0 and 1"),
         ("maintenance", {"conditions": 2}, "conditions = 2"),
         ("maintenance", {"repair_cost": -0.1}, "repair_cost = -0.1"),
+        ("maintenance", {"inspection_cost": -0.1}, "inspection_cost = -0.1"),
+        ("maintenance", {"replacement_cost": math.inf}, "replacement_cost = inf"),
+        ("maintenance", {"accuracy": 1.2}, "accuracy = 1.2: must lie between 0 and 1"),
+        ("maintenance", {"discount": 1.5}, "discount = 1.5: must lie between 0 and 1"),
         ("maintenance", {"alpha": 2.0}, "alpha = 2"),
+        ("maintenance", {"models": 0}, "K = 0"),
+        ("maintenance", {"radius": 0.0}, "radius = 0: must be positive"),
+        ("maintenance", {"concentration": -1.0}, "concentration = -1: must be posit"),
     ],
 )
 def test_families_that_make_no_task_are_refused(name, options, words):
@@ -280,7 +294,7 @@ def test_counts_of_maintenance_are_all_that_moves_tell():
     moves += [(1, REPLACE, 0), (0, REPAIR, 0), (3, RUN, 3)]  # these tell nothing
     state, action, after = map(np.asarray, zip(*moves, strict=True))
     counts = family.tally(state, action, after)
-    assert (counts.sum(-1) <= 1).all()
+    assert (counts.sum(-1) <= 1).all() and counts.shape[-1] == family.counts
     mean = {k: v[0] for k, v in family.posterior_mean(counts.sum(0)[None]).items()}
     axes = [low + (high - low) * (np.arange(60) + 0.5) / 60
             for low, high in family.ranges.values()]  # fmt: skip

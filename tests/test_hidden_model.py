@@ -9,7 +9,8 @@ import pytest
 from random_models import random_mdp
 from tolerances import ROUNDING, SINGLE
 
-from sdm.solvers_jax import solve
+from sdm.solvers_jax import hidden_model, solve
+from sdm.solvers_jax.hidden_backup import candidates_of
 from sdm.solvers_jax.hidden_model import solve_hidden_model
 
 # One shape for most tests: one compilation.
@@ -184,3 +185,83 @@ def test_refinement_stops_at_the_gap_that_was_asked():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         solve_hidden_model(candidates(), weights(), horizon=T, **options)
+
+
+def search_of(models, weight, points=64):
+    model = candidates_of(models, horizon=T, rewards=False)
+    return hidden_model._Search(model, weight, points, T)
+
+
+def test_beliefs_are_distinct_and_reached_with_their_probability():
+    search = search_of(candidates(3), weights(3))
+    search.expand(64)
+    for beliefs in search.beliefs:
+        assert beliefs.reach.sum() == pytest.approx(1)
+    search.sweep()
+    search.expand(64)
+    for beliefs in search.beliefs[1:]:
+        for point, n in zip(beliefs.point, beliefs.filled, strict=True):
+            assert len(np.unique(point[:n].round(8), axis=0)) == n
+
+
+def test_beliefs_without_a_gap_are_not_added(monkeypatch):
+    search = search_of(candidates(3), weights(3))
+    search.expand(1)
+    search.sweep()
+    before = [beliefs.filled.copy() for beliefs in search.beliefs]
+    shape = hidden_model.gap_at
+    monkeypatch.setattr(
+        hidden_model, "gap_at", lambda *given: jnp.zeros_like(shape(*given))
+    )
+    search.expand(64)
+    after = [beliefs.filled for beliefs in search.beliefs]
+    np.testing.assert_array_equal(after, before)
+
+
+def test_refinement_goes_on_until_every_task_has_the_gap():
+    weight = np.stack([np.eye(SIZE)[0], weights(5)[0]])  # the first is solved at once
+    found = solve_hidden_model(candidates(5), weight, horizon=T, points=4, gap=1e-9)
+    assert (found.upper - found.lower <= 1e-9 * found.upper).all()
+
+
+def test_a_state_in_which_no_task_starts_has_the_action_of_the_weights():
+    models, weight = candidates(), np.eye(SIZE)
+    start = jnp.zeros_like(models.initial).at[:, 0].set(1)
+    models = eqx.tree_at(lambda m: m.initial, models, start)
+    found = solve_hidden_model(models, weight, horizon=1, points=POINTS)
+    best = np.einsum("bk,ksa->bsa", weight, np.asarray(models.reward)).argmax(-1)
+    np.testing.assert_array_equal(found.first, best)
+
+
+def test_rounding_of_large_rewards_tells_nothing():
+    models = candidates(4)
+    rounded = 1 + 1e-13 * jnp.arange(SIZE, dtype=float)[:, None, None]
+    models = eqx.tree_at(lambda m: m.reward, models, 1e9 * models.reward[:1] * rounded)
+    blind, seeing = (
+        solve_hidden_model(models, weights(), horizon=T, points=POINTS, rewards=told)
+        for told in (False, True)
+    )
+    np.testing.assert_allclose(seeing.upper, blind.upper, rtol=ROUNDING)
+
+
+def test_actions_that_move_alike_can_tell_different_things():
+    models, weight = candidates(4), weights(4)
+    alike = models.transition.at[:, :, 1].set(models.transition[:, :, 0])
+    paid = models.reward.at[:, :, 0].set(0.0)
+    paid = paid.at[:, :, 1].set(jnp.arange(SIZE, dtype=float)[:, None] - 2)
+    models = eqx.tree_at(lambda m: (m.transition, m.reward), models, (alike, paid))
+    found = solve_hidden_model(models, weight, horizon=T, points=64, rewards=True)
+    wanted = exact_values(models, weight, True)
+    assert (found.lower <= wanted).all() and (wanted <= found.upper).all()
+    np.testing.assert_allclose(found.lower, wanted, rtol=1e-3)
+
+
+def test_one_belief_bounds_two_decisions_exactly_from_above():
+    """The value of the last decision is that of its best action: QMDP's bound."""
+    models, weight = candidates(4), weights(4)
+    one, every = (
+        solve_hidden_model(models, weight, horizon=2, points=points, gap=0.0)
+        for points in (1, 64)
+    )
+    np.testing.assert_allclose(one.upper, every.upper, rtol=ROUNDING)
+    np.testing.assert_allclose(every.lower, every.upper, rtol=SINGLE)

@@ -26,7 +26,7 @@ from sdm.solvers_jax import (
 from sdm.tasks.belief import belief_filter, true_model
 from sdm.tasks.models import check_model, states_observed
 from sdm.tasks.policy import uniform_random
-from sdm.tasks.rewards import observe_rewards, reward_levels
+from sdm.tasks.rewards import agrees, observe_rewards, reward_levels
 from sdm.tasks.rollout import discounted_return, rollout, task_keys
 
 # Symbols say little here, and what work pays says everything.
@@ -315,3 +315,44 @@ def test_ambiguous_tasks_are_solved_with_rewards_too():
     error = returns.std(1) / np.sqrt(EPISODES)
     # Four standard errors, and the gap that it is solved to.
     assert (np.abs(returns.mean(1) - best) <= 4 * error + 0.01 * best).all()
+
+
+def test_rewards_that_differ_by_rounding_are_one_level_however_large():
+    levels, _ = reward_levels(np.array([[[1e9, 1e9 * (1 + 1e-13)], [-1e9, 0.0]]]))
+    np.testing.assert_array_equal(levels, [[-1e9, 0, 1e9]])
+
+
+def test_states_that_no_decision_leads_to_can_be_started_in():
+    """Of two tasks, each reaches other pairs."""
+    moves = np.zeros((2, 2, 1, 2))
+    moves[0, :, 0, 1] = moves[1, :, 0, 0] = 1
+    model = POMDP(
+        transition=jnp.asarray(moves),
+        observation=jnp.full((2, 1, 2, 1), 1.0),
+        reward=jnp.asarray([[[0.0], [1.0]], [[0.0], [1.0]]]),
+        initial=jnp.full((2, 2), 0.5),
+        discount=0.9,
+    )
+    found = observe_rewards(model)
+    check_model(found.model)
+    pairs = [*zip(found.state.tolist(), found.level.tolist(), strict=True)]
+    assert pairs == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [pairs[i] for i in found.start] == [(0, 0), (1, 0)]
+    alone, _ = tasks_of(model)
+    one = observe_rewards(jax.tree.map(lambda x: x[None] if np.ndim(x) else x, alone))
+    check_model(one.model)
+    assert [*zip(one.state.tolist(), one.level.tolist(), strict=True)] == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+    ]
+
+
+def test_rewards_agree_up_to_rounding_of_either_sign():
+    expected = jnp.array([1e9, 1e9, 1.0, 1.0, -1.0])
+    off = jnp.array([1e-3, -1e-3, 1e-6, -1e-6, -1e-6])
+    same = agrees(expected + off, expected)
+    np.testing.assert_array_equal(same, [True, True, False, False, False])
+    with jax.enable_x64(False):
+        third = jnp.float32(1) / 3
+        assert agrees(third * 3 + jnp.float32(1e-7), jnp.ones((), jnp.float32))

@@ -1,11 +1,13 @@
 """The command line of families and learned policies, as a user would run them."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.commands.config_options import fields_of, from_file
 
 run = CliRunner().invoke
 ROOM = ["--family", "darkroom", "--size", "3"]
@@ -175,3 +177,70 @@ def test_the_version_is_printed():
     import sdm
 
     assert run(app, ["--version"]).stdout.strip() == sdm.__version__
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every type.
+
+    Attributes:
+        count: a number or a word.
+        share: a number.
+        steps: a whole number.
+        each: a flag.
+        word: a number or a word.
+        size: a number with another name.
+
+    """
+
+    count: int | str = "all"
+    share: float = 0.5
+    steps: int = 1
+    each: bool = True
+    word: float | str = "none"
+    size: int = field(default=1, metadata={"option": "--how-many"})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", {}),
+        ("share: 1", {"share": 1.0}),
+        ("share: 1e-3", {"share": 1e-3}),
+        ("count: '12'", {"count": 12}),
+        ("count: twelve", {"count": "twelve"}),
+        ("word: 1e-3", {"word": "1e-3"}),
+        ("how_many: 3", {"size": 3}),
+        ("how-many: 3", {"size": 3}),
+        ("size: 3", {"size": 3}),
+        ("each: false", {"each": False}),
+    ],
+)
+def test_values_of_a_file_have_the_types_of_their_fields(text, value, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    found = from_file(tmp_path / "c.yaml", fields_of(Options))
+    assert found == value
+    assert [*map(type, found.values())] == [*map(type, value.values())]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"share: true", "share: expected float, found True"),
+        (b"steps: true", "steps: expected int, found True"),
+        (b"steps: 1.5", "steps: expected int, found 1.5"),
+        (b"steps: null", "steps: expected int, found None"),
+        (b"each: 1", "each: expected bool, found 1"),
+        (b"\xff", "cannot be read"),
+    ],
+)
+def test_values_of_other_types_are_refused(text, message, tmp_path):
+    (tmp_path / "c.yaml").write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        from_file(tmp_path / "c.yaml", fields_of(Options))
+
+
+def test_a_zero_on_the_command_line_is_a_value(tmp_path):
+    ask = ["train", "dpt", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    result = run(app, [*ask, "--steps", "0"])
+    assert result.exit_code == 2 and "steps = 0" in result.stderr
