@@ -99,7 +99,8 @@ def evaluate(
         ),
     ] = Backend.torch,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with values of these options.")
+        Path | None,
+        typer.Option(help="YAML file with options of the test."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     seed: Seed = 0,

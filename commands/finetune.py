@@ -49,7 +49,7 @@ def finetune(
         bool, typer.Option(help="Write TensorBoard metrics to the run folder.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with values of these options.")
+        Path | None, typer.Option(help="YAML file with training options.")
     ] = None,
     seed: Seed = 0,
     resume: Resume = False,

@@ -41,7 +41,8 @@ FamilyName = Annotated[
     str,
     typer.Option(
         "--family",
-        help="Task family: a registered name, MODULE:OBJECT, or a folder of models.",
+        help="Task family: a registered name, NAME:ARGUMENT, MODULE:OBJECT, or a "
+        "folder of models.",
     ),
 ]
 

@@ -33,7 +33,8 @@ def _add(learner: Learner) -> None:
         context: Context,
         out: Annotated[Path, typer.Option(help="Folder to write.")],
         config: Annotated[
-            Path | None, typer.Option(help="YAML file with values of these options.")
+            Path | None,
+            typer.Option(help="YAML file with training options."),
         ] = None,
         seed: Seed = 0,
         resume: Annotated[bool, resumption] = False,

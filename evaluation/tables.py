@@ -81,7 +81,8 @@ def bounds_notes(rows: Mapping[str, Row]) -> str:
     """Return one line for each policy with an approximate plan."""
     return "\n".join(
         f"`{name}` plans within {row['plan_gap_percent']:.2g} % of the best plan for "
-        f"its prior: {row['plan_lower_mean']:.4g} … {row['plan_upper_mean']:.4g}"
+        f"its prior, by its bounds on the return: {row['plan_lower_mean']:.4g} to "
+        f"{row['plan_upper_mean']:.4g}"
         for name, row in rows.items()
         if "plan_gap_percent" in row
     )
@@ -145,7 +146,9 @@ def gap_table(
         table.add_column("paper", justify="right")
     if reference is not None:
         table.add_column(f"gap over {reference}'s", justify="right")
-    for title in ("return", "agreement", "merged", "invalid", "seconds"):
+    merged = any(row["merged_agreement"] is not None for row in rows.values())
+    last = ("return", "agreement", *["merged"] * merged, "invalid", "seconds")
+    for title in last:
         table.add_column(title, justify="right")
     for name, row in rows.items():
         low, high, exact = row["ci_low"], row["ci_high"], row["exact_gap_percent"]
@@ -162,7 +165,7 @@ def gap_table(
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",
-            _percent(row["merged_agreement"], ".1f"),
+            *[_percent(row["merged_agreement"], ".1f")] * merged,
             _percent(row["invalid_mass"], ".3g"),
             f"{row['seconds']:.1f}",
         ]

@@ -6,6 +6,7 @@ format.
 """
 
 import dataclasses
+import difflib
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -88,19 +89,41 @@ def read(path: Path) -> Experiment:
         tables = options.pop("cells")
         grids = tuple(_grid({"shows": shows, **table}) for table in tables)
         options["columns"] = tuple(options.pop("columns", ()))
+        _check_keys(options, Experiment, {"name", "grids"}, "at the top")
         found = Experiment(name=path.stem, grids=grids, **options)
     except KeyError as error:
         raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
     except (TypeError, ValueError) as error:
-        words = str(error).removeprefix("Experiment.__init__() ")
-        words = words.removeprefix("Grid.__init__() ")
-        raise ExperimentError(f"`{path}`: {words}") from error
+        raise ExperimentError(f"`{path}`: {error}") from error
     if found.goal is not None and (found.facet or found.x_scale != "log"):
         raise ExperimentError(
             f"`{path}`: a goal needs one panel and a logarithmic axis, found facet "
             f"{found.facet!r} and x_scale {found.x_scale!r}"
         )
     return found
+
+
+def _check_keys(options: Options, kind: type, made: set[str], where: str) -> None:
+    """Raise an error for a missing key, or one that is no field; `made` are neither.
+
+    Raises:
+        KeyError: if a field without a default has no key.
+        ValueError: if a key is no field.
+
+    """
+    known = [x for x in dataclasses.fields(kind) if x.name not in made]
+    fields, nothing = [x.name for x in known], dataclasses.MISSING
+    for name in options:
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise ValueError(
+                f"unknown key `{name}` {where}{hint} (keys are {', '.join(fields)})"
+            )
+    for each in known:
+        required = each.default is nothing and each.default_factory is nothing
+        if required and each.name not in options:
+            raise KeyError(f"`{each.name}` {where}")
 
 
 def _grid(options: Options) -> Grid:
@@ -110,6 +133,7 @@ def _grid(options: Options) -> Grid:
         raise KeyError("`kind` in `test` of a table `cells`")
     tuples = ("profiles", "seeds", "prior")
     lists = {name: tuple(options[name]) for name in tuples if name in options}
+    _check_keys(options, Grid, set(), "in a table `cells`")
     return Grid(**{**options, **lists, "policies": named})
 
 

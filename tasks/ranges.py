@@ -32,11 +32,22 @@ class UniformFamily(Family):
 
     @property
     def ranges(self) -> Ranges:
-        """Smallest and largest value of each parameter."""
-        return {
+        """Smallest and largest value of each parameter.
+
+        Raises:
+            ValueError: if a smallest value is larger than the largest.
+
+        """
+        found = {
             x: (getattr(self, f"{x}_min"), getattr(self, f"{x}_max"))
             for x in self.drawn
         }
+        for name, (low, high) in found.items():
+            if not low <= high:
+                raise ValueError(
+                    f"{name}_min = {low:g} is larger than {name}_max = {high:g}"
+                )
+        return found
 
     def parameters(
         self,
@@ -76,12 +87,8 @@ class UniformFamily(Family):
     def check_ranges(self, names: Iterable[str], *, most: float = 1.0) -> None:
         """Raise `ValueError` unless these ranges are ordered and in [0, `most`]."""
         for name in names:
-            low, high = self.ranges[name]
             check_between(self, (f"{name}_min", f"{name}_max"), most=most)
-            if low > high:
-                raise ValueError(
-                    f"{name}_min = {low:g} is larger than {name}_max = {high:g}"
-                )
+        _ = self.ranges  # checks the order
 
 
 def check_between(config: object, names: Iterable[str], *, most: float = 1.0) -> None:

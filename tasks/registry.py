@@ -220,10 +220,11 @@ def find_family(reference: str) -> tuple[Any, dict[str, Any]]:
             "pass a folder of models, or solve one model with `sdm solve --model`",
         )
     close = difflib.get_close_matches(reference, families(), n=1)
-    no_folder = ": there is no such folder" * (len(Path(reference).parts) > 1)
+    is_path = "/" in reference or len(Path(reference).parts) > 1
+    no_folder = ": there is no such folder" * is_path
     raise FamilyError(
         f"unknown family `{reference}`{no_folder}",
-        (f"did you mean `{close[0]}`? " if close else "")
+        (f"did you mean `{close[0]}`? " if close and not is_path else "")
         + f"families are {', '.join(families())}; you can also pass MODULE:OBJECT or "
         "a folder of models",
     )

@@ -35,7 +35,7 @@ class Trajectory(eqx.Module):
     reward: Float[Array, "*B N T"]
 
 
-class Luck(eqx.Module):
+class RandomNumbers(eqx.Module):
     """Common random numbers of N episodes, drawn before any policy acts.
 
     Attributes:
@@ -61,7 +61,9 @@ def task_keys(
 
 
 @partial(jax.jit, static_argnames=("episodes", "horizon"))
-def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
+def draw_random_numbers(
+    keys: Key[Array, " B"], *, episodes: int, horizon: int
+) -> RandomNumbers:
     """Draw the random numbers of each task's episodes; episode i depends only on i."""
     # The generator is slow to compile, and JAX compiles this function for every shape:
     # derive all keys of one purpose in one call.
@@ -81,14 +83,14 @@ def draw_luck(keys: Key[Array, " B"], *, episodes: int, horizon: int) -> Luck:
     moves_and_shows = of_stage[:, :2].reshape(-1)
     number = jax.vmap(jax.random.uniform)(jnp.concatenate([start, moves_and_shows]))
     later = number[len(start) :].reshape(horizon, 2, *shape)
-    return Luck(
+    return RandomNumbers(
         number[: len(start)].reshape(shape), later[:, 0], later[:, 1], of_stage[:, 2]
     )
 
 
-def first_state(model: MDP | POMDP, luck: Luck) -> Int[Array, "B N"]:
+def first_state(model: MDP | POMDP, numbers: RandomNumbers) -> Int[Array, "B N"]:
     """Return the initial state of every episode."""
-    return draw(model.initial[:, None, :], luck.initial.astype(model.initial.dtype))
+    return draw(model.initial[:, None, :], numbers.initial.astype(model.initial.dtype))
 
 
 @jax.jit
@@ -152,23 +154,26 @@ def rollout(
         Trajectories [B, episodes, horizon].
 
     """
-    luck = draw_luck(keys, episodes=episodes, horizon=horizon)
-    return _play(model, policy, luck)
+    numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
+    return _play(model, policy, numbers)
 
 
 @eqx.filter_jit
-def _play(model: MDP | POMDP, policy: Policy, luck: Luck) -> Trajectory:
-    start, horizon = _start(model, policy, luck), len(luck.transition)
+def _play(model: MDP | POMDP, policy: Policy, numbers: RandomNumbers) -> Trajectory:
+    start, horizon = _start(model, policy, numbers), len(numbers.transition)
     stage = partial(_stage, model, policy)
-    opening = (jnp.int32(0), *_stage_luck(luck, 0))
+    opening = (jnp.int32(0), *_stage_numbers(numbers, 0))
     after, _ = jax.eval_shape(stage, start, opening)
     if _shapes(after) == _shapes(start):  # one stage to compile
-        every = (jnp.arange(horizon, dtype=jnp.int32), *_stage_luck(luck, slice(None)))
+        every = (
+            jnp.arange(horizon, dtype=jnp.int32),
+            *_stage_numbers(numbers, slice(None)),
+        )
         _, played = jax.lax.scan(stage, start, every)
     else:  # the policy creates its memory at the first decision
         now, first = stage(start, opening)
         stages = jnp.arange(1, horizon, dtype=jnp.int32)
-        later = (stages, *_stage_luck(luck, slice(1, None)))
+        later = (stages, *_stage_numbers(numbers, slice(1, None)))
         _, rest = jax.lax.scan(stage, now, later)
         played = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     return Trajectory(*(jnp.moveaxis(x, 0, -1) for x in played))
@@ -193,22 +198,28 @@ def rollout_on_host(
 
     Use it for policies that JAX cannot trace, such as a language model.
     """
-    luck = draw_luck(keys, episodes=episodes, horizon=horizon)
-    now, played = _start(model, policy, luck), []
+    numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
+    now, played = _start(model, policy, numbers), []
     for t in range(horizon):
-        now, stage = _stage(model, policy, now, (t, *_stage_luck(luck, t)))
+        now, stage = _stage(model, policy, now, (t, *_stage_numbers(numbers, t)))
         played.append(stage)
     return Trajectory(*(jnp.stack(x, axis=-1) for x in zip(*played, strict=True)))
 
 
-def _stage_luck(luck: Luck, t: int | slice) -> tuple[Array, Array, Array]:
+def _stage_numbers(
+    numbers: RandomNumbers, t: int | slice
+) -> tuple[Array, Array, Array]:
     """Return the random numbers of a stage, with those of the next symbol."""
-    return luck.transition[t], jnp.roll(luck.observation, -1, axis=0)[t], luck.policy[t]
+    return (
+        numbers.transition[t],
+        jnp.roll(numbers.observation, -1, axis=0)[t],
+        numbers.policy[t],
+    )
 
 
-def _start(model: MDP | POMDP, policy: Policy, luck: Luck) -> Carry:
-    state = first_state(model, luck)
-    seen = first_observation(model, state, luck.observation[0])
+def _start(model: MDP | POMDP, policy: Policy, numbers: RandomNumbers) -> Carry:
+    state = first_state(model, numbers)
+    seen = first_observation(model, state, numbers.observation[0])
     nothing = jnp.zeros(state.shape, model.reward.dtype)
     return state, seen, nothing, policy.init(model)
 

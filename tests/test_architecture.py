@@ -86,8 +86,8 @@ def test_no_module_imports_itself_through_others():
         module: {name for name in imports(path) if name in known and name != module}
         for module, path in known.items()
     }
-    # A package's `__init__` re-exports; whoever imports one of its modules runs it, but
-    # takes nothing from it.
+    # A package's `__init__` re-exports: importing one of its modules runs it, but takes
+    # nothing from it.
     finished, path_now = set(), []
 
     def visit(module):

@@ -169,7 +169,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     def fail_later(bed, group, make):
         groups.append(group.start)
         if groups == [0, 2]:
-            raise RuntimeError("out of luck")
+            raise RuntimeError("interrupted on purpose")
         return play(bed, group, make)
 
     monkeypatch.setattr(module, "_play_group", fail_later)
@@ -194,7 +194,7 @@ def test_an_evaluation_goes_on_only_with_the_run_that_it_began_with(
     assert run(app, [*out, "1"]).exit_code == 0
 
     def fail(*_):
-        raise RuntimeError("out of luck")
+        raise RuntimeError("interrupted on purpose")
 
     options = ["--policy", str(tmp_path / "run"), "--tasks", "2", "--horizon", "4"]
     ask = ["eval", *options, "--out", str(tmp_path / "gaps.json"), "--resume"]

@@ -84,14 +84,14 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
     made = OracleConfig(family, 3, 2, 4, random_trajectories=5)
     write_oracle_dataset(made, tmp_path / "d")
     learner, episodes = d3rlpy.algos.DiscreteCQLConfig, d3rlpy.dataset.MDPDataset
-    told = {}
+    settings = {}
 
     def recorded(**options):
-        told.update(options)
+        settings.update(options)
         return learner(**options)
 
     def counted(seen, *rest, **options):
-        told["transitions"] = len(seen)
+        settings["transitions"] = len(seen)
         return episodes(seen, *rest, **options)
 
     monkeypatch.setattr(d3rlpy.algos, "DiscreteCQLConfig", recorded)
@@ -103,10 +103,10 @@ def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
         ).arrays["q"]
         for seed in (0, 1)
     ]
-    assert told["transitions"] == 2 * (4 + 5) * 3, "the random episodes count too"
-    assert (told["gamma"], told["alpha"]) == (0.5, 3.0)
-    assert (told["batch_size"], told["learning_rate"]) == (7, 2e-3)
-    assert told["target_update_interval"] == TARGET_INTERVAL
+    assert settings["transitions"] == 2 * (4 + 5) * 3, "the random episodes count too"
+    assert (settings["gamma"], settings["alpha"]) == (0.5, 3.0)
+    assert (settings["batch_size"], settings["learning_rate"]) == (7, 2e-3)
+    assert settings["target_update_interval"] == TARGET_INTERVAL
     assert not np.array_equal(*values)
 
 

@@ -297,7 +297,7 @@ def test_hidden_transitions_show_what_is_seen_and_not_the_state(tmp_path):
 
 @pytest.mark.parametrize("kind", ["mdp", "pomdp"])
 def test_random_transitions_are_the_models(tmp_path, kind):
-    # Symbols are states here, so that moves can be told in both kinds.
+    # Symbols are states here, so that moves can be compared in both kinds.
     family = EnergyFamily(max_energy=3, q=1.0)
     made = OracleConfig(family, 2, 6, 1, kind=kind)
     world = sample_tasks(0, config=made, size=6).world

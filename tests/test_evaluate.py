@@ -355,10 +355,10 @@ def test_results_become_a_table_and_a_figure(bed, tmp_path):
 def test_a_narrow_table_leaves_columns_out_and_cuts_no_number(bed, width):
     results = [evaluate_untrained(name, bed) for name in ("random", "ce")]
     rows = result_rows(results, reference="ce")
-    told = io.StringIO()
-    console = Console(file=told, width=width)
+    printed = io.StringIO()
+    console = Console(file=printed, width=width)
     console.print(gap_table(rows, {"random": "57.6"}, reference="ce", caption="below"))
-    shown = told.getvalue()
+    shown = printed.getvalue()
     assert max(map(len, shown.splitlines())) <= width and "…│" not in shown
     row = rows["random"]
     for number in (

@@ -1,5 +1,6 @@
 """Every experiment in seconds, kills, two stages of training, and browsers: slow."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -89,12 +90,14 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     (cell,) = [
         c for c in cells(experiments()["darkroom"], "smoke") if "base" in c.learn
     ]
+    # Of a single step, the learning rate would be that of the warm-up's start: 0.
+    cell = dataclasses.replace(cell, learn={**cell.learn, "epochs": 4})
     stage, artifacts = first_stage(cell), Artifacts(tmp_path)
     policy = artifacts.policy(cell)
     short, long = artifacts.run_folder(stage), artifacts.run_folder(cell)
     assert short.is_dir() and Path(policy.name) == long
     header = read_run(long)
-    assert header.config["base"] == str(short / "model") and header.horizon == 5
+    assert header.config.base == str(short / "model") and header.horizon == 5
     # It starts from where the first stage ended, a step away, and not from random
     # weights.
     own, first = (load_run(folder).model.state_dict() for folder in (long, short))
@@ -105,6 +108,9 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     assert (own[name] - fresh[name]).abs().mean() > near
     parts = policy.training["first"]
     assert policy.training["tokens"] > parts["tokens"] > 0
+    shorter = {**cell.learn["first"], "horizon": 3}
+    other = dataclasses.replace(cell, learn={**cell.learn, "first": shorter})
+    assert artifacts.run_folder(other) != long
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

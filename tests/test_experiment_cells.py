@@ -347,8 +347,17 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
     [
         ("[[cells]]", "[[cell]]", "cells is missing"),
         ('kind = "pomdp",', "", "`kind` in `test` of a table `cells` is missing"),
-        ("policies =", "policy =", "unexpected keyword argument 'policy'"),
-        ("[learners", "[learner", "unexpected keyword argument 'learner'"),
+        (
+            "policies =",
+            "policy =",
+            "unknown key `policy` in a table `cells`; did you mean",
+        ),
+        (
+            "[learners",
+            "[learner",
+            "unknown key `learner` at the top; did you mean `lea",
+        ),
+        ("question =", "# question =", "`question` at the top is missing"),
         ("title =", "title", "Expected '=' after a key"),
         ("title =", "goal = 1.0\ntitle =", "a goal needs one panel and a logarithmic"),
     ],

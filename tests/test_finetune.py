@@ -377,7 +377,7 @@ def two_processes(program, options, out, environment):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(data, base, tmp_path):
-    """With half of each batch each, and dropout off: their luck would differ.
+    """With half of each batch each, and dropout off: their random numbers would differ.
 
     The 44 texts make whole batches; of a broken one, some would be learned twice.
     """
@@ -707,9 +707,11 @@ def test_another_version_of_a_run_or_of_a_merged_model_is_refused(finished, tmp_
     shutil.copytree(finished / "tiny", run)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("run_version: 4", "run_version: 3"))
-    with pytest.raises(StorageError, match=r"run`: run version 3, expected 4") as told:
+    with pytest.raises(
+        StorageError, match=r"run`: run version 3, expected 4"
+    ) as caught:
         read_run(run)
-    assert "train it again with `sdm finetune" in told.value.hint
+    assert "train it again with `sdm finetune" in caught.value.hint
     header = json.loads((merged / "merged.json").read_text())
     about = read_merged(merged)
     assert (about.family, about.kind, about.schema) == ("energy", "mdp", "compact")
@@ -749,15 +751,18 @@ def test_all_weights_need_no_merging_and_are_copied(finished, tmp_path):
 def test_the_trainer_is_told_what_the_configuration_says(data, base, tmp_path):
     options = {"warmup": 0.2, "weight_decay": 0.03, "gradient_checkpointing": True}
     config = quick(data, base, **options, accumulate=2, epochs=5, seed=6)
-    told = training_arguments(config, tmp_path, processes=2)
-    assert told.lr_scheduler_type == "cosine" and told.warmup_steps == 0.2
-    assert (told.weight_decay, told.learning_rate) == (0.03, 1e-3)
-    assert told.gradient_checkpointing and told.seed == 6
-    assert (told.per_device_train_batch_size, told.gradient_accumulation_steps) == (
+    arguments = training_arguments(config, tmp_path, processes=2)
+    assert arguments.lr_scheduler_type == "cosine" and arguments.warmup_steps == 0.2
+    assert (arguments.weight_decay, arguments.learning_rate) == (0.03, 1e-3)
+    assert arguments.gradient_checkpointing and arguments.seed == 6
+    assert (
+        arguments.per_device_train_batch_size,
+        arguments.gradient_accumulation_steps,
+    ) == (
         2,
         2,
     )
-    assert (told.num_train_epochs, told.optim) == (5, "adamw_torch")
+    assert (arguments.num_train_epochs, arguments.optim) == (5, "adamw_torch")
     shape = {"lora_rank": 3, "lora_alpha": 5, "lora_dropout": 0.25}
     model, _ = prepare_model(quick(data, base, **shape))
     lora = model.peft_config["default"]
@@ -824,7 +829,7 @@ def test_the_papers_recipe_is_the_papers():
         (16, {}, 1),
         (1, {"batch_size": 1}, 1),
         (4, {"batch_size": 12}, 1),
-        (1, {"batch_size": 3, "accumulate": 2}, 2),  # refused where it is shared out
+        (1, {"batch_size": 3, "accumulate": 2}, 2),  # refused where it is divided
     ],
 )
 def test_a_recipe_takes_no_more_pieces_than_there_are(
@@ -867,9 +872,9 @@ def test_an_adapter_whose_base_was_moved_says_so(finished, base, tmp_path):
     (run / "config.yaml").write_text(yaml.safe_dump(header))
     with pytest.raises(
         StorageError, match=r"base is missing, expected in `.*elsewhere`"
-    ) as told:
+    ) as caught:
         load_run(run)
-    assert "config.yaml" in told.value.hint
+    assert "config.yaml" in caught.value.hint
     shutil.copytree(base, tmp_path / "elsewhere")  # where the configuration says
     assert load_run(run).header.config.base == str(tmp_path / "elsewhere")
 

@@ -108,9 +108,9 @@ def test_test_files_that_were_trained_on_are_reported(files, tmp_path):
         & set(first.of("test"))
     )
     assert first.covers(first) is None
-    told = first.covers(other)
-    assert told.startswith("1 of the 1 test files are training files")
-    assert f"pass `--split {other.split}`" in told
+    overlap = first.covers(other)
+    assert overlap.startswith("1 of the 1 test files are training files")
+    assert f"pass `--split {other.split}`" in overlap
     # The same files elsewhere, all but one of them to train on.
     for path in first.folder.files:
         (tmp_path / path.name).write_bytes(path.read_bytes())

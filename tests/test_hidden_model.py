@@ -33,8 +33,8 @@ def outcomes(models, joint, x, a, rewards):
     groups = sorted(set(r[:, x, a])) if rewards else [None]
     for following in range(p.shape[-1]):
         for paid in groups:
-            told = np.ones(len(p)) if paid is None else r[:, x, a] == paid
-            yield following, joint * p[:, x, a, following] * told
+            agrees = np.ones(len(p)) if paid is None else r[:, x, a] == paid
+            yield following, joint * p[:, x, a, following] * agrees
 
 
 def exact(models, joint, x, t, rewards, choose=None):
@@ -103,7 +103,7 @@ def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
 
 
 def test_rewards_that_are_seen_are_worth_something():
-    blind, seeing = (exact_values_of(4, told) for told in (False, True))
+    blind, seeing = (exact_values_of(4, observed) for observed in (False, True))
     assert (seeing > blind + 1e-3).all()
 
 
@@ -238,8 +238,10 @@ def test_rounding_of_large_rewards_tells_nothing():
     rounded = 1 + 1e-13 * jnp.arange(SIZE, dtype=float)[:, None, None]
     models = eqx.tree_at(lambda m: m.reward, models, 1e9 * models.reward[:1] * rounded)
     blind, seeing = (
-        solve_hidden_model(models, weights(), horizon=T, points=POINTS, rewards=told)
-        for told in (False, True)
+        solve_hidden_model(
+            models, weights(), horizon=T, points=POINTS, rewards=observed
+        )
+        for observed in (False, True)
     )
     np.testing.assert_allclose(seeing.upper, blind.upper, rtol=ROUNDING)
 

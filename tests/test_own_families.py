@@ -114,6 +114,7 @@ def test_a_name_may_have_an_argument(reference, field, value):
         ("energi", "unknown family `energi`", "did you mean `energy`? families are"),
         ("", "unknown family ``", "families are darkroom, energy"),
         ("models/none", "there is no such folder", "a folder of models"),
+        ("nofolder/", "there is no such folder", "families are darkroom"),
         ("own.py", "it is a file", "sdm solve --model"),
         ("energy:x", "`p_min` must be a number, found `x`", ""),
         ("energy:", "`p_min` is missing, found nothing", ""),
@@ -232,3 +233,14 @@ def test_the_how_to_page_is_true(tmp_path):
 def test_the_page_shows_the_entry_point_group():
     (toml,) = blocks("toml")
     assert GROUP in tomllib.loads(toml)["project"]["entry-points"]
+
+
+def test_a_range_in_the_wrong_order_is_refused(here):
+    family = load_family("own:Treatment", {"a_min": 0.9, "a_max": 0.1})
+    for use in (
+        family.prior,
+        lambda: family.parameters(jax.random.key(0), 2, split="test"),
+        lambda: check_family(family, "mdp"),
+    ):
+        with pytest.raises(ValueError, match=r"a_min = 0.9 is larger than a_max = 0.1"):
+            use()

@@ -7,11 +7,10 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import torch
 from plain_schemas import ALL, COMPACT, PAPER
+from small_llama import small_llama
 from test_scoring import score_from_scratch
 from tolerances import SINGLE
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.data.benchmark import EvaluationConfig
 from sdm.evaluation.evaluate import check_policy
@@ -31,20 +30,7 @@ TASKS, EPISODES, HORIZON = 2, 2, 3
 @pytest.fixture(scope="module")
 def model():
     """A model with large weights, so that the text decides the action."""
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer()),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim > 1 else 1)
-    return model
+    return small_llama(1, len(tiny_tokenizer()), width=64, factor=8)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Episodes: the right frequencies, the same luck for all, and slices that agree."""
+"""Episodes: the right frequencies, common random numbers, and slices that agree."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from sdm.tasks.policy import (
 )
 from sdm.tasks.rollout import (
     discounted_return,
-    draw_luck,
+    draw_random_numbers,
     rollout_on_host,
     task_keys,
 )
@@ -95,7 +95,7 @@ def test_a_task_and_an_episode_do_not_depend_on_what_is_played_beside_them():
     jax.tree.map(lambda w, p: np.testing.assert_array_equal(w[3:5, :3], p), whole, part)
 
 
-def test_policies_share_their_luck():
+def test_policies_share_random_numbers():
     """While two policies agree they see the same states, whatever they do later."""
     mdp, solution, keys = bed()
     a = rollout(keys, mdp, deterministic(solution.policy, 3), horizon=8, episodes=50)
@@ -122,8 +122,12 @@ def test_returns_are_discounted_from_the_first_stage():
 
 
 def test_no_two_uniform_numbers_of_an_episode_are_one():
-    luck = draw_luck(task_keys(jax.random.key(0), 1), episodes=20_000, horizon=3)
-    drawn = np.stack([luck.initial[0], *luck.transition[:, 0], *luck.observation[:, 0]])
+    numbers = draw_random_numbers(
+        task_keys(jax.random.key(0), 1), episodes=20_000, horizon=3
+    )
+    drawn = np.stack(
+        [numbers.initial[0], *numbers.transition[:, 0], *numbers.observation[:, 0]]
+    )
     # 21 correlations of 20,000 pairs: five standard errors.
     assert abs(np.corrcoef(drawn) - np.eye(7)).max() < 5 / np.sqrt(20_000)
 

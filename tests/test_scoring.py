@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from plain_schemas import PAPER
+from small_llama import small_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
@@ -65,21 +64,7 @@ TOKENIZERS = {
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():  # large weights, so that every token matters
-        for parameter in model.parameters():
-            parameter.mul_(4 if parameter.ndim > 1 else 1)
-    return model
+    return small_llama(0, 512, width=32, factor=4, num_key_value_heads=2)
 
 
 def score_from_scratch(model, tokenizer, context, answers):

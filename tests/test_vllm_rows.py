@@ -6,9 +6,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
+from small_llama import small_llama
 from test_scoring import score_ids
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.evaluation.evaluate import evaluate
@@ -48,20 +47,8 @@ class StandIn(Engine):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A base with large random weights, so that its texts decide its actions."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer()),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4 if parameter.ndim > 1 else 1)
+    size = {"width": 128, "max_position_embeddings": 512}
+    model = small_llama(0, len(tiny_tokenizer()), factor=4, **size)
     where = tmp_path_factory.mktemp("base")
     model.save_pretrained(where)
     tiny_tokenizer().save_pretrained(where)
