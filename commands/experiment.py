@@ -140,7 +140,8 @@ def run(
     an interruption; `sdm experiment run mine.toml --profile smoke`
     """
     with user_faults():
-        from sdm.experiments.catalogue import cells, experiment_named
+        from sdm.experiments.catalogue import experiment_named
+        from sdm.experiments.grid_cells import cells
 
         chosen = experiment_named(name)
         learners = {cell.learner for cell in cells(chosen, profile.value)}

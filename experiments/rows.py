@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdm.experiments.catalogue import PUBLISHED, cells
+from sdm.experiments.catalogue import PUBLISHED
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.spec import PROFILES, Cell, Experiment, ExperimentError
 from sdm.storage.files import write_atomically
 

@@ -11,8 +11,9 @@ from typing import Protocol, runtime_checkable
 from filelock import FileLock, Timeout
 
 from sdm.experiments.artifacts import Artifacts
-from sdm.experiments.catalogue import PUBLISHED, cells
+from sdm.experiments.catalogue import PUBLISHED
 from sdm.experiments.cell_runner import run_cell
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import (
     Row,
     add_row,

@@ -1,6 +1,7 @@
 """What the tests of experiments share."""
 
-from sdm.experiments.catalogue import cells, profiles
+from sdm.experiments.catalogue import profiles
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import VERSION
 from sdm.experiments.spec import Experiment, Grid
 from sdm.storage.provenance import provenance

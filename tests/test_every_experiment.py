@@ -15,8 +15,9 @@ from experiment_support import Quiet, fabricated
 
 from sdm.experiments import report, sections
 from sdm.experiments.artifacts import Artifacts
-from sdm.experiments.catalogue import cells, experiments
+from sdm.experiments.catalogue import experiments
 from sdm.experiments.cell_configs import first_stage
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import read_rows, rows_file, write_rows
 from sdm.experiments.runner import run_experiment
 

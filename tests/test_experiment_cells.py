@@ -7,13 +7,14 @@ import pytest
 from experiment_support import SMALL, change_profile, made_of
 
 from sdm.experiments import catalogue
-from sdm.experiments.catalogue import cells, experiment_named, experiments
+from sdm.experiments.catalogue import experiment_named, experiments
 from sdm.experiments.cell_configs import (
     dataset_of,
     evaluation_of,
     first_stage,
     training_of,
 )
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.spec import (
     PROFILES,
     UNSPELLED,

@@ -7,7 +7,8 @@ import pytest
 from experiment_support import fabricated, made_of
 
 from sdm.experiments import report, sections, tables
-from sdm.experiments.catalogue import PUBLISHED, cells, experiments
+from sdm.experiments.catalogue import PUBLISHED, experiments
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import rows_file, write_rows
 from sdm.experiments.spec import ExperimentError, Grid
 

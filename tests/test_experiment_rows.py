@@ -8,7 +8,8 @@ import pytest
 from experiment_support import fabricated
 
 from sdm.experiments import time_left
-from sdm.experiments.catalogue import PUBLISHED, cells, experiments
+from sdm.experiments.catalogue import PUBLISHED, experiments
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import (
     add_row,
     found_rows,

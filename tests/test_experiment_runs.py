@@ -11,8 +11,9 @@ from experiment_support import SMALL, Quiet, change_profile, made_of, numbers
 from filelock import FileLock
 
 from sdm.experiments.artifacts import Artifacts, ReadyPolicy
-from sdm.experiments.catalogue import cells, experiments
+from sdm.experiments.catalogue import experiments
 from sdm.experiments.cell_configs import dataset_of
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import read_rows, rows_file, write_rows
 from sdm.experiments.runner import run_experiment
 from sdm.experiments.spec import ExperimentError, Grid
