@@ -8,7 +8,7 @@ context. From Lee et al. (2023): AdamW, weight decay 1e-4, batches of 64, learni
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import serialization, traverse_util
+from flax import traverse_util
 from jaxtyping import Array, Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from sdm.data.benchmark import Benchmark
 from sdm.data.shards import read_manifest, read_shards
@@ -32,6 +30,7 @@ from sdm.policies.dpt import (
     table_policy,
     transitions_of,
 )
+from sdm.policies.dpt_checkpoint import flat_arrays, restore, save_state
 from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.dpt_samples import Pool, make_pool, sample, shape_for
 from sdm.policies.policy_runs import (
@@ -41,12 +40,7 @@ from sdm.policies.policy_runs import (
     tasks_of,
 )
 from sdm.policies.prepared import Prepared, table
-from sdm.storage.files import (
-    StorageError,
-    folder_in_progress,
-    temporary_name,
-    write_atomically,
-)
+from sdm.storage.files import folder_in_progress, write_atomically
 from sdm.tasks.rollout import Trajectory
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -197,7 +191,7 @@ def train_dpt(
         history = _train(learner, config.steps, folder, progress)
         run = LearnedRun(
             kind="dpt",
-            arrays=_flat(learner.state["params"]),
+            arrays=flat_arrays(learner.state["params"]),
             about=PolicyRecord(
                 tasks=tasks_of(manifest),
                 config=dataclasses.asdict(config),
@@ -236,46 +230,6 @@ def _train(
             saved = time.monotonic()
     _write_metrics(metrics, history)
     return history
-
-
-def _flat(tree: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree by path."""
-    flat = traverse_util.flatten_dict(serialization.to_state_dict(tree), sep="/")
-    return {name: np.asarray(array) for name, array in flat.items()}
-
-
-def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write the state of a training atomically."""
-    with temporary_name(path) as temporary:
-        save_file(_flat(state), temporary)
-
-
-def restore(like: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Read a state that `save_state` wrote.
-
-    Args:
-        like: a state with the same tree of arrays.
-        path: the file.
-
-    Raises:
-        StorageError: if the file is damaged, or of another network.
-
-    """
-    again = "start again with `--overwrite` and without `--resume`"
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"`{path}` is damaged: {error}", again) from error
-    plain = serialization.to_state_dict(like)
-    flat = traverse_util.flatten_dict(plain, sep="/", keep_empty_nodes=True)
-    wanted = {name: array.shape for name, array in _flat(like).items()}
-    if wanted != {name: array.shape for name, array in found.items()}:
-        raise StorageError(f"`{path}` is a checkpoint of another network", again)
-    filled = {name: found.get(name, empty) for name, empty in flat.items()}
-    state: dict[str, Any] = serialization.from_state_dict(
-        like, traverse_util.unflatten_dict(filled, sep="/")
-    )
-    return state
 
 
 def _read_metrics(path: Path, upto: int) -> list[dict[str, float | int]]:

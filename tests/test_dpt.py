@@ -30,6 +30,7 @@ from sdm.policies.dpt import (
     tokens_of,
     transitions_of,
 )
+from sdm.policies.dpt_checkpoint import restore, save_state
 from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.dpt_samples import (
     make_pool,
@@ -37,13 +38,7 @@ from sdm.policies.dpt_samples import (
     sample,
     shape_for,
 )
-from sdm.policies.dpt_training import (
-    Learner,
-    loss_of,
-    restore,
-    save_state,
-    train_dpt,
-)
+from sdm.policies.dpt_training import Learner, loss_of, train_dpt
 from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.solvers_jax.backward_induction import backward_induction
