@@ -14,18 +14,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.tasks.cassandra_words import (
-    PREAMBLE,
-    RESERVED,
-    Names,
-    PomdpFileError,
-    Reader,
-)
+from sdm.tasks.cassandra_preamble import read_preamble
+from sdm.tasks.cassandra_words import ENTRIES, Names, PomdpFileError, Reader
 from sdm.tasks.models import POMDP, ROW_SUM_TOLERANCE, check_model
 
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
-MOST_NAMES = 1_000_000
-ENTRIES = ("start", "T", "O", "R")
 
 
 class PomdpFile(NamedTuple):
@@ -79,22 +72,12 @@ class _Model:
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self.sign = 1.0
-        self.discount: float | None = None
-        self.sizes: dict[str, Names] = {}
 
     def read(self) -> PomdpFile:
         """Read and check the whole file."""
         reader = self.reader
-        while reader.peek() not in ("", *ENTRIES):
-            self.preamble()
-        missing = [k for k in PREAMBLE if k != "values" and k not in self.sizes]
-        if self.discount is not None:
-            missing.remove("discount")
-        if missing:
-            raise reader.error(f"`{missing[0]}:` is not given before the first entry")
-        self.states, self.actions, self.symbols = (
-            self.sizes[k] for k in ("states", "actions", "observations")
+        self.discount, self.sign, self.states, self.actions, self.symbols = (
+            read_preamble(reader)
         )
         s, a, o = len(self.states), len(self.actions), len(self.symbols)
         if a * s * s * o > MOST_REWARDS:
@@ -112,50 +95,6 @@ class _Model:
             self.entry()
         names = (tuple(x.names) for x in (self.states, self.actions, self.symbols))
         return PomdpFile(self.finish(), *names)
-
-    def preamble(self) -> None:
-        reader = self.reader
-        if reader.peek() not in PREAMBLE:
-            raise reader.unknown_keyword()
-        keyword = reader.take("a keyword")
-        reader.colon()
-        if keyword == "discount":
-            self.discount = reader.number("the discount", chance=True)
-        elif keyword == "values":
-            word = reader.take("`reward` or `cost`")
-            if word not in ("reward", "cost"):
-                raise reader.error(f"expected `reward` or `cost`, found `{word}`")
-            self.sign = 1.0 if word == "reward" else -1.0
-        else:
-            names = []
-            while not reader.begins_entry():
-                names.append(reader.take("a name"))
-                if names[-1] in RESERVED:
-                    raise reader.error(
-                        f"`{keyword}:` has the name `{names[-1]}`, which is reserved "
-                        "(is a `:` missing?)"
-                    )
-            self.sizes[keyword] = Names(keyword[:-1], self.numbered(keyword, names))
-
-    def numbered(self, keyword: str, names: list[str]) -> list[str]:
-        """Return the names of a preamble's line, or numbers if it gives a count."""
-        reader = self.reader
-        if not names:
-            raise reader.error(f"`{keyword}:` must have a number or names, found none")
-        if len(names) == 1 and names[0].isdecimal():
-            if len(names[0]) > 7 or not 1 <= int(names[0]) <= MOST_NAMES:
-                raise reader.error(
-                    f"{names[0][:20]} {keyword}: must be 1 to {MOST_NAMES}"
-                )
-            return [str(i) for i in range(int(names[0]))]
-        for name in names:
-            if name[0] in "+-." or (name[0].isdecimal() and not name.isalnum()):
-                raise reader.error(
-                    f"`{keyword}:` has `{name}`: must be one whole number, or names"
-                )
-        if len(set(names)) < len(names):
-            raise reader.error(f"`{keyword}:` has a name twice")
-        return names
 
     def entry(self) -> None:
         """Read one `start`, `T:`, `O:` or `R:` entry."""
@@ -287,7 +226,6 @@ class _Model:
         alone = (paid == paid[:, :, :1, :1]).all((2, 3)).T
         seen = np.einsum("asn,ano,asno->sa", self.transition, self.observation, paid)
         seen = np.where(alone, paid[:, :, 0, 0].T, seen)
-        assert self.discount is not None
         model = POMDP(
             transition=jnp.asarray(np.swapaxes(self.transition, 0, 1)),
             observation=jnp.asarray(self.observation),

@@ -8,7 +8,8 @@ import numpy as np
 
 LONGEST_LINE = 1 << 24  # characters
 PREAMBLE = ("discount", "values", "states", "actions", "observations")
-KEYWORDS = (*PREAMBLE, "start", "T", "O", "R")
+ENTRIES = ("start", "T", "O", "R")
+KEYWORDS = (*PREAMBLE, *ENTRIES)
 RESERVED = {*KEYWORDS, "include", "exclude", "uniform", "identity", "reset"}
 RESERVED |= {"reward", "cost"}
 LARGEST = 1e150  # largest magnitude of a number, so that its square is finite
