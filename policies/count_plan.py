@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.benchmark import Benchmark
 from sdm.policies.posterior import count_moves
-from sdm.tasks.family import ConjugateFamily
+from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.models import MDP, Model
 
 # Limits of a plan: bytes of one task's table of models and of all tasks' plans, and

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.data.benchmark import Benchmark
-from sdm.tasks.family import ConjugateFamily, Params
+from sdm.tasks.conjugate_family import ConjugateFamily
+from sdm.tasks.family import Params
 from sdm.tasks.models import MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.rewards import agrees

@@ -1,9 +1,9 @@
 """Decision models, task families, episodes and model files."""
 
 from sdm.tasks.check_family import check_family
+from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import (
     Component,
-    ConjugateFamily,
     Defaults,
     Family,
     Kind,

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.models import APOMDP, MDP, POMDP, batch_shape
+from sdm.tasks.models import APOMDP, MDP, POMDP
 
 Kind = Literal["mdp", "pomdp", "apomdp"]
 Split = Literal["train", "test"]
@@ -239,36 +238,6 @@ class TaskFamily(Protocol):
         ...
 
 
-@runtime_checkable
-class ConjugateFamily(TaskFamily, Protocol):
-    """A family with a conjugate posterior: a few counts are a sufficient statistic.
-
-    Its models must be linear in the parameters: the posterior-mean model is then the
-    model of the posterior mean, and the exact Bayes-adaptive plan is a plan over states
-    and counts (Duff, 2002).
-
-    Attributes:
-        counts: number C of counts.
-
-    """
-
-    @property
-    def counts(self) -> int: ...  # noqa: D102
-
-    def tally(
-        self,
-        state: Int[np.ndarray, "*B"],
-        action: Int[np.ndarray, "*B"],
-        following: Int[np.ndarray, "*B"],
-    ) -> Int[np.ndarray, "*B C"]:
-        """Return the increment of the counts for each transition."""
-        ...
-
-    def posterior_mean(self, counts: Int[np.ndarray, "*B C"]) -> Params:
-        """Return the posterior mean of the parameters given the counts."""
-        ...
-
-
 @dataclass(frozen=True)
 class Family:
     """Base class of task families, with default implementations.
@@ -319,9 +288,3 @@ def poses(family: TaskFamily, kind: str) -> Kind:
     raise ValueError(
         f"family `{family.name}`: kind must be one of {able}, found {kind!r}"
     )
-
-
-def count_of(model: MDP | POMDP | APOMDP) -> int:
-    """Return the number of tasks in a batch with one leading axis."""
-    (tasks,) = batch_shape(model)
-    return tasks

@@ -14,10 +14,11 @@ from tolerances import ROUNDING, SINGLE
 from sdm.solvers_jax import check_model, solve
 from sdm.tasks import load_family
 from sdm.tasks.ambiguity import set_divergence
+from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.families.garnet import COMMON, GarnetFamily
 from sdm.tasks.families.inventory import InventoryFamily
 from sdm.tasks.families.maintenance import MaintenanceFamily
-from sdm.tasks.family import SET_KEY, ConjugateFamily
+from sdm.tasks.family import SET_KEY
 
 NAMES = ("garnet", "inventory", "maintenance")
 

@@ -24,7 +24,8 @@ from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import register_policy
 from sdm.solvers_jax.hidden_backup import cost_of
 from sdm.solvers_jax.hidden_model import HiddenModelPlan, solve_hidden_model
-from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
+from sdm.tasks.conjugate_family import ConjugateFamily
+from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
 from sdm.tasks.rewards import agrees
 

@@ -11,7 +11,8 @@ from sdm.policies.qmdp import mixture, observation_as_state, qmdp
 from sdm.policies.registry import only, register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.pomdp import PointBased
-from sdm.tasks.family import ConjugateFamily, Kind, TaskFamily
+from sdm.tasks.conjugate_family import ConjugateFamily
+from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
 
