@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 
-from sdm.commands.config_options import OptionGroup, group_of
+from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,

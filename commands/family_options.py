@@ -9,13 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdm.commands.config_options import (
-    ConfigCommand,
-    OptionField,
-    OptionGroup,
-    fields_of,
-    parameters_of,
-)
+from sdm.commands.config_command import ConfigCommand, OptionGroup
+from sdm.commands.config_options import OptionField, fields_of, parameters_of
 from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
 from sdm.commands.source_fields import class_fields

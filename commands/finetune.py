@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sdm.commands.config_options import OptionGroup, command_with, group_of
+from sdm.commands.config_command import OptionGroup, command_with, group_of
 from sdm.commands.console import (
     emit,
     fail,

@@ -10,7 +10,7 @@ from sdm.commands.console import fail, say
 if TYPE_CHECKING:
     from typer import Context as Context
 
-    from sdm.commands.config_options import Given
+    from sdm.commands.config_command import Given
     from sdm.tasks.family import Kind, TaskFamily
 else:
     Context = typer.Context.__base__  # typer passes instances of the base class

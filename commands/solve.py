@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdm.commands.config_options import OptionGroup, group_of
+from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,

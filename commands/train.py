@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from sdm.commands.config_options import command_with, fields_of, group_of
+from sdm.commands.config_command import command_with, group_of
+from sdm.commands.config_options import fields_of
 from sdm.commands.console import (
     emit,
     fail,
