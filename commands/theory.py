@@ -71,6 +71,7 @@ def validate(
     with user_faults(), progress_bars() as bar:
         start_jax()
         from sdm.theory import proposition_1
+        from sdm.theory.proposition_1_claims import Claim, claims
 
         grid = proposition_1.Grid(
             dim=dim,
@@ -91,7 +92,7 @@ def validate(
             return {
                 "grid": dataclasses.asdict(grid),
                 "all_hold": all(cell.holds for cell in cells),
-                "claims": [dataclasses.asdict(c) for c in proposition_1.claims(cells)],
+                "claims": [dataclasses.asdict(c) for c in claims(cells)],
                 "cells": proposition_1.rows(cells),
             }
 
@@ -103,7 +104,7 @@ def validate(
         report = run_study(
             work, draw, lambda r: {"cells": r["cells"]}, out, overwrite=overwrite
         )
-    made = [proposition_1.Claim(**claim) for claim in report["claims"]]
+    made = [Claim(**claim) for claim in report["claims"]]
     emit(report, as_json, lambda: claims_table(made))
 
 
@@ -129,43 +130,22 @@ def flow(
         start_plotting()
     with user_faults(), progress_bars() as bar:
         start_jax()
-        import jax
-        import numpy as np
-
         from sdm.theory import plots
-        from sdm.theory.covariances import log_spaced_eigenvalues
-        from sdm.theory.gamma_estimator import estimate_gamma
-        from sdm.theory.gradient_flow import gradient_flow, initialise
-        from sdm.theory.risk import gamma_matrix
+        from sdm.theory.flow_study import flow_study
 
         curves = {}
 
         def work() -> Report:
-            found = []
-            for index, condition in enumerate(kappa):
-                covariance = np.diag(log_spaced_eigenvalues(dim, condition))
-                key = jax.random.fold_in(jax.random.key(seed), index)
-                start = initialise(key, covariance, train, scale=scale)
-                path = gradient_flow(start, covariance, train)
-                excess = path.loss - path.loss_at_minimum
-                curves[f"κ = {condition:g}"] = (path.time, excess)
-                truth = gamma_matrix(covariance, train)
-                estimate = estimate_gamma(path.end)
-                found.append(
-                    {
-                        "kappa": condition,
-                        "gamma_relative_error": estimate.relative_error(truth),
-                        "asymmetry": estimate.asymmetry,
-                        "loss": float(path.loss[-1]),
-                        "loss_at_minimum": path.loss_at_minimum,
-                        "conserved_drift": float(np.ptp(path.conserved)),
-                        "rate": None if np.isnan(path.rate) else path.rate,
-                        "predicted_rate": path.predicted_rate,
-                        "time": float(path.time[-1]),
-                    }
-                )
-                bar("flows", index + 1, len(kappa))
-            return {"dim": dim, "train": train, "seed": seed, "flows": found}
+            found = flow_study(
+                kappa,
+                dim=dim,
+                train=train,
+                scale=scale,
+                seed=seed,
+                progress=lambda done: bar("flows", done, len(kappa)),
+            )
+            curves.update(found.curves)
+            return {"dim": dim, "train": train, "seed": seed, "flows": found.rows}
 
         def draw(report: Report) -> "dict[str, Figure]":
             return {"flow": plots.flow(curves)}
@@ -206,43 +186,21 @@ def sample_size(
         start_jax()
         import numpy as np
 
+        from sdm.theory.calibrated_sample_size import calibrated_sample_sizes
         from sdm.theory.covariances import log_spaced_eigenvalues
-        from sdm.theory.sample_size import (
-            MOST_SIMULATED,
-            Achieved,
-            SampleSizes,
-            achieved,
-            sample_sizes,
+        from sdm.theory.sample_size import MOST_SIMULATED
+
+        assumed, sizes, found = calibrated_sample_sizes(
+            delta,
+            np.diag(log_spaced_eigenvalues(dim, kappa)),
+            horizon=horizon,
+            discount=discount,
+            calibration=calibration,
+            actions=actions,
+            tasks=tasks,
+            seed=seed,
         )
-
-        covariance = np.diag(log_spaced_eigenvalues(dim, kappa))
-
-        def enough(c: float) -> SampleSizes:
-            return sample_sizes(
-                delta, covariance, horizon=horizon, discount=discount, calibration=c
-            )
-
-        def confirm(sizes: SampleSizes, seed: int) -> Achieved:
-            return achieved(
-                sizes,
-                covariance,
-                horizon=horizon,
-                discount=discount,
-                actions=actions,
-                tasks=tasks,
-                seed=seed,
-            )
-
-        assumed = 1.0 if calibration is None else calibration
-        sizes, found = enough(assumed), None
-        if sizes.support <= MOST_SIMULATED:
-            found = confirm(sizes, seed)
-            while calibration is None and found.calibration > assumed:
-                # C depends on the sizes and is estimated: add a margin of 10 %.
-                assumed = 1.1 * found.calibration
-                sizes = enough(assumed)
-                found = confirm(sizes, seed)
-        else:
+        if found is None:
             say(
                 f"warning: not simulated: M must be {MOST_SIMULATED} or fewer, found "
                 f"{sizes.support}",

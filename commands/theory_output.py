@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from sdm.theory.proposition_1 import Claim
+    from sdm.theory.proposition_1_claims import Claim
 
 Report = dict[str, Any]
 

@@ -8,7 +8,8 @@ import pytest
 from tolerances import ROUNDING
 
 from sdm.theory.covariances import log_spaced_eigenvalues
-from sdm.theory.proposition_1 import Grid, claims, least_over_scale, validate
+from sdm.theory.proposition_1 import Grid, least_over_scale, validate
+from sdm.theory.proposition_1_claims import claims
 from sdm.theory.risk import estimator, exact_risk
 from sdm.theory.sample_size import achieved, sample_sizes
 from sdm.theory.simulation import simulate

@@ -5,7 +5,8 @@ trajectory for the best action and the action taken ("on-policy calibration"). T
 
     J(π*) - J(π̂) ≤ 2 √C ε (1 - γ^T)/(1 - γ).
 
-Each step of its proof is checked for every κ, M and N:
+Each step of its proof is checked for every κ, M and N (`proposition_1_claims` counts
+the cells in which it holds):
 
 1. simulated risk = exact risk, within three standard errors;
 2. exact risk ≤ Lemma 1;
@@ -19,7 +20,7 @@ Each step of its proof is checked for every κ, M and N:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -35,8 +36,6 @@ from sdm.theory.covariances import (
 from sdm.theory.precision import in_double_precision
 from sdm.theory.risk import estimator, exact_risk, lemma_1, scaled_risk
 from sdm.theory.simulation import TaskErrors, simulate
-
-SURE = 3.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -143,27 +142,6 @@ class Cell:
     risk_scaled: float
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One step of the proof, checked in all cells of the grid.
-
-    Attributes:
-        name: the inequality.
-        where: its place in the paper; "ours" if it is not there.
-        holds: number of cells in which it holds.
-        cells: number of cells.
-        looseness: smallest, median and largest ratio of the right side to the left,
-            over cells with a positive left side; None if there is no such cell.
-
-    """
-
-    name: str
-    where: str
-    holds: int
-    cells: int
-    looseness: tuple[float, float, float] | None
-
-
 @in_double_precision
 def validate(
     grid: Grid, *, progress: Callable[[int], None] = lambda done: None
@@ -266,48 +244,6 @@ def least_over_scale(
         errors, bounds=(min(ends), max(ends)), method="bounded"
     )
     return min(float(found.fun), errors(ends[0]), errors(ends[1]), errors(1.0))
-
-
-def claims(cells: Sequence[Cell]) -> list[Claim]:
-    """Return each step of the proof with the number of cells in which it holds."""
-    table = {
-        f.name: np.array([getattr(cell, f.name) for cell in cells])
-        for f in fields(Cell)
-    }
-    off = np.abs(table["risk_empirical"] - table["risk_exact"]) / table["risk_se"]
-
-    def claim(name: str, where: str, held: Any, right: Any, left: Any) -> Claim:
-        ratio, loose = right[left > 0] / left[left > 0], None
-        if len(ratio):
-            loose = (float(ratio.min()), float(np.median(ratio)), float(ratio.max()))
-        return Claim(name, where, int(held.sum()), len(cells), loose)
-
-    def below(name: str, where: str, left: str, right: str) -> Claim:
-        held = table[left] <= table[right] * (1 + 1e-12)  # rounding
-        return claim(name, where, held, table[right], table[left])
-
-    simulated, exact = table["risk_empirical"], table["risk_exact"]
-    return [
-        claim("simulated = exact risk (3 SE)", "risk", off <= SURE, exact, simulated),
-        below("exact risk ≤ bound", "Lemma 1", "risk_exact", "risk_bound"),
-        claim(
-            "gap ≤ errors at the two actions, in every task",
-            "proof of Prop. 1",
-            table["holds_pathwise"],
-            table["errors_discounted"],
-            table["gap"],
-        ),
-        below("gap ≤ 2 ε̂ (1-γ^T)/(1-γ)", "E.2, (12)", "gap", "bound"),
-        below("gap ≤ 2 √C ε (1-γ^T)/(1-γ)", "Prop. 1", "gap", "bound_calibrated"),
-        below("gap ≤ scaled bound (best c Q̂)", "ours", "gap", "bound_scaled"),
-        below(
-            "scaled bound ≤ bound of Prop. 1",
-            "ours",
-            "bound_scaled",
-            "bound_calibrated",
-        ),
-        below("scaled risk ≤ exact risk", "ours", "risk_scaled", "risk_exact"),
-    ]
 
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
