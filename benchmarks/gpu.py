@@ -28,9 +28,11 @@ from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
-from sdm.llm.bases import compute_dtype, device, load_tokenizer, tiny_tokenizer
+from sdm.llm.bases import load_tokenizer
+from sdm.llm.devices import compute_dtype, device
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import FinetuneConfig
+from sdm.llm.tiny import tiny_tokenizer
 from sdm.llm.training import prepare_model
 from sdm.solvers_jax import EnergyFamily
 from sdm.storage.provenance import provenance

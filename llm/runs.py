@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sdm.llm.bases import CausalModel, compute_dtype, load_base, move
+from sdm.llm.bases import CausalModel, load_base
+from sdm.llm.devices import compute_dtype, move
 from sdm.llm.run_folder import AGAIN, CONFIG, METRICS, RunHeader
 from sdm.llm.run_folder import read_run as read_run
 from sdm.llm.run_folder import weights_folder as weights_folder

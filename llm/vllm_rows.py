@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sdm.llm.bases import BaseModelError, base_source, compute_dtype
+from sdm.llm.bases import BaseModelError, base_source
 from sdm.llm.context import check_context
+from sdm.llm.devices import compute_dtype
 from sdm.llm.scoring import Tokens
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from plain_schemas import ALL
 
-from sdm.llm.bases import load_base, smollm2_folder, tiny_model, tiny_tokenizer
+from sdm.llm.bases import load_base, smollm2_folder
 from sdm.llm.episode import Episode
+from sdm.llm.tiny import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

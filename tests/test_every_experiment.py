@@ -85,8 +85,8 @@ def test_a_killed_run_continues_where_it_was(tmp_path):
 
 
 def test_a_cell_may_be_trained_in_two_stages(tmp_path):
-    from sdm.llm.bases import tiny_model
     from sdm.llm.runs import load_run, read_run
+    from sdm.llm.tiny import tiny_model
 
     (cell,) = [
         c for c in cells(experiments()["darkroom"], "smoke") if "base" in c.learn

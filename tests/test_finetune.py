@@ -38,7 +38,7 @@ from sdm.data.request import OracleConfig
 from sdm.data.shards import read_shards
 from sdm.evaluation.evaluate import check_policy, evaluate
 from sdm.llm.acting import language_model_policy
-from sdm.llm.bases import TINY_CHARACTERS, load_base, tiny_model, tiny_tokenizer
+from sdm.llm.bases import load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode
@@ -49,6 +49,7 @@ from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.run_folder import default_schema, read_merged, read_run
 from sdm.llm.runs import load_run
 from sdm.llm.texts import TrainingText
+from sdm.llm.tiny import TINY_CHARACTERS, tiny_model, tiny_tokenizer
 from sdm.llm.tokens import tokenise
 from sdm.llm.training import last_checkpoint, prepare_model, training_arguments
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily

@@ -14,7 +14,6 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from sdm.llm.bases import tiny_tokenizer
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
@@ -25,6 +24,7 @@ from sdm.llm.scoring import (
     rows_that_fit,
     split_candidates,
 )
+from sdm.llm.tiny import tiny_tokenizer
 
 
 def bpe(pre, decoder):

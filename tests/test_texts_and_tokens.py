@@ -9,7 +9,6 @@ from plain_schemas import ALL, COMPACT, plain_schema
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sdm.llm.bases import tiny_tokenizer
 from sdm.llm.episode import Episode
 from sdm.llm.schema import Contents, schemas
 from sdm.llm.texts import (
@@ -19,6 +18,7 @@ from sdm.llm.texts import (
     split_tasks,
     training_texts,
 )
+from sdm.llm.tiny import tiny_tokenizer
 from sdm.llm.tokens import check_tokenizer, tokenise
 from sdm.tasks.family import Component
 
