@@ -15,7 +15,8 @@ from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
-from sdm.commands.evaluate import EvalCommand, evaluate
+from sdm.commands.eval_benchmarks import EvalCommand
+from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
 from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 
-from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
@@ -19,10 +18,10 @@ from sdm.commands.console import (
     start_torch,
     user_faults,
 )
-from sdm.commands.family_options import DEFAULT, FamilyCommand, make_family
+from sdm.commands.eval_benchmarks import benchmarks
+from sdm.commands.family_options import DEFAULT
 from sdm.commands.options import (
     ALL,
-    KINDS,
     Backend,
     Context,
     FamilyName,
@@ -32,30 +31,13 @@ from sdm.commands.options import (
     Resume,
     Seed,
     check_own_family,
-    check_setting,
-    given,
-    warn_of_idle_options,
 )
-from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import EvaluationConfig
-    from sdm.evaluation.evaluate import PolicyResult
+    from sdm.evaluation.result import PolicyResult
     from sdm.policies.spec import ActingOptions
     from sdm.tasks.family import TaskFamily
-
-
-class EvalCommand(FamilyCommand):
-    """Command with the options of `EvaluationConfig`, the family and its prior."""
-
-    prior = True
-
-    @property
-    def configs(self) -> Mapping[str, OptionGroup]:
-        """Return the options of the benchmark."""
-        own = ("family", "kind", "seed", "training_family")
-        fields = config_fields("data/benchmark.py", "EvaluationConfig", without=own)
-        return {"config": group_of(fields)}
 
 
 def evaluate(
@@ -103,6 +85,13 @@ def evaluate(
         typer.Option(help="YAML file with options of the test."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    per_task: Annotated[
+        bool,
+        typer.Option(
+            "--per-task",
+            help="Write the values of each task, from which the intervals follow.",
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -124,7 +113,7 @@ def evaluate(
         fail("`--resume` needs `--out`: only a written evaluation can be continued")
     several = ALL in (family, setting)
     with user_faults(), progress_bars() as bar:
-        tests = _tests(context, family, setting, seed, config)
+        tests = benchmarks(context, family, setting, seed, config)
         start_jax(every_core=any(test.kind != "mdp" for test in tests))
         for test in tests:
             check_own_family(test.family, test.kind)
@@ -139,7 +128,13 @@ def evaluate(
         with ExitStack() as stack:
             kept = _folder(stack, out, players, options, resume=resume, again=overwrite)
             reports = [
-                _play(each, options, kept and kept / each.title.replace(" ", "-"), bar)
+                _play(
+                    each,
+                    options,
+                    kept and kept / each.title.replace(" ", "-"),
+                    bar,
+                    per_task=per_task,
+                )
                 for each in players
             ]
             report = _all(reports) if several else reports[0]
@@ -158,66 +153,6 @@ class _Players:
     ) -> None:
         self.test, self.names, self.reference = test, names, reference
         self.title = f"{test.family.name} {test.kind}"
-
-
-def _tests(
-    context: Context, family: str, setting: str, seed: int, file: Path | None
-) -> list["EvaluationConfig"]:
-    """Return the benchmarks that the options describe."""
-    found = []
-    values = given(context, "config").merged(file)
-    for posed in _families(context, family):
-        able = [kind for kind in KINDS if kind in posed.kinds]
-        for kind in able if setting == ALL else [setting or able[0]]:
-            found.append(_test(context, family, posed, kind, seed, values))
-    return found
-
-
-def _families(context: Context, family: str) -> list["TaskFamily"]:
-    """Return the family on the command line, or every one that needs no argument."""
-    if family != ALL:
-        return [make_family(family, given(context, "family").merged(None))]
-    from sdm.tasks.registry import families
-
-    found = []
-    for name, factory in families().items():
-        try:
-            factory()
-        except TypeError:  # it needs an argument
-            continue
-        found.append(make_family(name, {}))
-    return found
-
-
-def _test(
-    context: Context,
-    family: str,
-    posed: "TaskFamily",
-    setting: str,
-    seed: int,
-    values: Mapping[str, Any],
-) -> "EvaluationConfig":
-    """Return one benchmark."""
-    kind = check_setting(setting, posed)
-    if family != ALL:
-        warn_of_idle_options(context, kind, posed)
-    from sdm.data.benchmark import EvaluationConfig
-
-    default, believed = posed.defaults, posed
-    if family != ALL and (changed := given(context, "prior").merged(None)):
-        believed = make_family(family, given(context, "family").merged(None) | changed)
-    sizes = {
-        "horizon": default.horizon,
-        "tasks": default.test_tasks or posed.available("test") or 1,
-        "trajectories": default.test_trajectories,
-    }
-    return EvaluationConfig(
-        family=posed,
-        training_family=believed,
-        kind=kind,
-        seed=seed,
-        **(sizes | dict(values)),
-    )
 
 
 def _players(
@@ -276,7 +211,12 @@ def _folder(
 
 
 def _play(
-    each: _Players, options: "ActingOptions", kept: Path | None, bar: Any
+    each: _Players,
+    options: "ActingOptions",
+    kept: Path | None,
+    bar: Any,
+    *,
+    per_task: bool,
 ) -> dict[str, Any]:
     """Evaluate all policies on a benchmark and return its report."""
     from sdm.data.benchmark import make_benchmark
@@ -292,7 +232,7 @@ def _play(
         "family": each.test.family.name,
         "setting": each.test.kind,
         "config": each.test.describe(),
-        "policies": result_rows(results, each.reference),
+        "policies": result_rows(results, each.reference, per_task=per_task),
         "paper": dict(paper_rows(each.test)),
     }
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sdm.data.regret import Losses, losses
 from sdm.data.request import OracleConfig, family_header, sees_rewards
 from sdm.data.solved_tasks import (
     Solution,
@@ -24,7 +25,7 @@ from sdm.data.solved_tasks import (
 from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
 from sdm.tasks.belief import BeliefPolicy, FilterState
 from sdm.tasks.family import Kind, TaskFamily
-from sdm.tasks.models import MDP, check_count, states_observed
+from sdm.tasks.models import APOMDP, MDP, POMDP, check_count, states_observed
 from sdm.tasks.policy import Policy, uniform_random
 from sdm.tasks.rollout import (
     Trajectory,
@@ -32,6 +33,7 @@ from sdm.tasks.rollout import (
     rollout,
     task_keys,
 )
+from sdm.tasks.rollout_in_models import all_models, play_in_models
 from sdm.tasks.streams import Stream, stream_key
 
 Demonstrations = Literal["optimal", "random"]
@@ -54,8 +56,10 @@ class EvaluationConfig:
         kind: kind of model, mdp, pomdp or apomdp.
         demonstrations: actions in demonstrations, the oracle's (`optimal`) or uniformly
             `random` ones.
-        believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
-            to K - 1, or `mixture` for all of them.
+        believe: model in the oracle's filter (apomdp), 0, the nominal one, to K - 1, or
+            `mixture` for all of them.
+        every_model: whether episodes are played in every model of an ambiguity set
+            (apomdp), or in the nominal one only.
         observes_reward: whether agents, including the oracle, observe their rewards;
             the family's default if not given.
 
@@ -70,7 +74,8 @@ class EvaluationConfig:
     training_family: TaskFamily | None = None
     kind: Kind = "mdp"
     demonstrations: Demonstrations = "optimal"
-    believe: int | str = 0
+    believe: int | str = "mixture"
+    every_model: bool = True
     observes_reward: bool | None = None
 
     def __post_init__(self) -> None:
@@ -136,6 +141,12 @@ class Benchmark:
         support: demonstrations of each task.
         optimal_returns: the oracle's mean discounted return in each task, over the
             test's episodes.
+        worlds: the models in which episodes are played, K for each task in a row; the
+            first is the task's `world`.
+        optimal_by_model: the oracle's mean discounted return in each of them.
+        optimal_played: the oracle's episodes in the tasks' `world`.
+        optimal_losses: what the oracle's decisions lose in them; None for ambiguous
+            tasks.
 
     """
 
@@ -145,6 +156,15 @@ class Benchmark:
     oracle: Policy
     support: Trajectory
     optimal_returns: Float[np.ndarray, " B"]
+    worlds: MDP | POMDP
+    optimal_by_model: Float[np.ndarray, "B K"]
+    optimal_played: Trajectory
+    optimal_losses: Losses | None
+
+    @property
+    def models(self) -> int:
+        """Number K of models in which each task is played."""
+        return self.optimal_by_model.shape[1]
 
     @property
     def states(self) -> MDP:
@@ -165,25 +185,70 @@ def make_benchmark(config: EvaluationConfig) -> Benchmark:
     if config.demonstrations == "random":
         shown = uniform_random(states_observed(tasks.world), config.horizon)
 
-    def play(policy: Policy, stream: Stream, episodes: int) -> Trajectory:
+    def play(policy: Policy, stream: Stream, world: MDP | POMDP, n: int) -> Trajectory:
         keys = task_keys(stream_key(config.seed, stream), config.tasks)
-        return rollout(
-            keys, tasks.world, policy, horizon=config.horizon, episodes=episodes
+        return play_in_models(
+            rollout, keys, world, policy, horizon=config.horizon, episodes=n
         )
 
-    best = play(oracle, Stream.TEST_EPISODES, config.trajectories)
+    worlds = tasks.world
+    if isinstance(tasks.model, APOMDP) and config.every_model:
+        worlds = all_models(tasks.model)
+    demonstrations = play(shown, Stream.TEST_SUPPORT, tasks.world, config.support)
+    episodes = play(oracle, Stream.TEST_EPISODES, worlds, config.trajectories)
+    earned = task_returns(tasks, episodes)
+    best = in_model(episodes, 0)
     return Benchmark(
         config=config,
         tasks=tasks,
         solution=solution,
         oracle=oracle,
-        support=play(shown, Stream.TEST_SUPPORT, config.support),
-        optimal_returns=task_returns(tasks, best),
+        support=in_model(demonstrations, 0),
+        optimal_returns=earned[:, 0],
+        worlds=worlds,
+        optimal_by_model=earned,
+        optimal_played=best,
+        optimal_losses=losses(solution, oracle, best, _discount(tasks)),
     )
 
 
-def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, " B"]:
-    """Return the mean discounted return of each task's episodes."""
+class Regrets(NamedTuple):
+    """What a policy loses in each task, compared with the oracle.
+
+    Attributes:
+        lost: expected return that each decision loses, averaged over episodes.
+        optimal: expected return of the oracle.
+        slack: most by which the optimal expected return exceeds `optimal`.
+
+    """
+
+    lost: Float[np.ndarray, "B N T"]
+    optimal: Float[np.ndarray, " B"]
+    slack: Float[np.ndarray, " B"]
+
+
+def regrets(bed: Benchmark, played: Trajectory) -> Regrets | None:
+    """Return what the decisions in the test's episodes lose; None if it is unknown."""
+    found = losses(bed.solution, bed.oracle, played, _discount(bed.tasks))
+    if found is None or bed.optimal_losses is None:
+        return None
+    base = bed.optimal_losses.lost
+    optimal = found.promised - base.sum(-1).mean(-1)
+    upper = np.asarray(bed.solution.upper, np.float64)
+    return Regrets(found.lost - base, optimal, np.maximum(upper - optimal, 0))
+
+
+def _discount(tasks: Tasks) -> float:
+    return float(np.asarray(tasks.world.discount))
+
+
+def in_model(played: Trajectory, k: int) -> Trajectory:
+    """Return the episodes in the k-th model of each task, from those in all models."""
+    return jax.tree.map(lambda x: x[:, k], played)
+
+
+def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, "*C"]:
+    """Return the mean discounted return of each task's episodes, in each model."""
     returns = discounted_return(played.reward, tasks.world.discount)
     return np.asarray(returns, np.float64).mean(-1)
 

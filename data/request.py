@@ -54,7 +54,7 @@ class OracleConfig:
     kind: Kind = "mdp"
     gap: float = 0.01
     points: int | None = None
-    believe: int | str = 0
+    believe: int | str = "mixture"
     random_trajectories: int = 0
     observes_reward: bool | None = None
 

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.data.request import OracleConfig
 from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
+from sdm.solvers_jax.belief_solution import BeliefSolution
 from sdm.solvers_jax.methods import Method, make_method, method_class, option_names
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import POMDPSolution
-from sdm.tasks.belief import BeliefPlan, BeliefPolicy, belief_filter, true_model
+from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
 from sdm.tasks.family import SET_KEY, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
 from sdm.tasks.policy import Policy, any_optimal, deterministic, uniform_random
@@ -150,7 +151,7 @@ class RewardsKnownPlan(eqx.Module):
 
     """
 
-    plan: BeliefPlan
+    plan: BeliefSolution
     start: Int[np.ndarray, " S"]
     pairs: int = eqx.field(static=True)
 
@@ -158,8 +159,20 @@ class RewardsKnownPlan(eqx.Module):
         self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
     ) -> Int[Array, "B N"]:
         """Return the actions at stage `t` in beliefs `x` over the states."""
+        return self.plan.action(t, self._over_pairs(x))
+
+    def lost(
+        self,
+        t: int | Int[Array, ""],
+        x: Float[Array, "B N S"],
+        action: Int[Array, "B N"],
+    ) -> Float[Array, "B N"]:
+        """Return what actions at stage `t` lose in beliefs `x` over the states."""
+        return self.plan.lost(t, self._over_pairs(x), action)
+
+    def _over_pairs(self, x: Float[Array, "B N S"]) -> Float[Array, "B N P"]:
         wide = jnp.zeros((*x.shape[:-1], self.pairs), x.dtype)
-        return self.plan.action(t, wide.at[..., self.start].set(x))
+        return wide.at[..., self.start].set(x)
 
 
 def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:

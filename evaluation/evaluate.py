@@ -6,7 +6,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,17 +13,16 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from sdm.data.benchmark import Benchmark, EvaluationConfig, agreement, task_returns
-from sdm.data.optimality_gap import OptimalityGap, optimality_gap
-from sdm.policies.prepared import PlanBounds, Prepared
+from sdm.data.benchmark import Benchmark, EvaluationConfig
+from sdm.evaluation.result import PolicyResult, result_of
+from sdm.policies.prepared import Prepared
 from sdm.policies.registry import prepare
 from sdm.policies.spec import ActingOptions, parse_policy
-from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.storage.files import temporary_name
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host, task_keys
+from sdm.tasks.rollout_in_models import play_in_models
 from sdm.tasks.streams import Stream, stream_key
 
 # Most episodes that are played together; more would not use a processor better.
@@ -45,46 +43,6 @@ class StepwisePolicy(Policy, Protocol):
     invalid: list[float]
 
 
-@dataclass(frozen=True)
-class PolicyResult:
-    """The results of one policy.
-
-    Attributes:
-        policy: name of the policy.
-        gap: optimality gap estimated from the episodes.
-        exact_gap: optimality gap of exact values; None if a value is not known exactly.
-        return_mean: mean discounted return.
-        exact_return_mean: its expectation; None if it is not known exactly.
-        optimal_return_mean: mean return of the oracle, with common random numbers.
-        agreement: share of decisions that equal the oracle's or, if the family breaks
-            ties at random, that are optimal.
-        merged_agreement: the same, with duplicates of an action counted as one action;
-            None if the family has no duplicates.
-        invalid_mass: mean probability that a language model assigns to any text but an
-            action; None for other policies.
-        seconds: seconds of acting.
-        returns: mean return in each task.
-        optimal_returns: the oracle's mean return in each task.
-        bounds: bounds on the expected return of an approximate plan; None for other
-            policies.
-
-    """
-
-    policy: str
-    gap: OptimalityGap
-    exact_gap: OptimalityGap | None
-    return_mean: float
-    exact_return_mean: float | None
-    optimal_return_mean: float
-    agreement: float
-    merged_agreement: float | None
-    invalid_mass: float | None
-    seconds: float
-    returns: Float[np.ndarray, " B"]
-    optimal_returns: Float[np.ndarray, " B"]
-    bounds: PlanBounds | None = None
-
-
 def evaluate_untrained(name: str, bed: Benchmark) -> PolicyResult:
     """Evaluate a policy that needs no training."""
     return evaluate_traced(name, prepare(name, bed), bed)
@@ -103,9 +61,10 @@ def evaluate_traced(
 
     """
     start = time.perf_counter() - before
-    played = rollout(
+    played = play_in_models(
+        rollout,
         _episode_keys(bed),
-        bed.tasks.world,
+        bed.worlds,
         made.policy,
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,
@@ -113,8 +72,7 @@ def evaluate_traced(
     value = None if made.value is None else np.asarray(made.value)
     jax.block_until_ready(played)
     seconds = time.perf_counter() - start
-    result = _result(name, bed, played, seconds, value=value)
-    return dataclasses.replace(result, bounds=made.bounds)
+    return result_of(name, bed, played, seconds, value=value, bounds=made.bounds)
 
 
 def evaluate_stepwise(
@@ -140,13 +98,14 @@ def evaluate_stepwise(
 
     """
     config = bed.config
-    if rows < config.trajectories:
+    episodes = config.trajectories * bed.models
+    if rows < episodes:
         warnings.warn(
-            f"memory is estimated to hold {rows} of a task's {config.trajectories} "
-            "episodes: if it runs out, lower `--trajectories`",
+            f"memory is estimated to hold {rows} of a task's {episodes} episodes: if "
+            "it runs out, lower `--trajectories`",
             stacklevel=2,
         )
-    together = max(1, min(rows, ROWS_TOGETHER) // config.trajectories)
+    together = max(1, min(rows, ROWS_TOGETHER) // episodes)
     parts: list[dict[str, np.ndarray]] = []
     first = 0
     while first < config.tasks:
@@ -167,7 +126,7 @@ def evaluate_stepwise(
         *(jnp.asarray(whole[f]) for f in Trajectory.__dataclass_fields__)
     )
     invalid = whole["invalid"]
-    return _result(
+    return result_of(
         name,
         bed,
         played,
@@ -181,9 +140,11 @@ def _play_group(
 ) -> dict[str, np.ndarray]:
     """Play a group of tasks; return its episodes, invalid mass and seconds."""
     start, policy = time.perf_counter(), make_policy(group)
-    played = rollout_on_host(
+    models = slice(group.start * bed.models, group.stop * bed.models)
+    played = play_in_models(
+        rollout_on_host,
         _episode_keys(bed)[group],
-        jax.tree.map(lambda x: x[group] if np.ndim(x) else x, bed.tasks.world),
+        jax.tree.map(lambda x: x[models] if np.ndim(x) else x, bed.worlds),
         policy,
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,
@@ -205,36 +166,6 @@ def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
 def _episode_keys(bed: Benchmark) -> jax.Array:
     return task_keys(
         stream_key(bed.config.seed, Stream.TEST_EPISODES), bed.config.tasks
-    )
-
-
-def _result(
-    name: str,
-    bed: Benchmark,
-    played: Trajectory,
-    seconds: float,
-    *,
-    value: np.ndarray | None = None,
-    invalid: float | None = None,
-) -> PolicyResult:
-    returns, best = task_returns(bed.tasks, played), bed.optimal_returns
-    same = agreement(bed, played)
-    exact = None
-    if value is not None and isinstance(bed.solution, MDPSolution):
-        exact = optimality_gap(value, np.asarray(bed.solution.value))
-    return PolicyResult(
-        policy=name,
-        gap=optimality_gap(returns, best),
-        exact_gap=exact,
-        return_mean=float(returns.mean()),
-        exact_return_mean=None if value is None else float(value.mean()),
-        optimal_return_mean=float(best.mean()),
-        agreement=float(same.action.mean()),
-        merged_agreement=None if same.merged is None else float(same.merged.mean()),
-        invalid_mass=invalid,
-        seconds=seconds,
-        returns=returns,
-        optimal_returns=best,
     )
 
 

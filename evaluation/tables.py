@@ -11,14 +11,24 @@ from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Table
 
-from sdm.data.optimality_gap import paired_difference
-from sdm.evaluation.evaluate import PolicyResult
+from sdm.data.optimality_gap import OptimalityGap, narrower, paired_difference
+from sdm.evaluation.result import PolicyResult
 
 Row = dict[str, Any]
+# Measures over all models of an ambiguity set, and the titles of their columns.
+IN_MODELS = {
+    "worst_model": "in worst model",
+    "alpha_meu": "by α-MEU",
+    "random_model": "in random model",
+}
+DIGITS = 9  # significant digits of values per task
 
 
 def result_rows(
-    results: Sequence[PolicyResult], reference: str | None = None
+    results: Sequence[PolicyResult],
+    reference: str | None = None,
+    *,
+    per_task: bool = False,
 ) -> dict[str, Row]:
     """Return a row for each policy, in increasing order of the gap.
 
@@ -26,11 +36,12 @@ def result_rows(
         results: results of one test.
         reference: policy with which the others are compared by paired differences over
             tasks; None for no comparison.
+        per_task: see `result_row`.
 
     """
     rows = {}
     for result in sorted(results, key=lambda result: result.gap.mean):
-        rows[result.policy] = result_row(result)
+        rows[result.policy] = result_row(result, per_task=per_task)
         for other in results:
             if other.policy == reference:
                 rows[result.policy] |= _difference(result, other)
@@ -38,20 +49,32 @@ def result_rows(
 
 
 def _difference(result: PolicyResult, other: PolicyResult) -> Row:
-    found = paired_difference(result.returns, other.returns, result.optimal_returns)
-    ends = {"difference_low": found.low, "difference_high": found.high}
-    return {"difference_percent": 100 * found.mean} | {
-        name: None if math.isnan(end) else 100 * end for name, end in ends.items()
-    }
+    returns = paired_difference(result.returns, other.returns, result.optimal_returns)
+    found = returns
+    if result.regrets is not None and other.regrets is not None:
+        assert result.optimal_values is not None
+        lost = paired_difference(-result.regrets, -other.regrets, result.optimal_values)
+        found = narrower(returns, lost)
+    names = ("difference_percent", "difference_low", "difference_high")
+    ends = dict(zip(names, _gap(found).values(), strict=True))
+    return {**ends, "difference_estimator": "returns" if found is returns else "regret"}
 
 
-def result_row(result: PolicyResult) -> Row:
-    """Return the row of one policy, with gaps in % of the optimal return."""
+def result_row(result: PolicyResult, *, per_task: bool = False) -> Row:
+    """Return the row of one policy, with gaps in % of the optimal return.
+
+    Args:
+        result: the results of the policy.
+        per_task: whether to include the values of each task, from which the gaps and
+            their intervals follow.
+
+    """
     gap, exact = result.gap, result.exact_gap
-    return {
-        "gap_percent": 100 * gap.mean,
-        "ci_low": None if math.isnan(gap.low) else 100 * gap.low,
-        "ci_high": None if math.isnan(gap.high) else 100 * gap.high,
+    row = {
+        **_gap(gap),
+        "estimator": result.estimator,
+        **_gap(result.by_returns, "returns"),
+        **(_gap(result.by_regret, "regret") if result.by_regret else {}),
         "exact_gap_percent": None if exact is None else 100 * exact.mean,
         "return_mean": result.return_mean,
         "exact_return_mean": result.exact_return_mean,
@@ -62,7 +85,59 @@ def result_row(result: PolicyResult) -> Row:
         "undefined_tasks": list(gap.undefined_tasks),
         "tiny_tasks": list(gap.tiny_tasks),
         "seconds": result.seconds,
-    } | _plan_bounds(result)
+        **_losses(result),
+        **_plan_bounds(result),
+    }
+    if result.in_every_model is not None:
+        for name, found in result.in_every_model.gaps().items():
+            row |= _gap(found, f"{name}_gap", f"{name}_")
+    return row | _per_task(result) if per_task else row
+
+
+def _gap(gap: OptimalityGap, name: str = "gap", before: str | None = None) -> Row:
+    """Return a gap in per cent as `NAME_percent`, and the ends of its interval."""
+    if before is None:
+        before = "" if name == "gap" else f"{name}_"
+    ends = {f"{before}ci_low": gap.low, f"{before}ci_high": gap.high}
+    return {f"{name}_percent": 100 * gap.mean} | {
+        name: None if math.isnan(end) else 100 * end for name, end in ends.items()
+    }
+
+
+def _per_task(result: PolicyResult) -> Row:
+    """Return the values of each task from which the gaps and intervals follow."""
+    columns = {
+        "returns": result.returns,
+        "optimal_returns": result.optimal_returns,
+        "regrets": result.regrets,
+        "optimal_values": result.optimal_values,
+    }
+    if (every := result.in_every_model) is not None:
+        columns |= {
+            "returns_by_model": every.returns,
+            "optimal_returns_by_model": every.optimal,
+        }
+    return {name: _short(x) for name, x in columns.items() if x is not None}
+
+
+def _short(values: np.ndarray) -> list[Any]:
+    """Return an array as nested lists of few significant digits."""
+    if values.ndim > 1:
+        return [_short(row) for row in values]
+    return [float(f"{x:.{DIGITS}g}") for x in values]
+
+
+def _losses(result: PolicyResult) -> Row:
+    """Return where the policy loses, in percentage points; empty if it is unknown."""
+    if result.losses is None:
+        return {}
+    return {
+        "lost_by_stage": _short(result.losses.by_stage),
+        "lost_by_state": [
+            {"state": one.name, "points": one.points, "visits": one.visits}
+            for one in result.losses.by_state
+        ],
+    }
 
 
 def _plan_bounds(result: PolicyResult) -> Row:
@@ -146,6 +221,9 @@ def gap_table(
         table.add_column("paper", justify="right")
     if reference is not None:
         table.add_column(f"gap over {reference}'s", justify="right")
+    for name, title in IN_MODELS.items():
+        if any(f"{name}_gap_percent" in row for row in rows.values()):
+            table.add_column(title, justify="right")
     merged = any(row["merged_agreement"] is not None for row in rows.values())
     last = ("return", "agreement", *["merged"] * merged, "invalid", "seconds")
     for title in last:
@@ -162,6 +240,11 @@ def gap_table(
             cells.append(paper.get(name, ""))
         if reference is not None:
             cells.append(_interval(row, "difference"))
+        cells += [
+            f"{row[f'{name}_gap_percent']:.2f}"
+            for name in IN_MODELS
+            if f"{name}_gap_percent" in row
+        ]
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",

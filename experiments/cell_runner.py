@@ -54,7 +54,7 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
     )
     trained = 0.0 if policy.training is None else policy.training["seconds"]
     return {
-        "result": result_row(result),
+        "result": result_row(result, per_task=True),
         "training": policy.training,
         "seconds": result.seconds + trained,
         **provenance(by_torch=parse_policy(policy.name).needs_torch),

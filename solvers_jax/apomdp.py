@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from sdm.solvers_jax.belief_model import (
     BeliefModel,
     belief_model,
-    distinct_actions,
+    equal_actions,
     restrict,
     rounding,
     standardise,
@@ -97,7 +97,8 @@ class DiscretisedBeliefs:
         """
         size = math.prod(model.observation.shape[-4:])
         points = self.points or (POINTS_IF_SMALL if size <= SMALL else POINTS)
-        batch, actions = batch_shape(model), distinct_actions(model)
+        batch, equal = batch_shape(model), equal_actions(model)
+        actions = tuple(sorted(set(equal)))
         task, units = standardise(restrict(belief_model(model), actions))
         flat, own = flattened((task, units), len(batch))
         convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
@@ -125,7 +126,7 @@ class DiscretisedBeliefs:
             model=task,
             rounds=rounds,
             units=units,
-            actions=actions,
+            equal=equal,
             value=shaped(value, batch),
             error=shaped(error, batch),
             lower=None if lower is None else shaped(lower, batch),

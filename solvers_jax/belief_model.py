@@ -63,10 +63,10 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
     )
 
 
-def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
-    """Return the lowest index of each distinct action.
+def equal_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
+    """Return, for each action, the lowest index of an equal action.
 
-    Actions are duplicates if their arrays are equal in every task of the batch.
+    Actions are equal if their arrays are equal in every task of the batch.
     """
     reward, transition, observation = (
         np.asarray(x) for x in (model.reward, model.transition, model.observation)
@@ -79,11 +79,13 @@ def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
             and np.array_equal(observation[..., a, :, :], observation[..., b, :, :])
         )
 
-    kept: list[int] = []
-    for a in range(reward.shape[-1]):
-        if not any(same(a, b) for b in kept):
-            kept.append(a)
-    return tuple(kept)
+    every = range(reward.shape[-1])
+    return tuple(next(b for b in every if b == a or same(a, b)) for a in every)
+
+
+def distinct_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
+    """Return the lowest index of each distinct action; see `equal_actions`."""
+    return tuple(sorted(set(equal_actions(model))))
 
 
 def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:

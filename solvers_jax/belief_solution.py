@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.belief_backup import Plans, action_values
+from sdm.solvers_jax.belief_backup import Plans, action_values, mix
 from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities
 from sdm.solvers_jax.refinement import Refined
 
@@ -45,7 +45,7 @@ class BeliefSolution(eqx.Module):
         model: the task, with duplicate actions merged.
         rounds: values after each round, in units of the rewards.
         units: scaling of the rewards of `model` and the values of `plans`.
-        actions: the lowest index of each distinct action.
+        equal: for each action, the lowest index of an equal action.
 
     """
 
@@ -54,7 +54,12 @@ class BeliefSolution(eqx.Module):
     model: BeliefModel
     rounds: Rounds
     units: Units
-    actions: tuple[int, ...] = eqx.field(static=True)
+    equal: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def actions(self) -> tuple[int, ...]:
+        """The lowest index of each distinct action."""
+        return tuple(sorted(set(self.equal)))
 
     def action(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
@@ -80,12 +85,36 @@ class BeliefSolution(eqx.Module):
     def action_value(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
-        """Return the value of each distinct action by one-step lookahead."""
+        """Return the value of each of the C distinct actions, by one-step lookahead."""
         horizon = self.plans.point.shape[-3]
         left = annuities(self.model.discount, horizon)[..., horizon - jnp.asarray(t)]
         centre = self.units.centre * left
         scale = self.units.scale[..., None, None]
         return scale * self._lookahead(t, x) + centre[..., None, None]
+
+    def lost(
+        self,
+        t: int | Int[Array, ""],
+        x: Float[Array, "*B N S"],
+        action: Int[Array, "*B N"],
+    ) -> Float[Array, "*B N"]:
+        """Return V_t(b) - Q_t(b, a) of actions at stage `t` in N beliefs `x`.
+
+        V_t is the value of the best plan, of which Q_{t-1} is made; at stage 0, for
+        which there are no plans, it is the value of the best action.
+        """
+        now, horizon = jnp.asarray(t), self.plans.point.shape[-3]
+        value = self.action_value(now, x)
+        column = jnp.asarray([self.actions.index(a) for a in self.equal])[action]
+        taken = jnp.take_along_axis(value, column[..., None], axis=-1)[..., 0]
+        made = jnp.take(self.plans.vector, jnp.maximum(now - 1, 0), axis=x.ndim - 2)
+        each = jnp.einsum("...ns,...pls->...npl", x, made)
+        alpha = self.model.alpha[..., None, None]
+        best = mix(alpha, each.min(-1), each.max(-1)).max(-1)
+        left = annuities(self.model.discount, horizon)[..., horizon - now]
+        planned = self.units.scale[..., None] * best
+        planned += (self.units.centre * left)[..., None]
+        return jnp.where(now > 0, planned, value.max(-1)) - taken
 
     @property
     def alpha_vectors(self) -> Float[Array, "*B T N L S"]:

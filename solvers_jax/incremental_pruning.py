@@ -21,7 +21,7 @@ from sdm.solvers_jax.belief_backup import Plans
 from sdm.solvers_jax.belief_model import (
     annuities,
     belief_model,
-    distinct_actions,
+    equal_actions,
     restrict,
     rounding,
     standardise,
@@ -194,7 +194,8 @@ class IncrementalPruning:
             PruningError: if a task is too large.
 
         """
-        batch, actions = batch_shape(model), distinct_actions(model)
+        batch, equal = batch_shape(model), equal_actions(model)
+        actions = tuple(sorted(set(equal)))
         task, units = standardise(restrict(belief_model(model), actions))
         flat, own = flattened((task, units), len(batch))
         transition, observation, reward = (
@@ -234,7 +235,7 @@ class IncrementalPruning:
             model=task,
             rounds=Rounds((vector.shape[2],), lower[..., None], upper[..., None]),
             units=units,
-            actions=actions,
+            equal=equal,
             value=lower,
             lower=lower,
             upper=upper,

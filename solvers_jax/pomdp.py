@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from sdm.solvers_jax.belief_model import (
     annuities,
     belief_model,
-    distinct_actions,
+    equal_actions,
     restrict,
     rounding,
     standardise,
@@ -85,7 +85,8 @@ class PointBased:
             horizon: number of decisions T.
 
         """
-        batch, actions = batch_shape(model), distinct_actions(model)
+        batch, equal = batch_shape(model), equal_actions(model)
+        actions = tuple(sorted(set(equal)))
         task, units = standardise(restrict(belief_model(model), actions))
         flat, own = flattened((task, units), len(batch))
         slack = rounding(flat, own, horizon)
@@ -109,7 +110,7 @@ class PointBased:
             model=task,
             rounds=rounds,
             units=units,
-            actions=actions,
+            equal=equal,
             value=shaped(lower, batch),
             lower=shaped(lower, batch),
             upper=shaped(upper, batch),

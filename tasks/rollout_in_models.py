@@ -1,0 +1,101 @@
+"""Play a policy in every model of ambiguity sets, with common random numbers.
+
+The K models of a task become K tasks of a larger batch, whose episodes have the random
+numbers of the task's own. The policy, which knows the task only, sees the episodes of
+the K models as more episodes of one task.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from sdm.tasks.models import APOMDP, MDP, POMDP, Model
+from sdm.tasks.policy import Policy
+from sdm.tasks.rollout import Trajectory
+
+
+class InEveryModel(eqx.Module):
+    """A policy for B tasks that plays in K models of each.
+
+    Attributes:
+        policy: the policy.
+        models: number K of models.
+
+    """
+
+    policy: Policy
+    models: int = eqx.field(static=True)
+
+    def init(self, model: Model) -> Any:
+        """Return the policy's memory; `model` has B K tasks, K in a row for each."""
+        first = jax.tree.map(lambda x: x[:: self.models] if np.ndim(x) else x, model)
+        return self.policy.init(first)
+
+    def act(
+        self,
+        memory: Any,
+        t: int | Int[Array, ""],
+        observation: Int[Array, "C N"],
+        reward: Float[Array, "C N"],
+        key: Key[Array, "C N"],
+    ) -> tuple[Int[Array, "C N"], Any]:
+        """Choose actions in N episodes of each of the C = B K models."""
+        tasks = len(observation) // self.models
+        seen, paid, keys = (x.reshape(tasks, -1) for x in (observation, reward, key))
+        action, memory = self.policy.act(memory, t, seen, paid, keys)
+        return action.reshape(observation.shape), memory
+
+
+def all_models(model: APOMDP) -> POMDP:
+    """Return the models of a batch of B ambiguity sets as a batch of B K tasks."""
+    models = model.transition.shape[1]
+    first = model.initial_observation
+    shared = (jnp.repeat(x, models, axis=0) for x in (model.reward, model.initial))
+    reward, initial = shared
+    return POMDP(
+        transition=model.transition.reshape(-1, *model.transition.shape[2:]),
+        observation=model.observation.reshape(-1, *model.observation.shape[2:]),
+        reward=reward,
+        initial=initial,
+        discount=model.discount,
+        initial_observation=None
+        if first is None
+        else first.reshape(-1, *first.shape[2:]),
+    )
+
+
+def play_in_models(
+    play: Callable[..., Trajectory],
+    keys: Key[Array, " B"],
+    worlds: MDP | POMDP,
+    policy: Policy,
+    *,
+    horizon: int,
+    episodes: int,
+) -> Trajectory:
+    """Play a policy in the K models of each task.
+
+    Args:
+        play: `rollout` or `rollout_on_host`.
+        keys: one key per task, from `task_keys`.
+        worlds: a batch of B K models, the K models of a task in a row.
+        policy: policy for the B tasks.
+        horizon: decisions per episode.
+        episodes: episodes per model.
+
+    Returns:
+        Trajectories [B, K, episodes, horizon].
+
+    """
+    models = len(worlds.reward) // len(keys)
+    if models > 1:
+        policy = InEveryModel(policy, models)
+    played = play(
+        jnp.repeat(keys, models), worlds, policy, horizon=horizon, episodes=episodes
+    )
+    return jax.tree.map(lambda x: x.reshape(len(keys), models, *x.shape[1:]), played)
