@@ -1,4 +1,4 @@
-"""`sdm experiment list`, `run` and `report`."""
+"""`sdm experiment list`, `run`, `compare` and `report`."""
 
 import enum
 import importlib.util
@@ -17,7 +17,7 @@ from sdm.commands.console import (
     start_torch,
     user_faults,
 )
-from sdm.commands.experiment_progress import rows_table, watched
+from sdm.commands.experiment_progress import comparison_table, rows_table, watched
 from sdm.commands.options import Json, Overwrite, Resume
 
 if TYPE_CHECKING:
@@ -130,6 +130,12 @@ def run(
         int | None,
         typer.Option(min=0, help="Run only the cells of this seed (default all)."),
     ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run only the cells of this policy (default all). Repeatable."
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -157,6 +163,7 @@ def run(
                 results,
                 watcher,
                 seed=seed,
+                policies=policy or (),
                 resume=resume,
                 overwrite=overwrite,
             )
@@ -185,6 +192,61 @@ def _fail_if_failed(outcome: "Outcome") -> None:
             "completed cells are kept: retry the failed ones with `--resume`",
             code=1,
         )
+
+
+@experiment.command()
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="Policy, such as `tiny`, or with values that select its cells, "
+            "`tiny,learn.loss=actions`."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(help="Policy to compare with.")],
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Experiment, or a configuration FILE.toml (default all). Repeatable."
+        ),
+    ] = None,
+    profile: Annotated[
+        Profile, typer.Option(help="Profile of the rows.")
+    ] = Profile.laptop,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="Measure to compare: gap, worst_model, alpha_meu or random_model."
+        ),
+    ] = "gap",
+    results: Results = RESULTS,
+    seed: IdleSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two policies in every test that both were run in.
+
+    The difference of their gaps is paired by task and seed. The p-values are of
+    two-sided t-tests, also corrected by Holm's method for the number of comparisons
+    shown.
+
+    Examples: `sdm experiment compare tiny ce`, `sdm experiment compare
+    tiny,learn.loss=all tiny,learn.loss=actions --experiment loss`
+    """
+    with user_faults():
+        from sdm.experiments import comparison
+        from sdm.experiments.catalogue import experiment_named, experiments
+
+        chosen = [experiment_named(name) for name in experiment or experiments()]
+        found = comparison.compare(
+            first, second, chosen, profile.value, results, measure
+        )
+    rows = [comparison.as_row(each) for each in found]
+    report = {"first": first, "second": second, "measure": measure}
+    emit(
+        {**report, "comparisons": rows},
+        as_json,
+        lambda: comparison_table(first, second, measure, rows),
+    )
 
 
 @experiment.command()

@@ -112,12 +112,14 @@ def _per_task(result: PolicyResult) -> Row:
         "regrets": result.regrets,
         "optimal_values": result.optimal_values,
     }
-    if (every := result.in_every_model) is not None:
+    every = result.in_every_model
+    if every is not None:
         columns |= {
             "returns_by_model": every.returns,
             "optimal_returns_by_model": every.optimal,
         }
-    return {name: _short(x) for name, x in columns.items() if x is not None}
+    row = {name: _short(x) for name, x in columns.items() if x is not None}
+    return row if every is None else row | {"alpha": every.alpha}
 
 
 def _short(values: np.ndarray) -> list[Any]:

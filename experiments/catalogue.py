@@ -11,7 +11,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-from sdm.experiments.spec import Experiment, ExperimentError, Grid, Options
+from sdm.experiments.spec import MEASURES, Experiment, ExperimentError, Grid, Options
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published"
@@ -84,6 +84,11 @@ def read(path: Path) -> Experiment:
         raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
     except (TypeError, ValueError) as error:
         raise ExperimentError(f"`{path}`: {error}") from error
+    if found.measure not in MEASURES:
+        raise ExperimentError(
+            f"`{path}`: unknown measure `{found.measure}` (measures are "
+            f"{', '.join(MEASURES)})"
+        )
     if found.goal is not None and (found.facet or found.x_scale != "log"):
         raise ExperimentError(
             f"`{path}`: a goal needs one panel and a logarithmic axis, found facet "

@@ -5,7 +5,8 @@ corresponding policy.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import altair as alt
@@ -18,8 +19,15 @@ from sdm.experiments.tables import Point
 PANEL = {"width": 300, "height": 260}
 WIDE = {"width": 560, "height": 340}
 PNG_SCALE = 1.5
-Y_TITLE = "optimality gap, %"
+# Titles of the vertical axis, by measure.
+Y_TITLES = {
+    "gap": "optimality gap, %",
+    "worst_model": "optimality gap in worst model, %",
+    "alpha_meu": "optimality gap by α-MEU, %",
+    "random_model": "optimality gap in random model, %",
+}
 Record = dict[str, Any]
+GapAxis = Callable[[str], alt.Y]
 
 
 def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelMixin:
@@ -27,16 +35,17 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
     records = _records(experiment, points)
     both = any(record["source"] == "paper" for record in records)
     base = _axis_and_colours(experiment, records, points)
+    gap_axis = partial(_gap_axis, Y_TITLES[experiment.measure])
     placed = base.transform_filter("datum.x !== null")
     layers: list[alt.Chart] = []
     if any(record["x"] is None for record in records):
         # A policy that does not depend on the axis has a constant gap.
         rule = alt.Chart().transform_filter("datum.x === null").mark_rule()
         shown = {"color": base.encoding.color, "tooltip": base.encoding.tooltip}
-        layers.append(rule.encode(y=_gap_axis("gap:Q"), **shown))
+        layers.append(rule.encode(y=gap_axis("gap:Q"), **shown))
     if experiment.goal is not None:
-        layers.append(_goal_line(experiment.goal))
-    layers += _point_layers(placed, both=both)
+        layers.append(_goal_line(experiment.goal, gap_axis))
+    layers += _point_layers(placed, gap_axis, both=both)
     if experiment.x_scale == "log":
         dash = alt.StrokeDash(
             "source:N",
@@ -44,7 +53,7 @@ def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelM
             scale=alt.Scale(domain=["ours", "paper"], range=[[1, 0], [4, 3]]),
         )
         line = placed.mark_line(strokeWidth=1.4)
-        layers.append(line.encode(y=_gap_axis("gap:Q"), strokeDash=dash))
+        layers.append(line.encode(y=gap_axis("gap:Q"), strokeDash=dash))
     return _panels(alt.layer(*layers), records, experiment.facet)
 
 
@@ -89,7 +98,7 @@ def _axis_and_colours(
     return chart.encode(xOffset=side)
 
 
-def _gap_axis(field: str) -> alt.Y:
+def _gap_axis(title: str, field: str) -> alt.Y:
     """Return the vertical axis, linear near 0 and logarithmic above 1 %.
 
     Gaps of random actions are a hundred times those of good policies: this scale shows
@@ -97,7 +106,7 @@ def _gap_axis(field: str) -> alt.Y:
     """
     return alt.Y(
         field,
-        title=Y_TITLE,
+        title=title,
         scale=alt.Scale(type="symlog", constant=1, nice=False, padding=8),
         axis=alt.Axis(
             values=[-1, 0, 0.5, 1, 2, 5, 10, 20, 50, 100],
@@ -106,14 +115,16 @@ def _gap_axis(field: str) -> alt.Y:
     )
 
 
-def _goal_line(gap: float) -> alt.Chart:
+def _goal_line(gap: float, gap_axis: GapAxis) -> alt.Chart:
     line = alt.Chart(alt.Data(values=[{"gap": gap}]))
     marked = line.mark_rule(color="#888", strokeDash=[2, 3])
     tip = alt.Tooltip("gap:Q", title="goal, %")
-    return marked.encode(y=_gap_axis("gap:Q"), tooltip=tip)
+    return marked.encode(y=gap_axis("gap:Q"), tooltip=tip)
 
 
-def _point_layers(placed: alt.Chart, *, both: bool) -> list[alt.Chart]:
+def _point_layers(
+    placed: alt.Chart, gap_axis: GapAxis, *, both: bool
+) -> list[alt.Chart]:
     """Return intervals and points: filled for ours, hollow for the paper's."""
     shape = alt.Shape(
         "source:N",
@@ -121,12 +132,12 @@ def _point_layers(placed: alt.Chart, *, both: bool) -> list[alt.Chart]:
         scale=alt.Scale(domain=["ours", "paper"], range=["circle", "diamond"]),
         legend=alt.Legend(symbolStrokeColor="#555") if both else None,
     )
-    gap = _gap_axis("gap:Q")
+    gap = gap_axis("gap:Q")
     bars = placed.mark_errorbar(thickness=1.2).transform_filter("datum.low !== null")
     filled = placed.mark_point(size=55, filled=True)
     ours = filled.transform_filter("datum.source === 'ours'")
     layers = [
-        bars.encode(y=_gap_axis("low:Q"), y2="high:Q"),
+        bars.encode(y=gap_axis("low:Q"), y2="high:Q"),
         ours.encode(y=gap, shape=shape),
     ]
     if both:

@@ -75,6 +75,7 @@ def run_experiment(
     watcher: Watcher,
     *,
     seed: int | None = None,
+    policies: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
 ) -> Outcome:
@@ -89,6 +90,7 @@ def run_experiment(
         results: folder of rows; its subfolder `work` holds the cells' shared inputs.
         watcher: observer of the progress.
         seed: the only seed to run; None for all seeds of the profile.
+        policies: labels of the only policies to run; () for all.
         resume: whether to keep existing rows and run the other cells.
         overwrite: whether to run cells with existing rows again; trained policies with
             an unchanged configuration are reused.
@@ -99,8 +101,18 @@ def run_experiment(
 
     """
     wanted = cells(experiment, profile)
-    asked = [cell for cell in wanted if seed in (None, cell.seed)]
+    asked = [
+        cell
+        for cell in wanted
+        if seed in (None, cell.seed) and (not policies or cell.policy in policies)
+    ]
     file = rows_file(results, experiment.name, profile)
+    known = dict.fromkeys(cell.policy for cell in wanted)
+    if unknown := [name for name in policies if name not in known]:
+        raise ExperimentError(
+            f"`{experiment.name}` has no policy `{unknown[0]}` in profile {profile}",
+            f"its policies are {', '.join(known)}",
+        )
     if not asked:
         what = "cells" if seed is None else f"cells of seed {seed}"
         raise ExperimentError(f"`{experiment.name}` has no {what} in profile {profile}")

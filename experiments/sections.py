@@ -13,6 +13,13 @@ from sdm.experiments.spec import PROFILES, Experiment, plain
 from sdm.experiments.tables import Point, points, reached, remarks
 
 NOT_RUN = "not run"
+# Titles of the measures.
+TITLES = {
+    "gap": "in nominal model",
+    "worst_model": "in worst model",
+    "alpha_meu": "by α-MEU",
+    "random_model": "in random model",
+}
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,7 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
     more = {
         "training seconds": _number(point.training_seconds, ".0f"),
         "training tokens": _number(point.training_tokens, ",.0f"),
+        **{x: _number(point.measures.get(x), ".2f") for x in TITLES},
     }
     return {
         **({facet: plain(point.facet)} if facet else {}),
@@ -218,15 +226,21 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
         "paper": _number(point.paper, "g"),
         "ours": NOT_RUN if point.gap is None else f"{point.gap:.2f}",
         "95 % interval": interval or "",
+        "seeds, from … to": _spread(point.by_seed),
         "difference": _number(difference, "+.2f"),
         "exact gap": _number(point.exact, ".2f"),
         "trained on": "" if point.tasks is None else f"{point.tasks:,} tasks",
-        **{name: more[name] for name in experiment.columns},
+        **{TITLES.get(name, name): more[name] for name in experiment.columns},
         "tested on": point.tested,
         "seeds": f"{point.seeds} of {point.wanted}",
         "seconds": _number(point.seconds, ".0f"),
         "from": "published" if point.published else "",
     }
+
+
+def _spread(gaps: Sequence[float]) -> str:
+    """Return the smallest and the largest gap of several seeds."""
+    return f"{min(gaps):.2f} … {max(gaps):.2f}" if len(gaps) > 1 else ""
 
 
 def _theory_table(rows: Sequence[Row]) -> Table:

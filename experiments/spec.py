@@ -13,6 +13,9 @@ from typing import Any
 PROFILES = ("smoke", "laptop", "paper")
 NOT_TRAINED = ("untrained", "icl", "theory")  # the others train a policy
 
+# Measures of a row: the headline gap, and those over all models of ambiguity sets.
+MEASURES = ("gap", "worst_model", "alpha_meu", "random_model")
+
 # Defaults of a test: they do not change the key of a cell.
 UNSPELLED = {"family": "energy", "support": 2, "demonstrations": "optimal"}
 
@@ -92,7 +95,10 @@ class Experiment:
         facet: dotted name of the value that defines the panels; "" for one panel.
         facet_title: text before the value of a panel.
         remark: note on the figure.
-        columns: additional columns of the table.
+        measure: measure on the vertical axis: `gap`, or `worst_model`, `alpha_meu` or
+            `random_model` for tests that play in every model of ambiguity sets.
+        columns: additional columns of the table: `training seconds`, `training tokens`,
+            or other measures.
         goal: target gap in per cent, marked in the figure; the report states the value
             on the axis at which each policy reaches it. None for no goal.
         learners: learners, by name, that extend or override those of the profiles.
@@ -111,6 +117,7 @@ class Experiment:
     facet: str = ""
     facet_title: str = ""
     remark: str = ""
+    measure: str = "gap"
     columns: tuple[str, ...] = ()
     goal: float | None = None
     learners: Mapping[str, Options] = field(default_factory=dict)

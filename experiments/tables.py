@@ -1,20 +1,18 @@
 """Aggregate rows into points of figures and lines of tables, with the paper's values.
 
-A point is a policy's gap at one value on the axis, in one panel. It is the mean over
-seeds, with a Student-t interval over the seeds; for a single seed, the interval is over
-its tasks.
+A point is a policy's gap at one value on the axis, in one panel: the mean over seeds,
+with the interval that `intervals` defines.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
 from sdm.evaluation.paper import paper_rows
+from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
 from sdm.experiments.rows import Row
-from sdm.experiments.spec import Cell, Experiment
+from sdm.experiments.spec import MEASURES, Cell, Experiment
 
 # The paper's policy that corresponds to each learner.
 LIKE = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
@@ -33,6 +31,8 @@ class Point:
         gap: optimality gap in per cent of the optimal return; None if not run.
         low: lower end of the 95 % interval; None if unknown.
         high: upper end of the 95 % interval; None if unknown.
+        by_seed: the gap of each seed.
+        measures: mean of every known measure; see `spec.MEASURES`.
         exact: exact gap in per cent; None if unknown.
         paper: the paper's gap in a comparable test; None if it has none.
         tasks: number of training tasks; None without training.
@@ -53,6 +53,8 @@ class Point:
     gap: float | None
     low: float | None
     high: float | None
+    by_seed: tuple[float, ...]
+    measures: Mapping[str, float]
     exact: float | None
     paper: float | None
     tasks: int | None
@@ -81,7 +83,9 @@ def points(experiment: Experiment, found: Found) -> list[Point]:
 def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
     cell = group[0][0]
     rows = [row for _, row in group if row is not None]
-    gap, low, high = _mean([row["result"] for row in rows])
+    results = [row["result"] for row in rows]
+    found = {x: _measure(cell, results, x) for x in (experiment.measure, *MEASURES)}
+    gap = found[experiment.measure]
     exact = [row["result"]["exact_gap_percent"] for row in rows]
     training = [row["training"] for row in rows if row["training"] is not None]
     return Point(
@@ -91,9 +95,11 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         x=cell.value(experiment.x),
         facet=cell.value(experiment.facet) if experiment.facet else None,
         condition=cell.condition,
-        gap=gap,
-        low=low,
-        high=high,
+        gap=None if gap is None else gap.mean,
+        low=None if gap is None else gap.low,
+        high=None if gap is None else gap.high,
+        by_seed=() if gap is None else gap.seeds,
+        measures={x: each.mean for x, each in found.items() if each is not None},
         exact=_average([x for x in exact if x is not None]),
         paper=paper_gap(cell) if experiment.paper and cell.paper else None,
         tasks=cell.learn.get("tasks", cell.data.get("tasks")),
@@ -105,6 +111,14 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
         published=any(row.get("published", False) for row in rows),
     )
+
+
+def _measure(cell: Cell, results: Sequence[Row], measure: str) -> Interval | None:
+    """Return a measure over seeds; None without results that have it."""
+    try:
+        return over_seeds(results, measure, trained=cell.trains) if results else None
+    except NotComparableError:
+        return None
 
 
 def paper_gap(cell: Cell) -> float | None:
@@ -156,18 +170,6 @@ def remarks(found: Found) -> list[str]:
         parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
         notes.append(f"{'; '.join(parts)}: {remark}")
     return notes
-
-
-def _mean(results: Sequence[Row]) -> tuple[float | None, float | None, float | None]:
-    """Return the mean gap of the seeds, and its interval."""
-    if not results:
-        return None, None, None
-    gaps = [float(result["gap_percent"]) for result in results]
-    if len(gaps) == 1:
-        return gaps[0], results[0]["ci_low"], results[0]["ci_high"]
-    mean = statistics.fmean(gaps)
-    half = float(stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1))
-    return mean, mean - half, mean + half
 
 
 def _average(values: Sequence[float | int]) -> float | None:

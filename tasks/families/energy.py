@@ -72,8 +72,8 @@ class EnergyFamily(Family):
     q: float = 0.8
     models: int = field(default=5, metadata={"option": "--K"})
     alpha: float = 0.5
-    radius: float = 0.05
-    concentration: float = 50.0
+    radius: float = 1.0
+    concentration: float = 1.0
 
     name: ClassVar[str] = "energy"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp", "apomdp"})
