@@ -19,7 +19,14 @@ from sdm.experiments.intervals import (
     paired,
 )
 from sdm.experiments.rows import Row, found_rows
-from sdm.experiments.spec import Cell, Experiment, ExperimentError, key_of, plain
+from sdm.experiments.spec import (
+    MEASURES,
+    Cell,
+    Experiment,
+    ExperimentError,
+    key_of,
+    plain,
+)
 
 Run = tuple[Cell, Row]
 
@@ -81,9 +88,14 @@ def compare(
         measure: measure to compare, see `spec.MEASURES`.
 
     Raises:
-        ExperimentError: if a policy has no row, or they share no test.
+        ExperimentError: if the measure is unknown, a policy has no row, or they share
+            no test.
 
     """
+    if measure not in MEASURES:
+        raise ExperimentError(
+            f"unknown measure `{measure}`", f"measures are {', '.join(MEASURES)}"
+        )
     tests: dict[str, list[str]] = {first: [], second: []}
     found: dict[str, Comparison] = {}
     for experiment in chosen:

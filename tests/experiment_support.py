@@ -1,5 +1,7 @@
 """What the tests of experiments share."""
 
+import dataclasses
+
 from sdm.experiments.catalogue import profiles
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import VERSION
@@ -38,7 +40,8 @@ class Quiet:
 
 
 def made_of(*grids, **options):
-    """An experiment of these grids."""
+    """An experiment of these grids, with one seed unless they name others."""
+    grids = tuple(dataclasses.replace(x, seeds=x.seeds or (0,)) for x in grids)
     about = {"title": "a", "paper": "", "question": "?", "x": "test.horizon"}
     return Experiment("made", grids=grids, x_title="T", **{**about, **options})
 

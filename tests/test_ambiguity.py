@@ -74,13 +74,17 @@ def test_one_model_is_the_nominal_one():
     assert model.transition.shape[1] == 1 and far.shape == (6, 1)
 
 
+def near_family(radius):
+    return EnergyFamily(models=2, radius=radius, concentration=50.0)
+
+
 def test_a_smaller_radius_gives_nearer_models():
-    near, far = (draw(EnergyFamily(models=2, radius=r))[1][:, 1:] for r in (0.03, 0.5))
+    near, far = (draw(near_family(r))[1][:, 1:] for r in (0.03, 0.5))
     assert near.max() <= 0.03 < far.max()
 
 
 def test_a_radius_that_cannot_be_met_says_what_to_do():
-    family = EnergyFamily(models=2, radius=1e-4)
+    family = near_family(1e-4)
     with pytest.raises(AmbiguityError, match=r"radius = 0\.0001 cannot") as error:
         draw(family, tasks=1)
     assert "concentration above 50" in error.value.hint

@@ -25,7 +25,8 @@ from sdm.experiments.spec import (
 from sdm.tasks.registry import FamilyError
 
 NAMES = (
-    "mdp-horizon mdp-tasks pomdp-observation apomdp-ambiguity theory dpt ood "
+    "mdp-horizon mdp-tasks pomdp-observation apomdp-ambiguity apomdp-ambiguity-near "
+    "theory dpt ood "
     "support-quality darkroom ceiling families loss pretraining schema support-count"
 ).split()
 
@@ -189,7 +190,7 @@ def test_out_of_distribution_only_the_test_is():
     trained = {dataset_of(c).family.q for c in of_kind["pomdp"] if "base" in c.learn}
     assert trained == {0.6, 0.8, 1.0}
     assert {evaluation_of(c).family.q for c in of_kind["pomdp"]} == {0.7}
-    assert [c.data for c in of_kind["pomdp"] if c.policy == "ce"] == [{}]
+    assert [c.data for c in of_kind["pomdp"] if c.policy == "ce"] == [{}] * 3
     sets = {
         (evaluation_of(c).family.models, dataset_of(c).family.models)
         for c in of_kind["apomdp"]
@@ -328,7 +329,9 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = experiment_named("mine.toml")
     assert (experiment.name, experiment.command) == ("mine", "mine.toml")
-    found = cells(experiment, "laptop")
+    every = cells(experiment, "laptop")
+    assert [c.seed for c in every].count(0) * 3 == len(every) == 12
+    found = [c for c in every if c.seed == 0]
     assert [(c.policy, c.condition) for c in found] == [
         (policy, f"levels = {n}") for n in (4, 6) for policy in ("ce", "small")
     ]

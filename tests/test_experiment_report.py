@@ -98,6 +98,8 @@ def point_at(policy, x, gap):
     others = {f.name: None for f in dataclasses.fields(tables.Point)}
     seen = {"policy": policy, "x": x, "gap": gap, "condition": "T = 10"}
     test = {"tested": "100 × 30", "seeds": 1, "wanted": 1, "published": False}
+    known = () if gap is None else (gap,)
+    test |= {"by_seed": known, "measures": dict(zip(["gap"], known, strict=False))}
     return tables.Point(**{**others, **seen, **test})
 
 
@@ -141,7 +143,10 @@ def page(tmp_path_factory):
         rows = fabricated(experiments()[name], "laptop")
         if name == "mdp-horizon":
             rows[0]["remark"] = REMARK
-        kept = rows[: len(rows) // 2] if name == "schema" else rows
+        if name == "schema":  # half of the tests, with one of three seeds
+            rows = [row for row in rows if row["seed"] == 0]
+            rows = rows[: len(rows) // 2]
+        kept = rows
         write_rows(rows_file(folder, name, "laptop"), [] if name == "loss" else kept)
     return folder
 
@@ -174,9 +179,11 @@ def test_the_report_shows_what_was_run_and_what_was_not(shown):
         r for r in records(whole) if r["policy"] == "tiny" and r["horizon T"] == "20"
     ]
     assert (tiny["paper"], tiny["ours"], tiny["difference"]) == ("15", "1.00", "-14.00")
-    assert tiny["95 % interval"] == "0.50 … 1.50" and tiny["exact gap"] == "1.25"
+    # Half a point from each of three seeds' tasks: 0.5 √3 / 3.
+    assert tiny["95 % interval"] == "0.71 … 1.29" and tiny["exact gap"] == "1.25"
     assert (tiny["trained on"], tiny["seconds"]) == ("3,200 tasks", "2")
     assert tiny["tested on"] == "100 × 30"
+    assert (tiny["seeds"], tiny["seeds, from … to"]) == ("3 of 3", "1.00 … 1.00")
     assert "another machine" in whole.devices and "0" * 12 in whole.commits
     trained = [row for row in records(half) if row["policy"] == "tiny"]
     assert {row["training seconds"] for row in trained} == {"2"}  # 1.5, rounded to even
@@ -207,7 +214,9 @@ def test_a_figure_shows_the_numbers_of_the_table(shown):
         for r in values_of(shown["mdp-horizon"].figure)
         if (r["policy"], r["x"]) == ("tiny", 20)
     ]
-    assert found == [("ours", 1.0, 0.5, 1.5), ("paper", 15.0, None, None)]
+    half = 0.5 / 3**0.5
+    ours = ("ours", 1.0, pytest.approx(1 - half), pytest.approx(1 + half))
+    assert found == [ours, ("paper", 15.0, None, None)]
 
 
 def test_a_goal_is_marked_in_the_figure_and_stated_below_it(shown):
@@ -288,9 +297,9 @@ def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
     write_rows(rows_file(tmp_path / "mine", "loss", "laptop"), mine)
     (own,) = sections.sections([experiment], tmp_path / "mine")
     assert (own.done, own.published) == (len(rows), len(rows) - 1)
-    assert [row["seconds"] for row in records(own)] == ["99"] + ["2"] * (len(rows) - 1)
-    others = [""] + ["published"] * (len(rows) - 1)
-    assert [line["from"] for line in records(own)] == others
+    # A line is a mean over three seeds, one of which is the user's own.
+    assert [row["seconds"] for row in records(own)] == ["34"] + ["2"] * 3
+    assert [line["from"] for line in records(own)] == ["published"] * 4
     assert f"{len(rows) - 1} of them published" in report.markdown([own])
     # Of the published rows themselves that need not be said.
     (alone,) = sections.sections([experiment], tmp_path / "published")

@@ -157,7 +157,7 @@ def test_the_output_of_another_command_is_no_place_for_rows(small, tmp_path):
 def test_one_seed_may_be_run_or_overwritten_alone(tmp_path, monkeypatch):
     change_profile(monkeypatch, "smoke", seeds=[0, 1])
     plain = dataclasses.replace(SMALL, policies={"random": "random"})
-    experiment = made_of(plain)
+    experiment = dataclasses.replace(made_of(plain), grids=(plain,))
     first = run_experiment(experiment, "smoke", tmp_path, Quiet(), seed=1)
     assert [row["seed"] for row in first.rows] == [1, 1]
     both = run_experiment(experiment, "smoke", tmp_path, Quiet(), resume=True)
@@ -168,6 +168,17 @@ def test_one_seed_may_be_run_or_overwritten_alone(tmp_path, monkeypatch):
     assert again.new == 2 and numbers(again.rows) == numbers(both.rows)
     with pytest.raises(ExperimentError, match="no cells of seed 7"):
         run_experiment(experiment, "smoke", tmp_path, Quiet(), seed=7, resume=True)
+
+
+def test_one_policy_may_be_run_alone(tmp_path):
+    experiment = made_of(SMALL)
+    first = run_experiment(experiment, "smoke", tmp_path, Quiet(), policies=["ce"])
+    assert {row["policy"] for row in first.rows} == {"ce"}
+    rest = run_experiment(experiment, "smoke", tmp_path, Quiet(), resume=True)
+    assert rest.new == len(first.rows) and len(rest.rows) == 2 * rest.new
+    with pytest.raises(ExperimentError, match="no policy `frog`") as caught:
+        run_experiment(experiment, "smoke", tmp_path, Quiet(), policies=["frog"])
+    assert caught.value.hint == "its policies are random, ce"
 
 
 def test_a_cell_that_fails_is_skipped_and_tried_again(tmp_path):
@@ -265,7 +276,8 @@ def test_episodes_that_another_training_played_are_not_reused(
 
 
 def test_a_prompted_models_options_arrive(tmp_path):
-    found = [c for c in cells(experiments()["schema"], "laptop") if c.learner == "icl"]
+    every = cells(experiments()["schema"], "laptop")
+    found = [c for c in every if (c.learner, c.seed) == ("icl", 0)]
     made = [Artifacts(tmp_path).policy(cell) for cell in found]
     assert [policy.options for policy in made] == [
         ActingOptions(schema="compact"),

@@ -1,0 +1,250 @@
+"""Intervals over tasks and seeds, and paired comparisons of policies."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from experiment_support import fabricated
+from scipy import stats
+from typer.testing import CliRunner
+
+from sdm.cli import app
+from sdm.experiments.catalogue import experiments
+from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.intervals import (
+    NotComparableError,
+    holm,
+    over_seeds,
+    paired,
+    task_gaps,
+)
+from sdm.experiments.rows import rows_file, write_rows
+from sdm.experiments.spec import ExperimentError
+
+RANDOM = np.random.default_rng(0)
+T2 = stats.t.ppf(0.975, 2)
+
+
+def result(gaps, noise=0.0):
+    """A result whose regrets are these gaps, in per cent of returns of 2 and 4."""
+    gaps = np.asarray(gaps, float)
+    best = np.resize([2.0, -4.0], gaps.size)
+    lost = gaps / 100 * np.abs(best)
+    half = stats.sem(gaps) * stats.t.ppf(0.975, gaps.size - 1)
+    rough = RANDOM.normal(0, noise, gaps.size) if noise else 0.0
+    return {
+        "gap_percent": gaps.mean(),
+        "ci_low": gaps.mean() - half,
+        "ci_high": gaps.mean() + half,
+        "exact_gap_percent": None,
+        "regrets": lost.tolist(),
+        "optimal_values": best.tolist(),
+        "returns": (best - lost + rough).tolist(),
+        "optimal_returns": best.tolist(),
+    }
+
+
+def test_one_seed_has_its_interval_over_tasks():
+    one = result([1.0, 2.0, 3.0])
+    for trained in (False, True):
+        found = over_seeds([one], "gap", trained=trained)
+        assert (found.mean, found.seeds) == (2.0, (2.0,))
+        assert found.low == pytest.approx(one["ci_low"])
+        assert found.high == pytest.approx(one["ci_high"])
+
+
+def test_the_tasks_of_all_seeds_are_the_sample_without_training():
+    gaps = [RANDOM.normal(m, 1, 400) for m in (1.0, 1.0, 1.0)]
+    found = over_seeds([result(x) for x in gaps], "gap", trained=False)
+    every = np.concatenate(gaps)
+    half = stats.sem(every) * stats.norm.ppf(0.975)
+    assert found.mean == pytest.approx(every.mean())
+    # Seeds of 400 tasks differ little from one sample of 1,200: by 3 %.
+    assert found.high - found.mean == pytest.approx(half, rel=0.03)
+
+
+def test_trained_policies_have_the_wider_interval():
+    far = [result([m - 0.1, m + 0.1]) for m in (1.0, 2.0, 6.0)]
+    found = over_seeds(far, "gap", trained=True)
+    half = T2 * np.std([1.0, 2.0, 6.0], ddof=1) / math.sqrt(3)
+    assert found.high - found.mean == pytest.approx(half)
+    untrained = over_seeds(far, "gap", trained=False)
+    assert untrained.high - untrained.mean < half
+    # Seeds that agree by chance do not hide the variation of tasks.
+    near = [result([m - 5.0, m + 5.0]) for m in (1.0, 1.0, 1.0)]
+    found = over_seeds(near, "gap", trained=True)
+    own = near[0]["ci_high"] - 1.0
+    assert found.high - found.mean == pytest.approx(own / math.sqrt(3))
+
+
+def test_a_single_task_has_no_interval():
+    one = {"gap_percent": 3.0, "ci_low": None, "ci_high": None}
+    found = over_seeds([one, one], "gap", trained=True)
+    assert (found.mean, found.low, found.high) == (3.0, None, None)
+    single = result([1.0, 1.0])
+    single |= {k: single[k][:1] for k in ("regrets", "optimal_values")}
+    single |= {k: single[k][:1] for k in ("returns", "optimal_returns")}
+    found = paired([(single, single)], "gap", trained=False)
+    assert (found.mean, found.low, found.p) == (0.0, None, None)
+
+
+def test_a_paired_difference_is_the_t_test_of_scipy():
+    ours, theirs = RANDOM.normal(1.0, 1.0, 50), RANDOM.normal(1.2, 1.0, 50)
+    found = paired([(result(ours), result(theirs))], "gap", trained=True)
+    wanted = stats.ttest_rel(ours, theirs)
+    ends = wanted.confidence_interval(0.95)
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+    assert (found.tasks, found.seeds) == (50, (pytest.approx((ours - theirs).mean()),))
+    turned = paired([(result(theirs), result(ours))], "gap", trained=True)
+    assert turned.mean == pytest.approx(-found.mean) and turned.p == found.p
+
+
+def test_the_estimate_of_a_difference_is_the_narrower_one():
+    ours, theirs = RANDOM.normal(1.0, 1.0, 50), RANDOM.normal(1.2, 1.0, 50)
+    clean = paired([(result(ours, 1.0), result(theirs, 1.0))], "gap", trained=False)
+    assert clean.estimator == "regret"
+    first, second = result(ours), result(theirs)
+    rough = RANDOM.normal(0, 1.0, 50)
+    first["regrets"] = (np.asarray(first["regrets"]) + rough).tolist()
+    found = paired([(first, second)], "gap", trained=False)
+    assert found.estimator == "returns"
+    assert found.mean == pytest.approx((ours - theirs).mean())
+    del first["regrets"]
+    assert paired([(first, second)], "gap", trained=False).estimator == "returns"
+
+
+def test_seeds_that_disagree_make_a_difference_of_trained_policies_uncertain():
+    zero = np.linspace(-0.01, 0.01, 20)
+    pairs = [(result(zero + m), result(zero * 2)) for m in (1.0, 2.0, 6.0)]
+    found = paired(pairs, "gap", trained=True)
+    test = stats.ttest_1samp([1.0, 2.0, 6.0], 0)
+    assert found.p == pytest.approx(test.pvalue)
+    half = T2 * np.std([1.0, 2.0, 6.0], ddof=1) / math.sqrt(3)
+    assert found.high - found.mean == pytest.approx(half)
+    assert paired(pairs, "gap", trained=False).p < 1e-10
+
+
+def test_equal_policies_do_not_differ():
+    one = result([1.0, 2.0, 3.0])
+    found = paired([(one, one)], "gap", trained=False)
+    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_tasks_without_an_optimal_return_have_no_gap():
+    one = result([1.0, 2.0, 3.0])
+    one["optimal_returns"][1] = 0.0
+    gaps = task_gaps(one, "gap", "returns")
+    assert np.isnan(gaps[1]) and not np.isnan(gaps[[0, 2]]).any()
+
+
+def test_measures_over_all_models_are_compared():
+    ours = {"returns_by_model": [[1.0, 3.0], [2.0, 2.0]], "returns": [1.0, 2.0]}
+    best = {"optimal_returns_by_model": [[2.0, 4.0], [4.0, 4.0]], "alpha": 0.25}
+    one = {**ours, **best}
+    assert task_gaps(one, "worst_model", "returns").tolist() == [50, 50]
+    # 0.25 × 1 + 0.75 × 3 = 2.5 of 3.5.
+    assert task_gaps(one, "alpha_meu", "returns") == pytest.approx([100 / 3.5, 50])
+    assert task_gaps(one, "random_model", "returns") == pytest.approx([100 / 3, 50])
+    assert task_gaps(one, "random_model", "regret") is None
+    with pytest.raises(NotComparableError, match="its tasks have one model"):
+        task_gaps(result([1.0, 2.0]), "worst_model", "returns")
+
+
+def test_holm_corrects_for_the_number_of_comparisons():
+    """An example worked by hand: p times 4, 3, 2 and 1, never decreasing."""
+    found = holm([0.01, 0.04, 0.03, 0.005])
+    assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def rows_with_tasks(name, seeds=(0, 1, 2), policies=None):
+    """A row for every cell; policies differ by 0.1 times the length of their names."""
+    rows = fabricated(experiments()[name], "laptop")
+    kept = []
+    for row in rows:
+        if row["seed"] in seeds and (policies is None or row["policy"] in policies):
+            base = np.linspace(0, 1, 9) + 0.1 * row["seed"]
+            row["result"] = result(base**2 + 0.1 * len(row["policy"]))
+            kept.append(row)
+    return kept
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    rows = rows_with_tasks("mdp-horizon")
+    write_rows(rows_file(tmp_path, "mdp-horizon", "laptop"), rows)
+    return tmp_path
+
+
+def test_policies_are_compared_in_every_test_of_both(folder):
+    chosen = [experiments()["mdp-horizon"], experiments()["dpt"]]
+    found = [as_row(x) for x in compare("tiny", "ce", chosen, "laptop", folder)]
+    assert [row["test"] for row in found] == ["T = 10", "T = 20", "T = 30"]
+    for row in found:
+        assert row["difference"] == pytest.approx(0.2)  # tiny has two more letters
+        assert row["first"] - row["second"] == pytest.approx(0.2)
+        assert (row["seeds"], row["tasks"], row["note"]) == ([0, 1, 2], 27, "")
+        assert row["experiment"] == "mdp-horizon"
+
+
+def test_values_select_the_cells_of_a_policy(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    rows = rows_with_tasks("loss", seeds=(0,), policies=["tiny"])
+    for row in rows:
+        if row["learn"]["loss"] == "actions":
+            row["result"] = result(np.linspace(2, 3, 9) ** 2)
+    write_rows(rows_file(tmp_path, "loss", "laptop"), rows)
+    names = ("tiny,learn.loss=actions", "tiny,learn.loss=all")
+    (found,) = compare(*names, [experiments()["loss"]], "laptop", tmp_path)
+    assert found.difference.mean > 3 and found.p_corrected == found.difference.p
+    assert "one training seed" in found.note
+    with pytest.raises(ExperimentError, match="`loss` is not NAME=VALUE"):
+        compare("tiny,loss", "ce", [experiments()["loss"]], "laptop", tmp_path)
+
+
+def test_p_values_are_corrected_for_all_comparisons_shown(folder):
+    found = compare("tiny", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
+    plain = [x.difference.p for x in found]
+    assert [x.p_corrected for x in found] == pytest.approx(holm(plain))
+
+
+def test_what_cannot_be_compared_is_explained(folder, tmp_path):
+    chosen = [experiments()["mdp-horizon"]]
+    with pytest.raises(ExperimentError, match="policy `frog`: no row") as caught:
+        compare("tiny", "frog", chosen, "laptop", folder)
+    assert "smollm2" in caught.value.hint
+    file = rows_file(folder, "mdp-horizon", "laptop")
+    rows = rows_with_tasks("mdp-horizon")
+    apart = [
+        row
+        for row in rows
+        if (row["test"]["horizon"] == 10) == (row["policy"] == "tiny")
+    ]
+    write_rows(file, apart)
+    with pytest.raises(ExperimentError, match="tested on different tasks") as caught:
+        compare("tiny", "ce", chosen, "laptop", folder)
+    assert "T = 10" in caught.value.hint and "T = 20" in caught.value.hint
+    old = [row for row in rows if row["test"]["horizon"] == 10]
+    for row in old:
+        row["result"] = {k: x for k, x in row["result"].items() if k != "returns"}
+    write_rows(file, old)
+    (found,) = compare("tiny", "ce", chosen, "laptop", folder)
+    assert found.difference is None and "no values of each task" in found.note
+    assert found.first == pytest.approx(found.second + 0.2)
+
+
+def test_the_command_prints_what_the_function_finds(folder):
+    arguments = ["experiment", "compare", "tiny", "ce", "--experiment", "mdp-horizon"]
+    arguments += ["--results", str(folder)]
+    printed = CliRunner().invoke(app, [*arguments, "--json"])
+    assert printed.exit_code == 0, printed.output
+    report = json.loads(printed.stdout)
+    found = compare("tiny", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
+    assert report["comparisons"] == [as_row(x) for x in found]
+    table = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}).stdout
+    assert "tiny against ce, gap in %" in table and "+0.20" in table
+    wrong = CliRunner().invoke(app, [*arguments, "--measure", "median"])
+    assert wrong.exit_code == 2 and "worst_model" in wrong.output
