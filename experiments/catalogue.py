@@ -78,6 +78,8 @@ def read(path: Path) -> Experiment:
         tables = options.pop("cells")
         grids = tuple(_grid({"shows": shows, **table}) for table in tables)
         options["columns"] = tuple(options.pop("columns", ()))
+        pairs = options.pop("compare", ())
+        options["compare"] = tuple((first, second) for first, second in pairs)
         _check_keys(options, Experiment, {"name", "grids"}, "at the top")
         found = Experiment(name=path.stem, grids=grids, **options)
     except KeyError as error:

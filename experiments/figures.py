@@ -16,8 +16,8 @@ from sdm.experiments.rows import Row
 from sdm.experiments.spec import Experiment, plain
 from sdm.experiments.tables import Point
 
-PANEL = {"width": 300, "height": 260}
-WIDE = {"width": 560, "height": 340}
+PANEL = {"width": 380, "height": 300}
+WIDE = {"width": 760, "height": 400}
 PNG_SCALE = 1.5
 # Titles of the vertical axis, by measure.
 Y_TITLES = {

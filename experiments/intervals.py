@@ -78,8 +78,8 @@ def measured(result: Row, measure: str) -> tuple[float, float | None, float | No
         return result[f"{measure}_gap_percent"], *ends
     except KeyError:
         raise NotComparableError(
-            f"the row has no `{measure}_gap_percent`: its tasks have one model, or it "
-            "is from a version that played in the first model only"
+            f"rows without `{measure}_gap_percent` are of tasks with one model, or of "
+            "a version that played in the first model only"
         ) from None
 
 
@@ -131,8 +131,8 @@ def task_gaps(
     """
     if "returns" not in result:
         raise NotComparableError(
-            "the row has no values of each task: it is from an older version, so that "
-            "only its gap and interval are known; run its cell again"
+            "rows of an older version hold no values of each task; run their cells "
+            "again"
         )
     if measure != "gap":
         if "returns_by_model" not in result:

@@ -10,16 +10,25 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import altair as alt
 import jinja2
 from markupsafe import Markup, escape
 
 from sdm.experiments.catalogue import HERE
-from sdm.experiments.figures import browser_code
+from sdm.experiments.figures import browser_code, png
+from sdm.experiments.section_tables import Line, Table
 from sdm.experiments.sections import Section
 from sdm.experiments.spec import ExperimentError
+from sdm.experiments.summary import HEAD, answers, summary_figure
 from sdm.storage.files import temporary_name, write_atomically
 
 TITLE = "<title>sdm: experiments</title>"
+ABOUT = (
+    "Smallest and largest optimality gap over the tests of each figure, in per cent of "
+    "the optimal return; a gap of 0 is optimal play. The paper's policy is its "
+    "fine-tuned Llama-2-7B or its DPT. Its task parameters are not public, so its "
+    "numbers are for orientation."
+)
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -83,8 +92,16 @@ def html_page(shown: Sequence[Section]) -> str:
         for section in shown
         if section.figure is not None
     }
+    measured = [(section.experiment, section.points) for section in shown]
+    overview = summary_figure(measured)
+    if overview is not None:
+        figures = {"figure-summary": overview.to_dict(), **figures}
     return environment.get_template("report.html.jinja").render(
         sections=shown,
+        head=HEAD,
+        profile=shown[0].profile if shown else "",
+        answers=answers(measured),
+        overview="" if overview is None else _base64(overview),
         rows=sum(section.done for section in shown),
         # Escape closing tags, which would end the enclosing script element.
         code=browser_code().replace("</script", "<\\/script"),
@@ -92,15 +109,37 @@ def html_page(shown: Sequence[Section]) -> str:
     )
 
 
+def _base64(figure: alt.TopLevelMixin) -> str:
+    return base64.b64encode(png(figure)).decode()
+
+
 def markdown(shown: Sequence[Section]) -> str:
-    """Return the tables of all experiments, with their images, in Markdown."""
-    return "\n".join(map(_markdown, shown))
+    """Return the answer, and all experiments with their images, in Markdown."""
+    measured = [(section.experiment, section.points) for section in shown]
+    lines = [list(map(str, answer.texts)) for answer in answers(measured)]
+    parts = list(map(_markdown, shown))
+    if lines:
+        table = _table(Table(HEAD, 3, [Line(texts, True) for texts in lines]))
+        parts.insert(0, f"## The paper beside ours\n\n{ABOUT}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    """Return a table in Markdown."""
+    align = ["---" if i < table.names else "---:" for i in range(len(table.head))]
+    lines = [table.head, align, *(line.texts for line in table.lines)]
+    return "\n".join(f"| {' | '.join(texts)} |" for texts in lines)
+
+
+def _folded(title: str, table: Table) -> str:
+    """Return a table that a click unfolds."""
+    count = len(table.lines)
+    head = f"<details><summary>{title} ({count} lines)</summary>"
+    return f"{head}\n\n{_table(table)}\n\n</details>"
 
 
 def _markdown(section: Section) -> str:
-    table, where = section.table, section.where
-    align = ["---" if i < table.names else "---:" for i in range(len(table.head))]
-    lines = [table.head, align, *(line.texts for line in table.lines)]
+    where = section.where
     if section.devices:
         where += f", on {section.devices}; code: {section.commits}"
     command = f"sdm experiment run {section.command} --profile {section.profile}"
@@ -111,8 +150,12 @@ def _markdown(section: Section) -> str:
     ]
     if section.picture:
         parts.append(f"![{section.title}]({section.name}/{section.profile}.png)")
+    if section.conclusion:
+        parts.append(" ".join(section.conclusion))
     if section.reached:
         parts.append(section.reached)
-    parts.append("\n".join(f"| {' | '.join(texts)} |" for texts in lines))
+    if section.compared is not None:
+        parts.append(_folded("Comparisons behind the conclusion", section.compared))
+    parts.append(_folded("All results", section.table))
     parts += [f"Note: {note}" for note in section.notes]
     return "\n\n".join(parts) + "\n"

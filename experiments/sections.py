@@ -7,49 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from sdm.experiments.catalogue import profiles
+from sdm.experiments.conclusions import Compared, compared, sentences
 from sdm.experiments.figures import gap_figure, png, theory_figure
 from sdm.experiments.rows import Row, found_rows
-from sdm.experiments.spec import PROFILES, Experiment, plain
+from sdm.experiments.section_tables import (
+    Table,
+    compared_table,
+    gap_table,
+    theory_table,
+)
+from sdm.experiments.spec import PROFILES, Experiment
 from sdm.experiments.tables import Point, points, reached, remarks
-
-NOT_RUN = "not run"
-# Titles of the measures.
-TITLES = {
-    "gap": "in nominal model",
-    "worst_model": "in worst model",
-    "alpha_meu": "by α-MEU",
-    "random_model": "in random model",
-}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a table.
-
-    Attributes:
-        texts: its fields.
-        done: whether its cells have been run.
-
-    """
-
-    texts: list[str]
-    done: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        head: titles of the columns.
-        names: number of leading text columns.
-        lines: its lines.
-
-    """
-
-    head: list[str]
-    names: int
-    lines: list[Line]
 
 
 @dataclass(frozen=True)
@@ -65,6 +33,8 @@ class Section:
         about: description of the profile.
         question: question that the experiment answers.
         remark: note on the figure.
+        conclusion: sentences that state what the rows show.
+        compared: table of the comparisons behind them; None without.
         reached: value on the axis at which each policy reaches the goal; "" without a
             goal.
         table: table of the points.
@@ -75,6 +45,8 @@ class Section:
         devices: devices on which the cells ran.
         commits: commits of the code that ran them.
         elsewhere: number of cells run in the other profiles, as text.
+        experiment: the experiment.
+        points: points of the figure.
         figure: figure in Vega-Lite; None without rows.
         picture: the figure as PNG in base64; "" without rows.
 
@@ -88,6 +60,8 @@ class Section:
     about: str
     question: str
     remark: str
+    conclusion: list[str]
+    compared: Table | None
     reached: str
     table: Table
     notes: list[str]
@@ -97,6 +71,8 @@ class Section:
     devices: str
     commits: str
     elsewhere: str
+    experiment: Experiment = field(repr=False)
+    points: list[Point] = field(repr=False)
     figure: dict[str, Any] | None = field(default=None, repr=False)
     picture: str = field(default="", repr=False)
 
@@ -143,13 +119,16 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
     found = found_rows(experiment, profile, results)
     rows = [row for _, row in found if row is not None]
     chart, goal = None, ""
+    shown: list[Point] = []
+    pairs: list[Compared] = []
     if any(cell.learner == "theory" for cell, _ in found):
-        table = _theory_table(rows)
+        table = theory_table(rows)
         chart = theory_figure(rows) if rows else None
     else:
         shown = points(experiment, found)
-        table, goal = _gap_table(experiment, shown), reached(experiment, shown)
+        table, goal = gap_table(experiment, shown), reached(experiment, shown)
         chart = gap_figure(experiment, shown) if rows else None
+        pairs = compared(experiment, profile, results)
     paper = experiment.paper
     return Section(
         name=experiment.name,
@@ -160,6 +139,8 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         about=profiles()[profile]["about"],
         question=experiment.question,
         remark=experiment.remark,
+        conclusion=sentences(experiment, shown, pairs),
+        compared=compared_table(pairs),
         reached=goal,
         table=table,
         notes=remarks(found),
@@ -169,6 +150,8 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         devices="; ".join(dict.fromkeys(part["device"] for part in _parts(rows))),
         commits=", ".join(dict.fromkeys(_code(part) for part in _parts(rows))),
         elsewhere=_elsewhere(experiment, profile, results),
+        experiment=experiment,
+        points=shown,
         figure=None if chart is None else chart.to_dict(),
         picture="" if chart is None else base64.b64encode(png(chart)).decode(),
     )
@@ -193,79 +176,3 @@ def _elsewhere(experiment: Experiment, profile: str, results: Path) -> str:
             done = sum(row is not None for _, row in found)
             parts.append(f"{other}: {done or 'none'} of {len(found)} cells run")
     return "; ".join(parts)
-
-
-def _gap_table(experiment: Experiment, shown: Sequence[Point]) -> Table:
-    """Return a table with a line per point, without empty columns."""
-    facet = experiment.facet_title.strip(" :") or experiment.facet.rpartition(".")[2]
-    lines = [_line(experiment, facet, point) for point in shown]
-    full = [name for name in lines[0] if any(line[name] for line in lines)]
-    kept = [
-        Line([line[name] for name in full], point.gap is not None)
-        for line, point in zip(lines, shown, strict=True)
-    ]
-    return Table(full, 3 if facet else 2, kept)
-
-
-def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
-    """Return the fields of a point by column title."""
-    difference = interval = None
-    if point.gap is not None and point.paper is not None:
-        difference = point.gap - point.paper
-    if point.low is not None and point.high is not None:
-        interval = f"{point.low:.2f} … {point.high:.2f}"
-    more = {
-        "training seconds": _number(point.training_seconds, ".0f"),
-        "training tokens": _number(point.training_tokens, ",.0f"),
-        **{x: _number(point.measures.get(x), ".2f") for x in TITLES},
-    }
-    return {
-        **({facet: plain(point.facet)} if facet else {}),
-        experiment.x_title or "test": "any" if point.x is None else plain(point.x),
-        "policy": point.policy,
-        "paper": _number(point.paper, "g"),
-        "ours": NOT_RUN if point.gap is None else f"{point.gap:.2f}",
-        "95 % interval": interval or "",
-        "seeds, from … to": _spread(point.by_seed),
-        "difference": _number(difference, "+.2f"),
-        "exact gap": _number(point.exact, ".2f"),
-        "trained on": "" if point.tasks is None else f"{point.tasks:,} tasks",
-        **{TITLES.get(name, name): more[name] for name in experiment.columns},
-        "tested on": point.tested,
-        "seeds": f"{point.seeds} of {point.wanted}",
-        "seconds": _number(point.seconds, ".0f"),
-        "from": "published" if point.published else "",
-    }
-
-
-def _spread(gaps: Sequence[float]) -> str:
-    """Return the smallest and the largest gap of several seeds."""
-    return f"{min(gaps):.2f} … {max(gaps):.2f}" if len(gaps) > 1 else ""
-
-
-def _theory_table(rows: Sequence[Row]) -> Table:
-    """Return a table with a line per κ."""
-    head = ["κ", "cells of M and N", "paper", "ours", "bound / gap, least", "most"]
-    theirs = "every gap below the bound"
-    everything = [one for row in rows for one in row["cells"]]
-    if not everything:
-        return Table(head, 1, [Line(["any", "", theirs, NOT_RUN, "", ""], False)])
-    lines = []
-    for kappa in sorted({one["kappa"] for one in everything}):
-        checked = [one for one in everything if one["kappa"] == kappa]
-        holds = sum(one["holds"] for one in checked)
-        ratios = [one["bound"] / one["gap"] for one in checked if one["gap"] > 0]
-        texts = [
-            f"{kappa:g}",
-            str(len(checked)),
-            theirs,
-            f"{holds} of {len(checked)} below it",
-            f"{min(ratios):.3g}" if ratios else "",
-            f"{max(ratios):.3g}" if ratios else "",
-        ]
-        lines.append(Line(texts, True))
-    return Table(head, 1, lines)
-
-
-def _number(value: float | None, digits: str) -> str:
-    return "" if value is None else f"{value:{digits}}"

@@ -101,6 +101,8 @@ class Experiment:
             or other measures.
         goal: target gap in per cent, marked in the figure; the report states the value
             on the axis at which each policy reaches it. None for no goal.
+        lead: policy whose gaps the conclusion states.
+        compare: pairs of policies that the conclusion compares, see `comparison`.
         learners: learners, by name, that extend or override those of the profiles.
         source: path of a user's configuration; "" for the package's experiments.
 
@@ -120,6 +122,8 @@ class Experiment:
     measure: str = "gap"
     columns: tuple[str, ...] = ()
     goal: float | None = None
+    lead: str = "tiny"
+    compare: tuple[tuple[str, str], ...] = ()
     learners: Mapping[str, Options] = field(default_factory=dict)
     source: str = ""
 

@@ -1,0 +1,142 @@
+"""Sentences and tables that state what the rows of an experiment show.
+
+Every number in them is computed from the rows, and every comparison by the paired test
+of `comparison`, so that running a cell again changes the sentence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.spec import Experiment, ExperimentError
+from sdm.experiments.tables import Point
+
+LEVEL = 0.05  # of the corrected p-values
+FEW = 4  # most tests that a sentence lists
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two policies, compared in every test of an experiment that both were run in.
+
+    Attributes:
+        first: the first policy.
+        second: the second policy.
+        rows: the comparisons, see `comparison.as_row`; p-values are corrected for the
+            number of all comparisons of the experiment.
+
+    """
+
+    first: str
+    second: str
+    rows: tuple[Row, ...]
+
+
+def compared(experiment: Experiment, profile: str, results: Path) -> list[Compared]:
+    """Return the comparisons that an experiment asks for, where there are rows."""
+    found = []
+    for first, second in experiment.compare:
+        try:
+            made = compare(
+                first, second, [experiment], profile, results, experiment.measure
+            )
+        except ExperimentError:  # one of the policies has not been run
+            continue
+        found.append(Compared(first, second, tuple(map(as_row, made))))
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Compared]) -> list[Compared]:
+    """Correct the p-values for the number of comparisons of all policies together."""
+    from sdm.experiments.intervals import holm
+
+    every = [row for one in found for row in one.rows if row["p"] is not None]
+    for row, p in zip(every, holm([row["p"] for row in every]), strict=True):
+        row["p_corrected"] = p
+    return list(found)
+
+
+def sentences(
+    experiment: Experiment, shown: Sequence[Point], found: Sequence[Compared]
+) -> list[str]:
+    """Return the conclusion of an experiment: its lead's gaps, and the comparisons."""
+    lead = [p for p in shown if p.policy == experiment.lead and p.gap is not None]
+    texts = [_gaps(experiment, lead)] if lead else []
+    known = [
+        one for one in found if any(row["p_corrected"] is not None for row in one.rows)
+    ]
+    texts += map(_against, known)
+    unknown = [one for one in found if one not in known]
+    if unknown:
+        pairs = "; ".join(f"`{one.first}` and `{one.second}`" for one in unknown)
+        texts.append(f"Not compared: {pairs} ({unknown[0].rows[0]['note']}).")
+    return texts
+
+
+def _gaps(experiment: Experiment, lead: Sequence[Point]) -> str:
+    """Return a sentence with the gaps of a policy, by test."""
+    seeds = max(point.seeds for point in lead)
+    what = "gap" if experiment.measure == "gap" else f"{_plain(experiment.measure)} gap"
+    if len(lead) > FEW:
+        low, high = (
+            pick(lead, key=lambda point: point.gap or 0.0) for pick in (min, max)
+        )
+        parts = f"between {_gap(low)} and {_gap(high)}, in {len(lead)} tests"
+    else:
+        parts = ", ".join(map(_gap, lead))
+    paper = sorted(point.paper for point in lead if point.paper is not None)
+    theirs = f"; the paper's, {_range(paper)} %" if paper else ""
+    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    return f"The {what} of `{lead[0].policy}` is {parts} ({over}){theirs}."
+
+
+def _gap(point: Point) -> str:
+    gap, where = f"{point.gap:.2f} %", _where(point)
+    if len(point.by_seed) > 1:
+        gap += f" (seeds {min(point.by_seed):.2f} … {max(point.by_seed):.2f})"
+    return f"{gap} at {where}"
+
+
+def _where(point: Point) -> str:
+    """Return the test of a point, with its value on the axis if that adds something."""
+    x = "" if point.x is None else str(point.x)
+    return point.condition if x in point.condition else f"{point.condition}, {x}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:g}", f"{values[-1]:g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _against(one: Compared) -> str:
+    """Return a sentence that states what the comparisons of two policies show."""
+    known = [row for row in one.rows if row["p_corrected"] is not None]
+    first, second = f"`{one.first}`", f"`{one.second}`"
+    sure = [row for row in known if row["p_corrected"] < LEVEL]
+    smaller = [row for row in sure if row["difference"] < 0]
+    larger = [row for row in sure if row["difference"] > 0]
+    counts = f"the smaller gap in {_count(smaller, known)}, the larger in "
+    counts += _count(larger, known)
+    ends = sorted(row["difference"] for row in known)
+    spread = f"{ends[0]:+.2f}" + (f" to {ends[-1]:+.2f}" if len(ends) > 1 else "")
+    text = f"Against {second}, {first} has {counts} (differences {spread} points, "
+    text += f"corrected p < {LEVEL})"
+    rest = len(known) - len(sure)
+    if rest:
+        text += f"; {rest} {'is' if rest == 1 else 'are'} not decided"
+    seeds = {len(row["seeds"]) for row in known if "one training seed" in row["note"]}
+    warning = ". One training seed: another training may differ" if seeds else ""
+    return f"{text}{warning}."
+
+
+def _count(rows: Sequence[Row], known: Sequence[Row]) -> str:
+    if not rows:
+        return "none"
+    return f"{len(rows)} of {len(known)} test{'s' * (len(known) > 1)}"
+
+
+def _plain(measure: str) -> str:
+    return measure.replace("_", "-") if measure != "alpha_meu" else "α-MEU"

@@ -1,0 +1,165 @@
+"""Sentences of the report, and the answer on its first screen, follow from rows."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from experiment_support import fabricated
+from test_comparison import result
+
+from sdm.experiments import report, sections
+from sdm.experiments.catalogue import experiments
+from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.rows import rows_file, write_rows
+from sdm.experiments.summary import answers
+
+HORIZON = experiments()["mdp-horizon"]
+SPREAD = np.linspace(-0.1, 0.1, 9)
+
+
+def section_of(folder, gaps, experiment=HORIZON, without=()):
+    """The section of rows in which a policy's gap is `gaps(row)`, in per cent."""
+    rows = fabricated(experiment, "laptop")
+    for row in rows:
+        row["result"] = result(gaps(row) + SPREAD * (1 + len(row["policy"]) / 10))
+        for name in without:
+            row["result"].pop(name, None)
+    write_rows(rows_file(folder, experiment.name, "laptop"), rows)
+    return sections.section_of(experiment, "laptop", folder)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    monkeypatch.setattr("sdm.experiments.sections.png", lambda chart: b"x")
+    return tmp_path
+
+
+def better_at_ten(row):
+    """`tiny` is better than the others at T = 10, equal at 20, and worse at 30."""
+    if row["policy"] != "tiny":
+        return 1.0
+    return 1.0 + {10: -0.75, 20: 0.0, 30: 0.5}[row["test"]["horizon"]]
+
+
+def test_the_conclusion_states_the_gaps_and_what_the_tests_decide(folder):
+    found = section_of(folder, better_at_ten)
+    assert found.conclusion[0] == (
+        "The gap of `tiny` is 0.25 % (seeds 0.25 … 0.25) at T = 10, 1.00 % (seeds "
+        "1.00 … 1.00) at T = 20, 1.50 % (seeds 1.50 … 1.50) at T = 30 (mean of 3 "
+        "seeds); the paper's, 3 to 15 %."
+    )
+    assert found.conclusion[1] == (
+        "Against `ce`, `tiny` has the smaller gap in 1 of 3 tests, the larger in 1 of "
+        "3 tests (differences -0.75 to +0.50 points, corrected p < 0.05); 1 is not "
+        "decided."
+    )
+    assert found.conclusion[2].startswith("Against `bayes-imitation`, `tiny` has")
+    assert len(found.conclusion) == 3
+
+
+def test_the_numbers_behind_it_are_those_of_the_comparison(folder):
+    found = section_of(folder, better_at_ten)
+    rows = [as_row(x) for x in compare("tiny", "ce", [HORIZON], "laptop", folder)]
+    lines = [
+        dict(zip(found.compared.head, x.texts, strict=True))
+        for x in found.compared.lines
+    ]
+    mine = [line for line in lines if line["policies"] == "tiny against ce"]
+    assert [line["test"] for line in mine] == [row["test"] for row in rows]
+    for line, row in zip(mine, rows, strict=True):
+        assert line["difference"] == f"{row['difference']:+.2f}"
+        assert line["p"] == f"{row['p']:.2g}"
+        # Corrected for two pairs of policies instead of one.
+        assert float(line["p corrected"]) >= float(f"{row['p_corrected']:.2g}")
+    assert len(lines) == 6
+
+
+def test_rows_without_values_of_each_task_decide_nothing(folder):
+    found = section_of(folder, better_at_ten, without=("returns",))
+    assert found.conclusion[1] == (
+        "Not compared: `tiny` and `ce`; `tiny` and `bayes-imitation` (rows of an older "
+        "version hold no values of each task; run their cells again)."
+    )
+    assert len(found.conclusion) == 2
+
+
+def test_one_training_seed_is_said_to_be_one(folder):
+    rows = [
+        {**row, "result": result(better_at_ten(row) + SPREAD)}
+        for row in fabricated(HORIZON, "laptop")
+        if row["seed"] == 0
+    ]
+    write_rows(rows_file(folder, "mdp-horizon", "laptop"), rows)
+    found = sections.section_of(HORIZON, "laptop", folder)
+    assert "(one seed)" in found.conclusion[0]
+    assert found.conclusion[1].endswith(
+        "One training seed: another training may differ."
+    )
+
+
+def test_many_tests_are_summed_up_by_their_range(folder):
+    experiment = experiments()["apomdp-ambiguity"]
+    rows = fabricated(experiment, "laptop")
+    for row in rows:
+        row["result"] = result(row["test"]["models"] + SPREAD)
+        for name, key in (("worst_model_gap_percent", "gap_percent"),):
+            row["result"][name] = row["result"][key]
+        row["result"] |= {
+            f"worst_model_{end}": row["result"][end] for end in ("ci_low", "ci_high")
+        }
+        for name in ("returns", "optimal_returns"):
+            both = [[x, x] for x in row["result"][name]]
+            row["result"][f"{name}_by_model"] = both
+        row["result"]["alpha"] = 1.0
+    write_rows(rows_file(folder, experiment.name, "laptop"), rows)
+    found = sections.section_of(experiment, "laptop", folder)
+    assert found.conclusion[0] == (
+        "The worst-model gap of `tiny` is between 2.00 % (seeds 2.00 … 2.00) at K = 2, "
+        "α = 1 and 10.00 % (seeds 10.00 … 10.00) at K = 10, α = 1, in 9 tests (mean of "
+        "3 seeds)."
+    )
+    title = found.figure["spec"]["layer"][0]["encoding"]["y"]["title"]
+    assert title == "optimality gap in worst model, %"
+    assert "in nominal model" in found.table.head
+
+
+def test_the_first_screen_has_the_paper_beside_ours(folder):
+    found = section_of(folder, better_at_ten)
+    lines = answers([(found.experiment, found.points)])
+    assert [line.policy for line in lines] == ["tiny", "smollm2"]
+    assert lines[0].texts == [
+        "Fig. 2 left",
+        "Gap by horizon, MDP",
+        "tiny, 0.8 M parameters",
+        "3 … 15",
+        "0.25 … 1.50",
+        "3",
+        "3",
+    ]
+    page = report.html_page([found])
+    before = page[: page.index("<section")]
+    assert "0.25 … 1.50" in before and 'id="figure-summary"' in before
+    assert before.count("<details>") == 0 and page.count("<details>") == 2
+    text = report.markdown([found])
+    assert text.index("0.25 … 1.50") < text.index("## Gap by horizon, MDP")
+    beyond = dataclasses.replace(HORIZON, paper="")
+    assert answers([(beyond, section_of(folder, better_at_ten, beyond).points)]) == []
+
+
+def test_tables_are_folded_below_the_conclusion(folder):
+    found = section_of(folder, better_at_ten)
+    page = report.html_page([found])
+    section = page[page.index("<section") :]
+    order = [
+        section.index(part)
+        for part in (
+            "figure-mdp-horizon-laptop",
+            "The gap of <code>tiny</code>",
+            "Comparisons behind the conclusion (6 lines)",
+            'data-file="mdp-horizon.csv"',
+        )
+    ]
+    assert order == sorted(order)
+    assert not re.search(r"\bNone\b", section.partition("<script>")[0])
