@@ -19,7 +19,7 @@ from sdm.experiments.figures import browser_code, png
 from sdm.experiments.section_tables import Line, Table
 from sdm.experiments.sections import Section
 from sdm.experiments.spec import ExperimentError
-from sdm.experiments.summary import HEAD, answers, summary_figure
+from sdm.experiments.summary import NAMES, answers, summary_figure, table_of
 from sdm.storage.files import temporary_name, write_atomically
 
 TITLE = "<title>sdm: experiments</title>"
@@ -93,14 +93,15 @@ def html_page(shown: Sequence[Section]) -> str:
         if section.figure is not None
     }
     measured = [(section.experiment, section.points) for section in shown]
-    overview = summary_figure(measured)
+    overview, found = summary_figure(measured), answers(measured)
     if overview is not None:
         figures = {"figure-summary": overview.to_dict(), **figures}
     return environment.get_template("report.html.jinja").render(
         sections=shown,
-        head=HEAD,
+        head=table_of(found)[0],
+        answers=list(zip(found, table_of(found)[1], strict=True)),
+        names=NAMES,
         profile=shown[0].profile if shown else "",
-        answers=answers(measured),
         overview="" if overview is None else _base64(overview),
         rows=sum(section.done for section in shown),
         # Escape closing tags, which would end the enclosing script element.
@@ -116,10 +117,10 @@ def _base64(figure: alt.TopLevelMixin) -> str:
 def markdown(shown: Sequence[Section]) -> str:
     """Return the answer, and all experiments with their images, in Markdown."""
     measured = [(section.experiment, section.points) for section in shown]
-    lines = [list(map(str, answer.texts)) for answer in answers(measured)]
+    head, lines = table_of(answers(measured))
     parts = list(map(_markdown, shown))
     if lines:
-        table = _table(Table(HEAD, 3, [Line(texts, True) for texts in lines]))
+        table = _table(Table(head, NAMES, [Line([*texts], True) for texts in lines]))
         parts.insert(0, f"## The paper beside ours\n\n{ABOUT}\n\n{table}\n")
     return "\n".join(parts)
 

@@ -14,92 +14,86 @@ TITLE = "optimality gap, % of the optimal return"
 SHOWN = {
     "tiny": "tiny, 0.8 M parameters",
     "smollm2": "SmolLM2, 135 M parameters",
-    "llama-2-7b": "Llama-2-7B",
-    "dpt": "DPT",
+    "llama-2-7b": "our Llama-2-7B",
+    "dpt": "our DPT",
 }
+HEAD = [
+    "paper",
+    "experiment",
+    "paper's Llama-2-7B",
+    "tiny",
+    "SmolLM2",
+    "our Llama-2-7B",
+    "paper's DPT",
+    "our DPT",
+    "seeds",
+]
+NAMES = 2  # leading columns that are text
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One figure of the paper: the gaps of the paper's policy and of ours.
+    """One figure of the paper, with gaps of the paper's policies and of ours.
 
     Attributes:
-        figure: the paper's figure.
-        title: title of the experiment.
         name: name of the experiment.
-        policy: our policy.
-        paper: smallest and largest gap of the paper, in per cent.
-        ours: smallest and largest of ours.
-        tests: number of tests.
-        seeds: smallest number of seeds of a test.
+        texts: the fields of the table's line, by title.
 
     """
 
-    figure: str
-    title: str
     name: str
-    policy: str
-    paper: tuple[float, float]
-    ours: tuple[float, float]
-    tests: int
-    seeds: int
-
-    @property
-    def texts(self) -> list[str]:
-        """Return the fields of the table's line."""
-        ranges = (_range(self.paper, "g"), _range(self.ours, ".2f"))
-        return [
-            self.figure,
-            self.title,
-            SHOWN[self.policy],
-            *ranges,
-            str(self.tests),
-            str(self.seeds),
-        ]
-
-
-def _range(ends: tuple[float, float], digits: str) -> str:
-    low, high = (f"{end:{digits}}" for end in ends)
-    return low if low == high else f"{low} … {high}"
-
-
-HEAD = [
-    "paper",
-    "what varies",
-    "our policy",
-    "paper's gap, %",
-    "ours, %",
-    "tests",
-    "seeds",
-]
+    texts: tuple[str, ...]
 
 
 def answers(shown: Sequence[tuple[Experiment, Sequence[Point]]]) -> list[Answer]:
-    """Return a line for each figure of the paper and each policy of ours."""
+    """Return a line for each figure of the paper of which a test was run.
+
+    A field is the smallest and the largest gap over the figure's tests, in per cent;
+    `seeds` is the smallest number of seeds of a test.
+    """
     found = []
     for experiment, every in shown:
-        for policy in SHOWN:
-            known = [p for p in every if p.policy == policy and _both(p)]
-            if known:
-                paper = [p.paper or 0.0 for p in known]
-                ours = [p.gap or 0.0 for p in known]
-                found.append(
-                    Answer(
-                        experiment.paper,
-                        experiment.title,
-                        experiment.name,
-                        policy,
-                        (min(paper), max(paper)),
-                        (min(ours), max(ours)),
-                        len(known),
-                        min(p.seeds for p in known),
-                    )
-                )
+        known = {
+            policy: [p for p in every if p.policy == policy and _both(p)]
+            for policy in SHOWN
+        }
+        language = [p for policy in SHOWN if policy != "dpt" for p in known[policy]]
+        both = [*language, *known["dpt"]]
+        if both:
+            texts = (
+                experiment.paper,
+                experiment.title,
+                _range([p.paper for p in language], "g"),
+                *(
+                    _range([p.gap for p in known[policy]], ".2f")
+                    for policy in ("tiny", "smollm2", "llama-2-7b")
+                ),
+                _range([p.paper for p in known["dpt"]], "g"),
+                _range([p.gap for p in known["dpt"]], ".2f"),
+                str(min(p.seeds for p in both)),
+            )
+            found.append(Answer(experiment.name, texts))
     return found
+
+
+def table_of(found: Sequence[Answer]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the head and the lines of a table, without empty columns."""
+    full = [i for i in range(len(HEAD)) if any(one.texts[i] for one in found)]
+    lines = [tuple(one.texts[i] for i in full) for one in found]
+    return [HEAD[i] for i in full], lines
 
 
 def _both(point: Point) -> bool:
     return point.paper is not None and point.gap is not None
+
+
+def _range(values: Sequence[float | None], digits: str) -> str:
+    """Return the smallest and the largest value, or one if they are equal."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    low, high = (f"{end:{digits}}" for end in (known[0], known[-1]))
+    return low if low == high else f"{low} … {high}"
 
 
 def summary_figure(
@@ -128,6 +122,7 @@ def summary_figure(
     order = list(dict.fromkeys(record["test"] for record in records))
     whose = ["paper's Llama-2-7B", "paper's DPT", *SHOWN.values()]
     whose = [who for who in whose if any(r["who"] == who for r in records)]
+    colours = ["#777777", "#bbbbbb", "#e45756", "#4c78a8", "#54a24b", "#f58518"]
     return (
         alt.Chart(alt.Data(values=records))
         .mark_point(filled=True, size=60)
@@ -141,9 +136,13 @@ def summary_figure(
                     values=[0, 0.5, 1, 2, 5, 10, 20, 50], labelExpr="'' + datum.value"
                 ),
             ),
-            color=alt.Color("who:N", title=None, sort=whose),
-            shape=alt.Shape("who:N", title=None, sort=whose),
+            color=alt.Color(
+                "who:N",
+                title=None,
+                scale=alt.Scale(domain=whose, range=colours[: len(whose)]),
+            ),
+            shape=alt.Shape("who:N", title=None, scale=alt.Scale(domain=whose)),
             tooltip=["test:N", "who:N", alt.Tooltip("gap:Q", format=".2f")],
         )
-        .properties(width=520)
+        .properties(width=620, height=alt.Step(13))
     )

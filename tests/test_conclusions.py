@@ -12,7 +12,7 @@ from sdm.experiments import report, sections
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.rows import rows_file, write_rows
-from sdm.experiments.summary import answers
+from sdm.experiments.summary import answers, table_of
 
 HORIZON = experiments()["mdp-horizon"]
 SPREAD = np.linspace(-0.1, 0.1, 9)
@@ -128,16 +128,15 @@ def test_many_tests_are_summed_up_by_their_range(folder):
 def test_the_first_screen_has_the_paper_beside_ours(folder):
     found = section_of(folder, better_at_ten)
     lines = answers([(found.experiment, found.points)])
-    assert [line.policy for line in lines] == ["tiny", "smollm2"]
-    assert lines[0].texts == [
-        "Fig. 2 left",
-        "Gap by horizon, MDP",
-        "tiny, 0.8 M parameters",
-        "3 … 15",
-        "0.25 … 1.50",
-        "3",
-        "3",
-    ]
+    head, (texts,) = table_of(lines)
+    assert dict(zip(head, texts, strict=True)) == {
+        "paper": "Fig. 2 left",
+        "experiment": "Gap by horizon, MDP",
+        "paper's Llama-2-7B": "3 … 15",
+        "tiny": "0.25 … 1.50",
+        "SmolLM2": "1.00",
+        "seeds": "3",
+    }
     page = report.html_page([found])
     before = page[: page.index("<section")]
     assert "0.25 … 1.50" in before and 'id="figure-summary"' in before
