@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Group
 from sdm.commands.console import (
     emit,
     fail,
+    fail_without,
     progress_bars,
     say,
     start_jax,
@@ -92,6 +94,12 @@ def evaluate(
             help="Write the values of each task, from which the intervals follow.",
         ),
     ] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG, PDF or SVG file of where policies lose, by stage and by state."
+        ),
+    ] = None,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -112,6 +120,10 @@ def evaluate(
     if resume and out is None:
         fail("`--resume` needs `--out`: only a written evaluation can be continued")
     several = ALL in (family, setting)
+    if several and figure is not None:
+        fail("`--figure` shows one benchmark: choose one family and one setting")
+    if figure is not None and find_spec("matplotlib") is None:
+        fail_without("matplotlib", "plot")
     with user_faults(), progress_bars() as bar:
         tests = benchmarks(context, family, setting, seed, config)
         start_jax(every_core=any(test.kind != "mdp" for test in tests))
@@ -138,6 +150,10 @@ def evaluate(
                 for each in players
             ]
             report = _all(reports) if several else reports[0]
+            if figure is not None:
+                from sdm.evaluation.loss_figure import save_loss_figure
+
+                save_loss_figure(report["policies"], figure)
             if out is not None:
                 from sdm.storage.files import write_atomically
 

@@ -14,6 +14,7 @@ from sdm.data.benchmark import (
 )
 from sdm.data.optimality_gap import narrower, optimality_gap, regret_gap
 from sdm.evaluation.evaluate import evaluate, evaluate_untrained
+from sdm.evaluation.loss_figure import save_loss_figure
 from sdm.evaluation.result import EveryModel
 from sdm.evaluation.tables import result_row
 from sdm.policies.registry import prepare
@@ -153,6 +154,21 @@ def test_the_parts_of_stages_and_states_sum_to_the_gap(mdp_bed):
         points = [x["points"] for x in states]
         assert points == sorted(points, reverse=True) and points[0] > 0.1
         assert all(x["state"].startswith("energy ") for x in states)
+
+
+def test_the_figure_shows_where_policies_lose(mdp_bed, tmp_path):
+    rows = {x: result_row(evaluate_untrained(x, mdp_bed)) for x in ("ce", "mean-plan")}
+    save_loss_figure(rows, tmp_path / "where.png")
+    assert (tmp_path / "where.png").read_bytes().startswith(b"\x89PNG")
+    save_loss_figure(rows, tmp_path / "where.svg")
+    drawn = (tmp_path / "where.svg").read_text()
+    worst = rows["mean-plan"]["lost_by_state"][0]["state"]
+    assert worst in drawn and "mean-plan" in drawn
+    with pytest.raises(ValueError, match=r"must end in \.png, \.pdf or \.svg"):
+        save_loss_figure(rows, tmp_path / "where.txt")
+    with pytest.raises(ValueError, match="no regret is known"):
+        save_loss_figure({"ce": {}}, tmp_path / "where.png")
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["where.png", "where.svg"]
 
 
 def test_values_of_each_task_give_the_gaps_and_their_intervals(mdp_bed):
