@@ -65,6 +65,7 @@ def sentences(
     """Return the conclusion of an experiment: its lead's gaps, and the comparisons."""
     lead = [p for p in shown if p.policy == experiment.lead and p.gap is not None]
     texts = [_gaps(experiment, lead)] if lead else []
+    texts += filter(None, map(_none_lost, lead))
     known = [
         one for one in found if any(row["p_corrected"] is not None for row in one.rows)
     ]
@@ -98,6 +99,21 @@ def _gap(point: Point) -> str:
     if len(point.by_seed) > 1:
         gap += f" (seeds {min(point.by_seed):.2f} … {max(point.by_seed):.2f})"
     return f"{gap} at {where}"
+
+
+def _none_lost(point: Point) -> str:
+    """Return how many tasks with a gap are possible if none has one; "" otherwise.
+
+    If a share s of tasks had a gap, n tasks would show none with probability (1 - s)^n.
+    """
+    if not point.gap == point.low == point.high == 0:
+        return ""
+    n = point.test_tasks
+    most = 1 - 0.05 ** (1 / n)
+    return (
+        f"None of {n} tasks has a gap at {_where(point)}: up to {100 * most:.0f} % of "
+        "all tasks can have one, with 95 % confidence."
+    )
 
 
 def _where(point: Point) -> str:

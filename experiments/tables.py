@@ -42,6 +42,7 @@ class Point:
         training_tokens: mean number of training tokens over seeds; None without tokens.
         seconds: mean time of training and evaluation over seeds.
         tested: number of tasks and of episodes per task, for one seed.
+        test_tasks: number of tasks of all seeds.
         published: whether a row is published with the code rather than the user's own.
 
     """
@@ -64,6 +65,7 @@ class Point:
     training_tokens: float | None
     seconds: float | None
     tested: str
+    test_tasks: int
     published: bool
 
 
@@ -109,6 +111,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         training_tokens=_average([t["tokens"] for t in training if "tokens" in t]),
         seconds=_average([row["seconds"] for row in rows]),
         tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
+        test_tasks=cell.test["tasks"] * len(rows),
         published=any(row.get("published", False) for row in rows),
     )
 

@@ -99,6 +99,21 @@ def test_one_training_seed_is_said_to_be_one(folder):
     )
 
 
+def test_no_failure_is_not_the_proof_of_none(folder):
+    """(1 - 0.14)^20 is 0.05."""
+    experiment = experiments()["darkroom"]
+    rows = [row for row in fabricated(experiment, "laptop") if row["seed"] == 0]
+    for row in rows:
+        row["result"] = {"gap_percent": 0.0, "ci_low": 0.0, "ci_high": 0.0}
+        row["result"]["exact_gap_percent"] = None
+    write_rows(rows_file(folder, experiment.name, "laptop"), rows)
+    found = sections.section_of(experiment, "laptop", folder)
+    assert found.conclusion[1] == (
+        "None of 20 tasks has a gap at stay: up to 14 % of all tasks can have one, "
+        "with 95 % confidence."
+    )
+
+
 def test_many_tests_are_summed_up_by_their_range(folder):
     experiment = experiments()["apomdp-ambiguity"]
     rows = fabricated(experiment, "laptop")
