@@ -55,7 +55,7 @@ def main() -> None:
 
 def _line(family: EnergyFamily, asked: argparse.Namespace) -> str:
     """Return the line of one radius."""
-    config = OracleConfig(family, asked.horizon, asked.tasks, kind="apomdp")
+    config = OracleConfig(family, asked.horizon, asked.tasks, 0, kind="apomdp")
     try:
         tasks = sample_tasks(0, config=config, size=asked.tasks, split="test")
     except AmbiguityError as error:
