@@ -21,7 +21,7 @@ IN_MODELS = {
     "alpha_meu": "by α-MEU",
     "random_model": "in random model",
 }
-DIGITS = 9  # significant digits of values per task
+DIGITS = 7  # significant digits of values per task
 
 
 def result_rows(

@@ -182,9 +182,10 @@ def test_values_of_each_task_give_the_gaps_and_their_intervals(mdp_bed):
         (row["regrets"], row["optimal_values"], "regret"),
     ):
         gaps = 100 * np.asarray(lost) / np.asarray(best)
-        assert gaps.mean() == pytest.approx(row[f"{name}_percent"], rel=1e-6)
+        # Seven digits of returns are 1e-5 of their differences.
+        assert gaps.mean() == pytest.approx(row[f"{name}_percent"], rel=1e-5)
         low = gaps.mean() - half_width(gaps)
-        assert low == pytest.approx(row[f"{name}_ci_low"], rel=1e-6)
+        assert low == pytest.approx(row[f"{name}_ci_low"], rel=1e-5)
     assert "returns" not in result_row(evaluate_untrained("ce", mdp_bed))
 
 
