@@ -30,6 +30,7 @@ def test_every_published_row_has_its_cell_and_missing_ones_are_counted(
     for name, experiment in experiments().items():
         found = cells(experiment, "laptop")
         by_name = {(cell.key, cell.policy): cell for cell in found}
+        by_key = set(by_name)
         for row in read_rows(rows_file(PUBLISHED, name, "laptop")):
             cell = by_name.pop((row["key"], row["policy"]))
             assert {part: row[part] for part in cell.spec} == cell.spec
@@ -37,9 +38,9 @@ def test_every_published_row_has_its_cell_and_missing_ones_are_counted(
         shown = found_rows(experiment, "laptop", tmp_path)
         done = [row for _, row in shown if row is not None]
         assert all(row["published"] for row in done)
-        assert [row["experiment"] for row in done] == [name] * len(done)
-        missing = sum(row is None for _, row in shown)
-        assert missing == len(by_name)
+        # Rows of its own first; an equal cell of another experiment fills a gap.
+        own = {row["key"] for row in done if row["experiment"] == name}
+        assert own == {key for key, _ in by_key - by_name.keys()}
         section = sections.section_of(experiment, "laptop", tmp_path)
         assert (section.done, section.wanted) == (len(done), len(shown))
         assert section.where.startswith(f"{len(done)} of {len(shown)} cells run")
