@@ -18,6 +18,7 @@ from peft import PeftModel
 from plain_schemas import COMPACT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from training_support import SMALL, quick, write_base, write_data
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -63,32 +64,18 @@ pytestmark = [
 ]
 
 
-SMALL = {
-    "vocab_size": 64,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "pad_token_id": 0,
-}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("oracle") / "data"
-    write_oracle_dataset(OracleConfig(EnergyFamily(), 4, 24, 4, seed=1), folder)
-    return folder
+    return write_data(tmp_path_factory.mktemp("oracle") / "data")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a small random Llama, as a user's own base would be."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return str(folder)
+    """A folder with a small random Llama."""
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +85,6 @@ def finished(data, base, tmp_path_factory):
     finetune(quick(data, "tiny", epochs=1), folder / "tiny")
     finetune(quick(data, base, epochs=1), folder / "adapter")
     return folder
-
-
-def quick(data, base, **changes):
-    options = {
-        "schema": "compact",
-        "texts_per_task": 2,
-        "epochs": 2,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-    }
-    return recipe(str(data), base, **(options | changes))
 
 
 def test_the_masked_loss_is_the_one_computed_by_hand(base):
