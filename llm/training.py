@@ -18,6 +18,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.devices import compute_dtype
 from sdm.llm.memory import memory_explained
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
@@ -86,12 +87,15 @@ def share_of_batch(config: FinetuneConfig, processes: int) -> int:
 def training_arguments(
     config: FinetuneConfig, folder: Path, processes: int
 ) -> TrainingArguments:
-    """Return the trainer's options for a configuration."""
+    """Return the trainer's options for a configuration.
+
+    Float16 has less range than bfloat16: with `fp16`, the trainer scales the loss.
+    """
     gpu, four_bits = torch.cuda.is_available(), config.quantize == "nf4"
     if four_bits and not gpu:
         warnings.warn("no GPU: AdamW replaces paged AdamW", stacklevel=3)
     share = share_of_batch(config, processes)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=share,
@@ -104,7 +108,8 @@ def training_arguments(
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         optim="paged_adamw_32bit" if gpu and four_bits else "adamw_torch",
-        bf16=gpu,
+        bf16=compute_dtype() == torch.bfloat16,
+        fp16=compute_dtype() == torch.float16,
         use_cpu=not gpu,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -119,6 +124,23 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
     )
+    _use_one_gpu(arguments)
+    return arguments
+
+
+def _use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep a single process from training on every visible GPU.
+
+    The trainer would copy the model to all of them and multiply the batch size by their
+    number.
+    """
+    if arguments.n_gpu > 1:
+        warnings.warn(
+            f"{arguments.n_gpu} GPUs are visible, one is used: to train on all, start "
+            f"`torchrun --nproc-per-node {arguments.n_gpu} -m sdm.cli finetune …`",
+            stacklevel=4,
+        )
+        arguments._n_gpu = 1
 
 
 def make_trainer(
