@@ -99,7 +99,7 @@ def training_arguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=share,
-        per_device_eval_batch_size=4 * share,
+        per_device_eval_batch_size=share,  # never needs more memory than training
         gradient_accumulation_steps=config.accumulate,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},

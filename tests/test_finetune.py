@@ -354,10 +354,7 @@ def two_processes(program, options, out, environment):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(data, base, tmp_path):
-    """With half of each batch each, and dropout off: their random numbers would differ.
-
-    The 44 texts make whole batches; of a broken one, some would be learned twice.
-    """
+    """Each takes half of each batch; dropout is off, since it would differ."""
     config = quick(data, base, lora_dropout=0.0, batch_size=4)
     alone = finetune(config, tmp_path / "alone")
     report = two_processes(
