@@ -17,7 +17,7 @@ import yaml
 from peft import PeftModel
 from plain_schemas import COMPACT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from training_support import SMALL, quick, write_base, write_data
 from transformers import (
     BertConfig,
@@ -560,6 +560,23 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=dropping).save_pretrained(base)
     with pytest.raises(ValueError, match="no token for 'c'"):
         finetune(quick(data, str(base)), tmp_path / "run")
+
+
+def test_a_tokenizer_that_ends_texts_learns_and_plays_the_same(data, tmp_path):
+    """Its end token was a part of every candidate action."""
+    ending = tiny_tokenizer()
+    ending.add_special_tokens({"eos_token": "</s>"})
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", ending.eos_token_id)]
+    )
+    bed, rows = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 2)), []
+    for name, tokenizer in (("plain", tiny_tokenizer()), ("ending", ending)):
+        base = write_base(tmp_path / name, tokenizer=tokenizer)
+        config = quick(data, base, lora_rank=0, learning_rate=1e-2)
+        report = finetune(config, tmp_path / f"{name}-run")
+        (found,) = evaluate([str(tmp_path / f"{name}-run")], bed)
+        rows.append((report.eval_loss, found.return_mean, found.invalid_mass))
+    assert rows[0] == rows[1] and rows[1][2] < 0.9
 
 
 def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
