@@ -4,12 +4,15 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainingArguments,
@@ -56,16 +59,34 @@ def prepare_model(
         return model, tokenizer
     if config.quantize == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return _with_adapter(model, config), tokenizer
+
+
+def _with_adapter(model: PreTrainedModel, config: FinetuneConfig) -> CausalModel:
+    """Return a model with an adapter on every linear layer.
+
+    The experts of a mixture are slices of one parameter, for which PEFT has no dropout
+    and refuses a configuration with it. Their adapters have none.
+    """
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
+        lora_dropout=0.0,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return get_peft_model(model, lora), tokenizer
+        adapted = get_peft_model(model, lora)
+    layers = [layer for layer in adapted.modules() if isinstance(layer, LoraLayer)]
+    plain = [layer for layer in layers if not isinstance(layer, ParamWrapper)]
+    if config.lora_dropout:
+        for layer in plain:
+            layer.lora_dropout["default"] = torch.nn.Dropout(config.lora_dropout)
+    if len(plain) == len(layers):
+        chosen: Any = adapted.peft_config["default"]
+        chosen.lora_dropout = config.lora_dropout
+    return adapted
 
 
 def share_of_batch(config: FinetuneConfig, processes: int) -> int:
