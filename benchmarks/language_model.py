@@ -22,6 +22,7 @@ from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig, family_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.acting import language_model_policy
+from sdm.llm.devices import compute_dtype
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.finetune import finetune
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
@@ -115,7 +116,8 @@ def trl(config: FinetuneConfig, folder: Path, length: int) -> float:
             packing=True,
             max_length=length,
             use_cpu=not torch.cuda.is_available(),
-            bf16=torch.cuda.is_available(),
+            bf16=compute_dtype() == torch.bfloat16,
+            fp16=compute_dtype() == torch.float16,
             gradient_checkpointing=False,
             include_num_input_tokens_seen="non_padding",
             save_strategy="no",

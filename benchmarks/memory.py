@@ -4,8 +4,10 @@ Prints Markdown. The script prepares a Llama of one eighth of the width as `sdm
 finetune` does, and adds up the tensors that its layers keep per token for the backward
 pass. That number is proportional to the width and to the number of layers. It then adds
 weights, the layer that checkpointing recomputes, and logits with their float32
-gradients. Memory that PyTorch reserves beyond its tensors is not included;
-`benchmarks/gpu.py` measures memory on a GPU.
+gradients. A validation step, of as many texts, holds logits without gradients, keys and
+values, and one layer; the estimate is the larger of the two steps. Memory that PyTorch
+reserves beyond its tensors is not included; `benchmarks/gpu.py` measures memory on a
+GPU.
 """
 
 import tempfile
@@ -29,6 +31,8 @@ NARROW = 8
 WEIGHTS = 5.0  # GiB: NF4, embeddings in float32, adapters and their AdamW
 TEXTS, LENGTH = 16, 256  # large, so that cast weights are a negligible part
 LOGITS = 2 + 4 * 4  # bytes: one bfloat16 and four float32 copies, loss and gradient
+LOGITS_READ = 2 + 4 * 2  # bytes: one bfloat16 and two float32 copies, no gradient
+KEYS = 2 * 2 * WIDTH * LAYERS  # bytes: keys and values in bfloat16
 
 
 def dropout_of_a_gpu(
@@ -101,8 +105,9 @@ def main() -> None:
             (1, False),
         ):
             # Checkpointing recomputes one layer at a time, which needs full memory.
-            a_token = LAYERS * a_layer[on] + on * a_layer[False] + LOGITS * VOCABULARY
-            total = WEIGHTS + texts * length * a_token / 2**30
+            step = LAYERS * a_layer[on] + on * a_layer[False] + LOGITS * VOCABULARY
+            validation = a_layer[False] + KEYS + LOGITS_READ * VOCABULARY
+            total = WEIGHTS + texts * length * max(step, validation) / 2**30
             said = "yes" if on else "no"
             print(f"| {horizon} | {length:,} | {texts} | {said} | {total:.0f} |")
 

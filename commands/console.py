@@ -135,6 +135,8 @@ def start_torch(*, tensorboard: bool = False) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message="fan_in_fan_out")  # PEFT corrects it
+    # PEFT looks for experts among modules only, but they are parameters.
+    warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
     import huggingface_hub
 
     huggingface_hub.utils.logging.set_verbosity_error()

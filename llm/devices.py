@@ -18,5 +18,12 @@ def move(model: torch.nn.Module) -> None:
 
 
 def compute_dtype() -> torch.dtype:
-    """Return bfloat16 on an accelerator, float32 on a CPU, where bfloat16 is slower."""
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    """Return the number format in which this process's device computes.
+
+    It is bfloat16 on a GPU that has it, float16 on an older one, which would emulate
+    bfloat16, and float32 on a CPU, where both are slower.
+    """
+    if not torch.cuda.is_available():
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16

@@ -1,9 +1,8 @@
 """One fine-tuning run in several processes: `torchrun` or `accelerate launch`.
 
 Each process holds the model, or a shard of it, and trains on its part of every batch.
-If the last batch of an epoch cannot be divided evenly, some of its texts are used
-twice. The first process writes all files. In a single process, these functions do
-nothing.
+`batching` makes every batch divisible. The first process writes all files. In a single
+process, these functions do nothing.
 """
 
 import os

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from sdm.llm.run_folder import read_run as read_run
 from sdm.llm.run_folder import weights_folder as weights_folder
 from sdm.storage.files import StorageError, write_atomically
 from sdm.storage.provenance import provenance
+
+FLOAT16 = "float16-"  # prefix of the fingerprint of a base in this precision
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def fingerprint(base: CausalModel) -> str:
 
     It covers the first 64 rows of the embeddings, and the norms, which 4-bit
     quantization does not change. They are converted to bfloat16, their precision on an
-    accelerator.
+    accelerator. Float16 rounds small weights in another way, so the hash of a base that
+    was loaded in it has a prefix and is not compared with others.
     """
     digest = hashlib.sha256()
     embeddings = base.get_input_embeddings()
@@ -138,7 +142,8 @@ def fingerprint(base: CausalModel) -> str:
     for weight in (table, *norms):
         plain = weight.detach().to("cpu", torch.bfloat16).contiguous()
         digest.update(plain.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    prefix = FLOAT16 if compute_dtype() == torch.float16 else ""
+    return prefix + digest.hexdigest()[:16]
 
 
 def load_run(folder: Path, *, full_precision: bool = False) -> LoadedRun:
@@ -189,7 +194,13 @@ def _load_adapter(folder: Path, header: RunHeader, quantize: str | None) -> Peft
     )
     found = fingerprint(base)
     model = _with_adapter(base, weights, config.base)
-    if found != header.base:
+    if found.startswith(FLOAT16) != str(header.base).startswith(FLOAT16):
+        warnings.warn(
+            f"adapter `{weights}`: trained in another precision than it is loaded in, "
+            "so the weights of its base are not compared",
+            stacklevel=3,
+        )
+    elif found != header.base:
         raise StorageError(
             f"adapter `{weights}`: trained on other weights than those of "
             f"`{config.base}`: fingerprint {header.base}, found {found}",

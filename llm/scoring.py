@@ -26,8 +26,8 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from sdm.llm.bases import CausalModel
 from sdm.llm.context import ContextError, check_length
 from sdm.llm.memory import memory_explained, memory_of
-
-Tokens = list[int]
+from sdm.llm.tokens import Tokens as Tokens
+from sdm.llm.tokens import encode as encode
 
 # Shares of the memory besides the weights that keys and values may use. These are
 # copied layer by layer as they grow, and other programs use a computer's main memory.
@@ -62,11 +62,6 @@ class Rows(Protocol):
 
         """
         ...
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
-    """Return the token ids of every text, special tokens in front included."""
-    return list(tokenizer(list(texts))["input_ids"]) if texts else []
 
 
 def needs_terminator(

@@ -1,4 +1,8 @@
-"""Tokenization of training texts with labels; the loss ignores the label -100."""
+"""Tokenization of texts, and of training texts with labels; the loss ignores -100.
+
+Some tokenizers append a token to every text, such as an end of sequence. In training
+and in acting, a text goes on after its last token, so these tokens are cut off.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,6 +17,34 @@ from sdm.llm.texts import TrainingText
 
 IGNORED = -100
 Spans = Sequence[tuple[int, int]]
+Tokens = list[int]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """Return the token ids of every text, special tokens in front included."""
+    if not texts:
+        return []
+    end = appended(tokenizer)
+    return [ids[: len(ids) - end] for ids in tokenizer(list(texts))["input_ids"]]
+
+
+def encode_with_spans(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[list[Tokens], list[Spans]]:
+    """Return the token ids of every text, and the character range of each token."""
+    encoded = tokenizer(list(texts), return_offsets_mapping=True)
+    end = appended(tokenizer)
+    ids, spans = (
+        [row[: len(row) - end] for row in encoded[name]]
+        for name in ("input_ids", "offset_mapping")
+    )
+    return ids, spans
+
+
+def appended(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the number of tokens that the tokenizer appends to every text."""
+    mask = tokenizer("0", return_special_tokens_mask=True)["special_tokens_mask"]
+    return next((i for i, special in enumerate(reversed(mask)) if not special), 0)
 
 
 def tokenise(
@@ -40,12 +72,10 @@ def tokenise(
             the text with these actions in other places.
 
     """
-    encoded = tokenizer([t.text for t in texts], return_offsets_mapping=True)
+    encoded, spans = encode_with_spans(tokenizer, [t.text for t in texts])
     more = len(schema.terminator) if _nested(schema) else 0
     labels = []
-    for text, ids, offsets in zip(
-        texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
+    for text, ids, offsets in zip(texts, encoded, spans, strict=True):
         ended = [(a, b + more) for a, b in schema.action_spans(text.text)]
         learned = list(ids)
         if text.wanted is not None:
@@ -61,9 +91,9 @@ def tokenise(
         labels.append(learned)
     return Dataset.from_dict(
         {
-            "input_ids": encoded["input_ids"],
+            "input_ids": encoded,
             "labels": labels,
-            "length": [len(ids) for ids in encoded["input_ids"]],
+            "length": [len(ids) for ids in encoded],
         }
     )
 
@@ -107,13 +137,13 @@ def _relabelled(
         written += own if action is None else schema.answer(action).strip()
         places.append((first, len(written)))
         end = stop
-    other = tokenizer(written + text.text[end:], return_offsets_mapping=True)
-    learned, inside = list(other["input_ids"]), _tokens_in(offsets, spans)
+    (learned,), (others,) = encode_with_spans(tokenizer, [written + text.text[end:]])
+    inside = _tokens_in(offsets, spans)
     alike = len(learned) == len(ids) and all(
         token in inside or mine == own
         for token, (mine, own) in enumerate(zip(learned, ids, strict=True))
     )
-    if not alike or _tokens_in(other["offset_mapping"], places) != inside:
+    if not alike or _tokens_in(others, places) != inside:
         raise ValueError(
             f"schema `{schema.name}`: random episodes cannot be queries, since the "
             "base's tokenizer splits the text of the oracle's actions in other places: "
@@ -129,11 +159,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, schema: Schema) -> None:
     """
     text = schema.render(sample_episode(schema))
     text = f"{text}\n{text}"
-    encoded = tokenizer(text, return_offsets_mapping=True)
+    (encoded,), (spans,) = encode_with_spans(tokenizer, [text])
     covered = set()
-    for token, (start, end) in zip(
-        encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
+    for token, (start, end) in zip(encoded, spans, strict=True):
         if token != tokenizer.unk_token_id:
             covered |= set(range(start, end))
     for place, character in enumerate(text):

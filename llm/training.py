@@ -4,12 +4,15 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainingArguments,
@@ -18,6 +21,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.batching import ResumableTrainer
+from sdm.llm.devices import compute_dtype
 from sdm.llm.memory import memory_explained
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
@@ -55,16 +59,34 @@ def prepare_model(
         return model, tokenizer
     if config.quantize == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return _with_adapter(model, config), tokenizer
+
+
+def _with_adapter(model: PreTrainedModel, config: FinetuneConfig) -> CausalModel:
+    """Return a model with an adapter on every linear layer.
+
+    The experts of a mixture are slices of one parameter, for which PEFT has no dropout
+    and refuses a configuration with it. Their adapters have none.
+    """
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
+        lora_dropout=0.0,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return get_peft_model(model, lora), tokenizer
+        adapted = get_peft_model(model, lora)
+    layers = [layer for layer in adapted.modules() if isinstance(layer, LoraLayer)]
+    plain = [layer for layer in layers if not isinstance(layer, ParamWrapper)]
+    if config.lora_dropout:
+        for layer in plain:
+            layer.lora_dropout["default"] = torch.nn.Dropout(config.lora_dropout)
+    if len(plain) == len(layers):
+        chosen: Any = adapted.peft_config["default"]
+        chosen.lora_dropout = config.lora_dropout
+    return adapted
 
 
 def share_of_batch(config: FinetuneConfig, processes: int) -> int:
@@ -86,16 +108,19 @@ def share_of_batch(config: FinetuneConfig, processes: int) -> int:
 def training_arguments(
     config: FinetuneConfig, folder: Path, processes: int
 ) -> TrainingArguments:
-    """Return the trainer's options for a configuration."""
+    """Return the trainer's options for a configuration.
+
+    Float16 has less range than bfloat16: with `fp16`, the trainer scales the loss.
+    """
     gpu, four_bits = torch.cuda.is_available(), config.quantize == "nf4"
     if four_bits and not gpu:
         warnings.warn("no GPU: AdamW replaces paged AdamW", stacklevel=3)
     share = share_of_batch(config, processes)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=share,
-        per_device_eval_batch_size=4 * share,
+        per_device_eval_batch_size=share,  # never needs more memory than training
         gradient_accumulation_steps=config.accumulate,
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -104,7 +129,8 @@ def training_arguments(
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         optim="paged_adamw_32bit" if gpu and four_bits else "adamw_torch",
-        bf16=gpu,
+        bf16=compute_dtype() == torch.bfloat16,
+        fp16=compute_dtype() == torch.float16,
         use_cpu=not gpu,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -119,6 +145,23 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
     )
+    _use_one_gpu(arguments)
+    return arguments
+
+
+def _use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep a single process from training on every visible GPU.
+
+    The trainer would copy the model to all of them and multiply the batch size by their
+    number.
+    """
+    if arguments.n_gpu > 1:
+        warnings.warn(
+            f"{arguments.n_gpu} GPUs are visible, one is used: to train on all, start "
+            f"`torchrun --nproc-per-node {arguments.n_gpu} -m sdm.cli finetune …`",
+            stacklevel=4,
+        )
+        arguments._n_gpu = 1
 
 
 def make_trainer(

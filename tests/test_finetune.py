@@ -17,7 +17,8 @@ import yaml
 from peft import PeftModel
 from plain_schemas import COMPACT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from training_support import SMALL, quick, write_base, write_data
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -63,32 +64,18 @@ pytestmark = [
 ]
 
 
-SMALL = {
-    "vocab_size": 64,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "pad_token_id": 0,
-}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("oracle") / "data"
-    write_oracle_dataset(OracleConfig(EnergyFamily(), 4, 24, 4, seed=1), folder)
-    return folder
+    return write_data(tmp_path_factory.mktemp("oracle") / "data")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a small random Llama, as a user's own base would be."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return str(folder)
+    """A folder with a small random Llama."""
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +85,6 @@ def finished(data, base, tmp_path_factory):
     finetune(quick(data, "tiny", epochs=1), folder / "tiny")
     finetune(quick(data, base, epochs=1), folder / "adapter")
     return folder
-
-
-def quick(data, base, **changes):
-    options = {
-        "schema": "compact",
-        "texts_per_task": 2,
-        "epochs": 2,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-    }
-    return recipe(str(data), base, **(options | changes))
 
 
 def test_the_masked_loss_is_the_one_computed_by_hand(base):
@@ -378,10 +354,7 @@ def two_processes(program, options, out, environment):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(data, base, tmp_path):
-    """With half of each batch each, and dropout off: their random numbers would differ.
-
-    The 44 texts make whole batches; of a broken one, some would be learned twice.
-    """
+    """Each takes half of each batch; dropout is off, since it would differ."""
     config = quick(data, base, lora_dropout=0.0, batch_size=4)
     alone = finetune(config, tmp_path / "alone")
     report = two_processes(
@@ -587,6 +560,23 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=dropping).save_pretrained(base)
     with pytest.raises(ValueError, match="no token for 'c'"):
         finetune(quick(data, str(base)), tmp_path / "run")
+
+
+def test_a_tokenizer_that_ends_texts_learns_and_plays_the_same(data, tmp_path):
+    """Its end token was a part of every candidate action."""
+    ending = tiny_tokenizer()
+    ending.add_special_tokens({"eos_token": "</s>"})
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", ending.eos_token_id)]
+    )
+    bed, rows = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 2)), []
+    for name, tokenizer in (("plain", tiny_tokenizer()), ("ending", ending)):
+        base = write_base(tmp_path / name, tokenizer=tokenizer)
+        config = quick(data, base, lora_rank=0, learning_rate=1e-2)
+        report = finetune(config, tmp_path / f"{name}-run")
+        (found,) = evaluate([str(tmp_path / f"{name}-run")], bed)
+        rows.append((report.eval_loss, found.return_mean, found.invalid_mass))
+    assert rows[0] == rows[1] and rows[1][2] < 0.9
 
 
 def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):

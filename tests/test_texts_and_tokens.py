@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from plain_schemas import ALL, COMPACT, plain_schema
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from sdm.llm.episode import Episode
@@ -19,7 +19,7 @@ from sdm.llm.texts import (
     training_texts,
 )
 from sdm.llm.tiny import tiny_tokenizer
-from sdm.llm.tokens import check_tokenizer, tokenise
+from sdm.llm.tokens import check_tokenizer, encode, tokenise
 from sdm.tasks.family import Component
 
 # No action begins another.
@@ -180,6 +180,36 @@ def test_what_is_learned_may_differ_from_what_was_done(name, loss):
     assert [row["labels"][i] for i in elsewhere] == [
         plain["labels"][i] for i in elsewhere
     ]
+
+
+def with_special_tokens(template):
+    """The tokenizer of `tiny`, which adds `<s>` and `</s>` as the template says."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    names = ((name, tokenizer.convert_tokens_to_ids(name)) for name in ("<s>", "</s>"))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=list(names)
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["$A", "$A </s>", "<s> $A </s>", "$A </s> </s>"])
+def test_what_a_tokenizer_appends_is_no_part_of_a_text(template):
+    """Neither in training, also with other labels, nor in acting; `<s>` in front is."""
+    tokenizer, text = with_special_tokens(template), "3a4c"
+    plain = tiny_tokenizer()([text, "30b\n"])["input_ids"]
+    front = [tokenizer.bos_token_id] * template.startswith("<s>")
+    assert encode(tokenizer, [text, "30b\n"]) == [[*front, *ids] for ids in plain]
+    assert encode(tokenizer, []) == []
+    (first,), (last,) = tiny_tokenizer()(["b", "a"])["input_ids"]
+    for wanted, actions in ((None, None), ((1, 0), (first, last))):
+        texts = [TrainingText(0, text, wanted)]
+        (row,) = tokenise(tokenizer, FEW["compact"], texts, loss="all")
+        assert row["input_ids"] == [*front, *plain[0]]
+        learned = list(row["labels"][len(front) :])
+        assert learned == plain[0] if wanted is None else learned[1::2] == [*actions]
+        assert row["length"] == len(row["labels"]) == len(front) + 4
+    check_tokenizer(tokenizer, COMPACT)
 
 
 def test_a_tokeniser_that_splits_elsewhere_cannot_learn_what_was_not_done():
