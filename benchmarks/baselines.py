@@ -13,7 +13,8 @@ import time
 import jax
 
 from sdm.commands.console import start_jax
-from sdm.data.benchmark import Benchmark, EvaluationConfig, agreement, make_benchmark
+from sdm.data.agreement import agreement
+from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
 from sdm.policies.registry import names, prepare
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.rollout import rollout, task_keys

@@ -5,14 +5,14 @@ so the test never repeats a training task.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Key
 
 from sdm.data.regret import Losses, losses
 from sdm.data.request import OracleConfig, family_header, sees_rewards
@@ -22,8 +22,6 @@ from sdm.data.solved_tasks import (
     sample_tasks,
     solve_sampled,
 )
-from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
-from sdm.tasks.belief import BeliefPolicy, FilterState
 from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.models import APOMDP, MDP, POMDP, check_count, states_observed
 from sdm.tasks.policy import Policy, uniform_random
@@ -136,6 +134,7 @@ class Benchmark:
     Attributes:
         config: configuration of the benchmark.
         tasks: the test tasks and the models that generate episodes.
+        keys: random keys of each task's episodes.
         solution: the oracle's solution of the tasks.
         oracle: the oracle's policy.
         support: demonstrations of each task.
@@ -152,6 +151,7 @@ class Benchmark:
 
     config: EvaluationConfig
     tasks: Tasks
+    keys: Key[Array, " B"]
     solution: Solution
     oracle: Policy
     support: Trajectory
@@ -180,13 +180,41 @@ def make_benchmark(config: EvaluationConfig) -> Benchmark:
 
     """
     tasks = sample_tasks(0, config=config.oracle, size=config.tasks, split="test")
+    return _played(config, tasks, Stream.TEST_SUPPORT, Stream.TEST_EPISODES)
+
+
+def validation_benchmark(config: EvaluationConfig, indices: Sequence[int]) -> Benchmark:
+    """Return a benchmark of some training tasks, with random numbers of its own.
+
+    Args:
+        config: configuration of the benchmark, with the seed of the dataset.
+        indices: indices of the tasks in the dataset, as many as `config.tasks`.
+
+    Raises:
+        AmbiguityError: if no ambiguity set has the requested radius.
+
+    """
+    drawn = [sample_tasks(i, config=config.oracle, size=1) for i in indices]
+    tasks = jax.tree.map(
+        lambda *x: jnp.concatenate(x) if jnp.ndim(x[0]) else x[0], *drawn
+    )
+    return _played(config, tasks, Stream.VALIDATION_SUPPORT, Stream.VALIDATION_EPISODES)
+
+
+def _played(
+    config: EvaluationConfig, tasks: Tasks, support: Stream, episodes: Stream
+) -> Benchmark:
+    """Solve tasks, and play demonstrations and the oracle's episodes."""
     solution, oracle = solve_sampled(tasks.model, config.oracle)
     shown = oracle
     if config.demonstrations == "random":
         shown = uniform_random(states_observed(tasks.world), config.horizon)
 
+    def keys_of(stream: Stream) -> Key[Array, " B"]:
+        return task_keys(stream_key(config.seed, stream), config.tasks)
+
     def play(policy: Policy, stream: Stream, world: MDP | POMDP, n: int) -> Trajectory:
-        keys = task_keys(stream_key(config.seed, stream), config.tasks)
+        keys = keys_of(stream)
         return play_in_models(
             rollout, keys, world, policy, horizon=config.horizon, episodes=n
         )
@@ -194,13 +222,14 @@ def make_benchmark(config: EvaluationConfig) -> Benchmark:
     worlds = tasks.world
     if isinstance(tasks.model, APOMDP) and config.every_model:
         worlds = all_models(tasks.model)
-    demonstrations = play(shown, Stream.TEST_SUPPORT, tasks.world, config.support)
-    episodes = play(oracle, Stream.TEST_EPISODES, worlds, config.trajectories)
-    earned = task_returns(tasks, episodes)
-    best = in_model(episodes, 0)
+    demonstrations = play(shown, support, tasks.world, config.support)
+    played = play(oracle, episodes, worlds, config.trajectories)
+    earned = task_returns(tasks, played)
+    best = in_model(played, 0)
     return Benchmark(
         config=config,
         tasks=tasks,
+        keys=keys_of(episodes),
         solution=solution,
         oracle=oracle,
         support=in_model(demonstrations, 0),
@@ -251,70 +280,3 @@ def task_returns(tasks: Tasks, played: Trajectory) -> Float[np.ndarray, "*C"]:
     """Return the mean discounted return of each task's episodes, in each model."""
     returns = discounted_return(played.reward, tasks.world.discount)
     return np.asarray(returns, np.float64).mean(-1)
-
-
-class Agreement(NamedTuple):
-    """Agreement of each decision with the oracle.
-
-    Attributes:
-        action: whether the action is the oracle's or, if the family breaks ties at
-            random, any optimal one.
-        merged: the same, with duplicates of an action counted as one action; None if
-            the family has no duplicates.
-
-    """
-
-    action: Bool[np.ndarray, "B N T"]
-    merged: Bool[np.ndarray, "B N T"] | None
-
-
-def agreement(bed: Benchmark, played: Trajectory) -> Agreement:
-    """Compare every decision in the episodes with the oracle's."""
-    action, family = np.asarray(played.action), bed.config.family
-    if family.defaults.stationary and isinstance(bed.solution, MDPSolution):
-        q, seen = np.asarray(bed.solution.q), np.asarray(played.observation)
-        task = np.arange(len(action))[:, None, None]
-        stage = np.arange(action.shape[-1])
-        best = q[task, stage, seen].max(-1)
-        optimal = q[task, stage, seen, action] == best
-        return Agreement(optimal, None)
-    wanted = oracle_actions(bed, played)
-    if not family.spaces.duplicates:
-        return Agreement(action == wanted, None)
-    merged = family.spaces.merged
-    same = np.asarray(merged(jnp.asarray(action)) == merged(jnp.asarray(wanted)))
-    return Agreement(action == wanted, same)
-
-
-def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T"]:
-    """Return the oracle's action at every decision in the episodes.
-
-    If states are hidden, it is the action in the belief that follows from the episode's
-    observations, actions and, if the oracle observes them, rewards.
-    """
-    if isinstance(bed.solution, MDPSolution):
-        return np.asarray(optimal_action(bed.solution, played.observation))
-    assert isinstance(bed.oracle, BeliefPolicy)
-    return np.asarray(_decisions(bed.oracle, played))
-
-
-@eqx.filter_jit
-def _decisions(policy: BeliefPolicy, played: Trajectory) -> Int[Array, "B N T"]:
-    """Return a policy's action at each stage of episodes of another policy."""
-    seen, done, paid = (
-        jnp.moveaxis(x, -1, 0)
-        for x in (played.observation, played.action, played.reward)
-    )
-    # The policy uses no random numbers.
-    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), seen[0].size)
-    keys = keys.reshape(seen[0].shape)
-
-    def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
-        t, symbol, before, reward = now
-        action, (state, _) = policy.act((state, before), t, symbol, reward, keys)
-        return state, action
-
-    first, (state, _) = policy.act(None, 0, seen[0], jnp.zeros_like(paid[0]), keys)
-    stages = jnp.arange(1, len(seen))
-    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1], paid[:-1]))
-    return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)

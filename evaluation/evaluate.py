@@ -21,9 +21,8 @@ from sdm.policies.registry import prepare
 from sdm.policies.spec import ActingOptions, parse_policy
 from sdm.storage.files import temporary_name
 from sdm.tasks.policy import Policy
-from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host, task_keys
+from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host
 from sdm.tasks.rollout_in_models import play_in_models
-from sdm.tasks.streams import Stream, stream_key
 
 # Most episodes that are played together; more would not use a processor better.
 ROWS_TOGETHER = 1024
@@ -63,7 +62,7 @@ def evaluate_traced(
     start = time.perf_counter() - before
     played = play_in_models(
         rollout,
-        _episode_keys(bed),
+        bed.keys,
         bed.worlds,
         made.policy,
         horizon=bed.config.horizon,
@@ -143,7 +142,7 @@ def _play_group(
     models = slice(group.start * bed.models, group.stop * bed.models)
     played = play_in_models(
         rollout_on_host,
-        _episode_keys(bed)[group],
+        bed.keys[group],
         jax.tree.map(lambda x: x[models] if np.ndim(x) else x, bed.worlds),
         policy,
         horizon=bed.config.horizon,
@@ -161,12 +160,6 @@ def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
     """Write a group's episodes atomically."""
     with temporary_name(file) as temporary, temporary.open("wb") as out:
         np.savez_compressed(out, allow_pickle=False, **part)
-
-
-def _episode_keys(bed: Benchmark) -> jax.Array:
-    return task_keys(
-        stream_key(bed.config.seed, Stream.TEST_EPISODES), bed.config.tasks
-    )
 
 
 def evaluate(

@@ -5,14 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sdm.data.benchmark import (
-    Benchmark,
-    Regrets,
-    agreement,
-    in_model,
-    regrets,
-    task_returns,
-)
+from sdm.data.agreement import agreement
+from sdm.data.benchmark import Benchmark, Regrets, in_model, regrets, task_returns
 from sdm.data.optimality_gap import (
     OptimalityGap,
     narrower,

@@ -85,7 +85,7 @@ def language_model_policy(
         run = load_run(Path(name))
         _warn_of_another_test(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
-        return _maker(bed, written, run.tokenizer, run.model)
+        return maker_of(bed, written, run.tokenizer, run.model)
     base = name.removeprefix(ICL)
     chosen = schema or default_schema(base)
     if (merged := read_merged(Path(base))) is not None:
@@ -99,9 +99,9 @@ def language_model_policy(
     written = _schema_for(chosen, bed)
     if backend == "vllm":
         begin = partial(VllmRows, start_engine(base))
-        return _maker(bed, written, load_tokenizer(base), begin)
+        return maker_of(bed, written, load_tokenizer(base), begin)
     model, tokenizer = load_base(base, quantize=quantize)
-    return _maker(bed, written, tokenizer, model.eval())
+    return maker_of(bed, written, tokenizer, model.eval())
 
 
 def _schema_for(name: str, bed: Benchmark) -> Schema:
@@ -110,7 +110,7 @@ def _schema_for(name: str, bed: Benchmark) -> Schema:
     return make_schema(name, spaces, config.kind, rewards=config.rewards_seen)
 
 
-def _maker(
+def maker_of(
     bed: Benchmark,
     schema: Schema,
     tokenizer: PreTrainedTokenizerBase,

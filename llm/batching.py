@@ -9,7 +9,7 @@ texts fill the last batch. A blank text has one token and no label, so it adds n
 to a loss or a gradient, and several processes learn what one learns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,9 +77,18 @@ class ResumableTrainer(Trainer):
     gradient-accumulation steps.
     """
 
-    def __init__(self, *, together: int, **options: Any) -> None:
-        """Group texts by length, `together` per optimizer step over all processes."""
-        self.together = together
+    def __init__(
+        self,
+        *,
+        together: int,
+        gap: Callable[[Any], Mapping[str, float]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Group texts by length, `together` per optimizer step over all processes.
+
+        `gap` returns more metrics of a model at each validation.
+        """
+        self.together, self.gap = together, gap
         super().__init__(**options)
         train: Any = self.train_dataset
         self.texts = len(train)
@@ -141,6 +150,10 @@ class ResumableTrainer(Trainer):
         total, count = self.accelerator.reduce(self.loss_and_labels).tolist()
         assert output.metrics is not None
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
+        if self.gap is not None:
+            found = self.gap(self.accelerator.unwrap_model(self.model))
+            prefix = metric_key_prefix
+            output.metrics.update({f"{prefix}_{k}": x for k, x in found.items()})
         return output
 
 

@@ -45,6 +45,7 @@ from sdm.llm.training import (
     tensorboard_callback,
     train,
 )
+from sdm.llm.validation_gap import ValidationGap
 from sdm.policies.policy_runs import tasks_of
 from sdm.storage.processes import folder_of_all
 
@@ -55,7 +56,9 @@ class FinetuneReport:
 
     Attributes:
         train_loss: mean training loss over the steps of the run.
-        eval_loss: loss on the validation tasks after each epoch.
+        eval_loss: loss on the validation tasks at each validation.
+        eval_gap: optimality gap in validation tasks at each validation, in per cent;
+            empty if it is not measured.
         tokens_per_second: training tokens, padding excluded, per second of training.
         seconds: time of training and validation.
         steps: optimizer steps.
@@ -65,6 +68,7 @@ class FinetuneReport:
 
     train_loss: float
     eval_loss: list[float]
+    eval_gap: list[float]
     tokens_per_second: float
     seconds: float
     steps: int
@@ -80,6 +84,7 @@ class TrainingData:
         schema: text schema of the episodes.
         train: training texts.
         validation: texts of the validation tasks.
+        validation_tasks: indices of the validation tasks in the dataset.
 
     """
 
@@ -87,6 +92,7 @@ class TrainingData:
     schema: Schema
     train: list[TrainingText]
     validation: list[TrainingText]
+    validation_tasks: list[int]
 
 
 def finetune(
@@ -164,7 +170,13 @@ def _fill(
     )
     check_length(model, max(max(part["length"]) for part in datasets))
     count = processes.num_processes
-    trainer = make_trainer(config, folder, count, model, tokenizer, datasets, progress)
+    gap = None
+    if config.eval_gap:
+        tasks = data.validation_tasks
+        gap = ValidationGap(config, tasks, data.schema, tokenizer)
+    trainer = make_trainer(
+        config, folder, count, model, tokenizer, datasets, progress, gap
+    )
     if tensorboard and processes.is_main_process:
         trainer.add_callback(tensorboard_callback(folder))
     train(trainer, config, folder)
@@ -215,7 +227,7 @@ def read_training_data(config: FinetuneConfig) -> TrainingData:
         )
         for chosen in parts
     )
-    return TrainingData(manifest, schema, training, validation)
+    return TrainingData(manifest, schema, training, validation, list(parts[1]))
 
 
 def _check_random(
@@ -262,6 +274,7 @@ def _report(trainer: Trainer) -> FinetuneReport:
     return FinetuneReport(
         train_loss=sum(losses) / len(losses),
         eval_loss=eval_losses,
+        eval_gap=[entry["eval_gap"] for entry in history if "eval_gap" in entry],
         tokens_per_second=trainer.state.num_input_tokens_seen / seconds,
         seconds=seconds,
         steps=trainer.state.global_step,

@@ -42,6 +42,9 @@ class FinetuneConfig:
         tasks: number of training and validation tasks, the first in the dataset; all
             if not given.
         held_out: share of the tasks in the validation split.
+        eval_gap: validation tasks on which the optimality gap is measured about ten
+            times in training, to keep the weights with the smallest regret; 0 to keep those
+            with the smallest validation loss after an epoch.
         epochs: passes over the training texts.
         batch_size: texts per optimizer step, over all processes.
         accumulate: gradient-accumulation steps per optimizer step; more steps need less
@@ -74,6 +77,7 @@ class FinetuneConfig:
     texts_per_task: int = 15
     tasks: int | None = None
     held_out: float = 0.1
+    eval_gap: int = 0
     epochs: int = 3
     batch_size: int = 16
     accumulate: int = 1
@@ -135,6 +139,7 @@ class FinetuneConfig:
 
 LEAST = {
     "support": 0,
+    "eval_gap": 0,
     "texts_per_task": 1,
     "epochs": 1,
     "batch_size": 1,

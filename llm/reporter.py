@@ -11,6 +11,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import IntervalStrategy
 
 from sdm.llm.processes import TorchGroup
 from sdm.llm.runs import write_metrics
@@ -44,8 +45,11 @@ class Reporter(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Report the step, and request a checkpoint if one is due."""
+        """Report the step; request a checkpoint if due, and validate the last step."""
         self.progress(state.global_step, state.max_steps)
+        last = state.global_step >= state.max_steps
+        if last and args.eval_strategy == IntervalStrategy.STEPS:
+            control.should_evaluate = control.should_save = True
         due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
         if TorchGroup().first_decides(due):
             control.should_save = True

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sdm.llm.reporter import Reporter
 from sdm.llm.tokens import IGNORED
 
 CHECKPOINTS = "checkpoints"
+GAPS = 10  # validations by gap in a run, up to rounding of the steps between them
 # The hint if a step does not fit the memory.
 LESS_AT_ONCE = (
     "raise `--accumulate`, pass `--gradient-checkpointing`, or `--quantize nf4`"
@@ -132,10 +133,9 @@ def training_arguments(
         bf16=compute_dtype() == torch.bfloat16,
         fp16=compute_dtype() == torch.float16,
         use_cpu=not gpu,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,
-        metric_for_best_model="eval_loss",  # the limit never deletes the best one
+        **_validation(config),
+        save_total_limit=2,  # never deletes the best one
+        greater_is_better=False,
         logging_steps=1,  # a resumed run reports the loss of every step
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=gpu,
@@ -147,6 +147,17 @@ def training_arguments(
     )
     _use_one_gpu(arguments)
     return arguments
+
+
+def _validation(config: FinetuneConfig) -> dict[str, Any]:
+    """Return when to validate, and the metric that chooses the weights."""
+    if not config.eval_gap:
+        every: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+        return every | {"metric_for_best_model": "eval_loss"}
+    part = 1 / GAPS
+    steps = {"eval_strategy": "steps", "eval_steps": part}
+    steps |= {"save_strategy": "steps", "save_steps": part}
+    return steps | {"metric_for_best_model": "eval_regret"}
 
 
 def _use_one_gpu(arguments: TrainingArguments) -> None:
@@ -172,6 +183,7 @@ def make_trainer(
     tokenizer: PreTrainedTokenizerBase,
     datasets: tuple[Dataset, Dataset],
     progress: Callable[[int, int], None],
+    gap: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> ResumableTrainer:
     """Return a trainer that logs to a run folder only.
 
@@ -183,11 +195,16 @@ def make_trainer(
         tokenizer: its tokenizer.
         datasets: tokenized training and validation texts.
         progress: called with the completed steps and all steps.
+        gap: measures the gap of the model in validation tasks; None to measure none.
+
+    Raises:
+        ValueError: if the gap is to be measured of a model that FSDP shards.
 
     """
     train, validation = datasets
     trainer = ResumableTrainer(
         together=config.batch_size,
+        gap=gap,
         model=model,
         args=training_arguments(config, folder, processes),
         train_dataset=train,
@@ -196,6 +213,11 @@ def make_trainer(
         callbacks=[Reporter(folder, progress)],
     )
     trainer.remove_callback(PrinterCallback)
+    if config.eval_gap and trainer.is_fsdp_enabled:
+        raise ValueError(
+            f"eval_gap = {config.eval_gap}: must be 0 with FSDP, which shards the model "
+            "so that it cannot act during training"
+        )
     return trainer
 
 

@@ -22,6 +22,8 @@ class Stream(IntEnum):
     TRAIN_SETS = 5  # ambiguity sets
     TEST_SETS = 6
     TRAIN_RANDOM = 7  # episodes of random actions
+    VALIDATION_SUPPORT = 8
+    VALIDATION_EPISODES = 9
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sdm.data.benchmark import (
-    EvaluationConfig,
-    make_benchmark,
-    oracle_actions,
-    task_returns,
-)
+from sdm.data.agreement import oracle_actions
+from sdm.data.benchmark import EvaluationConfig, make_benchmark, task_returns
 from sdm.data.solved_tasks import sample_tasks
 from sdm.evaluation.evaluate import (
     check_policy,

@@ -12,7 +12,8 @@ import pytest
 from random_models import random_apomdp, random_pomdp, tasks_of
 from tolerances import ROUNDING
 
-from sdm.data.benchmark import EvaluationConfig, make_benchmark, oracle_actions
+from sdm.data.agreement import oracle_actions
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import OracleConfig, bytes_per_task
 from sdm.data.solved_tasks import solve_sampled
 from sdm.policies.registry import prepare
