@@ -43,8 +43,8 @@ class FinetuneConfig:
             if not given.
         held_out: share of the tasks in the validation split.
         eval_gap: validation tasks on which the optimality gap is measured about ten
-            times in training, to keep the weights with the smallest regret; 0 to keep those
-            with the smallest validation loss after an epoch.
+            times in training, to keep the weights with the smallest regret; 0 to keep
+            those with the smallest validation loss after an epoch.
         epochs: passes over the training texts.
         batch_size: texts per optimizer step, over all processes.
         accumulate: gradient-accumulation steps per optimizer step; more steps need less

@@ -215,8 +215,8 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     if config.eval_gap and trainer.is_fsdp_enabled:
         raise ValueError(
-            f"eval_gap = {config.eval_gap}: must be 0 with FSDP, which shards the model "
-            "so that it cannot act during training"
+            f"eval_gap = {config.eval_gap}: must be 0 with FSDP, since a sharded model "
+            "cannot act during training"
         )
     return trainer
 
