@@ -1,5 +1,6 @@
 """Names that a base model can have. Imports nothing heavy."""
 
+import difflib
 import re
 from pathlib import Path
 
@@ -9,13 +10,20 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
+HINT = (
+    "choose `smollm2`, `tiny`, a Hugging Face id such as `meta-llama/Llama-2-7b-hf` or "
+    "`gpt2`, or a folder that holds a model"
+)
+SIMILAR = 0.7  # least similarity, from 0 to 1, of a misspelt name
+
+
 class UnknownBaseError(ValueError):
     """A name that no base model can have."""
 
-    hint = (
-        "choose `smollm2`, `tiny`, a Hugging Face id such as "
-        "`meta-llama/Llama-2-7b-hf`, or a folder that holds a model"
-    )
+    def __init__(self, message: str, hint: str = HINT) -> None:
+        """Store the message, and a hint on what to choose."""
+        super().__init__(message)
+        self.hint = hint
 
 
 def check_base_name(name: str) -> None:
@@ -25,8 +33,13 @@ def check_base_name(name: str) -> None:
     if name and Path(name).is_dir():
         _check_folder(Path(name))
         return
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise UnknownBaseError(f"unknown base `{name}`")
+    close = difflib.get_close_matches(name.lower(), EMBEDDED, n=1, cutoff=SIMILAR)
+    if close:
+        raise UnknownBaseError(
+            f"unknown base `{name}`", f"did you mean `{close[0]}`? {HINT}"
+        )
 
 
 def _check_folder(folder: Path) -> None:

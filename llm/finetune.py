@@ -18,6 +18,7 @@ from transformers import Trainer
 from sdm.data.request import family_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.context import check_length
+from sdm.llm.devices import threads_for
 from sdm.llm.processes import TorchGroup, join_processes
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import RunHeader, weights_folder
@@ -179,7 +180,8 @@ def _fill(
     )
     if tensorboard and processes.is_main_process:
         trainer.add_callback(tensorboard_callback(folder))
-    train(trainer, config, folder)
+    with threads_for(model):
+        train(trainer, config, folder)
     report = _report(trainer)
     if processes.is_main_process:
         best = folder / CHECKPOINTS / f"checkpoint-{trainer.state.best_global_step}"

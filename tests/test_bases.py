@@ -4,7 +4,8 @@ import pytest
 import torch
 from plain_schemas import ALL
 
-from sdm.llm.bases import load_base, smollm2_folder
+from sdm.llm.base_names import UnknownBaseError, check_base_name
+from sdm.llm.bases import BaseModelError, load_base, smollm2_folder
 from sdm.llm.episode import Episode
 from sdm.llm.tiny import tiny_model, tiny_tokenizer
 
@@ -35,6 +36,39 @@ def test_loading_a_base_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     tiny_model(0)
     assert torch.equal(torch.rand(1), wanted)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "distilgpt2", "owner/model", "openai-gpt"])
+def test_an_id_with_or_without_an_owner_can_be_a_base(name):
+    check_base_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        ("smolm2", "smollm2"),
+        ("SmolLM2", "smollm2"),
+        ("tinny", "tiny"),
+        ("Tiny", "tiny"),
+    ],
+)
+def test_a_misspelt_base_is_named(name, close):
+    with pytest.raises(UnknownBaseError, match=f"unknown base `{name}`") as caught:
+        check_base_name(name)
+    assert caught.value.hint.startswith(f"did you mean `{close}`?")
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "./gone", "two words", "../up"])
+def test_a_name_that_no_base_can_have_is_refused(name):
+    with pytest.raises(UnknownBaseError) as caught:
+        check_base_name(name)
+    assert caught.value.hint.startswith("choose `smollm2`")
+
+
+def test_an_unknown_id_is_refused_when_it_is_loaded():
+    with pytest.raises(BaseModelError, match="cannot load the base `foo`") as caught:
+        load_base("foo")
+    assert "no folder `foo`" in caught.value.hint
 
 
 @pytest.fixture(scope="module")

@@ -160,13 +160,14 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
 
 
 def test_names_that_are_no_policy_are_refused(tmp_path):
-    for name in ("ce", "oracle", "icl:tiny", "icl:meta-llama/Llama-2-7b-hf"):
+    base = "icl:meta-llama/Llama-2-7b-hf"
+    for name in ("ce", "oracle", "icl:tiny", "icl:gpt2", base):
         check_policy(name, CONFIG)
     for name in ("optimal", str(tmp_path)):
         with pytest.raises(ValueError, match="unknown policy"):
             check_policy(name, CONFIG)
-    with pytest.raises(ValueError, match="unknown base `foo`"):
-        check_policy("icl:foo", CONFIG)
+    with pytest.raises(ValueError, match="unknown base `smolm2`"):
+        check_policy("icl:smolm2", CONFIG)
     with pytest.raises(
         ValueError,
         match="does not fit pomdp tasks of family `energy`: it is for",

@@ -1,4 +1,4 @@
-"""Number formats and GPUs of a training, on a machine that pretends to have GPUs."""
+"""GPUs, number formats and threads of a training; the GPUs are pretended."""
 
 import pytest
 import torch
@@ -92,3 +92,31 @@ def test_an_adapter_in_float16_is_trained_in_single_precision_and_loads_elsewher
     assert read_run(tmp_path / "run").base.startswith("float16-")
     with pytest.warns(UserWarning, match="another precision"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("most", "asked", "wanted"), [(10**9, None, 1), (0, None, 2), (10**9, "2", 2)]
+)
+def test_a_small_model_is_trained_with_one_thread(
+    data, tmp_path, monkeypatch, most, asked, wanted
+):
+    """Unless the user asks for more; the number is restored, also after a failure."""
+    monkeypatch.setattr("sdm.llm.devices.SMALL", most)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    found = []
+
+    def progress(step, steps):
+        found.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(quick(data, "tiny"), tmp_path / "run", progress=progress)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert found == [wanted]
