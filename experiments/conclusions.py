@@ -67,9 +67,13 @@ def sentences(
     texts = [_gaps(experiment, lead)] if lead else []
     texts += filter(None, map(_none_lost, lead))
     known = [
-        one for one in found if any(row["p_corrected"] is not None for row in one.rows)
+        one for one in found if any(x["p_corrected"] is not None for x in one.rows)
     ]
-    texts += map(_against, known)
+    if known:
+        pairs = "; ".join(map(_against, known))
+        texts.append(
+            f"By paired tests (corrected p < {LEVEL}), {pairs}{_seeds(known)}."
+        )
     unknown = [one for one in found if one not in known]
     if unknown:
         pairs = "; ".join(f"`{one.first}` and `{one.second}`" for one in unknown)
@@ -128,30 +132,32 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _against(one: Compared) -> str:
-    """Return a sentence that states what the comparisons of two policies show."""
+    """Return what the comparisons of two policies show."""
     known = [row for row in one.rows if row["p_corrected"] is not None]
-    first, second = f"`{one.first}`", f"`{one.second}`"
     sure = [row for row in known if row["p_corrected"] < LEVEL]
-    smaller = [row for row in sure if row["difference"] < 0]
-    larger = [row for row in sure if row["difference"] > 0]
-    counts = f"the smaller gap in {_count(smaller, known)}, the larger in "
-    counts += _count(larger, known)
+    smaller = sum(row["difference"] < 0 for row in sure)
+    counts = {
+        "smaller": smaller,
+        "larger": len(sure) - smaller,
+        "undecided": len(known) - len(sure),
+    }
+    parts = ", ".join(f"{what} in {n}" for what, n in counts.items() if n)
+    tests = "test" if len(known) == 1 else "tests"
     ends = sorted(row["difference"] for row in known)
     spread = f"{ends[0]:+.2f}" + (f" to {ends[-1]:+.2f}" if len(ends) > 1 else "")
-    text = f"Against {second}, {first} has {counts} (differences {spread} points, "
-    text += f"corrected p < {LEVEL})"
-    rest = len(known) - len(sure)
-    if rest:
-        text += f"; {rest} {'is' if rest == 1 else 'are'} not decided"
-    seeds = {len(row["seeds"]) for row in known if "one training seed" in row["note"]}
-    warning = ". One training seed: another training may differ" if seeds else ""
-    return f"{text}{warning}."
+    return (
+        f"the gap of `{one.first}` against that of `{one.second}` is {parts} of "
+        f"{len(known)} {tests} ({spread} points)"
+    )
 
 
-def _count(rows: Sequence[Row], known: Sequence[Row]) -> str:
-    if not rows:
-        return "none"
-    return f"{len(rows)} of {len(known)} test{'s' * (len(known) > 1)}"
+def _seeds(found: Sequence[Compared]) -> str:
+    """Return a warning if a comparison rests on one training seed."""
+    rows = [row for one in found for row in one.rows if row["p_corrected"] is not None]
+    few = [row for row in rows if "one training seed" in row["note"]]
+    if not few:
+        return ""
+    return f" ({len(few)} of {len(rows)} from one training seed: another may differ)"
 
 
 def _plain(measure: str) -> str:
