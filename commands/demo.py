@@ -33,7 +33,7 @@ def demo(
     with user_faults(), progress_bars() as progress:
         start_jax()
         start_torch()
-        from sdm.evaluation.tables import gap_table
+        from sdm.evaluation.gap_table import gap_table
         from sdm.experiments.demo import QUICK, DemoConfig, paper_values, run_demo
         from sdm.llm.bases import smollm2_folder
 

@@ -21,6 +21,17 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.eval_benchmarks import benchmarks
+from sdm.commands.eval_options import (
+    ChosenBackend,
+    ConfigFile,
+    FigureFile,
+    PerTask,
+    PolicyNames,
+    Quantized,
+    Reference,
+    SchemaName,
+    Setting,
+)
 from sdm.commands.family_options import DEFAULT
 from sdm.commands.options import (
     ALL,
@@ -44,62 +55,17 @@ if TYPE_CHECKING:
 
 def evaluate(
     context: Context,
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            help="Policy to evaluate: `oracle`, `random`, `mean-plan`, `bc`, `ce`, "
-            "`psrl`, `qmdp`, `bayes-adaptive`, `bayes-imitation` (mdp), "
-            "`observation-as-state` (pomdp, apomdp), `nominal`, `mixture` (apomdp), "
-            "`always-ACTION`, `dpt:RUN`, `cql:RUN`, `icl:BASE`, or the run folder of a "
-            "language model; `all` selects every applicable policy without training. "
-            "Repeatable."
-        ),
-    ],
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Evaluated policy that the others are compared with on each task."
-        ),
-    ] = None,
+    policy: PolicyNames,
+    reference: Reference = None,
     family: FamilyName = DEFAULT,
-    setting: Annotated[
-        str,
-        typer.Option(
-            help="Kind of model: mdp, pomdp, apomdp, or `all` that the family supports "
-            "(default mdp)."
-        ),
-    ] = "",
-    schema: Annotated[
-        str | None,
-        typer.Option(help="Text schema for `icl:` policies: paper, compact or words."),
-    ] = None,
-    quantize: Annotated[
-        Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
-    ] = None,
-    backend: Annotated[
-        Backend,
-        typer.Option(
-            help="Inference backend of language models; vllm supports `icl:` policies."
-        ),
-    ] = Backend.torch,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with options of the test."),
-    ] = None,
+    setting: Setting = "",
+    schema: SchemaName = None,
+    quantize: Quantized = None,
+    backend: ChosenBackend = Backend.torch,
+    config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-    per_task: Annotated[
-        bool,
-        typer.Option(
-            "--per-task",
-            help="Write the values of each task, from which the intervals follow.",
-        ),
-    ] = False,
-    figure: Annotated[
-        Path | None,
-        typer.Option(
-            help="PNG, PDF or SVG file of where policies lose, by stage and by state."
-        ),
-    ] = None,
+    per_task: PerTask = False,
+    figure: FigureFile = None,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -117,13 +83,8 @@ def evaluate(
     `sdm eval --policy runs/tiny --setting pomdp --q 0.7 --demonstrations random`,
     `sdm eval --family all --setting all --policy all`
     """
-    if resume and out is None:
-        fail("`--resume` needs `--out`: only a written evaluation can be continued")
     several = ALL in (family, setting)
-    if several and figure is not None:
-        fail("`--figure` shows one benchmark: choose one family and one setting")
-    if figure is not None and find_spec("matplotlib") is None:
-        fail_without("matplotlib", "plot")
+    _check_outputs(out, figure, resume=resume, several=several)
     with user_faults(), progress_bars() as bar:
         tests = benchmarks(context, family, setting, seed, config)
         start_jax(every_core=any(test.kind != "mdp" for test in tests))
@@ -150,15 +111,32 @@ def evaluate(
                 for each in players
             ]
             report = _all(reports) if several else reports[0]
-            if figure is not None:
-                from sdm.evaluation.loss_figure import save_loss_figure
-
-                save_loss_figure(report["policies"], figure)
-            if out is not None:
-                from sdm.storage.files import write_atomically
-
-                write_atomically(out, json.dumps(report, indent=2) + "\n")
+            _write(report, out, figure)
     emit(report, as_json, lambda: Group(*map(_table, players, reports)))
+
+
+def _check_outputs(
+    out: Path | None, figure: Path | None, *, resume: bool, several: bool
+) -> None:
+    """Fail unless the files can be what the options ask for."""
+    if resume and out is None:
+        fail("`--resume` needs `--out`: only a written evaluation can be continued")
+    if several and figure is not None:
+        fail("`--figure` shows one benchmark: choose one family and one setting")
+    if figure is not None and find_spec("matplotlib") is None:
+        fail_without("matplotlib", "plot")
+
+
+def _write(report: Mapping[str, Any], out: Path | None, figure: Path | None) -> None:
+    """Write the files that were asked for."""
+    if figure is not None:
+        from sdm.evaluation.loss_figure import save_loss_figure
+
+        save_loss_figure(report["policies"], figure)
+    if out is not None:
+        from sdm.storage.files import write_atomically
+
+        write_atomically(out, json.dumps(report, indent=2) + "\n")
 
 
 class _Players:
@@ -260,8 +238,8 @@ def _all(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _table(each: _Players, report: Mapping[str, Any]) -> Any:
     """Return the table of a benchmark."""
+    from sdm.evaluation.gap_table import gap_table
     from sdm.evaluation.paper import caption, paper_column
-    from sdm.evaluation.tables import gap_table
     from sdm.policies.spec import parse_policy
 
     like = {name: parse_policy(name).like for name in report["policies"]}

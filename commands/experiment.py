@@ -1,6 +1,5 @@
 """`sdm experiment list`, `run`, `compare` and `report`."""
 
-import enum
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,9 @@ from sdm.commands.console import (
     start_torch,
     user_faults,
 )
-from sdm.commands.experiment_progress import comparison_table, rows_table, watched
+from sdm.commands.experiment_compare import compare
+from sdm.commands.experiment_options import RESULTS, IdleSeed, Profile, Results
+from sdm.commands.experiment_progress import rows_table, watched
 from sdm.commands.options import Json, Overwrite, Resume
 
 if TYPE_CHECKING:
@@ -29,26 +30,7 @@ if TYPE_CHECKING:
 experiment = typer.Typer(
     no_args_is_help=True, help="Run and report experiments: the paper's and others."
 )
-
-
-class Profile(enum.StrEnum):
-    """Sizes of experiments."""
-
-    smoke = "smoke"
-    laptop = "laptop"
-    paper = "paper"
-
-
-Results = Annotated[
-    Path,
-    typer.Option(
-        help="Folder of result rows; its `work` holds datasets and trained policies."
-    ),
-]
-IdleSeed = Annotated[
-    int, typer.Option("--seed", min=0, help="No effect: this command is deterministic.")
-]
-RESULTS = Path("results")
+experiment.command()(compare)
 
 
 @experiment.command("list")
@@ -94,7 +76,7 @@ def _shares(
 
 
 def _list_table(report: Mapping[str, Any]) -> "Table":
-    from sdm.evaluation.tables import FittingTable
+    from sdm.evaluation.gap_table import FittingTable
 
     title = "Cells that you ran, cells published with the code, and their run time"
     table = FittingTable(spare=("paper", "about"), title=title, title_style="")
@@ -192,61 +174,6 @@ def _fail_if_failed(outcome: "Outcome") -> None:
             "completed cells are kept: retry the failed ones with `--resume`",
             code=1,
         )
-
-
-@experiment.command()
-def compare(
-    first: Annotated[
-        str,
-        typer.Argument(
-            help="Policy, such as `tiny`, or with values that select its cells, "
-            "`tiny,learn.loss=actions`."
-        ),
-    ],
-    second: Annotated[str, typer.Argument(help="Policy to compare with.")],
-    experiment: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Experiment, or a configuration FILE.toml (default all). Repeatable."
-        ),
-    ] = None,
-    profile: Annotated[
-        Profile, typer.Option(help="Profile of the rows.")
-    ] = Profile.laptop,
-    measure: Annotated[
-        str,
-        typer.Option(
-            help="Measure to compare: gap, worst_model, alpha_meu or random_model."
-        ),
-    ] = "gap",
-    results: Results = RESULTS,
-    seed: IdleSeed = 0,
-    as_json: Json = False,
-) -> None:
-    """Compare two policies in every test that both were run in.
-
-    The difference of their gaps is paired by task and seed. The p-values are of
-    two-sided t-tests, also corrected by Holm's method for the number of comparisons
-    shown.
-
-    Examples: `sdm experiment compare tiny ce`, `sdm experiment compare
-    tiny,learn.loss=all tiny,learn.loss=actions --experiment loss`
-    """
-    with user_faults():
-        from sdm.experiments import comparison
-        from sdm.experiments.catalogue import experiment_named, experiments
-
-        chosen = [experiment_named(name) for name in experiment or experiments()]
-        found = comparison.compare(
-            first, second, chosen, profile.value, results, measure
-        )
-    rows = [comparison.as_row(each) for each in found]
-    report = {"first": first, "second": second, "measure": measure}
-    emit(
-        {**report, "comparisons": rows},
-        as_json,
-        lambda: comparison_table(first, second, measure, rows),
-    )
 
 
 @experiment.command()

@@ -1,6 +1,5 @@
 """Progress of `sdm experiment run`: a bar with the time left, and a line per cell."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -117,43 +116,3 @@ def row_words(row: "Row") -> tuple[str, str, str, str, str]:
     parts += [str(row["learn"][k]) for k in ("schema", "loss") if k in row["learn"]]
     gap = f"{result['gap_percent']:.2f}"
     return ", ".join(parts), row["policy"], gap, interval, seconds
-
-
-def comparison_table(
-    first: str, second: str, measure: str, rows: "list[Row]"
-) -> "Table":
-    """Return a table with a line per comparison, and its notes below."""
-    from sdm.evaluation.tables import FittingTable
-
-    notes = Counter(row["note"] for row in rows if row["note"])
-    caption = "\n".join(f"{n} of {len(rows)} tests: {why}" for why, n in notes.items())
-    title = f"{first} against {second}, {measure.replace('_', ' ')} in %"
-    spare = ("estimate", "tasks", "experiment", "p")
-    table = FittingTable(spare=spare, title=title, caption=caption or None)
-    for name in ("experiment", "test"):
-        table.add_column(name)
-    names = (first, second, "difference", "95 % interval", "p", "p corrected")
-    for name in (*names, "seeds", "tasks", "estimate"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        low, high = row["ci_low"], row["ci_high"]
-        table.add_row(
-            row["experiment"],
-            row["test"],
-            f"{row['first']:.2f}",
-            f"{row['second']:.2f}",
-            "" if row["difference"] is None else f"{row['difference']:+.2f}",
-            "" if low is None else f"{low:+.2f} … {high:+.2f}",
-            _probability(row["p"]),
-            _probability(row["p_corrected"]),
-            str(len(row["seeds"])),
-            str(row["tasks"] or ""),
-            row["estimator"] or "",
-        )
-    return table
-
-
-def _probability(p: float | None) -> str:
-    if p is None:
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -14,7 +14,8 @@ from tolerances import ROUNDING
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.evaluation.evaluate import evaluate_untrained
-from sdm.evaluation.tables import gap_table, result_rows
+from sdm.evaluation.gap_table import gap_table
+from sdm.evaluation.tables import result_rows
 from sdm.policies import count_plan
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.registry import check_rule, prepare

@@ -17,8 +17,9 @@ from sdm.evaluation.evaluate import (
     evaluate_stepwise,
     evaluate_untrained,
 )
+from sdm.evaluation.gap_table import gap_table
 from sdm.evaluation.paper import caption
-from sdm.evaluation.tables import gap_table, result_row, result_rows, save_gap_figure
+from sdm.evaluation.tables import result_row, result_rows, save_gap_figure
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
 from sdm.llm.recipes import FinetuneConfig

@@ -1,0 +1,63 @@
+"""Options of `sdm eval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdm.commands.options import Backend, Quantize
+
+PolicyNames = Annotated[
+    list[str],
+    typer.Option(
+        help="Policy to evaluate: `oracle`, `random`, `mean-plan`, `bc`, `ce`, "
+        "`psrl`, `qmdp`, `bayes-adaptive`, `bayes-imitation` (mdp), "
+        "`observation-as-state` (pomdp, apomdp), `nominal`, `mixture` (apomdp), "
+        "`always-ACTION`, `dpt:RUN`, `cql:RUN`, `icl:BASE`, or the run folder of a "
+        "language model; `all` selects every applicable policy without training. "
+        "Repeatable."
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="Evaluated policy that the others are compared with on each task."
+    ),
+]
+Setting = Annotated[
+    str,
+    typer.Option(
+        help="Kind of model: mdp, pomdp, apomdp, or `all` that the family supports "
+        "(default mdp)."
+    ),
+]
+SchemaName = Annotated[
+    str | None,
+    typer.Option(help="Text schema for `icl:` policies: paper, compact or words."),
+]
+Quantized = Annotated[
+    Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
+]
+ChosenBackend = Annotated[
+    Backend,
+    typer.Option(
+        help="Inference backend of language models; vllm supports `icl:` policies."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with options of the test."),
+]
+PerTask = Annotated[
+    bool,
+    typer.Option(
+        "--per-task",
+        help="Write the values of each task, from which the intervals follow.",
+    ),
+]
+FigureFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="PNG, PDF or SVG file of where policies lose, by stage and by state."
+    ),
+]

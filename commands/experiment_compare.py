@@ -1,0 +1,109 @@
+"""`sdm experiment compare`."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdm.commands.console import emit, user_faults
+from sdm.commands.experiment_options import RESULTS, IdleSeed, Profile, Results
+from sdm.commands.options import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sdm.experiments.rows import Row
+
+
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="Policy, such as `tiny`, or with values that select its cells, "
+            "`tiny,learn.loss=actions`."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(help="Policy to compare with.")],
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Experiment, or a configuration FILE.toml (default all). Repeatable."
+        ),
+    ] = None,
+    profile: Annotated[
+        Profile, typer.Option(help="Profile of the rows.")
+    ] = Profile.laptop,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="Measure to compare: gap, worst_model, alpha_meu or random_model."
+        ),
+    ] = "gap",
+    results: Results = RESULTS,
+    seed: IdleSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two policies in every test that both were run in.
+
+    The difference of their gaps is paired by task and seed. The p-values are of
+    two-sided t-tests, also corrected by Holm's method for the number of comparisons
+    shown.
+
+    Examples: `sdm experiment compare tiny ce`, `sdm experiment compare
+    tiny,learn.loss=all tiny,learn.loss=actions --experiment loss`
+    """
+    with user_faults():
+        from sdm.experiments import comparison
+        from sdm.experiments.catalogue import experiment_named, experiments
+
+        chosen = [experiment_named(name) for name in experiment or experiments()]
+        found = comparison.compare(
+            first, second, chosen, profile.value, results, measure
+        )
+    rows = [comparison.as_row(each) for each in found]
+    report = {"first": first, "second": second, "measure": measure}
+    emit(
+        {**report, "comparisons": rows},
+        as_json,
+        lambda: comparison_table(first, second, measure, rows),
+    )
+
+
+def comparison_table(
+    first: str, second: str, measure: str, rows: "list[Row]"
+) -> "Table":
+    """Return a table with a line per comparison, and its notes below."""
+    from sdm.evaluation.gap_table import FittingTable
+
+    notes = Counter(row["note"] for row in rows if row["note"])
+    caption = "\n".join(f"{n} of {len(rows)} tests: {why}" for why, n in notes.items())
+    title = f"{first} against {second}, {measure.replace('_', ' ')} in %"
+    spare = ("estimate", "tasks", "experiment", "p")
+    table = FittingTable(spare=spare, title=title, caption=caption or None)
+    for name in ("experiment", "test"):
+        table.add_column(name)
+    names = (first, second, "difference", "95 % interval", "p", "p corrected")
+    for name in (*names, "seeds", "tasks", "estimate"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        low, high = row["ci_low"], row["ci_high"]
+        table.add_row(
+            row["experiment"],
+            row["test"],
+            f"{row['first']:.2f}",
+            f"{row['second']:.2f}",
+            "" if row["difference"] is None else f"{row['difference']:+.2f}",
+            "" if low is None else f"{low:+.2f} … {high:+.2f}",
+            _probability(row["p"]),
+            _probability(row["p_corrected"]),
+            str(len(row["seeds"])),
+            str(row["tasks"] or ""),
+            row["estimator"] or "",
+        )
+    return table
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
