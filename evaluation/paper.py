@@ -30,7 +30,9 @@ def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
     for test in published()["tests"]:
         shown = test.get("demonstrations", "optimal")
         if (config.kind, config.demonstrations) == (test["kind"], shown):
-            if _is_like(config.family, test):
+            elsewhere = test.get("trained_elsewhere", False)
+            trained = config.family if elsewhere else config.prior_family
+            if _is_like(config.family, test) and _is_like(trained, test):
                 rows: Mapping[str, str] = test["gaps"].get(str(config.horizon), {})
                 return rows
     return {}

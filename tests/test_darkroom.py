@@ -258,6 +258,13 @@ def test_the_papers_rows_stand_beside_tests_like_theirs(tmp_path):
     assert rows(EnergyFamily(q=0.6), kind="pomdp")["sft"] == "16"
     robust = EnergyFamily(models=10, alpha=1.0)
     assert rows(robust, kind="apomdp")["dpt"] == "37"
+    # A policy trained on other tasks has no gap in distribution to compare with.
+    other = EnergyFamily(p_min=0.05)
+    assert rows(EnergyFamily(), training_family=EnergyFamily())["dpt"] == "7"
+    assert rows(EnergyFamily(), training_family=other) == {}
+    assert rows(EnergyFamily(q=0.6), kind="pomdp", training_family=other) == {}
+    hard = EnergyFamily(p_min=0.05, p_max=0.2)
+    assert rows(hard, training_family=EnergyFamily())["sft"] == "0"
     assert rows(dataclasses.replace(robust, alpha=0.5), kind="apomdp") == {}
     room = rows(DarkroomFamily(), 100)
 
