@@ -219,8 +219,8 @@ def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
 
 
 def test_training_that_diverges_says_so(data, tmp_path, monkeypatch):
-    def broken(config):
-        model, tokenizer = prepare_model(config)
+    def broken(config, check):
+        model, tokenizer = prepare_model(config, check)
         with torch.no_grad():
             next(model.parameters()).fill_(float("nan"))
         return model, tokenizer
