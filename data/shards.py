@@ -1,8 +1,10 @@
 """Trajectory datasets on disk: Parquet shards and a manifest. Imports no JAX.
 
 One row is one episode of one task; its lists run over the T stages. The shards are
-plain Parquet, which `datasets`, `pandas` and `polars` can read. `manifest.json` records
-how they were made, the meaning of the columns, and the SHA-256 of every file.
+plain Parquet, and `pandas`, `pyarrow`, `polars` and `datasets` open the folder by its
+name. The manifest records how they were made, the meaning of the columns, and the
+SHA-256 of every file. It is one of the folder's notes (`storage.notes`); older datasets
+have a `manifest.json`, which only this module skips.
 
 `storage` describes how a dataset is written: a folder with a manifest is complete.
 """
@@ -17,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdm.storage.files import StorageError, temporary_name, write_atomically
+from sdm.storage.files import PLAN, StorageError, read_plan, temporary_name
+from sdm.storage.notes import NOTES, read_notes, write_notes
 
 FORMAT = "sdm trajectories"
 SCHEMA_VERSION = 4
-MANIFEST = "manifest.json"
+MANIFEST = "manifest"  # name of the note
+OLDER = "manifest.json"
 PARAMETERS = "parameters"
 
 # The entries of a manifest that readers need.
@@ -116,20 +120,21 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write the manifest of the complete shards of a folder.
+    """Write the manifest of the complete shards of a folder, and its plan beside it.
 
     Args:
         folder: the folder with the shards.
         about: how they were made; further entries of the manifest.
 
     """
+    paths = sorted(folder.glob("shard-*.parquet"))
     shards = [
         {
             "file": path.name,
             "rows": pq.read_metadata(path).num_rows,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for path in sorted(folder.glob("shard-*.parquet"))
+        for path in paths
     ]
     manifest = {
         "format": FORMAT,
@@ -142,7 +147,10 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
         },
         "shards": shards,
     }
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    texts = {MANIFEST: manifest, PLAN: read_plan(folder)}
+    notes = {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()}
+    write_notes(folder, pq.read_schema(paths[0]), notes)
+    (folder / PLAN).unlink(missing_ok=True)  # Parquet files only, for other readers
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -156,11 +164,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     make = "make one with `sdm solve --out FOLDER`"
     if not folder.is_dir():
         raise StorageError(f"there is no folder `{folder}`", make)
-    path = folder / MANIFEST
-    if not path.is_file():
+    path, text = _manifest_text(folder)
+    if text is None:
         raise StorageError(f"`{folder}` is not a dataset: it has no {MANIFEST}", make)
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(text)
         found = (manifest["format"], manifest["schema_version"])
     except KeyError as error:
         raise StorageError(f"`{path}` is damaged: it has no {error}", make) from error
@@ -187,6 +195,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     ):
         raise StorageError(f"`{path}` is damaged: it does not list its shards", make)
     return manifest
+
+
+def _manifest_text(folder: Path) -> tuple[Path, str | None]:
+    """Return the file with a dataset's manifest, and its text; None if it has none.
+
+    Raises:
+        StorageError: if the file is damaged.
+
+    """
+    path, older = folder / NOTES, folder / OLDER
+    try:
+        if not path.is_file() and older.is_file():
+            return older, older.read_text(encoding="utf-8")
+        return path, read_notes(folder).get(MANIFEST)
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"`{path}` is damaged: it cannot be read",
+            "make the dataset again with `sdm solve --out FOLDER`",
+        ) from error
 
 
 def read_shards(folder: Path) -> pa.Table:

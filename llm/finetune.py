@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from sdm.data.request import family_of
 from sdm.data.shards import read_manifest, read_shards
+from sdm.llm.acting_check import check_acting
 from sdm.llm.context import check_length
 from sdm.llm.devices import threads_for
 from sdm.llm.processes import TorchGroup, join_processes
@@ -121,6 +122,7 @@ def finetune(
     Raises:
         StorageError: if the data cannot be read or `out` cannot be created.
         BaseModelError: if the base is unavailable.
+        CannotActError: if the base can be trained but cannot act.
         ValueError: if the dataset is too small, the schema cannot write it, a text is
             longer than the base's context, or a batch cannot be divided evenly.
         FloatingPointError: if the training diverges.
@@ -162,9 +164,13 @@ def _fill(
     progress: Callable[[int, int], None],
 ) -> FinetuneReport:
     """Train in a run folder; the first process writes the results."""
-    model, tokenizer = prepare_model(config)
+
+    def check(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        check_tokenizer(tokenizer, data.schema)
+        check_acting(config.base, base, tokenizer, data.schema)
+
+    model, tokenizer = prepare_model(config, check)
     base = fingerprint(model) if config.lora_rank else None
-    check_tokenizer(tokenizer, data.schema)
     datasets = (
         tokenise(tokenizer, data.schema, data.train, loss=config.loss),
         tokenise(tokenizer, data.schema, data.validation, loss=config.loss),

@@ -46,8 +46,15 @@ class UnresumableError(RuntimeError):
 
 def prepare_model(
     config: FinetuneConfig,
+    check: Callable[[PreTrainedModel, PreTrainedTokenizerBase], None] | None = None,
 ) -> tuple[CausalModel, PreTrainedTokenizerBase]:
-    """Load the base, with an adapter on every linear layer unless `lora_rank` is 0."""
+    """Load the base, with an adapter on every linear layer unless `lora_rank` is 0.
+
+    Args:
+        config: fine-tuning configuration.
+        check: called with the base and its tokenizer before the adapter is added.
+
+    """
     model, tokenizer = load_base(
         config.base,
         quantize=config.quantize,
@@ -56,6 +63,8 @@ def prepare_model(
         seed=config.seed,
         trust_remote_code=config.trust_remote_code,
     )
+    if check is not None:
+        check(model, tokenizer)
     if config.lora_rank == 0:
         return model, tokenizer
     if config.quantize == "nf4":

@@ -3,7 +3,8 @@
 A file is written under a temporary name and then renamed. A folder is written as
 `FOLDER.partial` and renamed when it is complete; the plan in it records the
 configuration. Interrupted work can only be resumed with the same plan, and files and
-folders of other programs are never replaced.
+folders of other programs are never replaced. A complete folder of Parquet files has its
+plan in its `notes`.
 """
 
 import json
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sdm.storage.notes import NOTES, read_notes
 
 PLAN = "plan.json"
 MADE_BY = {"made_by": "sdm"}  # entry of every plan, which identifies our folders
@@ -170,7 +173,7 @@ def _begin(
                 f"`{out}` exists already and was not written by sdm",
                 "choose another name",
             )
-        if resume and _read_plan(out) == _as_read(plan):
+        if resume and read_plan(out) == _as_read(plan):
             raise StorageError(
                 f"`{out}` is already complete: there is nothing to resume",
                 "use it, or pass `--overwrite` without `--resume` to replace it",
@@ -200,8 +203,8 @@ def _begin_partial(
                 "pass `--resume` to continue it, or `--overwrite` to start again",
             )
         shutil.rmtree(partial)
-    if (partial / PLAN).exists():
-        if changed := _difference(_read_plan(partial), _as_read(plan)):
+    if (partial / PLAN).exists() or (partial / NOTES).exists():
+        if changed := _difference(read_plan(partial), _as_read(plan)):
             raise StorageError(
                 f"`{partial}` was started with other options: {changed}",
                 f"use the options in `{partial / PLAN}`, or pass `--overwrite` without "
@@ -221,10 +224,14 @@ def _as_read(plan: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
-def _read_plan(folder: Path) -> dict[str, Any]:
+def read_plan(folder: Path) -> dict[str, Any]:
     """Return the plan of a folder, or an empty one if it has none."""
+    path = folder / PLAN
     try:
-        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        if path.is_file():
+            plan = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            plan = json.loads(read_notes(folder).get(PLAN, "{}"))
     except (OSError, ValueError):
         return {}
     return plan if isinstance(plan, dict) else {}
@@ -249,7 +256,7 @@ def _is_ours(folder: Path) -> bool:
     """Return whether sdm wrote a complete or partial folder."""
     if not folder.is_dir():
         return False
-    if _read_plan(folder).items() >= MADE_BY.items():
+    if read_plan(folder).items() >= MADE_BY.items():
         return True
     return [path.name for path in folder.iterdir()] in ([], [PLAN + ".tmp"])
 

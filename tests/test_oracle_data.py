@@ -136,8 +136,11 @@ def test_a_killed_command_resumes_to_the_same_bytes(options, tmp_path):
 
 
 def assert_same_files(a, b):
-    names = sorted(path.name for path in a.iterdir())
-    assert names == sorted(path.name for path in b.iterdir())
+    names, others = (
+        sorted(path.relative_to(x) for path in x.rglob("*") if path.is_file())
+        for x in (a, b)
+    )
+    assert names == others
     for name in names:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 

@@ -12,6 +12,7 @@ from tolerances import ROUNDING
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.data.shards import read_manifest
 from sdm.solvers_jax import solve
 from sdm.tasks import FamilyError, check_family, families, load_family
 from sdm.tasks.families.energy import EnergyFamily
@@ -225,7 +226,7 @@ def test_the_how_to_page_is_true(tmp_path):
         data = ["--family", "treatment:Treatment", "--tasks", "6", "--horizon", "3"]
         made = run(app, ["solve", *data, "--levels", "3", "--out", "data", "--json"])
         assert made.exit_code == 0, made.output
-        header = json.loads((tmp_path / "data" / "manifest.json").read_text())
+        header = read_manifest(tmp_path / "data")
         assert header["family"] == "treatment:Treatment"
         assert header["family_config"]["levels"] == 3
 

@@ -1,13 +1,19 @@
 """Datasets on disk: anyone's reader opens them, and damage never passes for data."""
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sdm.data import shards
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
 from sdm.data.shards import read_manifest, read_shards
-from sdm.storage.files import StorageError
+from sdm.solvers_jax import EnergyFamily
+from sdm.storage.files import StorageError, read_plan
+from sdm.storage.notes import NOTES, write_notes
 
 TASKS, EPISODES, HORIZON = 3, 2, 4
 
@@ -63,20 +69,78 @@ def test_the_manifest_describes_columns_and_files(dataset):
     assert [s["rows"] for s in manifest["shards"]] == [6, 6]
 
 
-def test_pandas_polars_and_datasets_read_the_shards(dataset, tmp_path):
+def read_by_datasets(folder, cache):
     import datasets
-    import pandas
-    import polars
 
-    files = sorted(map(str, dataset.glob("*.parquet")))
-    wanted = read_shards(dataset).column("action").to_pylist()
-    frames = pandas.concat([pandas.read_parquet(f) for f in files])
-    assert [list(x) for x in frames["action"]] == wanted
-    assert polars.read_parquet(files)["action"].to_list() == wanted
-    loaded = datasets.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
-    )
-    assert list(loaded["action"]) == wanted
+    found = datasets.load_dataset(folder, cache_dir=str(cache))
+    assert list(found) == ["train"]
+    return found["train"].to_list()
+
+
+READERS = {
+    "pandas": lambda own, folder, cache: own.read_parquet(folder).to_dict("records"),
+    "pyarrow.parquet": lambda own, folder, cache: own.read_table(folder).to_pylist(),
+    "polars": lambda own, folder, cache: own.read_parquet(folder).to_dicts(),
+    "datasets": lambda own, folder, cache: read_by_datasets(folder, cache),
+}
+
+
+@pytest.mark.parametrize("shards_too", [1, 3])
+@pytest.mark.parametrize("name", READERS)
+def test_other_readers_open_the_folder_by_its_name(name, shards_too, tmp_path):
+    """As `sdm solve` writes it, with one shard and with several."""
+    reader = pytest.importorskip(name, reason=f"{name} is not installed")
+    folder = tmp_path / "data"
+    made = OracleConfig(EnergyFamily(), 3, 3, 2, batch=3 // shards_too)
+    write_oracle_dataset(made, folder)
+    assert len(list(folder.glob("*.parquet"))) == shards_too
+    wanted = read_shards(folder).to_pylist()
+    found = READERS[name](reader, str(folder), tmp_path / "cache")
+    assert len(found) == len(wanted) == 6
+    for row, own in zip(found, wanted, strict=True):
+        assert row.keys() == own.keys()
+        for column in ("task", "episode", "parameters", "value"):
+            assert row[column] == own[column]
+        for column in ("observation", "action", "reward", "optimal_action"):
+            assert list(row[column]) == own[column]
+
+
+def test_a_dataset_of_older_versions_is_read(dataset):
+    """With a manifest and a plan in JSON files, which other readers refuse."""
+    older = dataset.with_name("older")
+    older.mkdir()
+    for path in dataset.glob("shard-*.parquet"):
+        shutil.copy(path, older)
+    (older / "manifest.json").write_text(json.dumps(read_manifest(dataset)))
+    assert read_manifest(older) == read_manifest(dataset)
+    assert read_shards(older).equals(read_shards(dataset))
+
+
+def test_a_complete_dataset_keeps_its_plan(tmp_path):
+    """It is known as ours, and what it was made with is known."""
+    made = OracleConfig(EnergyFamily(), 3, 3, 2)
+    write_oracle_dataset(made, tmp_path / "data")
+    assert read_plan(tmp_path / "data")["tasks"] == 3
+    with pytest.raises(StorageError, match="is already complete"):
+        write_oracle_dataset(made, tmp_path / "data", resume=True)
+    write_oracle_dataset(made, tmp_path / "data", overwrite=True)
+
+
+def test_a_dataset_cut_short_before_it_has_its_name_resumes(tmp_path, monkeypatch):
+    made = OracleConfig(EnergyFamily(), 3, 3, 2)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr("sdm.storage.files._finish", full)
+        write_oracle_dataset(made, tmp_path / "data")
+    assert not (tmp_path / "data.partial" / "plan.json").exists()
+    other = OracleConfig(EnergyFamily(), 3, 4, 2)
+    with pytest.raises(StorageError, match="tasks was 3 and is 4"):
+        write_oracle_dataset(other, tmp_path / "data", resume=True)
+    write_oracle_dataset(made, tmp_path / "data", resume=True)
+    assert read_plan(tmp_path / "data")["tasks"] == 3
+
+
+def full(*paths):
+    raise OSError("the disk is full")
 
 
 def test_a_damaged_shard_is_named(dataset):
@@ -97,17 +161,24 @@ def test_a_missing_shard_is_named(dataset):
 def test_what_is_no_dataset_is_refused(dataset, tmp_path):
     with pytest.raises(StorageError, match="there is no folder"):
         read_manifest(tmp_path / "nothing")
-    with pytest.raises(StorageError, match=r"has no manifest.json"):
+    with pytest.raises(StorageError, match=r"has no manifest"):
         read_manifest(tmp_path)
-    (dataset / "manifest.json").write_text("{")
-    with pytest.raises(StorageError, match="damaged"):
+    rewrite(dataset, "{")
+    with pytest.raises(StorageError, match="damaged: it is not JSON"):
+        read_manifest(dataset)
+    (dataset / NOTES).write_text("{")
+    with pytest.raises(StorageError, match="damaged: it cannot be read"):
         read_manifest(dataset)
 
 
+def rewrite(folder, text):
+    """Replace the manifest of a dataset."""
+    schema = pq.read_schema(shards.shard_path(folder, 0))
+    write_notes(folder, schema, {shards.MANIFEST: text})
+
+
 def test_another_schema_version_is_refused(dataset):
-    path = dataset / "manifest.json"
-    manifest = json.loads(path.read_text()) | {"schema_version": 99}
-    path.write_text(json.dumps(manifest))
+    rewrite(dataset, json.dumps(read_manifest(dataset) | {"schema_version": 99}))
     with pytest.raises(StorageError, match=r"schema version 99, expected 4"):
         read_shards(dataset)
 
@@ -126,9 +197,8 @@ def test_another_schema_version_is_refused(dataset):
     ],
 )
 def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
-    path = dataset / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_manifest(dataset)
     for broken in ({k: v for k, v in manifest.items() if k != key}, [manifest]):
-        path.write_text(json.dumps(broken))
+        rewrite(dataset, json.dumps(broken))
         with pytest.raises(StorageError, match="is damaged"):
             read_shards(dataset)

@@ -12,6 +12,7 @@ from own_module import how_to_family, installed, working_folder
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.data.shards import read_manifest
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = """
@@ -44,7 +45,7 @@ def test_a_registered_family_works_by_its_name(tmp_path):
         )
     assert solved.exit_code == 0, solved.output
     assert "--a-min" in shown.output and "treatment A helps" in shown.output
-    header = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    header = read_manifest(tmp_path / "data")
     assert header["family"] == "clinic-treatment"
     assert header["family_config"]["levels"] == 4
 

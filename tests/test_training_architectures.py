@@ -3,14 +3,22 @@
 import pytest
 import torch
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from plain_schemas import ALL, COMPACT
 from training_support import SMALL, quick, write_base, write_data
 from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
 
+from sdm.llm.acting_check import CannotActError, check_acting
 from sdm.llm.bases import load_base
 from sdm.llm.batching import ResumableTrainer
 from sdm.llm.finetune import finetune
@@ -39,6 +47,11 @@ MIXTURES = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("oracle") / "data")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -80,3 +93,60 @@ def test_a_mixture_of_experts_is_trained_with_dropout(
     # The adapter's product is added before instead of after: single precision.
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     assert (plain - found).abs().max() > 0.01
+
+
+STATES = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2)
+HYBRID = Lfm2Config(**FEW, layer_types=["conv", "full_attention"])
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "reason"),
+    [
+        (MambaForCausalLM, STATES, "must have a key-value cache"),
+        (Lfm2ForCausalLM, HYBRID, "list index out of range"),
+    ],
+)
+def test_a_base_that_cannot_act_is_refused_before_it_is_trained(
+    data, tmp_path, monkeypatch, model, config, reason
+):
+    def train(self, **options):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(ResumableTrainer, "train", train)
+    base = write_base(tmp_path / "base", model, config)
+    words = f"base `.*`: a {config.model_type} model can be trained, but .*: {reason}"
+    with pytest.raises(CannotActError, match=words) as caught:
+        finetune(quick(data, base), tmp_path / "run")
+    assert "attention in every layer" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_base_whose_probabilities_are_not_finite_is_refused(base):
+    model, tokenizer = load_base(base)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(CannotActError, match="probabilities are not finite"):
+        check_acting(base, model, tokenizer, COMPACT)
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+@pytest.mark.parametrize("name", ALL)
+def test_acting_once_changes_nothing(base, name, quantize):
+    """Neither weights, mode nor random numbers."""
+    model, tokenizer = load_base(base, quantize=quantize)
+    model.train()
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    check_acting(base, model, tokenizer, ALL[name])
+    for layer in model.modules():
+        packed = getattr(getattr(layer, "weight", None), "quant_state", None)
+        assert not getattr(packed, "packing_format_for_cpu", False)
+    assert model.training and torch.equal(torch.random.get_rng_state(), state)
+    for key, weight in model.state_dict().items():
+        assert torch.equal(weight, before[key])
+
+
+def test_a_base_with_learned_positions_can_act(tmp_path):
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2)
+    base = write_base(tmp_path / "base", GPT2LMHeadModel, config)
+    check_acting(base, *load_base(base), COMPACT)
