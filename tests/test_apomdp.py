@@ -27,7 +27,7 @@ def solved(seed, alpha, points=POINTS):
     return model, solve(model, horizon=T, points=points)
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0])
+@pytest.mark.parametrize("alpha", [pytest.param(0.3, marks=pytest.mark.slow), 1.0])
 def test_values_are_right_and_the_error_estimate_is_honest(alpha):
     model, found = solved(11, alpha, points=None)
     exact = [belief_tree_value(task, horizon=T) for task in tasks_of(model)]
@@ -37,6 +37,7 @@ def test_values_are_right_and_the_error_estimate_is_honest(alpha):
     assert (wrong <= np.asarray(found.error)).all()
 
 
+@pytest.mark.slow
 def test_an_optimistic_agent_has_real_bounds():
     model, found = solved(11, 0.0)
     exact = np.array([belief_tree_value(task, horizon=T) for task in tasks_of(model)])

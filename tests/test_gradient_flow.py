@@ -144,6 +144,7 @@ def test_least_squares_finds_the_estimator_and_not_its_transpose():
     np.testing.assert_allclose(found, wanted, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_the_step_size_knows_the_largest_curvature():
     lam = jnp.diag(jnp.asarray(log_spaced_eigenvalues(3, 5.0)))
     best = global_minimum(lam, 10)

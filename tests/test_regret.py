@@ -96,7 +96,13 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=pytest.mark.slow) if x == "maintenance" else x
+        for x in CONFIGS
+    ],
+)
 @pytest.mark.parametrize("policy", ["random", "mean-plan"])
 def test_promised_value_minus_losses_is_the_return(name, policy):
     """Two unbiased estimates agree within 4.5 standard errors in each of 4 to 6 tasks.
@@ -286,6 +292,7 @@ def test_rows_of_ambiguous_tasks_have_the_gaps_over_models(ambiguous_bed):
     assert oracle["worst_model_gap_percent"] == oracle["alpha_meu_gap_percent"] == 0
 
 
+@pytest.mark.slow
 def test_a_set_of_one_model_has_no_gaps_over_models():
     family = EnergyFamily(max_energy=3, models=1)
     config = EvaluationConfig(family, 2, tasks=2, trajectories=2, kind="apomdp")

@@ -220,6 +220,7 @@ def many():
     return make_benchmark(EvaluationConfig(EnergyFamily(), 10, 2000, 1))
 
 
+@pytest.mark.slow
 def test_whoever_keeps_learning_loses_least_on_average(many):
     fitting = [*names(EnergyFamily(), "mdp"), "always-work"]
     value = {name: np.asarray(prepare(name, many).value) for name in fitting}
@@ -252,7 +253,7 @@ def few_others(monkeypatch):
     monkeypatch.setattr("sdm.policies.untrained.behaviour_cloning.OTHER_TASKS", 5)
 
 
-@pytest.mark.parametrize("kind", ["mdp", "pomdp"])
+@pytest.mark.parametrize("kind", ["mdp", pytest.param("pomdp", marks=pytest.mark.slow)])
 def test_exact_values_are_what_episodes_earn_on_average(kind):
     config = EvaluationConfig(
         EnergyFamily(q=0.7, models=2), 4, 5, 3000, support=2, kind=kind
@@ -370,9 +371,8 @@ def test_imitation_of_another_horizon_is_refused():
         prepare("bayes-imitation", dataclasses.replace(bed, config=longer))
 
 
-@pytest.mark.parametrize(
-    "kind", ["pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pomdp", "apomdp"])
 def test_hidden_tasks_rank_policies_by_what_they_know(kind):
     family = EnergyFamily(q=0.7, models=3)
     bed = make_benchmark(EvaluationConfig(family, 6, 40, 40, kind=kind))
