@@ -46,7 +46,8 @@ class EvaluationConfig:
         family: family of the test tasks.
         horizon: decisions per episode, T; the family's default, energy 10.
         tasks: number of unseen tasks; the family's default, energy 100.
-        trajectories: episodes per task; the family's default, energy 30.
+        trajectories: episodes per task, in each model of an ambiguity set; the family's
+            default, energy 30.
         support: demonstrations shown to a policy.
         seed: random seed of tasks, episodes and demonstrations.
         training_family: family of the prior of policies that have one; `family` unless

@@ -39,7 +39,7 @@ class StateLoss:
 
 
 @dataclass(frozen=True)
-class Losses:
+class LostParts:
     """Where a policy loses: parts of its gap by regret, in percentage points.
 
     Attributes:
@@ -141,7 +141,7 @@ class PolicyResult:
     optimal_returns: Float[np.ndarray, " B"]
     regrets: Float[np.ndarray, " B"] | None
     optimal_values: Float[np.ndarray, " B"] | None
-    losses: Losses | None
+    losses: LostParts | None
     bounds: PlanBounds | None = None
     in_every_model: EveryModel | None = None
 
@@ -219,7 +219,7 @@ def _in_every_model(bed: Benchmark, episodes: Trajectory) -> EveryModel | None:
     return EveryModel(float(bed.tasks.model.alpha), returns, bed.optimal_by_model)
 
 
-def where_lost(bed: Benchmark, played: Trajectory, found: Regrets) -> Losses:
+def where_lost(bed: Benchmark, played: Trajectory, found: Regrets) -> LostParts:
     """Divide the gap by regret among stages, and among states or symbols.
 
     If states are hidden, the oracle's own losses, which the regret subtracts, count in
@@ -243,7 +243,7 @@ def where_lost(bed: Benchmark, played: Trajectory, found: Regrets) -> Losses:
         for i in order
         if visits[i] or points[i]
     )
-    return Losses((found.lost * unit).sum((0, 1)), by_state)
+    return LostParts((found.lost * unit).sum((0, 1)), by_state)
 
 
 def _sums(index: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:

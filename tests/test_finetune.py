@@ -18,7 +18,7 @@ from peft import PeftModel
 from plain_schemas import COMPACT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-from training_support import SMALL, quick, write_base, write_data
+from training_support import QUIET, SMALL, quick, write_base, write_data
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -56,12 +56,7 @@ from sdm.llm.training import last_checkpoint, prepare_model, training_arguments
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.storage.files import StorageError
 
-# Of torch, transformers and bitsandbytes about themselves, nothing that we could mend.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*warn_only.*:UserWarning"),
-]
+pytestmark = QUIET
 
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from plain_schemas import ALL, COMPACT
-from training_support import SMALL, quick, write_base, write_data
+from training_support import QUIET, SMALL, quick, write_base, write_data
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -26,10 +26,8 @@ from sdm.llm.merge import merge
 from sdm.llm.runs import load_run
 from sdm.llm.training import prepare_model
 
-# Of torch and transformers about themselves.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    *QUIET,
     # PEFT looks for experts among modules only, but they are parameters.
     pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning"),
 ]

@@ -14,7 +14,7 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from plain_schemas import COMPACT
 from torch.utils.data import BatchSampler
-from training_support import quick, write_base, write_data
+from training_support import QUIET, quick, write_base, write_data
 from transformers import LlamaForCausalLM
 
 from sdm.llm.bases import load_base
@@ -25,11 +25,7 @@ from sdm.llm.texts import TrainingText
 from sdm.llm.tokens import IGNORED, tokenise
 from sdm.llm.training import make_trainer
 
-# Of torch and transformers about themselves.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")

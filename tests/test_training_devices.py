@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from training_support import quick, write_base, write_data
+from training_support import QUIET, quick, write_base, write_data
 
 from sdm.llm.devices import compute_dtype
 from sdm.llm.finetune import finetune
@@ -11,11 +11,7 @@ from sdm.llm.run_folder import read_run
 from sdm.llm.runs import load_run
 from sdm.llm.training import prepare_model, training_arguments
 
-# Of torch and transformers about themselves.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_support import quick, write_data
+from training_support import QUIET, quick, write_data
 
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.shards import read_shards
@@ -17,11 +17,7 @@ from sdm.llm.tiny import tiny_model, tiny_tokenizer
 from sdm.llm.validation_gap import ValidationGap, validation_bed
 from sdm.tasks.families.energy import EnergyFamily
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*warn_only.*:UserWarning"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")

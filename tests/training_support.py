@@ -1,5 +1,6 @@
 """A small dataset, small bases and short configurations for tests of fine-tuning."""
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -9,6 +10,12 @@ from sdm.llm.recipes import recipe
 from sdm.llm.tiny import tiny_tokenizer
 from sdm.solvers_jax import EnergyFamily
 
+# Warnings of torch, transformers and bitsandbytes about themselves.
+QUIET = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*warn_only.*:UserWarning"),
+]
 SMALL = {
     "vocab_size": 64,
     "hidden_size": 64,
