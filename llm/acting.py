@@ -15,13 +15,14 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.data.request import family_of
 from sdm.llm.base_names import ICL, check_backend
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
+from sdm.llm.cached_rows import CachedRows, rows_that_fit
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.run_folder import TrainedOn, default_schema, read_merged
 from sdm.llm.runs import load_run
 from sdm.llm.sample_episodes import longest_episode
 from sdm.llm.schema import Schema, make_schema
-from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
+from sdm.llm.scoring import Rows, Tokens, encode
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
 from sdm.tasks.registry import FamilyError, reference_of

@@ -13,13 +13,13 @@ from bitsandbytes.nn.modules import Linear4bit
 from transformers import PreTrainedTokenizerBase
 
 from sdm.llm.bases import CausalModel
+from sdm.llm.cached_rows import CachedRows, rows_that_fit
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode
 from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.policy import EpisodeTexts, LanguageModelPolicy
 from sdm.llm.sample_episodes import sample_episode
 from sdm.llm.schema import Schema
-from sdm.llm.scoring import CachedRows, rows_that_fit
 
 
 class CannotActError(ValueError):

@@ -1,4 +1,4 @@
-"""Scoring with vLLM, which computes the same numbers as `scoring.CachedRows`.
+"""Scoring with vLLM, which computes the same numbers as `CachedRows`.
 
 vLLM loads a model from a folder or by its Hugging Face id: a base, or a run that `sdm
 merge` has merged. It caches the common prefixes of texts itself.

@@ -22,10 +22,10 @@ from sdm.evaluation.paper import caption
 from sdm.evaluation.tables import result_row, result_rows, save_gap_figure
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
+from sdm.llm.cached_rows import CachedRows
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import RunHeader
 from sdm.llm.runs import LoadedRun
-from sdm.llm.scoring import CachedRows
 from sdm.policies.registry import names, prepare
 from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily, TabularPolicy

@@ -14,16 +14,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from sdm.llm.cached_rows import CachedRows, rows_that_fit
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
-from sdm.llm.scoring import (
-    CachedRows,
-    encode,
-    needs_terminator,
-    rows_that_fit,
-    split_candidates,
-)
+from sdm.llm.scoring import encode, needs_terminator, split_candidates
 from sdm.llm.tiny import tiny_tokenizer
 
 
@@ -230,8 +225,8 @@ BYTES_OF_A_TOKEN = 2 * 2 * 2 * 8 * 4
 def test_as_many_rows_grow_together_as_fit_the_memory(model, monkeypatch, share, rows):
     """For 30 rows of 100 tokens in a quarter of what the weights leave."""
     room = 4 * 30 * 100 * BYTES_OF_A_TOKEN + model.get_memory_footprint()
-    monkeypatch.setattr("sdm.llm.scoring.memory_of", lambda device: room)
-    monkeypatch.setattr("sdm.llm.scoring.SHARE_OF_COMPUTER", share)
+    monkeypatch.setattr("sdm.llm.cached_rows.memory_of", lambda device: room)
+    monkeypatch.setattr("sdm.llm.cached_rows.SHARE_OF_COMPUTER", share)
     assert rows_that_fit(model, 100) == rows
     held = CachedRows(model, [[5] * 100] * 30)
     assert held.nbytes == 30 * 100 * BYTES_OF_A_TOKEN
