@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +16,8 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.data.request import family_of
 from sdm.llm.base_names import ICL, check_backend
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
-from sdm.llm.cached_rows import CachedRows, rows_that_fit
+from sdm.llm.cache_check import EPISODES, TASKS, WHOLE, RowsInWindow, why_whole
+from sdm.llm.cached_rows import rows_that_fit
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.run_folder import TrainedOn, default_schema, read_merged
@@ -25,6 +27,7 @@ from sdm.llm.schema import Schema, make_schema
 from sdm.llm.scoring import Rows, Tokens, encode
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
+from sdm.llm.whole_rows import WholeRows
 from sdm.tasks.registry import FamilyError, reference_of
 
 
@@ -86,7 +89,7 @@ def language_model_policy(
         run = load_run(Path(name))
         _warn_of_another_test(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
-        return maker_of(bed, written, run.tokenizer, run.model)
+        return maker_of(bed, written, run.tokenizer, run.model, name)
     base = name.removeprefix(ICL)
     chosen = schema or default_schema(base)
     if (merged := read_merged(Path(base))) is not None:
@@ -102,7 +105,7 @@ def language_model_policy(
         begin = partial(VllmRows, start_engine(base))
         return maker_of(bed, written, load_tokenizer(base), begin)
     model, tokenizer = load_base(base, quantize=quantize)
-    return maker_of(bed, written, tokenizer, model.eval())
+    return maker_of(bed, written, tokenizer, model.eval(), name)
 
 
 def _schema_for(name: str, bed: Benchmark) -> Schema:
@@ -116,15 +119,34 @@ def maker_of(
     schema: Schema,
     tokenizer: PreTrainedTokenizerBase,
     model: CausalModel | Callable[[Sequence[Tokens]], Rows],
+    name: str = "model",
 ) -> PolicyMaker:
-    """Return the policy factory for a model, or for a function that begins rows."""
+    """Return the policy factory for a model, or for a function that begins rows.
+
+    Args:
+        bed: the benchmark.
+        schema: text schema of the episodes.
+        tokenizer: the model's tokenizer.
+        model: the model, or the function.
+        name: name of the policy in warnings.
+
+    """
     check_tokenizer(tokenizer, schema)
     support = episodes_of(bed.support)
     if not isinstance(model, CausalModel):
-        rows = sys.maxsize  # vLLM limits its cache itself
-        return PolicyMaker(model, tokenizer, schema, support, rows)
+        # vLLM limits its cache itself.
+        return PolicyMaker(model, tokenizer, schema, support, sys.maxsize)
+
+    def policy(begin: Callable[[Sequence[Tokens]], Rows]) -> LanguageModelPolicy:
+        return PolicyMaker(begin, tokenizer, schema, support, 1)(slice(TASKS))
+
+    some = jax.tree.map(lambda x: x[:TASKS, :EPISODES], bed.optimal_played)
+    if (why := why_whole(model, policy, some)) is not None:
+        warnings.warn(f"`{name}`: {why}: {WHOLE}", stacklevel=3)
+        begin = partial(WholeRows, model)
+        return PolicyMaker(begin, tokenizer, schema, support, sys.maxsize)
     rows = rows_that_fit(model, _longest(tokenizer, schema, support, bed))
-    return PolicyMaker(partial(CachedRows, model), tokenizer, schema, support, rows)
+    return PolicyMaker(partial(RowsInWindow, model), tokenizer, schema, support, rows)
 
 
 def _longest(

@@ -4,8 +4,8 @@
 a row, which is copied when their texts diverge, so the model reads the demonstrations
 of a task once. Each stage feeds only new tokens. Rows may differ in length: padding,
 and tokens that a later tokenization replaced, stay in the cache as masked columns, and
-every token carries its own position. With sliding-window attention, these columns
-would displace tokens from the window, so texts that do not fit the window are refused.
+every token carries its own position. If attention has a window, these columns would
+displace tokens from it, so a cache that outgrows the window is refused.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from sdm.llm.bases import CausalModel
 from sdm.llm.context import ContextError, check_length
+from sdm.llm.logits import logits_of
 from sdm.llm.memory import memory_explained, memory_of
 from sdm.llm.scoring import Tokens, shared_length
 
@@ -28,6 +29,16 @@ FEWER = (
     "lower `--trajectories`, `--support` or the horizon, or pass `--schema compact` if "
     "the base was not fine-tuned in another schema"
 )
+# Options of models that limit attention to near tokens, and the layers that they limit.
+WINDOWS = {
+    "sliding_window": "sliding_attention",
+    "attention_chunk_size": "chunked_attention",
+    "window_size": "local",
+}
+
+
+class WindowError(ContextError):
+    """A cache that is longer than the attention window of its model."""
 
 
 class CachedRows:
@@ -119,29 +130,24 @@ class CachedRows:
         offsets = torch.arange(width, device=device)
         valid = (offsets < lengths[:, None]).long()
         positions = torch.tensor(start, device=device)[:, None] + offsets
-        output = self.model(
+        logits = logits_of(
+            self.model,
+            keep,
             input_ids=block,
             attention_mask=torch.cat([self.mask, valid], dim=1),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=keep,
         )
-        return output.logits.float(), valid
+        return logits, valid
 
     def _check_window(self, width: int) -> None:
-        """Raise `ContextError` if the cache outgrows a sliding attention window."""
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        if window is None or "sliding_attention" not in kinds:
-            return
-        columns = self.mask.shape[1] + width
-        if columns > window:
-            raise ContextError(
+        """Raise `WindowError` if the cache outgrows the model's attention window."""
+        window, columns = window_of(self.model), self.mask.shape[1] + width
+        if window is not None and columns > window:
+            raise WindowError(
                 f"texts: must fit the model's attention window of {window} tokens, "
-                f"found {columns} cache columns: shorten them with `--schema compact`, "
-                "a smaller `--support` or a shorter horizon"
+                f"found {columns} cache columns"
             )
 
     @torch.no_grad()
@@ -172,23 +178,40 @@ class CachedRows:
         return (scores * real).sum(1)
 
 
+def window_of(model: CausalModel) -> int | None:
+    """Return how many tokens the attention of some layer reaches; None for all."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    kinds = kinds or getattr(config, "attention_layers", None)  # the name in GPT-Neo
+    sizes = (
+        getattr(config, option, None)
+        for option, kind in WINDOWS.items()
+        if kinds is None or kind in kinds
+    )
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def why_uncached(model: CausalModel) -> str | None:
+    """Return why rows of a model cannot share a cache; None if they seem to.
+
+    Padding, copied rows and removed tokens are possible with keys and values only.
+    """
+    layers = DynamicCache(config=model.config).layers
+    if any(hasattr(layer, "recurrent_states") for layer in layers):
+        return f"a {model.config.model_type} has states besides keys and values"
+    if not CachedRows(model, [[0] * PROBE]).nbytes:
+        return f"a {model.config.model_type} has no keys and values"
+    return None
+
+
 def rows_that_fit(model: CausalModel, tokens: int) -> int:
     """Return how many texts of `tokens` tokens fit the memory together, at least 1.
 
     The number depends on the total memory, not on the free memory, so that a machine
     forms the same groups in every run.
-
-    Raises:
-        ValueError: if the model has no key-value cache.
-
     """
     device = model.device
     share = SHARE_OF_GPU if device.type == "cuda" else SHARE_OF_COMPUTER
     left = share * (memory_of(device) - model.get_memory_footprint())
     a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
-    if not a_token:
-        raise ValueError(
-            "base: must have a key-value cache to be scored stage by stage, found a "
-            f"{model.config.model_type}"
-        )
     return max(1, int(left / (a_token * tokens)))

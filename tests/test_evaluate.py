@@ -294,6 +294,8 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
     asked, most = [], 0
 
     def room_for(model, tokens):
+        nonlocal most
+        most = 0  # what the check of the cache held
         asked.append(tokens)
         return 9  # two tasks of four episodes
 
@@ -305,7 +307,7 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
             return found
 
     monkeypatch.setattr("sdm.llm.acting.rows_that_fit", room_for)
-    monkeypatch.setattr("sdm.llm.acting.CachedRows", Weighed)
+    monkeypatch.setattr("sdm.llm.cache_check.CachedRows", Weighed)
     done = []
     (parted,) = evaluate(
         ["icl:tiny"],
