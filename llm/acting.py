@@ -68,6 +68,7 @@ def language_model_policy(
     schema: str | None = None,
     quantize: str | None = None,
     backend: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PolicyMaker:
     """Load a model and return the factory of its policy for a group of test tasks.
 
@@ -77,6 +78,7 @@ def language_model_policy(
         schema: text schema for `icl:`; a run uses the schema of its training.
         quantize: `nf4` to load the base of `icl:` in 4 bits.
         backend: `vllm` to score with vLLM, which supports `icl:` without quantization.
+        trust_remote_code: run the Python code in the repository of the base of `icl:`.
 
     Raises:
         ValueError: if the backend does not support the policy.
@@ -100,11 +102,11 @@ def language_model_policy(
                 f"`{chosen}`",
                 stacklevel=2,
             )
-    written = _schema_for(chosen, bed)
+    written, trust = _schema_for(chosen, bed), {"trust_remote_code": trust_remote_code}
     if backend == "vllm":
-        begin = partial(VllmRows, start_engine(base))
-        return maker_of(bed, written, load_tokenizer(base), begin)
-    model, tokenizer = load_base(base, quantize=quantize)
+        begin = partial(VllmRows, start_engine(base, **trust))
+        return maker_of(bed, written, load_tokenizer(base, **trust), begin)
+    model, tokenizer = load_base(base, quantize=quantize, **trust)
     return maker_of(bed, written, tokenizer, model.eval(), name)
 
 

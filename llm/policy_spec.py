@@ -3,11 +3,13 @@
 This module imports PyTorch only to load a model.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.llm.base_names import ICL, check_backend, check_base_name
+from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import (
     content_hash,
     default_schema,
@@ -57,7 +59,9 @@ class LanguageModel:
             check_base_name(base)
             schema = options.schema or default_schema(base)
         else:
-            schema = read_run(self.folder).config.schema
+            trained = read_run(self.folder).config
+            _warn_of_unused(self.text, trained, options)
+            schema = trained.schema
         spaces = config.family.spaces
         make_schema(schema, spaces, config.kind, rewards=config.rewards_seen)
 
@@ -75,7 +79,20 @@ class LanguageModel:
             schema=options.schema,
             quantize=options.quantize,
             backend=options.backend,
+            trust_remote_code=options.trust_remote_code,
         )
+
+
+def _warn_of_unused(name: str, trained: FinetuneConfig, options: ActingOptions) -> None:
+    """Warn of options that a run does not use, since it keeps those of its training."""
+    for option in ("schema", "quantize", "trust_remote_code"):
+        asked, kept = getattr(options, option), getattr(trained, option)
+        if asked and asked != kept:
+            warnings.warn(
+                f"`{name}`: `--{option.replace('_', '-')}` has no effect: a run keeps "
+                f"{option} = {kept} of its training",
+                stacklevel=3,
+            )
 
 
 @register_parser

@@ -32,12 +32,14 @@ class ActingOptions:
         schema: text schema of `icl:` policies; None for the base's default.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
         backend: `vllm` to compute `icl:` policies with vLLM.
+        trust_remote_code: run the Python code in the repositories of `icl:` bases.
 
     """
 
     schema: str | None = None
     quantize: str | None = None
     backend: str | None = None
+    trust_remote_code: bool = False
 
 
 @runtime_checkable
