@@ -5,9 +5,10 @@ distance, some keep other states. A few episodes of the test's oracle are scored
 ways, at the first decisions and at the last one, with padding in the cache. If the
 scores differ by more than rounding, the evaluation reads whole texts.
 
-The difference of log-probabilities may be √ε (1 + |log-probability|), where ε is the
-precision of the model's numbers: 3e-4 in float32, 0.09 in bfloat16. Rounding errors
-of the layers add up to a multiple of ε, far below this bound in float32.
+Each difference of log-probabilities is divided by 1 + |log-probability|. The root mean
+square of a decision may be √ε, where ε is the precision of the model's numbers: 3e-4 in
+float32, 0.09 in bfloat16. Rounding errors of the layers add up to a multiple of ε. With
+`smollm2`, the largest of 720 differences is 2 % of √ε in float32, 67 % in bfloat16.
 """
 
 import warnings
@@ -111,7 +112,8 @@ class ComparedRows:
                 [targets[row] for row in rows], [suffixes[row] for row in rows], rows
             )
             far = np.abs(found[rows] - wanted)
-            if not (far <= self.tolerance * (1 + np.abs(wanted))).all():
+            mean_square = ((far / (1 + np.abs(wanted))) ** 2).mean()
+            if not mean_square**0.5 <= self.tolerance:  # or not a number
                 raise WrongCacheError(
                     "log-probabilities with cached keys and values differ by "
                     f"{far.max():.2g} from those of whole texts"
