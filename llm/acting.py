@@ -28,7 +28,8 @@ from sdm.llm.scoring import Rows, Tokens, encode
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
 from sdm.llm.whole_rows import WholeRows
-from sdm.tasks.registry import FamilyError, reference_of
+from sdm.policies.trained_on import warn_of_other_tasks
+from sdm.tasks.registry import FamilyError
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,13 @@ def language_model_policy(
     check_backend(name, backend, quantize)
     if not name.startswith(ICL):
         run = load_run(Path(name))
-        _warn_of_another_test(name, run.header, run.header.config.support, bed.config)
+        _warn_of_training(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
         return maker_of(bed, written, run.tokenizer, run.model, name)
     base = name.removeprefix(ICL)
     chosen = schema or default_schema(base)
     if (merged := read_merged(Path(base))) is not None:
-        _warn_of_another_test(name, merged, merged.support, bed.config)
+        _warn_of_training(name, merged, merged.support, bed.config)
         if chosen != merged.schema:
             warnings.warn(
                 f"`{name}`: trained in the schema `{merged.schema}`, evaluated in "
@@ -166,37 +167,15 @@ def _longest(
     return max(map(len, encode(tokenizer, texts)))
 
 
-def _warn_of_another_test(
+def _warn_of_training(
     name: str, trained: TrainedOn, support: int, config: EvaluationConfig
 ) -> None:
     """Warn if a model's test tasks differ from its training tasks or overlap them."""
-    before = _tasks_in_words(
-        trained.family, trained.kind, trained.horizon, support, trained.observes_reward
-    )
-    now = _tasks_in_words(
-        reference_of(config.family),
-        config.kind,
-        config.horizon,
-        config.support,
-        config.rewards_seen,
-    )
-    if before != now:
-        warnings.warn(
-            f"`{name}`: trained on {before}, evaluated on {now}", stacklevel=3
-        )
+    tasks = dataclasses.asdict(trained)
+    warn_of_other_tasks(name, tasks, config, support=support)
     try:
-        known = family_of(dataclasses.asdict(trained))
+        known = family_of(tasks)
     except FamilyError:
         return  # its package is missing or has changed, so the overlap is unknown
     if overlap := config.family.covers(known):
         warnings.warn(f"`{name}`: {overlap}", stacklevel=3)
-
-
-def _tasks_in_words(
-    family: str, kind: str, horizon: int, support: int, rewards: bool
-) -> str:
-    return (
-        f"{family} tasks ({kind}) of {horizon} stages after {support} "
-        f"demonstration{'s' * (support != 1)}, rewards "
-        f"{'observed' if rewards else 'not observed'}"
-    )

@@ -156,7 +156,7 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
     )
     run = LoadedRun(base, tokenizer, header)
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
-    with pytest.warns(UserWarning, match=r"tasks \(mdp\) of 3 stages after 7 demonstr"):
+    with pytest.warns(UserWarning, match=r"with horizon = 3, support = 7; evaluated"):
         language_model_policy("some-run", bed)
 
 
