@@ -1,6 +1,6 @@
 """Tables of `sdm eval`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,18 +21,32 @@ class Players:
 def table_of(players: Players, report: Mapping[str, Any]) -> Any:
     """Return the table of a benchmark."""
     from sdm.evaluation.gap_table import gap_table
-    from sdm.evaluation.paper import caption, paper_column
-    from sdm.policies.spec import parse_policy
+    from sdm.evaluation.paper import caption
 
-    like = {name: parse_policy(name).like for name in report["policies"]}
     test = players.test
     return gap_table(
         report["policies"],
-        paper_column(report["paper"], like),
+        _paper_column(test, report["policies"]),
         reference=players.reference,
         test=_words(test),
         caption=caption(report["paper"], test.family, test.kind) or None,
     )
+
+
+def _paper_column(test: "EvaluationConfig", names: Iterable[str]) -> dict[str, str]:
+    """Return the paper's gap for each policy, in a test like that of the policy.
+
+    A policy that was trained on other tasks has another test than the other policies.
+    """
+    from sdm.evaluation.paper import paper_column, paper_rows
+    from sdm.policies.spec import parse_policy, training_family_of
+
+    found: dict[str, str] = {}
+    for name in names:
+        spec = parse_policy(name)
+        rows = paper_rows(test, training_family_of(spec))
+        found |= paper_column(rows, {name: spec.like})
+    return found
 
 
 def _words(test: "EvaluationConfig") -> str:

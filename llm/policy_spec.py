@@ -3,9 +3,12 @@
 This module imports PyTorch only to load a model.
 """
 
+import dataclasses
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.llm.base_names import ICL, check_backend, check_base_name
@@ -15,6 +18,7 @@ from sdm.llm.run_folder import (
     default_schema,
     is_merged,
     is_run,
+    read_merged,
     read_run,
 )
 from sdm.llm.schema import make_schema
@@ -68,6 +72,13 @@ class LanguageModel:
     def fingerprint(self) -> str | None:
         """Return a hash that identifies a run or a merged model; None for a base."""
         return content_hash(self.folder)
+
+    def trained_on(self) -> Mapping[str, Any] | None:
+        """Return the description of the training tasks; None for a base."""
+        if not self.text.startswith(ICL):
+            return dataclasses.asdict(read_run(self.folder))
+        merged = read_merged(self.folder)
+        return None if merged is None else dataclasses.asdict(merged)
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Stepwise:
         """Load the model, and return a factory of its policy."""
