@@ -44,6 +44,13 @@ ChosenBackend = Annotated[
         help="Inference backend of language models; vllm supports `icl:` policies."
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Execution of the Python code in the repositories of `icl:` bases.",
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(help="YAML file with options of the test."),

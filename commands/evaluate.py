@@ -15,12 +15,16 @@ from sdm.commands.console import (
     fail,
     fail_without,
     progress_bars,
-    say,
     start_jax,
     start_torch,
     user_faults,
 )
 from sdm.commands.eval_benchmarks import benchmarks
+from sdm.commands.eval_checks import (
+    check_one_process,
+    warn_of_language_model_options,
+    warn_of_odd_tasks,
+)
 from sdm.commands.eval_options import (
     ChosenBackend,
     ConfigFile,
@@ -31,7 +35,9 @@ from sdm.commands.eval_options import (
     Reference,
     SchemaName,
     Setting,
+    TrustRemoteCode,
 )
+from sdm.commands.eval_report import Players, table_of
 from sdm.commands.family_options import DEFAULT
 from sdm.commands.options import (
     ALL,
@@ -40,7 +46,6 @@ from sdm.commands.options import (
     FamilyName,
     Json,
     Overwrite,
-    Quantize,
     Resume,
     Seed,
     check_own_family,
@@ -48,9 +53,7 @@ from sdm.commands.options import (
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import EvaluationConfig
-    from sdm.evaluation.result import PolicyResult
     from sdm.policies.spec import ActingOptions
-    from sdm.tasks.family import TaskFamily
 
 
 def evaluate(
@@ -62,6 +65,7 @@ def evaluate(
     schema: SchemaName = None,
     quantize: Quantized = None,
     backend: ChosenBackend = Backend.torch,
+    trust_remote_code: TrustRemoteCode = False,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     per_task: PerTask = False,
@@ -86,18 +90,16 @@ def evaluate(
     several = ALL in (family, setting)
     _check_outputs(out, figure, resume=resume, several=several)
     with user_faults(), progress_bars() as bar:
-        tests = benchmarks(context, family, setting, seed, config)
-        start_jax(every_core=any(test.kind != "mdp" for test in tests))
-        for test in tests:
-            check_own_family(test.family, test.kind)
+        tests = _tests(context, family, setting, seed, config)
         from sdm.policies.spec import ActingOptions
 
         options = ActingOptions(
             schema=schema,
-            quantize="nf4" if quantize is Quantize.nf4 else None,
+            quantize=quantize and quantize.value,
             backend=backend.value,
+            trust_remote_code=trust_remote_code,
         )
-        players = _players(tests, policy, reference, options, several=several)
+        players = _players(context, tests, policy, reference, options, several=several)
         with ExitStack() as stack:
             kept = _folder(stack, out, players, options, resume=resume, again=overwrite)
             reports = [
@@ -112,7 +114,19 @@ def evaluate(
             ]
             report = _all(reports) if several else reports[0]
             _write(report, out, figure)
-    emit(report, as_json, lambda: Group(*map(_table, players, reports)))
+    emit(report, as_json, lambda: Group(*map(table_of, players, reports)))
+
+
+def _tests(
+    context: Context, family: str, setting: str, seed: int, config: Path | None
+) -> list["EvaluationConfig"]:
+    """Start JAX, and return the benchmarks after a check of a user's own family."""
+    check_one_process()
+    tests = benchmarks(context, family, setting, seed, config)
+    start_jax(every_core=any(test.kind != "mdp" for test in tests))
+    for test in tests:
+        check_own_family(test.family, test.kind)
+    return tests
 
 
 def _check_outputs(
@@ -139,24 +153,15 @@ def _write(report: Mapping[str, Any], out: Path | None, figure: Path | None) -> 
         write_atomically(out, json.dumps(report, indent=2) + "\n")
 
 
-class _Players:
-    """A benchmark, the policies to evaluate on it, and their reference policy."""
-
-    def __init__(
-        self, test: "EvaluationConfig", names: list[str], reference: str | None
-    ) -> None:
-        self.test, self.names, self.reference = test, names, reference
-        self.title = f"{test.family.name} {test.kind}"
-
-
 def _players(
+    context: Context,
     tests: Sequence["EvaluationConfig"],
     policies: Sequence[str],
     reference: str | None,
     options: "ActingOptions",
     *,
     several: bool,
-) -> list[_Players]:
+) -> list[Players]:
     """Return the policies of each benchmark, after checking that they apply to it."""
     from sdm.evaluation.evaluate import check_policy
     from sdm.policies.spec import choose_policies, parse_policy
@@ -167,11 +172,13 @@ def _players(
         chosen = reference and reference.replace("{setting}", test.kind)
         chosen = chosen and chosen.replace("{family}", test.family.name)
         if names:
-            found.append(_Players(test, names, chosen))
+            found.append(Players(test, names, chosen))
     if not found:
         fail(f"policy: none applies to these tasks, found {', '.join(policies)}")
     if any(parse_policy(n).needs_torch for each in found for n in each.names):
         start_torch()
+    else:
+        warn_of_language_model_options(context)
     for each in found:
         for name in each.names:
             check_policy(name, each.test, options)
@@ -186,7 +193,7 @@ def _players(
 def _folder(
     stack: ExitStack,
     out: Path | None,
-    players: Sequence[_Players],
+    players: Sequence[Players],
     options: "ActingOptions",
     *,
     resume: bool,
@@ -205,7 +212,7 @@ def _folder(
 
 
 def _play(
-    each: _Players,
+    each: Players,
     options: "ActingOptions",
     kept: Path | None,
     bar: Any,
@@ -221,7 +228,7 @@ def _play(
     results = run(
         each.names, make_benchmark(each.test), options, kept=kept, progress=bar
     )
-    _warn_of_odd_tasks(results, each.title)
+    warn_of_odd_tasks(results, each.title)
     return {
         "family": each.test.family.name,
         "setting": each.test.kind,
@@ -234,51 +241,3 @@ def _play(
 def _all(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the reports of several benchmarks by family and kind."""
     return {"benchmarks": {f"{r['family']} {r['setting']}": r for r in reports}}
-
-
-def _table(each: _Players, report: Mapping[str, Any]) -> Any:
-    """Return the table of a benchmark."""
-    from sdm.evaluation.gap_table import gap_table
-    from sdm.evaluation.paper import caption, paper_column
-    from sdm.policies.spec import parse_policy
-
-    like = {name: parse_policy(name).like for name in report["policies"]}
-    return gap_table(
-        report["policies"],
-        paper_column(report["paper"], like),
-        reference=each.reference,
-        test=_words(each.test),
-        caption=caption(report["paper"], each.test.family, each.test.kind) or None,
-    )
-
-
-def _words(test: "EvaluationConfig") -> str:
-    """Return the benchmark's title: family, non-default options and sizes."""
-    from sdm.tasks.registry import reference_of
-
-    parts = [f"{reference_of(test.family)}, {test.kind}", f"T = {test.horizon}"]
-    parts += [f"{name} = {value}" for name, value in _changed(test.family)]
-    return ", ".join([*parts, f"{test.tasks} tasks x {test.trajectories} episodes"])
-
-
-def _changed(family: "TaskFamily") -> list[tuple[str, Any]]:
-    """Return the family's options that differ from the defaults of its class."""
-    try:
-        plain = type(family)().config()
-    except TypeError:  # it needs an argument, which its reference contains
-        return []
-    return [(k, x) for k, x in family.config().items() if plain.get(k) != x]
-
-
-def _warn_of_odd_tasks(results: "Sequence[PolicyResult]", title: str) -> None:
-    for result in results:
-        for indices, what in (
-            (result.gap.undefined_tasks, "of 0 and no defined gap: they are excluded"),
-            (result.gap.tiny_tasks, "near 0: each may dominate the mean"),
-        ):
-            if indices:
-                say(
-                    f"warning: `{result.policy}`: {title} tasks {list(indices)} have "
-                    f"an optimal return {what}",
-                    "yellow",
-                )

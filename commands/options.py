@@ -46,13 +46,8 @@ FamilyName = Annotated[
     ),
 ]
 
-# Options that have an effect for some kinds of model only.
+# Options of commands that have an effect for some kinds of model only.
 OF_KINDS = {
-    "q": ("pomdp", "apomdp"),
-    "models": ("apomdp",),
-    "alpha": ("apomdp",),
-    "radius": ("apomdp",),
-    "concentration": ("apomdp",),
     "believe": ("apomdp",),
     "gap": ("pomdp",),
     "points": ("pomdp", "apomdp"),
@@ -76,16 +71,15 @@ def given(context: Context, group: str) -> "Given":
 
 
 def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> None:
-    """Warn of options on the command line that have no effect for a kind of model.
+    """Warn of options on the command line that have no effect for a kind of model."""
+    from sdm.tasks.option_effects import affects
 
-    A family that supports none of the kinds for which an option of this name has an
-    effect defines its own option with this name: there is no warning.
-    """
     for name, option in given_options(context).items():
         plain = name.removeprefix("prior__").removeprefix("family__")
-        works = OF_KINDS.get(plain, KINDS)
-        known = plain == name or family.kinds & set(works)
-        if kind in KINDS and kind not in works and known:
+        works = kind in OF_KINDS.get(name, KINDS)
+        if plain != name:
+            works = affects(plain, kind, family)
+        if kind in KINDS and not works:
             say(f"warning: `{option}` has no effect for {kind} tasks", "yellow")
 
 

@@ -23,16 +23,24 @@ def published() -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def paper_rows(config: EvaluationConfig) -> Mapping[str, str]:
-    """Return the paper's gaps in a comparable test by policy; empty if it has none."""
+def paper_rows(
+    config: EvaluationConfig, trained: TaskFamily | None = None
+) -> Mapping[str, str]:
+    """Return the paper's gaps in a comparable test by policy; empty if it has none.
+
+    Args:
+        config: configuration of the test.
+        trained: family of the training tasks; `config.prior_family` if not given.
+
+    """
     if config.support != SUPPORT:
         return {}
     for test in published()["tests"]:
         shown = test.get("demonstrations", "optimal")
         if (config.kind, config.demonstrations) == (test["kind"], shown):
             elsewhere = test.get("trained_elsewhere", False)
-            trained = config.family if elsewhere else config.prior_family
-            if _is_like(config.family, test) and _is_like(trained, test):
+            known = config.family if elsewhere else trained or config.prior_family
+            if _is_like(config.family, test) and _is_like(known, test):
                 rows: Mapping[str, str] = test["gaps"].get(str(config.horizon), {})
                 return rows
     return {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -15,16 +16,20 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.data.request import family_of
 from sdm.llm.base_names import ICL, check_backend
 from sdm.llm.bases import CausalModel, load_base, load_tokenizer
+from sdm.llm.cache_check import EPISODES, TASKS, WHOLE, RowsInWindow, why_whole
+from sdm.llm.cached_rows import rows_that_fit
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.run_folder import TrainedOn, default_schema, read_merged
 from sdm.llm.runs import load_run
 from sdm.llm.sample_episodes import longest_episode
 from sdm.llm.schema import Schema, make_schema
-from sdm.llm.scoring import CachedRows, Rows, Tokens, encode, rows_that_fit
+from sdm.llm.scoring import Rows, Tokens, encode
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
-from sdm.tasks.registry import FamilyError, reference_of
+from sdm.llm.whole_rows import WholeRows
+from sdm.policies.trained_on import warn_of_other_tasks
+from sdm.tasks.registry import FamilyError
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def language_model_policy(
     schema: str | None = None,
     quantize: str | None = None,
     backend: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PolicyMaker:
     """Load a model and return the factory of its policy for a group of test tasks.
 
@@ -73,6 +79,7 @@ def language_model_policy(
         schema: text schema for `icl:`; a run uses the schema of its training.
         quantize: `nf4` to load the base of `icl:` in 4 bits.
         backend: `vllm` to score with vLLM, which supports `icl:` without quantization.
+        trust_remote_code: run the Python code in the repository of the base of `icl:`.
 
     Raises:
         ValueError: if the backend does not support the policy.
@@ -83,25 +90,25 @@ def language_model_policy(
     check_backend(name, backend, quantize)
     if not name.startswith(ICL):
         run = load_run(Path(name))
-        _warn_of_another_test(name, run.header, run.header.config.support, bed.config)
+        _warn_of_training(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
-        return maker_of(bed, written, run.tokenizer, run.model)
+        return maker_of(bed, written, run.tokenizer, run.model, name)
     base = name.removeprefix(ICL)
     chosen = schema or default_schema(base)
     if (merged := read_merged(Path(base))) is not None:
-        _warn_of_another_test(name, merged, merged.support, bed.config)
+        _warn_of_training(name, merged, merged.support, bed.config)
         if chosen != merged.schema:
             warnings.warn(
                 f"`{name}`: trained in the schema `{merged.schema}`, evaluated in "
                 f"`{chosen}`",
                 stacklevel=2,
             )
-    written = _schema_for(chosen, bed)
+    written, trust = _schema_for(chosen, bed), {"trust_remote_code": trust_remote_code}
     if backend == "vllm":
-        begin = partial(VllmRows, start_engine(base))
-        return maker_of(bed, written, load_tokenizer(base), begin)
-    model, tokenizer = load_base(base, quantize=quantize)
-    return maker_of(bed, written, tokenizer, model.eval())
+        begin = partial(VllmRows, start_engine(base, **trust))
+        return maker_of(bed, written, load_tokenizer(base, **trust), begin)
+    model, tokenizer = load_base(base, quantize=quantize, **trust)
+    return maker_of(bed, written, tokenizer, model.eval(), name)
 
 
 def _schema_for(name: str, bed: Benchmark) -> Schema:
@@ -115,15 +122,34 @@ def maker_of(
     schema: Schema,
     tokenizer: PreTrainedTokenizerBase,
     model: CausalModel | Callable[[Sequence[Tokens]], Rows],
+    name: str = "model",
 ) -> PolicyMaker:
-    """Return the policy factory for a model, or for a function that begins rows."""
+    """Return the policy factory for a model, or for a function that begins rows.
+
+    Args:
+        bed: the benchmark.
+        schema: text schema of the episodes.
+        tokenizer: the model's tokenizer.
+        model: the model, or the function.
+        name: name of the policy in warnings.
+
+    """
     check_tokenizer(tokenizer, schema)
     support = episodes_of(bed.support)
     if not isinstance(model, CausalModel):
-        rows = sys.maxsize  # vLLM limits its cache itself
-        return PolicyMaker(model, tokenizer, schema, support, rows)
+        # vLLM limits its cache itself.
+        return PolicyMaker(model, tokenizer, schema, support, sys.maxsize)
+
+    def policy(begin: Callable[[Sequence[Tokens]], Rows]) -> LanguageModelPolicy:
+        return PolicyMaker(begin, tokenizer, schema, support, 1)(slice(TASKS))
+
+    some = jax.tree.map(lambda x: x[:TASKS, :EPISODES], bed.optimal_played)
+    if (why := why_whole(model, policy, some)) is not None:
+        warnings.warn(f"`{name}`: {why}: {WHOLE}", stacklevel=3)
+        begin = partial(WholeRows, model)
+        return PolicyMaker(begin, tokenizer, schema, support, sys.maxsize)
     rows = rows_that_fit(model, _longest(tokenizer, schema, support, bed))
-    return PolicyMaker(partial(CachedRows, model), tokenizer, schema, support, rows)
+    return PolicyMaker(partial(RowsInWindow, model), tokenizer, schema, support, rows)
 
 
 def _longest(
@@ -141,37 +167,15 @@ def _longest(
     return max(map(len, encode(tokenizer, texts)))
 
 
-def _warn_of_another_test(
+def _warn_of_training(
     name: str, trained: TrainedOn, support: int, config: EvaluationConfig
 ) -> None:
     """Warn if a model's test tasks differ from its training tasks or overlap them."""
-    before = _tasks_in_words(
-        trained.family, trained.kind, trained.horizon, support, trained.observes_reward
-    )
-    now = _tasks_in_words(
-        reference_of(config.family),
-        config.kind,
-        config.horizon,
-        config.support,
-        config.rewards_seen,
-    )
-    if before != now:
-        warnings.warn(
-            f"`{name}`: trained on {before}, evaluated on {now}", stacklevel=3
-        )
+    tasks = dataclasses.asdict(trained)
+    warn_of_other_tasks(name, tasks, config, support=support)
     try:
-        known = family_of(dataclasses.asdict(trained))
+        known = family_of(tasks)
     except FamilyError:
         return  # its package is missing or has changed, so the overlap is unknown
     if overlap := config.family.covers(known):
         warnings.warn(f"`{name}`: {overlap}", stacklevel=3)
-
-
-def _tasks_in_words(
-    family: str, kind: str, horizon: int, support: int, rewards: bool
-) -> str:
-    return (
-        f"{family} tasks ({kind}) of {horizon} stages after {support} "
-        f"demonstration{'s' * (support != 1)}, rewards "
-        f"{'observed' if rewards else 'not observed'}"
-    )

@@ -1,7 +1,6 @@
 """Check that a base can act, before it is trained.
 
-Some models can be trained, but their caches cannot be scored stage by stage: state
-spaces and linear attention keep one state for the whole text.
+Every model that can score whole texts can act; a cache only makes it faster.
 """
 
 from functools import partial
@@ -19,15 +18,14 @@ from sdm.llm.memory import OutOfMemoryError
 from sdm.llm.policy import EpisodeTexts, LanguageModelPolicy
 from sdm.llm.sample_episodes import sample_episode
 from sdm.llm.schema import Schema
-from sdm.llm.scoring import CachedRows, rows_that_fit
+from sdm.llm.whole_rows import WholeRows
 
 
 class CannotActError(ValueError):
     """A base that can be trained, but whose actions cannot be scored."""
 
     hint = (
-        "choose a model with attention in every layer and a key-value cache: Llama, "
-        "Mistral, GPT-2, SmolLM2, …"
+        "choose a model that predicts the next token: Llama, Mistral, GPT-2, SmolLM2, …"
     )
 
     def __init__(self, name: str, model: CausalModel, reason: str) -> None:
@@ -82,12 +80,11 @@ def _act(
     model: CausalModel, tokenizer: PreTrainedTokenizerBase, schema: Schema
 ) -> bool:
     """Choose actions; return whether their probabilities are finite."""
-    rows_that_fit(model, 1)
     whole = sample_episode(schema)
     assert whole.rewards is not None
     shown = Episode(whole.observations[:2], whole.actions[:2], whole.rewards[:2])
     actions = len(schema.contents.actions)
-    begin = partial(CachedRows, model)
+    begin = partial(WholeRows, model)
     policy = LanguageModelPolicy(begin, tokenizer, schema, [[shown]], actions)
     memory = EpisodeTexts()
     rewards = jnp.full((1, 2), whole.rewards[0])

@@ -135,8 +135,8 @@ def load_base(
 def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
     """Return a model of the architecture of `source` with random weights."""
     config = AutoConfig.from_pretrained(source, **trust)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
+        torch.default_generator.manual_seed(seed)
         # Training all weights needs single precision, also on an accelerator.
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, **trust
@@ -175,15 +175,23 @@ def base_source(name: str) -> str:
     return str(smollm2_folder()) if name == "smollm2" else name
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base other than `tiny`.
+
+    Args:
+        name: name of the base.
+        trust_remote_code: run the Python code that a model's repository contains.
 
     Raises:
         BaseModelError: if the base is unavailable.
 
     """
     with _explained(name):
-        return AutoTokenizer.from_pretrained(base_source(name))
+        return AutoTokenizer.from_pretrained(
+            base_source(name), trust_remote_code=trust_remote_code
+        )
 
 
 @contextlib.contextmanager
@@ -199,7 +207,9 @@ def _explained(name: str) -> Iterator[None]:
             ) from error
         first = text.splitlines()[0]
         hint = ""
-        if not Path(name).is_dir():
+        if "trust_remote_code" in text:
+            hint = "pass `--trust-remote-code` if you trust the code of its repository"
+        elif not Path(name).is_dir():
             hint = (
                 f"no folder `{name}` in {Path.cwd()}; to download a Hugging Face "
                 "model, connect to the network and, if required, accept its licence"

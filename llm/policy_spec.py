@@ -3,16 +3,22 @@
 This module imports PyTorch only to load a model.
 """
 
+import dataclasses
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.llm.base_names import ICL, check_backend, check_base_name
+from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import (
     content_hash,
     default_schema,
     is_merged,
     is_run,
+    read_merged,
     read_run,
 )
 from sdm.llm.schema import make_schema
@@ -57,13 +63,22 @@ class LanguageModel:
             check_base_name(base)
             schema = options.schema or default_schema(base)
         else:
-            schema = read_run(self.folder).config.schema
+            trained = read_run(self.folder).config
+            _warn_of_unused(self.text, trained, options)
+            schema = trained.schema
         spaces = config.family.spaces
         make_schema(schema, spaces, config.kind, rewards=config.rewards_seen)
 
     def fingerprint(self) -> str | None:
         """Return a hash that identifies a run or a merged model; None for a base."""
         return content_hash(self.folder)
+
+    def trained_on(self) -> Mapping[str, Any] | None:
+        """Return the description of the training tasks; None for a base."""
+        if not self.text.startswith(ICL):
+            return dataclasses.asdict(read_run(self.folder))
+        merged = read_merged(self.folder)
+        return None if merged is None else dataclasses.asdict(merged)
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Stepwise:
         """Load the model, and return a factory of its policy."""
@@ -75,7 +90,20 @@ class LanguageModel:
             schema=options.schema,
             quantize=options.quantize,
             backend=options.backend,
+            trust_remote_code=options.trust_remote_code,
         )
+
+
+def _warn_of_unused(name: str, trained: FinetuneConfig, options: ActingOptions) -> None:
+    """Warn of options that a run does not use, since it keeps those of its training."""
+    for option in ("schema", "quantize", "trust_remote_code"):
+        asked, kept = getattr(options, option), getattr(trained, option)
+        if asked and asked != kept:
+            warnings.warn(
+                f"`{name}`: `--{option.replace('_', '-')}` has no effect: a run keeps "
+                f"{option} = {kept} of its training",
+                stacklevel=3,
+            )
 
 
 @register_parser

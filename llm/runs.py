@@ -164,12 +164,15 @@ def load_run(folder: Path, *, full_precision: bool = False) -> LoadedRun:
     weights = weights_folder(folder, header.config.lora_rank)
     model: CausalModel
     try:
-        tokenizer = AutoTokenizer.from_pretrained(weights)
+        trust = {"trust_remote_code": header.config.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(weights, **trust)
         if header.config.lora_rank:
             quantize = None if full_precision else header.config.quantize
             model = _load_adapter(folder, header, quantize)
         else:
-            model = AutoModelForCausalLM.from_pretrained(weights, dtype=compute_dtype())
+            model = AutoModelForCausalLM.from_pretrained(
+                weights, dtype=compute_dtype(), **trust
+            )
             move(model)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise StorageError(f"`{weights}` is damaged: {error}", AGAIN) from error

@@ -1,4 +1,4 @@
-"""Log-probabilities of action candidates, in context, with a shared key-value cache.
+"""Tokens of action candidates, and rows in which a language model scores them.
 
 A candidate is scored by the tokens in which the *whole text* with that candidate
 differs from the text with another one. Tokenizers merge characters across boundaries,
@@ -6,37 +6,17 @@ so a candidate that is encoded alone would have other tokens. The candidates' to
 sequences must be prefix-free (none is a prefix of another); otherwise, a short one
 would be favoured. If they are not, each candidate is scored together with the
 terminator that follows an action in the text.
-
-`CachedRows` keeps one row per distinct text. Episodes with the same text so far share
-a row, which is copied when their texts diverge, so the model reads the demonstrations
-of a task once. Each stage feeds only new tokens. Rows may differ in length: padding,
-and tokens that a later tokenization replaced, stay in the cache as masked columns, and
-every token carries its own position. With sliding-window attention, these columns
-would displace tokens from the window, so texts that do not fit the window are refused.
 """
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from sdm.llm.bases import CausalModel
-from sdm.llm.context import ContextError, check_length
-from sdm.llm.memory import memory_explained, memory_of
 from sdm.llm.tokens import Tokens as Tokens
 from sdm.llm.tokens import encode as encode
-
-# Shares of the memory besides the weights that keys and values may use. These are
-# copied layer by layer as they grow, and other programs use a computer's main memory.
-SHARE_OF_GPU, SHARE_OF_COMPUTER = 0.5, 0.25
-PROBE = 8  # tokens to read to measure the memory per token
-FEWER = (
-    "lower `--trajectories`, `--support` or the horizon, or pass `--schema compact` if "
-    "the base was not fine-tuned in another schema"
-)
 
 
 @runtime_checkable
@@ -100,167 +80,3 @@ def shared_length(a: Tokens, b: Tokens) -> int:
         return len(a)
     differ = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     return next(differ, min(len(a), len(b)))
-
-
-class CachedRows:
-    """Rows of tokens with the key-value cache of a causal language model."""
-
-    @memory_explained(FEWER)
-    def __init__(self, model: CausalModel, prefixes: Sequence[Tokens]) -> None:
-        """Read each prefix; either all of them are empty, or none is."""
-        self.model = model
-        self.cache = DynamicCache()
-        self.ids: list[Tokens] = [[] for _ in prefixes]
-        self.columns: list[list[int]] = [[] for _ in prefixes]
-        self.mask = torch.zeros(
-            (len(prefixes), 0), dtype=torch.long, device=model.device
-        )
-        if any(prefixes):
-            check_length(model, max(map(len, prefixes)))
-            self._feed(prefixes, [0] * len(prefixes))
-
-    @memory_explained(FEWER)
-    @torch.no_grad()
-    def score(
-        self,
-        targets: Sequence[Tokens],
-        suffixes: Sequence[Sequence[Tokens]],
-        parents: Sequence[int],
-    ) -> Float[np.ndarray, "rows A"]:
-        """Return the log-probability of each row's candidates; feed only new tokens."""
-        longest = (
-            len(target) + max(map(len, row))
-            for target, row in zip(targets, suffixes, strict=True)
-        )
-        check_length(self.model, max(longest))
-        self._branch(parents)
-        kept = [self._keep(row, target) for row, target in enumerate(targets)]
-        new = [list(t[k:]) for t, k in zip(targets, kept, strict=True)]
-        first = torch.tensor(
-            [[s[0] for s in row] for row in suffixes], device=self.model.device
-        )
-        scores = self._feed(new, kept).gather(1, first)
-        for candidate in range(first.shape[1]):
-            tails = [list(row[candidate]) for row in suffixes]
-            if any(len(tail) > 1 for tail in tails):
-                scores[:, candidate] += self._score_tails(tails)
-        return scores.cpu().numpy()
-
-    @property
-    def nbytes(self) -> int:
-        """Return the memory of the cache, in bytes."""
-        return sum(
-            x.nbytes
-            for layer in self.cache.layers
-            for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
-            if x is not None
-        )
-
-    def _branch(self, parents: Sequence[int]) -> None:
-        """Make row i a copy of row `parents[i]`."""
-        if list(parents) == list(range(len(self.ids))):
-            return
-        chosen = torch.tensor(parents, device=self.model.device)
-        self.cache.batch_select_indices(chosen)
-        self.mask = self.mask[chosen]
-        self.ids = [self.ids[parent] for parent in parents]
-        self.columns = [list(self.columns[parent]) for parent in parents]
-
-    def _keep(self, row: int, target: Tokens) -> int:
-        """Mask the cached tokens in which a row's new text differs; count the rest."""
-        fed = self.ids[row]
-        # The last token is always fed, since its output is needed.
-        count = min(shared_length(fed, target), len(target) - 1)
-        for column in self.columns[row][count:]:
-            self.mask[row, column] = 0
-        del self.columns[row][count:]
-        self.ids[row] = fed[:count]
-        return count
-
-    def _forward(
-        self, new: Sequence[Tokens], start: Sequence[int], keep: torch.Tensor | int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feed right-padded tokens; return logits at columns `keep`, and the mask."""
-        device = self.model.device
-        self._check_window(max(map(len, new)))
-        lengths = torch.tensor([len(ids) for ids in new], device=device)
-        width = int(lengths.max())
-        block = torch.tensor(
-            [ids + [0] * (width - len(ids)) for ids in new], device=device
-        )
-        offsets = torch.arange(width, device=device)
-        valid = (offsets < lengths[:, None]).long()
-        positions = torch.tensor(start, device=device)[:, None] + offsets
-        output = self.model(
-            input_ids=block,
-            attention_mask=torch.cat([self.mask, valid], dim=1),
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
-        return output.logits.float(), valid
-
-    def _check_window(self, width: int) -> None:
-        """Raise `ContextError` if the cache outgrows a sliding attention window."""
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        if window is None or "sliding_attention" not in kinds:
-            return
-        columns = self.mask.shape[1] + width
-        if columns > window:
-            raise ContextError(
-                f"texts: must fit the model's attention window of {window} tokens, "
-                f"found {columns} cache columns: shorten them with `--schema compact`, "
-                "a smaller `--support` or a shorter horizon"
-            )
-
-    @torch.no_grad()
-    def _feed(self, new: Sequence[Tokens], start: Sequence[int]) -> torch.Tensor:
-        """Append tokens to rows; return log-probabilities after each row's last one."""
-        last = torch.tensor([len(ids) - 1 for ids in new], device=self.model.device)
-        columns, where = last.unique(return_inverse=True)
-        logits, valid = self._forward(new, start, columns)
-        width = self.mask.shape[1]
-        self.mask = torch.cat([self.mask, valid], dim=1)
-        for row, ids in enumerate(new):
-            self.ids[row] = self.ids[row] + list(ids)
-            self.columns[row] += range(width, width + len(ids))
-        rows = torch.arange(len(new), device=self.model.device)
-        return logits[rows, where].log_softmax(-1)
-
-    def _score_tails(self, tails: Sequence[Tokens]) -> torch.Tensor:
-        """Return the log-probability of each row's candidate but its first token."""
-        start = [len(ids) for ids in self.ids]
-        width = max(len(tail) for tail in tails) - 1
-        logits, _ = self._forward([tail[:-1] for tail in tails], start, width)
-        self.cache.crop(-width)
-        padded = [tail[1:] + [0] * (width + 1 - len(tail)) for tail in tails]
-        wanted = torch.tensor(padded, device=logits.device)
-        scores = logits.log_softmax(-1).gather(2, wanted[..., None])[..., 0]
-        lengths = torch.tensor([len(tail) - 1 for tail in tails], device=logits.device)
-        real = torch.arange(width, device=logits.device) < lengths[:, None]
-        return (scores * real).sum(1)
-
-
-def rows_that_fit(model: CausalModel, tokens: int) -> int:
-    """Return how many texts of `tokens` tokens fit the memory together, at least 1.
-
-    The number depends on the total memory, not on the free memory, so that a machine
-    forms the same groups in every run.
-
-    Raises:
-        ValueError: if the model has no key-value cache.
-
-    """
-    device = model.device
-    share = SHARE_OF_GPU if device.type == "cuda" else SHARE_OF_COMPUTER
-    left = share * (memory_of(device) - model.get_memory_footprint())
-    a_token = CachedRows(model, [[0] * PROBE]).nbytes / PROBE
-    if not a_token:
-        raise ValueError(
-            "base: must have a key-value cache to be scored stage by stage, found a "
-            f"{model.config.model_type}"
-        )
-    return max(1, int(left / (a_token * tokens)))

@@ -35,8 +35,9 @@ def tiny_model(seed: int) -> LlamaForCausalLM:
         bos_token_id=None,
         eos_token_id=None,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    # Weights are drawn on the CPU; without `devices`, every visible GPU is initialized.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         model = LlamaForCausalLM(config)
     move(model)
     return model

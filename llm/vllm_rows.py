@@ -1,4 +1,4 @@
-"""Scoring with vLLM, which computes the same numbers as `scoring.CachedRows`.
+"""Scoring with vLLM, which computes the same numbers as `CachedRows`.
 
 vLLM loads a model from a folder or by its Hugging Face id: a base, or a run that `sdm
 merge` has merged. It caches the common prefixes of texts itself.
@@ -55,8 +55,12 @@ class Engine:
         ]
 
 
-def start_engine(base: str) -> Engine:
+def start_engine(base: str, *, trust_remote_code: bool = False) -> Engine:
     """Load a base into vLLM.
+
+    Args:
+        base: name of the base.
+        trust_remote_code: run the Python code that a model's repository contains.
 
     Raises:
         BaseModelError: if vLLM is not installed, or cannot load the base.
@@ -77,6 +81,7 @@ def start_engine(base: str) -> Engine:
             dtype=str(compute_dtype()).removeprefix("torch."),
             enable_prefix_caching=True,
             skip_tokenizer_init=True,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]

@@ -1,6 +1,7 @@
 """Learned policies by name: `NAME:RUN`, the name of a learner and a policy's folder."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sdm.policies.learner import learners
 from sdm.policies.policy_runs import ABOUT, LearnedRun, load_policy_run
 from sdm.policies.prepared import Prepared
 from sdm.policies.spec import ActingOptions, register_parser
+from sdm.policies.trained_on import warn_of_other_tasks
 from sdm.storage.files import StorageError
 from sdm.tasks.family import HIDDEN
 
@@ -49,7 +51,13 @@ class Learned:
 
     def build(self, bed: Benchmark, options: ActingOptions) -> Prepared:
         """Return the policy for a benchmark."""
-        return learners()[self.like].prepare(self.load(bed.config), bed)
+        run = self.load(bed.config)
+        warn_of_other_tasks(self.text, run.about.tasks, bed.config)
+        return learners()[self.like].prepare(run, bed)
+
+    def trained_on(self) -> Mapping[str, Any]:
+        """Return the description of the training tasks."""
+        return load_policy_run(self.folder, self.like).about.tasks
 
     def load(self, config: EvaluationConfig) -> LearnedRun:
         """Load the policy if it fits a benchmark.

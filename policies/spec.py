@@ -18,6 +18,7 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
+from sdm.data.request import family_of
 from sdm.policies.prepared import Prepared
 from sdm.policies.registry import GROUP, check_rule, is_rule, names, prepare, rules
 from sdm.tasks.family import Kind, TaskFamily
@@ -32,12 +33,14 @@ class ActingOptions:
         schema: text schema of `icl:` policies; None for the base's default.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
         backend: `vllm` to compute `icl:` policies with vLLM.
+        trust_remote_code: run the Python code in the repositories of `icl:` bases.
 
     """
 
     schema: str | None = None
     quantize: str | None = None
     backend: str | None = None
+    trust_remote_code: bool = False
 
 
 @runtime_checkable
@@ -183,3 +186,18 @@ def _fits(name: str, family: TaskFamily, kind: Kind) -> bool:
     except ValueError:
         return False
     return True
+
+
+def training_family_of(spec: PolicySpec) -> TaskFamily | None:
+    """Return the family of a policy's training tasks; None if it is unknown.
+
+    Policies that were trained have a method `trained_on`, which returns the entries of
+    a manifest that describe the tasks.
+    """
+    describe = getattr(spec, "trained_on", None)
+    if describe is None or (tasks := describe()) is None:
+        return None
+    try:
+        return family_of(tasks)
+    except ValueError:  # its package is missing or has changed
+        return None

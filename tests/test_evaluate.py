@@ -22,10 +22,10 @@ from sdm.evaluation.paper import caption
 from sdm.evaluation.tables import result_row, result_rows, save_gap_figure
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import load_base
+from sdm.llm.cached_rows import CachedRows
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import RunHeader
 from sdm.llm.runs import LoadedRun
-from sdm.llm.scoring import CachedRows
 from sdm.policies.registry import names, prepare
 from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily, TabularPolicy
@@ -156,7 +156,7 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
     )
     run = LoadedRun(base, tokenizer, header)
     monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
-    with pytest.warns(UserWarning, match=r"tasks \(mdp\) of 3 stages after 7 demonstr"):
+    with pytest.warns(UserWarning, match=r"with horizon = 3, support = 7; evaluated"):
         language_model_policy("some-run", bed)
 
 
@@ -294,6 +294,8 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
     asked, most = [], 0
 
     def room_for(model, tokens):
+        nonlocal most
+        most = 0  # what the check of the cache held
         asked.append(tokens)
         return 9  # two tasks of four episodes
 
@@ -305,7 +307,7 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
             return found
 
     monkeypatch.setattr("sdm.llm.acting.rows_that_fit", room_for)
-    monkeypatch.setattr("sdm.llm.acting.CachedRows", Weighed)
+    monkeypatch.setattr("sdm.llm.cache_check.CachedRows", Weighed)
     done = []
     (parted,) = evaluate(
         ["icl:tiny"],

@@ -14,9 +14,9 @@ from tolerances import SINGLE
 
 from sdm.data.benchmark import EvaluationConfig
 from sdm.evaluation.evaluate import check_policy
+from sdm.llm.cached_rows import CachedRows
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.policy import LanguageModelPolicy, episodes_of
-from sdm.llm.scoring import CachedRows
 from sdm.llm.tiny import tiny_tokenizer
 from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import EnergyFamily, rollout, solve

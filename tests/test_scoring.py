@@ -14,17 +14,14 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from sdm.llm.cache_check import RowsInWindow
+from sdm.llm.cached_rows import CachedRows, rows_that_fit, why_uncached
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
-from sdm.llm.scoring import (
-    CachedRows,
-    encode,
-    needs_terminator,
-    rows_that_fit,
-    split_candidates,
-)
+from sdm.llm.scoring import encode, needs_terminator, split_candidates
 from sdm.llm.tiny import tiny_tokenizer
+from sdm.llm.whole_rows import WholeRows
 
 
 def bpe(pre, decoder):
@@ -145,6 +142,16 @@ def test_texts_that_a_window_cuts_are_refused():
         ContextError, match=r"window of 6 tokens, found 7 cache columns"
     ):
         rows.score([[1, 2, 3, 4, 7, 8, 9]], [[[5], [6]]], [0])
+    # Where it matters, whole texts are read from there on.
+    rows, longer = RowsInWindow(window, [[1, 2, 3]]), [[1, 2, 3, 4, 7, 8, 9]]
+    np.testing.assert_array_equal(rows.score([[1, 2, 3, 4]], [[[5], [6]]], [0]), found)
+    with pytest.warns(UserWarning, match=r"window of 6 .*: whole texts are read"):
+        scores = rows.score(longer, [[[5], [6]]], [0])
+    wanted = score_ids(window, longer[0])[[5, 6]]
+    np.testing.assert_allclose(scores[0], wanted, atol=1e-5)
+    with pytest.warns(UserWarning, match="found 7 cache columns"):
+        scores = RowsInWindow(window, longer).score(longer, [[[5], [6]]], [0])
+    np.testing.assert_allclose(scores[0], wanted, atol=1e-5)
     full = Qwen2Config(
         vocab_size=50, sliding_window=2, use_sliding_window=False, **small, **heads
     )
@@ -181,6 +188,28 @@ def test_terminators_are_needed_where_the_tokeniser_merges_them():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=merged, unk_token="<unk>")
     assert needs_terminator(tokenizer, "x", ["1", "2"], ",")
     assert not needs_terminator(tokenizer, "x", ["1", "2"], "x")
+
+
+@pytest.mark.parametrize("together", [1, 12, 4096])
+def test_whole_texts_are_scored_in_batches_of_any_size(model, monkeypatch, together):
+    """With candidates of several tokens, one of which begins another's text."""
+    monkeypatch.setattr("sdm.llm.whole_rows.TOKENS_TOGETHER", together)
+    targets = [[5, 6, 7], [8, 9], [5, 6], [5, 6, 7]]
+    suffixes = [
+        [[1], [2, 3]],
+        [[4, 5, 6], [1]],
+        [[7, 1], [7, 2, 3]],
+        [[2, 3], [1]],
+    ]
+    scores = WholeRows(model).score(targets, suffixes, range(4))
+    for target, row, found in zip(targets, suffixes, scores, strict=True):
+        for suffix, score in zip(row, found, strict=True):
+            wanted = sum(
+                float(score_ids(model, target + suffix[:i])[token])
+                for i, token in enumerate(suffix)
+            )
+            # float32, in another order of summation.
+            np.testing.assert_allclose(score, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_part_where_their_texts_do(model):
@@ -230,8 +259,8 @@ BYTES_OF_A_TOKEN = 2 * 2 * 2 * 8 * 4
 def test_as_many_rows_grow_together_as_fit_the_memory(model, monkeypatch, share, rows):
     """For 30 rows of 100 tokens in a quarter of what the weights leave."""
     room = 4 * 30 * 100 * BYTES_OF_A_TOKEN + model.get_memory_footprint()
-    monkeypatch.setattr("sdm.llm.scoring.memory_of", lambda device: room)
-    monkeypatch.setattr("sdm.llm.scoring.SHARE_OF_COMPUTER", share)
+    monkeypatch.setattr("sdm.llm.cached_rows.memory_of", lambda device: room)
+    monkeypatch.setattr("sdm.llm.cached_rows.SHARE_OF_COMPUTER", share)
     assert rows_that_fit(model, 100) == rows
     held = CachedRows(model, [[5] * 100] * 30)
     assert held.nbytes == 30 * 100 * BYTES_OF_A_TOKEN
@@ -253,9 +282,7 @@ def test_acting_that_runs_out_of_memory_says_what_to_lower(model, monkeypatch):
         assert "--trajectories" in error.value.hint
 
 
-def test_a_model_without_keys_and_values_is_refused(model, monkeypatch):
+def test_a_model_without_keys_and_values_has_no_cache(model, monkeypatch):
+    assert why_uncached(model) is None
     monkeypatch.setattr(CachedRows, "nbytes", 0)
-    with pytest.raises(
-        ValueError, match=r"must have a key-value cache .* found a llama"
-    ):
-        rows_that_fit(model, 100)
+    assert why_uncached(model) == "a llama has no keys and values"

@@ -10,6 +10,7 @@ from transformers import (
     GPT2LMHeadModel,
     Lfm2Config,
     Lfm2ForCausalLM,
+    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     MixtralConfig,
@@ -18,6 +19,8 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from sdm.data.benchmark import EvaluationConfig, make_benchmark
+from sdm.evaluation.evaluate import evaluate
 from sdm.llm.acting_check import CannotActError, check_acting
 from sdm.llm.bases import load_base
 from sdm.llm.batching import ResumableTrainer
@@ -25,6 +28,7 @@ from sdm.llm.finetune import finetune
 from sdm.llm.merge import merge
 from sdm.llm.runs import load_run
 from sdm.llm.training import prepare_model
+from sdm.solvers_jax import EnergyFamily
 
 pytestmark = [
     *QUIET,
@@ -98,25 +102,37 @@ HYBRID = Lfm2Config(**FEW, layer_types=["conv", "full_attention"])
 
 
 @pytest.mark.parametrize(
-    ("model", "config", "reason"),
-    [
-        (MambaForCausalLM, STATES, "must have a key-value cache"),
-        (Lfm2ForCausalLM, HYBRID, "list index out of range"),
-    ],
+    ("model", "config"), [(MambaForCausalLM, STATES), (Lfm2ForCausalLM, HYBRID)]
 )
+@pytest.mark.filterwarnings("default:.*whole texts are read")
+def test_a_base_without_a_usual_cache_is_trained_and_acts(
+    data, tmp_path, model, config
+):
+    base = write_base(tmp_path / "base", model, config)
+    options = {"epochs": 1, "lora_rank": 0, "tasks": 6}
+    finetune(quick(data, base, **options), tmp_path / "run")
+    bed = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 2))
+    with pytest.warns(UserWarning, match="states besides keys and values"):
+        (result,) = evaluate([str(tmp_path / "run")], bed)
+    assert 0 <= result.invalid_mass <= 1
+
+
 def test_a_base_that_cannot_act_is_refused_before_it_is_trained(
-    data, tmp_path, monkeypatch, model, config, reason
+    data, base, tmp_path, monkeypatch
 ):
     def train(self, **options):
         raise AssertionError("trained")
 
+    def fails(self, **options):
+        raise RuntimeError("needs a kernel\nand more")
+
     monkeypatch.setattr(ResumableTrainer, "train", train)
-    base = write_base(tmp_path / "base", model, config)
-    words = f"base `.*`: a {config.model_type} model can be trained, but .*: {reason}"
+    monkeypatch.setattr(LlamaForCausalLM, "forward", fails)
+    words = r"base `.*`: a llama model can be trained, but .*: needs a kernel$"
     with pytest.raises(CannotActError, match=words) as caught:
         finetune(quick(data, base), tmp_path / "run")
-    assert "attention in every layer" in caught.value.hint
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    assert "predicts the next token" in caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_base_whose_probabilities_are_not_finite_is_refused(base):

@@ -13,9 +13,9 @@ from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.evaluation.evaluate import evaluate
 from sdm.llm.acting import language_model_policy
 from sdm.llm.bases import BaseModelError, load_base
+from sdm.llm.cached_rows import CachedRows
 from sdm.llm.context import ContextError
 from sdm.llm.schema import schemas
-from sdm.llm.scoring import CachedRows
 from sdm.llm.tiny import tiny_tokenizer
 from sdm.llm.vllm_rows import Engine, VllmRows, start_engine
 from sdm.policies.spec import ActingOptions
