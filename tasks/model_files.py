@@ -11,17 +11,9 @@ import numpy as np
 
 from sdm.storage.files import temporary_name
 from sdm.tasks.cassandra import read_pomdp
-from sdm.tasks.models import (
-    APOMDP,
-    MDP,
-    POMDP,
-    Model,
-    RobustMDP,
-    check_model,
-)
+from sdm.tasks.model_kinds import model_kinds, optional_fields
+from sdm.tasks.models import Model, check_model
 
-KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
-OPTIONAL = "initial_observation"
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
@@ -74,7 +66,8 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
 def load_npz(path: str | os.PathLike[str]) -> Model:
     """Read a model from an `.npz` file whose arrays have the names of its fields.
 
-    The entry `kind` is the class: MDP, RobustMDP, POMDP or APOMDP.
+    The entry `kind` is the class: MDP, RobustMDP, POMDP, APOMDP, or another class in
+    `model_kinds()`.
 
     Raises:
         ValueError: if an entry is missing or unknown, or the model is invalid.
@@ -87,27 +80,27 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"`{path}` is not an .npz file of arrays") from error
     found = str(arrays.pop("kind", "missing"))
-    if found not in KINDS:
+    kinds = model_kinds()
+    if found not in kinds:
         raise ValueError(
-            f"`{path}`: the entry `kind` is {found}: must be one of {', '.join(KINDS)}"
+            f"`{path}`: the entry `kind` is {found}: must be one of {', '.join(kinds)}"
         )
-    kind = KINDS[found]
+    kind = kinds[found]
     names = set(kind.__dataclass_fields__)
-    missing, unknown = names - {OPTIONAL} - set(arrays), set(arrays) - names
+    missing, unknown = names - optional_fields(kind) - set(arrays), set(arrays) - names
     for entries, what in (
         (missing, "is missing"),
         (unknown, f"is unknown for {found} models"),
     ):
         if entries:
             raise ValueError(f"`{path}`: the entry `{min(entries)}` {what}")
-    scalars = {"alpha", "discount"}
     try:
         numbers = {name: _real(name, x) for name, x in arrays.items()}
         fields: dict[str, Any] = {
-            name: float(x) if name in scalars and x.ndim == 0 else x
+            name: float(x) if x.ndim == 0 else x
             for name, x in numbers.items()
         }
-        model = kind(**fields)
+        model: Model = kind(**fields)
         check_model(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error

@@ -14,6 +14,7 @@ batch and a grid of devices. Arrays keep their floating-point type.
 
 from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,6 +23,7 @@ from jaxtyping import Array, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
+from sdm.tasks.model_kinds import register_model
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 
@@ -29,6 +31,7 @@ Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 ROW_SUM_TOLERANCE = 1e-5
 
 
+@register_model
 class MDP(eqx.Module):
     """Markov decision processes, batched on their leading axes.
 
@@ -46,6 +49,7 @@ class MDP(eqx.Module):
     discount: Scalar
 
 
+@register_model
 class RobustMDP(eqx.Module):
     """Fully observed tasks whose transition law is one of K candidates.
 
@@ -65,6 +69,7 @@ class RobustMDP(eqx.Module):
     discount: Scalar
 
 
+@register_model
 class POMDP(eqx.Module):
     """Partially observed MDPs; the policy acts on the belief over states.
 
@@ -87,6 +92,7 @@ class POMDP(eqx.Module):
     initial_observation: Float[Array, "*B S O"] | None = None
 
 
+@register_model
 class APOMDP(eqx.Module):
     """Ambiguous POMDPs: K candidate models and an attitude to the ambiguity.
 
@@ -124,6 +130,47 @@ def check_model(model: Model) -> None:
     It reads values on the host: call it when a model enters the package, and never
     under `jit`.
 
+    A class of models with a method `check` checks itself.
+
+    Raises:
+        ValueError: naming the field, the index and the invalid number.
+
+    """
+    own = getattr(model, "check", None)
+    if own is not None:
+        own()
+        return
+    check_task(model, ("transition", "observation"))
+    *batch, states, actions = np.shape(model.reward)
+    models: list[int] = []
+    if isinstance(model, APOMDP | RobustMDP):
+        if np.ndim(model.transition) != len(batch) + 4:
+            raise ValueError(
+                f"transition has shape {np.shape(model.transition)}: must be "
+                "[*B, K, S, A, S]"
+            )
+        models = [np.shape(model.transition)[len(batch)]]
+        _check_unit_interval("alpha", model.alpha)
+    lead = (*batch, *models)
+    check_shape(
+        "transition",
+        model.transition,
+        (*lead, states, actions, states),
+        f"[*B, {'K, ' if models else ''}S, A, S]",
+    )
+    check_rows("transition", model.transition)
+    if not isinstance(model, MDP | RobustMDP):
+        _check_observation(model, (*lead, actions, states), (*lead, states))
+
+
+def check_task(model: Any, arrays: tuple[str, ...]) -> None:
+    """Check what every class of models has: reward, initial distribution and discount.
+
+    Args:
+        model: the model.
+        arrays: names of further arrays that must have the floating-point type of
+            `reward`, if the model has them.
+
     Raises:
         ValueError: naming the field, the index and the invalid number.
 
@@ -139,44 +186,25 @@ def check_model(model: Model) -> None:
             "an action"
         )
     wanted = np.asarray(model.reward).dtype
-    for name in ("reward", "transition", "initial", "observation"):
+    for name in ("reward", "initial", *arrays):
         kind = np.asarray(getattr(model, name, model.reward)).dtype
         if kind.kind != "f":
             raise ValueError(f"{name} has dtype {kind}: must be floating-point")
         if kind != wanted:
             raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward")
-    _check_shape("initial", model.initial, (*batch, states), "[*B, S]")
-    models: list[int] = []
-    if isinstance(model, APOMDP | RobustMDP):
-        if np.ndim(model.transition) != len(batch) + 4:
-            raise ValueError(
-                f"transition has shape {np.shape(model.transition)}: must be "
-                "[*B, K, S, A, S]"
-            )
-        models = [np.shape(model.transition)[len(batch)]]
-        _check_unit_interval("alpha", model.alpha)
-    lead = (*batch, *models)
-    _check_shape(
-        "transition",
-        model.transition,
-        (*lead, states, actions, states),
-        f"[*B, {'K, ' if models else ''}S, A, S]",
-    )
+    check_shape("initial", model.initial, (*batch, states), "[*B, S]")
     _check_unit_interval("discount", model.discount)
-    _check_finite("reward", model.reward)
+    check_finite("reward", model.reward)
     rewards = np.asarray(model.reward)
     most = float(np.sqrt(np.finfo(rewards.dtype).max))  # so that squares are finite
     if np.abs(rewards).max() > most:
-        _raise_first(
+        raise_first(
             "reward",
             np.abs(rewards) > most,
             lambda i: f" = {rewards[i]:g}: must be at most {most:.3g} in magnitude",
             "entries",
         )
-    check_rows("transition", model.transition)
     check_rows("initial", model.initial)
-    if not isinstance(model, MDP | RobustMDP):
-        _check_observation(model, (*lead, actions, states), (*lead, states))
 
 
 def _check_observation(
@@ -184,12 +212,12 @@ def _check_observation(
 ) -> None:
     k = "K, " if isinstance(model, APOMDP) else ""
     symbols = np.shape(model.observation)[-1:] or (0,)
-    _check_shape(
+    check_shape(
         "observation", model.observation, (*lead, *symbols), f"[*B, {k}A, S, O]"
     )
     check_rows("observation", model.observation)
     if model.initial_observation is not None:
-        _check_shape(
+        check_shape(
             "initial_observation",
             model.initial_observation,
             (*initial_lead, *symbols),
@@ -198,7 +226,8 @@ def _check_observation(
         check_rows("initial_observation", model.initial_observation)
 
 
-def _check_shape(name: str, value: Array, expected: tuple[int, ...], axes: str) -> None:
+def check_shape(name: str, value: Array, expected: tuple[int, ...], axes: str) -> None:
+    """Raise `ValueError` unless `value` has the shape that agrees with `reward`."""
     if np.shape(value) != expected:
         raise ValueError(
             f"{name} has shape {np.shape(value)}: must be {axes} = {expected}, "
@@ -213,7 +242,7 @@ def _check_unit_interval(name: str, value: Scalar) -> None:
         raise ValueError(f"{name} = {float(value):g}: must lie between 0 and 1")
 
 
-def _raise_first(
+def raise_first(
     name: str, bad: np.ndarray, describe: Callable[[tuple[int, ...]], str], things: str
 ) -> None:
     """Raise `ValueError` for the first true entry of `bad`, with their number."""
@@ -226,10 +255,11 @@ def _raise_first(
         )
 
 
-def _check_finite(name: str, value: object) -> None:
+def check_finite(name: str, value: object) -> None:
+    """Raise `ValueError` for the first entry that is not finite."""
     array = np.asarray(value)
     if not np.isfinite(array).all():
-        _raise_first(
+        raise_first(
             name,
             ~np.isfinite(array),
             lambda i: f" = {array[i]}: must be finite",
@@ -240,9 +270,9 @@ def _check_finite(name: str, value: object) -> None:
 def check_rows(name: str, value: object) -> None:
     """Raise `ValueError` unless every last-axis row is a probability distribution."""
     array = np.asarray(value)
-    _check_finite(name, array)
+    check_finite(name, array)
     if array.size and array.min() < 0:
-        _raise_first(
+        raise_first(
             name,
             array < 0,
             lambda i: f" = {array[i]:g}: probabilities cannot be negative",
@@ -251,7 +281,7 @@ def check_rows(name: str, value: object) -> None:
     # A product with ones is several times faster than `sum` over a short last axis.
     sums = np.asarray(array @ np.ones(array.shape[-1], array.dtype))
     if not (np.abs(sums - 1) <= ROW_SUM_TOLERANCE).all():
-        _raise_first(
+        raise_first(
             name,
             np.asarray(np.abs(sums - 1) > ROW_SUM_TOLERANCE),
             lambda i: f": probabilities sum to {sums[i]:.6g}, not 1",
