@@ -189,7 +189,7 @@ def expand(
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         there, weight = Next(*after[:-1]), after[-1]
         belief, reach, want = candidates(*now, there)
-        grown = _add_points(there.plans.point, weight, belief, reach, want, new)
+        grown = add_points(there.plans.point, weight, belief, reach, want, new)
         return grown, grown
 
     plans = Plans(bounds.vector, bounds.point)
@@ -212,7 +212,7 @@ def expand(
     return sweep(model, point, weight, convex=convex)
 
 
-def _add_points(
+def add_points(
     point: Float[Array, "N S"],
     weight: Float[Array, " N"],
     belief: Float[Array, "C S"],
