@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
@@ -27,6 +26,7 @@ from sdm.tasks.models import (
 )
 from sdm.tasks.registry import load_family
 from sdm.tasks.rollout import task_keys
+from sdm.tasks.transitions import of_tasks, rows, take_tasks
 
 Action = int | np.int64
 
@@ -80,7 +80,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
     def _take(self, model: Model) -> None:
         """Set the model of the next episodes."""
         self.model, true = model, _true_model(model)
-        self._transition = _rows(true.transition)
+        self._transition = jax.tree.map(np.asarray, true.transition)
         self._initial, self._reward = _rows(true.initial), np.asarray(true.reward)
         self._observation = self._first_observation = None
         if isinstance(true, POMDP):
@@ -121,7 +121,9 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             raise RuntimeError("the episode is over: call reset() first")
         action = int(action)
         paid = float(self._reward[self._state, action])
-        self._state = self._draw(self._transition[self._state, action])
+        row, states = rows(self._transition, self._state, action)
+        after = self._draw(_rows(row))
+        self._state = after if states is None else int(states[after])
         self._stage += 1
         seen = np.int64(self._state)
         if self._observation is not None:
@@ -190,7 +192,7 @@ class TaskEnv(DecisionEnv):
             if name != SET_KEY
         }
         batch = self.family.model(params, self.kind)
-        return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, batch)
+        return take_tasks(batch, 0)
 
     def _info(self) -> dict[str, Any]:
         return {**super()._info(), "parameters": self._parameters}
@@ -235,7 +237,9 @@ def _true_model(model: Model) -> MDP | POMDP:
     if isinstance(model, APOMDP):
         return true_model(model)
     if isinstance(model, RobustMDP):
-        return MDP(model.transition[0], model.reward, model.initial, model.discount)
+        return MDP(
+            of_tasks(model.transition, 0), model.reward, model.initial, model.discount
+        )
     return model
 
 

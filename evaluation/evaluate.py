@@ -23,6 +23,7 @@ from sdm.storage.files import temporary_name
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host
 from sdm.tasks.rollout_in_models import play_in_models
+from sdm.tasks.transitions import take_tasks
 
 # Most episodes that are played together; more would not use a processor better.
 ROWS_TOGETHER = 1024
@@ -143,7 +144,7 @@ def _play_group(
     played = play_in_models(
         rollout_on_host,
         bed.keys[group],
-        jax.tree.map(lambda x: x[models] if np.ndim(x) else x, bed.worlds),
+        take_tasks(bed.worlds, models),
         policy,
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,

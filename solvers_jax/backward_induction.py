@@ -4,8 +4,9 @@ r"""Backward induction: solve batches of finite-horizon MDPs exactly.
     Q_t(s,a) = r(s,a) + γ Σ_s' P(s'|s,a) V_{t+1}(s')
     V_t(s)   = max_a Q_t(s,a),   π_t(s) = the lowest a that attains it
 
-Exact up to rounding, in O(T S² A) operations per task. Reference: Puterman (2005),
-*Markov Decision Processes*, §4.5; the recursion of Zhang, Aghaei, Saghafian (2026).
+Exact up to rounding, in O(T S² A) operations per task, or O(T S A N) if the transition
+lists N next states for each state and action. Reference: Puterman (2005), *Markov
+Decision Processes*, §4.5; the recursion of Zhang, Aghaei, Saghafian (2026).
 
 On a CPU, a large batch is solved in chunks whose transitions fit in the cache. If a
 chunk holds many tasks, their axis comes last, so that SIMD instructions process several
@@ -14,15 +15,17 @@ tasks at once.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sdm.solvers_jax.chunks import in_chunks
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import MDP, Scalar, batch_shape
+from sdm.tasks.transitions import Transition, by_task, expected, flat, is_sparse
 
 # Transitions per chunk on a CPU, in bytes: near the fastest size in
 # benchmarks/backward_induction.py, and well below the size of one core's cache.
@@ -77,12 +80,13 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     """
     batch = batch_shape(mdp)
     states, actions = mdp.reward.shape[-2:]
-    transition = mdp.transition.reshape(-1, states, actions, states)
+    transition = flat(mdp.transition)
     reward = mdp.reward.reshape(-1, states, actions)
     chunk, tasks_last = max(1, len(reward)), False
     if jax.default_backend() == "cpu":
-        fit = max(1, CPU_CHUNK_BYTES // transition[0].nbytes)
-        tasks_last, chunk = fit >= CPU_LANES, _chunk(chunk, fit)
+        fit = max(1, CPU_CHUNK_BYTES // (transition.nbytes // max(1, len(reward))))
+        tasks_last = fit >= CPU_LANES and not is_sparse(transition)
+        chunk = _chunk(chunk, fit)
     q, policy, state_value = _solve_chunks(
         transition,
         reward,
@@ -112,7 +116,7 @@ Stages = tuple[Float[Array, "C T S A"], Int[Array, "C T S"], Float[Array, "C T+1
 
 @partial(jax.jit, static_argnames=("horizon", "chunk", "tasks_last"))
 def _solve_chunks(
-    transition: Float[Array, "B S A S"],
+    transition: Transition,
     reward: Float[Array, "B S A"],
     discount: Scalar,
     *,
@@ -122,40 +126,37 @@ def _solve_chunks(
 ) -> Stages:
     recursion = _tasks_last if tasks_last else _tasks_first
 
-    def solve_one_chunk(task: tuple[Array, Array]) -> Stages:
-        return recursion(*task, discount, horizon)
+    arrays, rebuild = by_task(transition)
 
-    tasks = len(reward)
-    if tasks <= chunk:
-        return solve_one_chunk((transition, reward))
-    whole = tasks // chunk * chunk
-    parts = jax.lax.map(
-        solve_one_chunk,
-        jax.tree.map(
-            lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), (transition, reward)
-        ),
-    )
-    parts = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), parts)
-    if whole == tasks:
-        return parts
-    rest = solve_one_chunk((transition[whole:], reward[whole:]))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), parts, rest)
+    def solve_one_chunk(part: tuple[Any, Array]) -> Stages:
+        return recursion(rebuild(part[0]), part[1], discount, horizon)
+
+    def solve_one(part: tuple[Any, Array]) -> Stages:
+        # XLA reads listed states slowly if there is an axis of tasks, even of size 1.
+        alone = solve_one_chunk(jax.tree.map(lambda x: x[0], part))
+        return jax.tree.map(lambda x: x[None], alone)
+
+    work = solve_one if chunk == 1 and is_sparse(transition) else solve_one_chunk
+    stages: Stages = in_chunks(work, (arrays, reward), chunk)
+    return stages
 
 
 def _tasks_first(
-    p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
+    p: Transition, r: Float[Array, "*C S A"], discount: Scalar, horizon: int
 ) -> Stages:
     """Run the recursion with one matrix-vector product per task."""
 
     def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        q = r + discount * jnp.einsum("csan,cn->csa", p, next_value)
+        q = r + discount * expected(p, next_value)
         value = q.max(axis=-1)
         return value, (q, q.argmax(axis=-1).astype(jnp.int32), value)
 
     terminal = jnp.zeros_like(r[..., 0])
+    tasks = terminal.ndim - 1
     _, stages = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
-    q, policy, value = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), stages)
-    return q, policy, jnp.concatenate([value, terminal[:, None]], axis=1)
+    q, policy, value = jax.tree.map(lambda x: jnp.moveaxis(x, 0, tasks), stages)
+    terminal = jnp.expand_dims(terminal, tasks)
+    return q, policy, jnp.concatenate([value, terminal], axis=tasks)
 
 
 def _tasks_last(

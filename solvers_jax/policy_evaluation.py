@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sdm.tasks.models import MDP
+from sdm.tasks.transitions import expected
 
 
 def evaluate_policy(
@@ -28,7 +29,7 @@ def evaluate_policy(
     """
 
     def backup(next_value: Array, choice: Array) -> tuple[Array, None]:
-        future = jnp.einsum("...san,...n->...sa", mdp.transition, next_value)
+        future = expected(mdp.transition, next_value)
         return (choice * (mdp.reward + mdp.discount * future)).sum(-1), None
 
     stages = jnp.moveaxis(probabilities, -3, 0)

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import RobustMDP
+from sdm.tasks.transitions import expected
 
 
 @partial(jax.jit, static_argnames="horizon")
@@ -35,7 +36,7 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
     """
 
     def stage(after: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        future = jnp.einsum("...ksan,...n->...ksa", model.transition, after)
+        future = expected(model.transition, after[..., None, :])  # [*B, K, S, A]
         worst, best = future.min(-3), future.max(-3)
         q = model.reward + model.discount * (best + model.alpha * (worst - best))
         value = q.max(-1)

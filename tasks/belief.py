@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sdm.tasks.models import APOMDP, POMDP, Model
 from sdm.tasks.rewards import agrees
+from sdm.tasks.transitions import Transition, of_models, of_tasks, predicted
 
 
 class FilterState(NamedTuple):
@@ -56,7 +57,7 @@ class BeliefFilter(eqx.Module):
 
     """
 
-    transition: Float[Array, "B K S A S"]
+    transition: Transition  # [B, K, S, A, S]
     observation: Float[Array, "B K A S O"]
     initial: Float[Array, "B S"]
     initial_observation: Float[Array, "B K S O"] | None
@@ -99,10 +100,9 @@ class BeliefFilter(eqx.Module):
             expected = jnp.moveaxis(self.reward, 2, 1)[task, action]  # [B, N, S]
             same = agrees(reward[..., None].astype(expected.dtype), expected)
             state = _weigh(state, state.joint, same[:, :, None].astype(expected.dtype))
-        moves = jnp.moveaxis(self.transition, 3, 1)[task, action]  # [B, N, K, S, S']
-        predicted = jnp.einsum("bnks,bnksm->bnkm", state.joint, moves)
+        joint = predicted(self.transition, state.joint, action)
         shown = jnp.moveaxis(self.observation, (2, 4), (1, 2))  # [B, A, O, K, S']
-        return _weigh(state, predicted, shown[task, action, observation])
+        return _weigh(state, joint, shown[task, action, observation])
 
 
 def _weigh(state: FilterState, predicted: Array, likelihood: Array) -> FilterState:
@@ -139,7 +139,7 @@ def belief_filter(
     if isinstance(model, POMDP):
         first = model.initial_observation
         return BeliefFilter(
-            model.transition[:, None],
+            of_tasks(model.transition, np.s_[:, None]),
             model.observation[:, None],
             model.initial,
             None if first is None else first[:, None],
@@ -148,7 +148,7 @@ def belief_filter(
     chosen = _chosen(model, believe)
     first = model.initial_observation
     return BeliefFilter(
-        model.transition[:, chosen],
+        of_models(model.transition, chosen),
         model.observation[:, chosen],
         model.initial,
         None if first is None else first[:, chosen],
@@ -180,7 +180,7 @@ def true_model(model: APOMDP, k: int = 0) -> POMDP:
     index = np.asarray(k)
     first = model.initial_observation
     return POMDP(
-        jnp.take(model.transition, index, axis=-4),
+        of_models(model.transition, index),
         jnp.take(model.observation, index, axis=-4),
         model.reward,
         model.initial,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.policy import Policy, draw
+from sdm.tasks.transitions import rows
 
 Carry = tuple[Array, Array, Array, Any]  # state, symbol, last reward, memory
 
@@ -129,8 +130,11 @@ def environment_step(
 ) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
     """Return the next states and the rewards of one decision in every episode."""
     task = jnp.arange(len(model.reward))[:, None]
-    row = model.transition[task, state, action]
-    return draw(row, uniform.astype(row.dtype)), model.reward[task, state, action]
+    row, states = rows(model.transition, task, state, action)
+    after = draw(row, uniform.astype(row.dtype))
+    if states is not None:
+        after = jnp.take_along_axis(states, after[..., None], axis=-1)[..., 0]
+    return after, model.reward[task, state, action]
 
 
 def rollout(

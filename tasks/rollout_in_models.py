@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.tasks.models import APOMDP, MDP, POMDP, Model
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory
+from sdm.tasks.transitions import flat, take_tasks
 
 
 class InEveryModel(eqx.Module):
@@ -33,8 +34,7 @@ class InEveryModel(eqx.Module):
 
     def init(self, model: Model) -> Any:
         """Return the policy's memory; `model` has B K tasks, K in a row for each."""
-        first = jax.tree.map(lambda x: x[:: self.models] if np.ndim(x) else x, model)
-        return self.policy.init(first)
+        return self.policy.init(take_tasks(model, np.s_[:: self.models]))
 
     def act(
         self,
@@ -58,7 +58,7 @@ def all_models(model: APOMDP) -> POMDP:
     shared = (jnp.repeat(x, models, axis=0) for x in (model.reward, model.initial))
     reward, initial = shared
     return POMDP(
-        transition=model.transition.reshape(-1, *model.transition.shape[2:]),
+        transition=flat(model.transition),
         observation=model.observation.reshape(-1, *model.observation.shape[2:]),
         reward=reward,
         initial=initial,

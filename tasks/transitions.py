@@ -1,0 +1,268 @@
+"""Transition probabilities, dense or as lists of possible next states.
+
+A dense transition is an array [*B, S, A, S]. A sparse one is a `SparseTransition`,
+which lists the N next states that a state and an action can lead to. Nothing here makes
+an array of size S × S of a sparse transition, except `dense`, on request.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Model = TypeVar("Model")
+
+
+class SparseTransition(eqx.Module):
+    """Transition probabilities of N possible next states.
+
+    A next state of probability zero fills up the list of a state and action with fewer
+    than N. Next states ascend, and none has a positive probability twice, so that
+    episodes of a sparse and a dense model with the same random numbers agree.
+
+    Attributes:
+        successors: index of each next state; without the axes *B if all tasks have the
+            same.
+        probabilities: P(s' | s, a) of each next state.
+
+    """
+
+    successors: Int[Array, "*B S A N"]
+    probabilities: Float[Array, "*B S A N"]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all tasks of a batch have the same next states."""
+        return self.successors.ndim < self.probabilities.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the dense array, [*B, S, A, S]."""
+        *batch, states, actions, _ = self.probabilities.shape
+        return (*batch, states, actions, states)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the probabilities."""
+        return np.dtype(self.probabilities.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return int(self.successors.nbytes + self.probabilities.nbytes)
+
+
+Transition = Float[Array, "*B S A S"] | SparseTransition
+
+
+def is_sparse(transition: Transition) -> bool:
+    """Return whether a transition lists possible next states."""
+    return isinstance(transition, SparseTransition)
+
+
+def sparse_transition(successors: object, probabilities: object) -> SparseTransition:
+    """Return a sparse transition, with ascending next states and duplicates merged.
+
+    A next state that is listed several times for a state and action has the sum of the
+    probabilities. It reads values on the host.
+
+    Args:
+        successors: indices of next states [S, A, N], or [*B, S, A, N] if they differ
+            between tasks.
+        probabilities: P(s' | s, a) of each [*B, S, A, N].
+
+    Raises:
+        ValueError: if shapes do not agree or an index is out of range.
+        TypeError: if an index is not an integer.
+
+    """
+    index, chance = np.asarray(successors), np.array(probabilities)
+    _check_lists(index, chance)
+    if (np.diff(index, axis=-1) > 0).all():  # nothing to sort or to merge
+        return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
+    order = np.argsort(index, axis=-1, kind="stable")
+    index = np.take_along_axis(index, order, -1)
+    chance = np.take_along_axis(chance, np.broadcast_to(order, chance.shape), -1)
+    for n in range(index.shape[-1] - 1, 0, -1):
+        again = np.broadcast_to(index[..., n] == index[..., n - 1], chance.shape[:-1])
+        chance[..., n - 1] += np.where(again, chance[..., n], 0)
+        chance[..., n][again] = 0
+    return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
+
+
+def _check_lists(index: np.ndarray, chance: np.ndarray) -> None:
+    if index.dtype.kind not in "iu":
+        raise TypeError(
+            f"successors has dtype {index.dtype}: must be integers, indices of states"
+        )
+    if chance.ndim < 3 or index.shape not in (chance.shape, chance.shape[-3:]):
+        raise ValueError(
+            f"successors has shape {index.shape}: must be [S, A, N] or [*B, S, A, N], "
+            f"to agree with the shape of probabilities, {chance.shape}"
+        )
+    states = chance.shape[-3]
+    wrong = (index < 0) | (index >= states)
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"successors{list(place)} = {index[place]}: must be a state, 0 to "
+            f"{states - 1} ({int(wrong.sum())} of {wrong.size} entries are wrong)"
+        )
+
+
+def sparse(transition: Float[Array, "*B S A S"]) -> SparseTransition:
+    """Return the sparse form of a dense transition; it reads values on the host.
+
+    All tasks share one list of next states per state and action if the longest is no
+    longer than it would be for some task alone.
+    """
+    array = np.asarray(transition)
+    possible = array > 0
+    together = possible.any(tuple(range(array.ndim - 3)))
+    if together.sum(-1).max() == possible.sum(-1).max():
+        possible = together
+    count = max(1, int(possible.sum(-1).max()))
+    # A stable sort puts the possible states first, ascending, then the first others.
+    index = np.sort(np.argsort(~possible, axis=-1, kind="stable")[..., :count], -1)
+    every = np.broadcast_to(index, (*array.shape[:-1], count))
+    return SparseTransition(
+        jnp.asarray(index, jnp.int32),
+        jnp.asarray(np.take_along_axis(array, every, axis=-1)),
+    )
+
+
+def dense(transition: Transition) -> Float[Array, "*B S A S"]:
+    """Return a transition as one array [*B, S, A, S]."""
+    if not isinstance(transition, SparseTransition):
+        return transition
+    chance = transition.probabilities
+    index = jnp.broadcast_to(transition.successors, chance.shape)
+    flat = jnp.zeros((chance[..., 0].size, transition.shape[-1]), chance.dtype)
+    row = jnp.arange(len(flat))[:, None]
+    count = chance.shape[-1]
+    filled = flat.at[row, index.reshape(-1, count)].add(chance.reshape(-1, count))
+    return filled.reshape(transition.shape)
+
+
+def expected(
+    transition: Transition, value: Float[Array, "*B S"]
+) -> Float[Array, "*B S A"]:
+    """Return Σ_s' P(s' | s, a) v(s') of every state and action.
+
+    Leading axes of `value` are broadcast: with K models, pass a value [*B, 1, S].
+    """
+    if not isinstance(transition, SparseTransition):
+        return jnp.einsum("...san,...n->...sa", transition, value)
+    ahead = at_successors(transition.successors, value)
+    return (transition.probabilities * ahead).sum(-1)
+
+
+def at_successors(
+    successors: Int[Array, "*#B S A N"], value: Float[Array, "*#B S"]
+) -> Float[Array, "*B S A N"]:
+    """Return the value of every listed next state."""
+    if successors.ndim == 3:
+        # Indices were checked when the list was made.
+        return value.at[..., successors].get(mode="promise_in_bounds")
+    batch = jnp.broadcast_shapes(successors.shape[:-3], value.shape[:-1])
+    flat = jnp.broadcast_to(successors, (*batch, *successors.shape[-3:]))
+    every = jnp.broadcast_to(value, (*batch, value.shape[-1]))
+    ahead = jnp.take_along_axis(
+        every, flat.reshape(*batch, -1), axis=-1, mode="promise_in_bounds"
+    )
+    return ahead.reshape(flat.shape)
+
+
+def rows(
+    transition: Transition, *place: Int[Array, "*#C"] | int
+) -> tuple[Float[Array, "*C N"], Int[Array, "*C N"] | None]:
+    """Return the probabilities of next states after a state and an action each.
+
+    Args:
+        transition: transitions of a task or a batch.
+        place: indices of task, state and action; of state and action for one task.
+
+    Returns:
+        The probabilities, and the next states that they are of; None if they are of all
+        states in order.
+
+    """
+    if not isinstance(transition, SparseTransition):
+        return transition[place], None
+    lists = transition.successors
+    return transition.probabilities[place], lists[place[len(place) + 1 - lists.ndim :]]
+
+
+def predicted(
+    transition: Transition,
+    belief: Float[Array, "B N K S"],
+    action: Int[Array, "B N"],
+) -> Float[Array, "B N K S"]:
+    """Return Σ_s b_k(s) P_k(s' | s, a) in N episodes of each task.
+
+    Args:
+        transition: transitions [B, K, S, A, S] of K models of each task.
+        belief: joint weight of model and state.
+        action: action of each episode.
+
+    """
+    task = jnp.arange(len(belief))[:, None]
+    if not isinstance(transition, SparseTransition):
+        moves = jnp.moveaxis(transition, 3, 1)[task, action]  # [B, N, K, S, S']
+        return jnp.einsum("bnks,bnksm->bnkm", belief, moves)
+    chance = jnp.moveaxis(transition.probabilities, 3, 1)[task, action]
+    mass = belief[..., None] * chance  # [B, N, K, S, successors]
+    if transition.shared:
+        lists = jnp.swapaxes(transition.successors, 0, 1)[action][:, :, None]
+    else:
+        lists = jnp.moveaxis(transition.successors, 3, 1)[task, action]
+    states = belief.shape[-1]
+    place = jnp.broadcast_to(lists, mass.shape).reshape(-1, mass[0, 0, 0].size)
+    row = jnp.arange(len(place))[:, None]
+    blank = jnp.zeros((len(place), states), mass.dtype)
+    return blank.at[row, place].add(mass.reshape(place.shape)).reshape(belief.shape)
+
+
+def by_task(transition: Transition) -> tuple[Any, Callable[[Any], Transition]]:
+    """Return the arrays that have an axis of tasks, and what rebuilds a transition.
+
+    To work on some tasks of a batch, select them in the arrays, then rebuild.
+    """
+    if isinstance(transition, SparseTransition) and transition.shared:
+        lists = transition.successors
+        return transition.probabilities, lambda chance: SparseTransition(lists, chance)
+    return transition, lambda arrays: arrays
+
+
+def of_tasks(transition: Transition, chosen: Any) -> Transition:
+    """Return the transitions of some tasks, chosen on the first axis."""
+    arrays, rebuild = by_task(transition)
+    return rebuild(jax.tree.map(lambda x: x[chosen], arrays))
+
+
+def flat(transition: Transition) -> Transition:
+    """Return the transitions of a batch with one axis in place of its leading axes."""
+    arrays, rebuild = by_task(transition)
+    return rebuild(jax.tree.map(lambda x: x.reshape(-1, *x.shape[-3:]), arrays))
+
+
+def of_models(transition: Transition, chosen: Any) -> Transition:
+    """Return the transitions [*B, K, S, A, S] of some of the K models."""
+    arrays, rebuild = by_task(transition)
+    place = (..., chosen, slice(None), slice(None), slice(None))
+    return rebuild(jax.tree.map(lambda x: x[place], arrays))
+
+
+def take_tasks(model: Model, chosen: Any) -> Model:
+    """Return some tasks of a batch, chosen on the first axis of all its arrays."""
+
+    def of(x: Any) -> Any:
+        if isinstance(x, SparseTransition):
+            return of_tasks(x, chosen)
+        return x[chosen] if np.ndim(x) else x
+
+    return jax.tree.map(of, model, is_leaf=lambda x: isinstance(x, SparseTransition))

@@ -1,0 +1,162 @@
+"""Sparse transitions agree with dense ones, and nothing of size S x S is made."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sdm.solvers_jax import MDP, POMDP, RobustMDP, evaluate_policy, solve
+from sdm.tasks.belief import belief_filter
+from sdm.tasks.policy import deterministic
+from sdm.tasks.rollout import rollout, task_keys
+from sdm.tasks.transitions import (
+    dense,
+    is_sparse,
+    sparse,
+    sparse_transition,
+    take_tasks,
+)
+
+S, A, N, T = 9, 3, 4, 6
+# Sums of N products in another order than those of S products with zeros: a few units
+# in the last place of float32 values of about 10.
+ROUNDING = 1e-5
+BATCHES = [((), False), ((5,), True), ((5,), False), ((70,), True), ((2, 3), True)]
+
+
+def lists(batch, shared, *, seed=0, lead=()):
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, S, (S, A, N) if shared else (*batch, *lead, S, A, N))
+    chance = rng.dirichlet(np.ones(N), (*batch, *lead, S, A)).astype(np.float32)
+    return sparse_transition(index, chance)
+
+
+def rest(batch, *, seed=1):
+    rng = np.random.default_rng(seed)
+    reward = jnp.asarray(rng.random((*batch, S, A)), jnp.float32)
+    initial = jnp.asarray(rng.dirichlet(np.ones(S), batch), jnp.float32)
+    return reward, initial
+
+
+def pair(batch, shared):
+    transition = lists(batch, shared)
+    return [MDP(x, *rest(batch), 0.95) for x in (transition, dense(transition))]
+
+
+def same(found, wanted):
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("batch", "shared"), BATCHES)
+def test_solutions_of_sparse_and_dense_models_agree(batch, shared):
+    listed, full = pair(batch, shared)
+    found = solve(listed, horizon=T)
+    same(found, solve(full, horizon=T))
+    policy = jax.nn.one_hot(found.policy, A)
+    value = evaluate_policy(listed, policy)
+    same(value, evaluate_policy(full, policy))
+    same(value, found.value)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_robust_solutions_of_sparse_and_dense_models_agree(shared):
+    transition = lists((4,), shared, lead=(3,))
+    reward, initial = rest((4,))
+    for alpha in (0.0, 0.3, 1.0):
+        found, wanted = (
+            solve(RobustMDP(x, reward, initial, alpha, 0.9), horizon=T)
+            for x in (transition, dense(transition))
+        )
+        same(found, wanted)
+
+
+@pytest.mark.parametrize(("batch", "shared"), [((5,), True), ((5,), False)])
+def test_episodes_of_sparse_and_dense_models_agree(batch, shared):
+    """Next states ascend, so equal random numbers sample equal next states."""
+    listed, full = pair(batch, shared)
+    policy = deterministic(solve(listed, horizon=T).policy, A)
+    keys = task_keys(jax.random.key(0), 5)
+    found, wanted = (
+        rollout(keys, model, policy, horizon=T, episodes=50) for model in (listed, full)
+    )
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_beliefs_of_sparse_and_dense_models_agree(shared):
+    rng, transition = np.random.default_rng(3), lists((4,), shared)
+    shown = jnp.asarray(rng.dirichlet(np.ones(2), (4, A, S)), jnp.float32)
+    beliefs = []
+    for moves in (transition, dense(transition)):
+        bayes = belief_filter(POMDP(moves, shown, *rest((4,)), 1.0))
+        state = bayes.start(6)
+        for t in range(3):
+            state = bayes.update(state, jnp.full((4, 6), t), jnp.full((4, 6), t % 2))
+        beliefs.append(state.belief)
+    np.testing.assert_allclose(beliefs[0], beliefs[1], atol=1e-6)  # of about 0.1
+    np.testing.assert_allclose(beliefs[0].sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "shared"), BATCHES)
+def test_a_dense_transition_comes_back_from_its_sparse_form(batch, shared):
+    wanted = dense(lists(batch, shared))
+    found = sparse(wanted)
+    assert is_sparse(found) and found.probabilities.shape[-1] <= N
+    np.testing.assert_array_equal(dense(found), wanted)
+
+
+def test_tasks_with_the_same_next_states_share_their_list():
+    assert sparse(dense(lists((5,), True))).shared
+    assert not sparse(dense(lists((5,), False))).shared
+
+
+def test_states_that_are_listed_twice_are_merged():
+    index = np.array([[[2, 0, 2, 2]], [[1, 1, 0, 0]], [[0, 1, 2, 2]]])
+    chance = np.array([[[0.1, 0.4, 0.2, 0.3]], [[0.5, 0.5, 0, 0]], [[0, 0, 0.5, 0.5]]])
+    found = sparse_transition(index, chance)
+    wanted = [[[0.4, 0, 0.6]], [[0, 1, 0]], [[0, 0, 1]]]
+    np.testing.assert_allclose(dense(found), wanted, atol=1e-7)  # rounding of float32
+    assert (np.diff(found.successors, axis=-1) >= 0).all()
+    positive = np.asarray(found.probabilities) > 0
+    for row, here in zip(found.successors[:, 0], positive[:, 0], strict=True):
+        assert len(set(np.asarray(row)[here])) == here.sum()
+
+
+def test_some_tasks_of_a_batch_are_chosen():
+    for shared in (True, False):
+        listed, full = pair((5,), shared)
+        chosen = slice(1, 4)
+        some = take_tasks(listed, chosen)
+        np.testing.assert_array_equal(dense(some.transition), full.transition[chosen])
+        assert some.reward.shape == (3, S, A) and some.discount == 0.95
+
+
+@pytest.mark.parametrize(
+    ("index", "chance", "error", "words"),
+    [
+        ([[[0, 3]]], [[[0.5, 0.5]]], ValueError, r"successors\[0, 0, 1\] = 3"),
+        ([[[-1, 0]]], [[[0.5, 0.5]]], ValueError, r"successors\[0, 0, 0\] = -1"),
+        ([[[0.0, 0.0]]], [[[0.5, 0.5]]], TypeError, "must be integers"),
+        ([[[0]]], [[[0.5, 0.5]]], ValueError, r"has shape \(1, 1, 1\)"),
+    ],
+)
+def test_invalid_lists_are_refused(index, chance, error, words):
+    with pytest.raises(error, match=words):
+        sparse_transition(index, chance)
+
+
+def test_a_large_model_makes_no_array_of_states_by_states():
+    """One dense array would take 40 GB."""
+    states = 100_000
+    rng = np.random.default_rng(0)
+    transition = sparse_transition(
+        rng.integers(0, states, (states, 1, 2)), np.full((states, 1, 2), 0.5)
+    )
+    reward = jnp.asarray(rng.random((states, 1)), jnp.float32)
+    model = MDP(transition, reward, jnp.full(states, 1 / states), 1.0)
+    found = solve(model, horizon=2)
+    ahead = np.asarray(reward)[:, 0][np.asarray(transition.successors)[:, 0]]
+    wanted = np.asarray(reward)[:, 0] + ahead.mean(-1)
+    np.testing.assert_allclose(found.state_value[0], wanted, atol=1e-6)
