@@ -111,7 +111,7 @@ def _chunk(tasks: int, fit: int) -> int:
     return next((n for n in range(fit, fit // 2, -1) if tasks % n == 0), fit)
 
 
-Stages = tuple[Float[Array, "C T S A"], Int[Array, "C T S"], Float[Array, "C T+1 S"]]
+Stages = tuple[Float[Array, "*C T S A"], Int[Array, "*C T S"], Float[Array, "*C T+1 S"]]
 
 
 @partial(jax.jit, static_argnames=("horizon", "chunk", "tasks_last"))

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.cassandra_preamble import read_preamble
 from sdm.tasks.cassandra_words import ENTRIES, Names, PomdpFileError, Reader
-from sdm.tasks.models import POMDP, ROW_SUM_TOLERANCE, check_model
+from sdm.tasks.models import POMDP, check_model
 
 MOST_REWARDS = 1 << 27  # entries of R(a, s, s', o) held at once
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.check_answers import (
     Arrays,
     Shapes,
@@ -20,7 +21,6 @@ from sdm.tasks.check_answers import (
     short,
 )
 from sdm.tasks.family import SET_KEY, Params, Split
-from sdm.tasks.models import ROW_SUM_TOLERANCE
 from sdm.tasks.rollout import task_keys
 from sdm.tasks.streams import Stream, stream_key
 

@@ -12,23 +12,31 @@ first and the value after the last decision is zero. The same code runs a single
 batch and a grid of devices. Arrays keep their floating-point type.
 """
 
-from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import equinox as eqx
-import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
+from sdm.tasks.array_checks import (
+    check_finite,
+    check_rows,
+    check_shape,
+    check_unit_interval,
+    raise_first,
+)
 from sdm.tasks.model_kinds import register_model
+from sdm.tasks.transitions import (
+    Transition,
+    chances,
+    check_transition,
+    sparse_transition,
+)
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
-
-# Rows with six printed digits, or summed in float32, differ from 1 by about this much.
-ROW_SUM_TOLERANCE = 1e-5
 
 
 @register_model
@@ -36,17 +44,43 @@ class MDP(eqx.Module):
     """Markov decision processes, batched on their leading axes.
 
     Attributes:
-        transition: P(s' | s, a), the next state last.
+        transition: P(s' | s, a) [*B, S, A, S], or a `SparseTransition`.
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
 
     """
 
-    transition: Float[Array, "*B S A S"]
+    transition: Transition
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
     discount: Scalar
+
+    @classmethod
+    def sparse(
+        cls,
+        successors: object,
+        probabilities: object,
+        reward: object,
+        initial: object,
+        discount: Scalar,
+    ) -> "MDP":
+        """Return MDPs that list the possible next states of each state and action.
+
+        Args:
+            successors: indices of next states [S, A, N], or [*B, S, A, N] if they
+                differ between tasks; see `sparse_transition`.
+            probabilities: P(s' | s, a) of each [*B, S, A, N].
+            reward: expected reward r(s, a) [*B, S, A].
+            initial: distribution of the first state [*B, S].
+            discount: factor per stage.
+
+        Raises:
+            ValueError: if the lists are invalid.
+
+        """
+        transition = sparse_transition(successors, probabilities)
+        return cls(transition, jnp.asarray(reward), jnp.asarray(initial), discount)
 
 
 @register_model
@@ -54,7 +88,7 @@ class RobustMDP(eqx.Module):
     """Fully observed tasks whose transition law is one of K candidates.
 
     Attributes:
-        transition: P_k(s' | s, a) of each model.
+        transition: P_k(s' | s, a) of each model, dense or a `SparseTransition`.
         reward: expected reward r(s, a), the same under every model.
         initial: distribution of the first state.
         alpha: weight of the worst model, in [0, 1].
@@ -62,7 +96,7 @@ class RobustMDP(eqx.Module):
 
     """
 
-    transition: Float[Array, "*B K S A S"]
+    transition: Transition  # [*B, K, S, A, S]
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
     alpha: Scalar
@@ -74,7 +108,7 @@ class POMDP(eqx.Module):
     """Partially observed MDPs; the policy acts on the belief over states.
 
     Attributes:
-        transition: P(s' | s, a), the next state last.
+        transition: P(s' | s, a) [*B, S, A, S], or a `SparseTransition`.
         observation: Z(o | s', a), observed after reaching s' by action a.
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
@@ -84,7 +118,7 @@ class POMDP(eqx.Module):
 
     """
 
-    transition: Float[Array, "*B S A S"]
+    transition: Transition
     observation: Float[Array, "*B A S O"]
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
@@ -97,7 +131,7 @@ class APOMDP(eqx.Module):
     """Ambiguous POMDPs: K candidate models and an attitude to the ambiguity.
 
     Attributes:
-        transition: P_k(s' | s, a) of each model.
+        transition: P_k(s' | s, a) of each model, dense or a `SparseTransition`.
         observation: Z_k(o | s', a) of each model.
         reward: expected reward r(s, a), the same under every model.
         initial: distribution of the first state.
@@ -107,7 +141,7 @@ class APOMDP(eqx.Module):
 
     """
 
-    transition: Float[Array, "*B K S A S"]
+    transition: Transition  # [*B, K, S, A, S]
     observation: Float[Array, "*B K A S O"]
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
@@ -144,13 +178,13 @@ def check_model(model: Model) -> None:
     *batch, states, actions = np.shape(model.reward)
     models: list[int] = []
     if isinstance(model, APOMDP | RobustMDP):
-        if np.ndim(model.transition) != len(batch) + 4:
+        if len(model.transition.shape) != len(batch) + 4:
             raise ValueError(
-                f"transition has shape {np.shape(model.transition)}: must be "
+                f"transition has shape {model.transition.shape}: must be "
                 "[*B, K, S, A, S]"
             )
-        models = [np.shape(model.transition)[len(batch)]]
-        _check_unit_interval("alpha", model.alpha)
+        models = [model.transition.shape[len(batch)]]
+        check_unit_interval("alpha", model.alpha)
     lead = (*batch, *models)
     check_shape(
         "transition",
@@ -158,7 +192,7 @@ def check_model(model: Model) -> None:
         (*lead, states, actions, states),
         f"[*B, {'K, ' if models else ''}S, A, S]",
     )
-    check_rows("transition", model.transition)
+    check_transition(model.transition)
     if not isinstance(model, MDP | RobustMDP):
         _check_observation(model, (*lead, actions, states), (*lead, states))
 
@@ -187,13 +221,13 @@ def check_task(model: Any, arrays: tuple[str, ...]) -> None:
         )
     wanted = np.asarray(model.reward).dtype
     for name in ("reward", "initial", *arrays):
-        kind = np.asarray(getattr(model, name, model.reward)).dtype
+        kind = np.asarray(chances(getattr(model, name, model.reward))).dtype
         if kind.kind != "f":
             raise ValueError(f"{name} has dtype {kind}: must be floating-point")
         if kind != wanted:
             raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward")
     check_shape("initial", model.initial, (*batch, states), "[*B, S]")
-    _check_unit_interval("discount", model.discount)
+    check_unit_interval("discount", model.discount)
     check_finite("reward", model.reward)
     rewards = np.asarray(model.reward)
     most = float(np.sqrt(np.finfo(rewards.dtype).max))  # so that squares are finite
@@ -224,69 +258,6 @@ def _check_observation(
             f"[*B, {k}S, O]",
         )
         check_rows("initial_observation", model.initial_observation)
-
-
-def check_shape(name: str, value: Array, expected: tuple[int, ...], axes: str) -> None:
-    """Raise `ValueError` unless `value` has the shape that agrees with `reward`."""
-    if np.shape(value) != expected:
-        raise ValueError(
-            f"{name} has shape {np.shape(value)}: must be {axes} = {expected}, "
-            "to agree with the shape of reward"
-        )
-
-
-def _check_unit_interval(name: str, value: Scalar) -> None:
-    if np.ndim(value) or not isinstance(value, Real | np.ndarray | jax.Array):
-        raise ValueError(f"{name} = {value!r}: must be one number from 0 to 1")
-    if not 0 <= float(value) <= 1:
-        raise ValueError(f"{name} = {float(value):g}: must lie between 0 and 1")
-
-
-def raise_first(
-    name: str, bad: np.ndarray, describe: Callable[[tuple[int, ...]], str], things: str
-) -> None:
-    """Raise `ValueError` for the first true entry of `bad`, with their number."""
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = f"[{', '.join(map(str, index))}]" if index else ""
-        raise ValueError(
-            f"{name}{where}{describe(index)} ({int(bad.sum())} of {bad.size} "
-            f"{things} are wrong)"
-        )
-
-
-def check_finite(name: str, value: object) -> None:
-    """Raise `ValueError` for the first entry that is not finite."""
-    array = np.asarray(value)
-    if not np.isfinite(array).all():
-        raise_first(
-            name,
-            ~np.isfinite(array),
-            lambda i: f" = {array[i]}: must be finite",
-            "entries",
-        )
-
-
-def check_rows(name: str, value: object) -> None:
-    """Raise `ValueError` unless every last-axis row is a probability distribution."""
-    array = np.asarray(value)
-    check_finite(name, array)
-    if array.size and array.min() < 0:
-        raise_first(
-            name,
-            array < 0,
-            lambda i: f" = {array[i]:g}: probabilities cannot be negative",
-            "entries",
-        )
-    # A product with ones is several times faster than `sum` over a short last axis.
-    sums = np.asarray(array @ np.ones(array.shape[-1], array.dtype))
-    if not (np.abs(sums - 1) <= ROW_SUM_TOLERANCE).all():
-        raise_first(
-            name,
-            np.asarray(np.abs(sums - 1) > ROW_SUM_TOLERANCE),
-            lambda i: f": probabilities sum to {sums[i]:.6g}, not 1",
-            "rows",
-        )
 
 
 def states_observed(model: MDP | POMDP) -> MDP:

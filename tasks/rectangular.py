@@ -21,18 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.tasks.model_kinds import register_model
-from sdm.tasks.models import (
-    MDP,
-    POMDP,
+from sdm.tasks.array_checks import (
     ROW_SUM_TOLERANCE,
-    Scalar,
     check_finite,
     check_rows,
     check_shape,
-    check_task,
     raise_first,
 )
+from sdm.tasks.model_kinds import register_model
+from sdm.tasks.models import MDP, POMDP, Scalar, check_task
 
 
 class RectangularMDP(eqx.Module):

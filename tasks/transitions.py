@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sdm.tasks.array_checks import check_rows, raise_first
+
 Model = TypeVar("Model")
 
 
@@ -31,8 +33,8 @@ class SparseTransition(eqx.Module):
 
     """
 
-    successors: Int[Array, "*B S A N"]
-    probabilities: Float[Array, "*B S A N"]
+    successors: Int[Array, "... S A N"]
+    probabilities: Float[Array, "... S A N"]
 
     @property
     def shared(self) -> bool:
@@ -56,7 +58,29 @@ class SparseTransition(eqx.Module):
         return int(self.successors.nbytes + self.probabilities.nbytes)
 
 
-Transition = Float[Array, "*B S A S"] | SparseTransition
+Transition = Float[Array, "... S A S"] | SparseTransition
+
+
+def chances(transition: Any) -> Any:
+    """Return the array of probabilities; another array is returned as it is."""
+    if isinstance(transition, SparseTransition):
+        return transition.probabilities
+    return transition
+
+
+def check_transition(transition: Transition) -> None:
+    """Raise `ValueError` unless rows are distributions over states that exist."""
+    if isinstance(transition, SparseTransition):
+        index, chance = (
+            np.asarray(x) for x in (transition.successors, transition.probabilities)
+        )
+        check_lists(index, chance)
+        if (np.diff(index, axis=-1) < 0).any():
+            raise ValueError(
+                "successors must ascend along the last axis: make the transition with "
+                "`sparse_transition`, which sorts them"
+            )
+    check_rows("transition", chances(transition))
 
 
 def is_sparse(transition: Transition) -> bool:
@@ -81,7 +105,7 @@ def sparse_transition(successors: object, probabilities: object) -> SparseTransi
 
     """
     index, chance = np.asarray(successors), np.array(probabilities)
-    _check_lists(index, chance)
+    check_lists(index, chance)
     if (np.diff(index, axis=-1) > 0).all():  # nothing to sort or to merge
         return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
     order = np.argsort(index, axis=-1, kind="stable")
@@ -94,7 +118,8 @@ def sparse_transition(successors: object, probabilities: object) -> SparseTransi
     return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
 
 
-def _check_lists(index: np.ndarray, chance: np.ndarray) -> None:
+def check_lists(index: np.ndarray, chance: np.ndarray) -> None:
+    """Raise an error unless an index of next states agrees with probabilities."""
     if index.dtype.kind not in "iu":
         raise TypeError(
             f"successors has dtype {index.dtype}: must be integers, indices of states"
@@ -105,13 +130,12 @@ def _check_lists(index: np.ndarray, chance: np.ndarray) -> None:
             f"to agree with the shape of probabilities, {chance.shape}"
         )
     states = chance.shape[-3]
-    wrong = (index < 0) | (index >= states)
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"successors{list(place)} = {index[place]}: must be a state, 0 to "
-            f"{states - 1} ({int(wrong.sum())} of {wrong.size} entries are wrong)"
-        )
+    raise_first(
+        "successors",
+        (index < 0) | (index >= states),
+        lambda i: f" = {index[i]}: must be a state, 0 to {states - 1}",
+        "entries",
+    )
 
 
 def sparse(transition: Float[Array, "*B S A S"]) -> SparseTransition:
@@ -149,7 +173,7 @@ def dense(transition: Transition) -> Float[Array, "*B S A S"]:
 
 
 def expected(
-    transition: Transition, value: Float[Array, "*B S"]
+    transition: Transition, value: Float[Array, "*#B S"]
 ) -> Float[Array, "*B S A"]:
     """Return Σ_s' P(s' | s, a) v(s') of every state and action.
 
@@ -177,18 +201,16 @@ def at_successors(
     return ahead.reshape(flat.shape)
 
 
-def rows(
-    transition: Transition, *place: Int[Array, "*#C"] | int
-) -> tuple[Float[Array, "*C N"], Int[Array, "*C N"] | None]:
+def rows(transition: Any, *place: Any) -> tuple[Any, Any]:
     """Return the probabilities of next states after a state and an action each.
 
     Args:
-        transition: transitions of a task or a batch.
+        transition: transitions of a task or a batch, with arrays of JAX or NumPy.
         place: indices of task, state and action; of state and action for one task.
 
     Returns:
-        The probabilities, and the next states that they are of; None if they are of all
-        states in order.
+        The probabilities [*C, N], and the next states [*C, N] that they are of; None if
+        they are of all states in order.
 
     """
     if not isinstance(transition, SparseTransition):

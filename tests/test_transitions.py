@@ -53,7 +53,7 @@ def test_solutions_of_sparse_and_dense_models_agree(batch, shared):
     listed, full = pair(batch, shared)
     found = solve(listed, horizon=T)
     same(found, solve(full, horizon=T))
-    policy = jax.nn.one_hot(found.policy, A)
+    policy = jax.nn.one_hot(found.policy, A, dtype=jnp.float32)
     value = evaluate_policy(listed, policy)
     same(value, evaluate_policy(full, policy))
     same(value, found.value)
@@ -152,10 +152,11 @@ def test_a_large_model_makes_no_array_of_states_by_states():
     states = 100_000
     rng = np.random.default_rng(0)
     transition = sparse_transition(
-        rng.integers(0, states, (states, 1, 2)), np.full((states, 1, 2), 0.5)
+        rng.integers(0, states, (states, 1, 2)),
+        np.full((states, 1, 2), 0.5, np.float32),
     )
     reward = jnp.asarray(rng.random((states, 1)), jnp.float32)
-    model = MDP(transition, reward, jnp.full(states, 1 / states), 1.0)
+    model = MDP(transition, reward, jnp.full(states, 1 / states, jnp.float32), 1.0)
     found = solve(model, horizon=2)
     ahead = np.asarray(reward)[:, 0][np.asarray(transition.successors)[:, 0]]
     wanted = np.asarray(reward)[:, 0] + ahead.mean(-1)

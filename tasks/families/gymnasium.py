@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from sdm.tasks.array_checks import check_rows
 from sdm.tasks.family import Component, Defaults, Family, Kind, Params, Spaces, Split
-from sdm.tasks.models import MDP, check_rows
+from sdm.tasks.models import MDP
 from sdm.tasks.registry import FamilyError, register
 
 if TYPE_CHECKING:
