@@ -50,10 +50,8 @@ def _total() -> int | None:
         return None
 
 
-def in_words(size: float) -> str:
+def in_words(size: int) -> str:
     """Return a size in bytes as text, such as `3.2 GB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
+    if size < 10**9:
+        return f"{size / 10**6:,.1f} MB"
+    return f"{size / 10**9:,.1f} GB"

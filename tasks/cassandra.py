@@ -8,7 +8,6 @@ their expectation r(s, a). Every error names the line.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -285,20 +284,3 @@ class _Model:
         if not line:
             raise self.reader.error(f"{row} is not given before the end{rest}")
         raise self.reader.error(f"{row} sums to {sums[a, s]:.6g}, not 1{rest}", line)
-
-
-def has_observations(path: Path) -> bool:
-    """Return whether a file has `observations:`, from its words before `O:` and `R:`.
-
-    Raises:
-        PomdpFileError: if the file is not text.
-        OSError: if it cannot be read.
-
-    """
-    reader, before = Reader(path), ""
-    stop: Callable[[str], bool] = {"O", "R"}.__contains__
-    while word := reader.peek():
-        if word == ":" and (before == "observations" or stop(before)):
-            return before == "observations" or before == "O"
-        before = reader.take("a word")
-    return False

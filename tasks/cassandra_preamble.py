@@ -6,6 +6,7 @@ them. A file without `observations:` is an MDP.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sdm.tasks.cassandra_words import (
     PREAMBLE,
@@ -146,3 +147,19 @@ def _split(word: str) -> list[str]:
         else:
             parts[-1] += c
     return [part for part in parts if part]
+
+
+def has_observations(path: Path) -> bool:
+    """Return whether a file has `observations:`, from its words before `O:` and `R:`.
+
+    Raises:
+        PomdpFileError: if the file is not text.
+        OSError: if it cannot be read.
+
+    """
+    reader, before = Reader(path), ""
+    while word := reader.peek():
+        if word == ":" and before in ("observations", "O", "R"):
+            return before != "R"
+        before = reader.take("a word")
+    return False

@@ -93,4 +93,3 @@ class Start:
         if abs(found.sum() - 1) > ROW_SUM_TOLERANCE:
             raise reader.error(f"`start` sums to {found.sum():.6g}, not 1", line)
         return found
-

@@ -1,9 +1,9 @@
 """Tables of a file in Cassandra's format, as a log of entries; the last entry wins.
 
 A table of shape A × R × C, such as P(s' | s, a), is never allocated. An entry for whole
-rows records the value of their cells in arrays of shape A × R; an entry for single cells
-appends them to a log. A row or a matrix of numbers is a row of zeros with its nonzero
-cells on top, so that memory grows with the nonzero numbers in the file.
+rows records the value of their cells in arrays of shape A × R; an entry for single
+cells appends them to a log. A row or a matrix of numbers is a row of zeros with its
+nonzero cells on top, so that memory grows with the nonzero numbers in the file.
 """
 
 from array import array

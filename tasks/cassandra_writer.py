@@ -1,5 +1,6 @@
 """Write Cassandra's `.POMDP` text format, which `cassandra` describes and reads."""
 
+import gzip
 import os
 import re
 from collections.abc import Sequence
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdm.storage.files import write_atomically
+from sdm.storage.files import temporary_name
 from sdm.tasks.cassandra_words import RESERVED
-from sdm.tasks.models import POMDP, Model, check_model
+from sdm.tasks.models import MDP, POMDP, Model, check_model
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -24,25 +25,31 @@ def save_pomdp(
 ) -> None:
     """Write one task in Cassandra's format, with exact numbers.
 
+    An MDP is written without observations.
+
     Args:
         model: the task.
-        path: the file.
+        path: the file; compressed by gzip if its name ends with `.gz`.
         states: a name for each state; numbers if empty.
         actions: a name for each action; numbers if empty.
         observations: a name for each observation; numbers if empty.
 
     Raises:
-        ValueError: if the model is not a valid single POMDP; if it has an observation
-            before the first action, which the format lacks; or if a name is invalid.
+        ValueError: if the model is not a valid single POMDP or MDP; if it has an
+            observation before the first action, which the format lacks; or if a name
+            is invalid.
         OSError: if the file cannot be written.
 
     """
-    if not isinstance(model, POMDP):
-        raise ValueError(f"model: must be a POMDP, found {type(model).__name__}")
+    hidden = isinstance(model, POMDP)
+    if not hidden and not isinstance(model, MDP):
+        raise ValueError(
+            f"model: must be a POMDP or an MDP, found {type(model).__name__}"
+        )
     check_model(model)
     if np.ndim(model.reward) != 2:
         raise ValueError("model: must be one task, found a batch")
-    if model.initial_observation is not None:
+    if hidden and model.initial_observation is not None:
         raise ValueError("model: must have no observation before the first action")
     count_states, count_actions = model.reward.shape
     lines = [
@@ -50,25 +57,42 @@ def save_pomdp(
         "values: reward",
         _names("states", states, count_states),
         _names("actions", actions, count_actions),
-        _names("observations", observations, model.observation.shape[-1]),
+        *_observations(model, observations),
         f"start: {_row(np.asarray(model.initial))}",
     ]
     for a in range(count_actions):
-        for letter, rows in (
-            ("T", np.asarray(model.transition)[:, a]),
-            ("O", np.asarray(model.observation)[a]),
-        ):
-            lines += ["", f"{letter}: {a}", *map(_row, rows)]
+        lines += ["", f"T: {a}", *map(_row, np.asarray(model.transition)[:, a])]
+        if hidden:
+            lines += ["", f"O: {a}", *map(_row, np.asarray(model.observation)[a])]
     rewards = np.asarray(model.reward)
+    rest = ": * : *" if hidden else ": *"
     lines += [
         "",
         *(
-            f"R: {a} : {s} : * : * {float(rewards[s, a])!r}"
+            f"R: {a} : {s} {rest} {float(rewards[s, a])!r}"
             for a in range(count_actions)
             for s in range(count_states)
         ),
     ]
-    write_atomically(Path(path), "\n".join(lines) + "\n")
+    _write(Path(path), "\n".join(lines) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text atomically, compressed if the name says so."""
+    data = text.encode()
+    if path.suffix.lower() == ".gz":
+        data = gzip.compress(data, mtime=0)  # the same bytes at any time
+    with temporary_name(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _observations(model: POMDP | MDP, names: Sequence[str]) -> list[str]:
+    """Return the preamble's line of observations, if the model has them."""
+    if isinstance(model, POMDP):
+        return [_names("observations", names, model.observation.shape[-1])]
+    if names:
+        raise ValueError(f"`observations` has {len(names)} names: an MDP has none")
+    return []
 
 
 def _names(keyword: str, names: Sequence[str], count: int) -> str:

@@ -12,9 +12,10 @@ from tolerances import ROUNDING
 from sdm.tasks.cassandra import load_pomdp, read_pomdp
 from sdm.tasks.cassandra_words import PomdpFileError
 from sdm.tasks.cassandra_writer import save_pomdp
-from sdm.tasks.models import MDP
+from sdm.tasks.models import RobustMDP
 
 HEAD = "discount: 0.9\nvalues: reward\nstates: a b\nactions: go stay\nobservations: 2\n"
+ONE = jnp.ones((1, 1, 1))
 ROWS = "T: * identity\nO: * uniform\n"
 
 
@@ -217,7 +218,7 @@ def test_whatever_is_in_a_file_it_is_a_model_or_an_error(tmp_path_factory, head,
     [
         (random_pomdp(0), "must have no observation before the first"),
         (random_pomdp(0, batch=(2,), first=False), "found a batch"),
-        (MDP(jnp.ones((1, 1, 1)), jnp.ones((1, 1)), jnp.ones(1), 0.9), "found MDP"),
+        (RobustMDP(ONE[None], ONE[0], ONE[0, 0], 0.5, 0.9), "found RobustMDP"),
     ],
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path, model, message):
