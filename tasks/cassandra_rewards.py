@@ -76,7 +76,8 @@ class RewardLog:
 
         """
         a, s, n, p = triplets
-        order, value = self._lookup(self._patterns(symbol=False), (a, s, n, None))
+        some = np.zeros_like(a)  # any symbol
+        order, value = self._lookup(self._patterns(symbol=False), (a, s, n, some))
         low, high = value.copy(), value.copy()
         if observation is not None:
             matched = self._matched(triplets)
@@ -92,10 +93,10 @@ class RewardLog:
             mean = value
         row = a * self.shape[1] + s
         total = np.bincount(row, p * mean, self.shape[0] * self.shape[1])
-        first = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
-        least = np.minimum.reduceat(low, first)
-        same = least == np.maximum.reduceat(high, first)
-        total[row[first]] = np.where(same, least, total[row[first]])
+        starts = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
+        least = np.minimum.reduceat(low, starts)
+        same = least == np.maximum.reduceat(high, starts)
+        total[row[starts]] = np.where(same, least, total[row[starts]])
         return total.reshape(self.shape[:2]).T
 
     def _over_symbols(
@@ -128,21 +129,21 @@ class RewardLog:
         return {pattern: log.last() for pattern, log in self._logs.items()}
 
     def _code(
-        self, pattern: Pattern, where: tuple[np.ndarray | None, ...]
+        self, pattern: Pattern, where: tuple[np.ndarray, ...]
     ) -> Int[np.ndarray, " N"]:
         """Return the codes of cells, with 0 for indices that are not given."""
-        code = np.zeros(np.shape(where[0]), np.int64)
+        code = np.zeros(len(where[0]), np.int64)
         for index, given, size in zip(where, pattern, self.shape, strict=True):
             code *= size
-            if given and index is not None:
+            if given:
                 code += index
         return code
 
     def _lookup(
-        self, patterns: list[Pattern], where: tuple[np.ndarray | None, ...]
+        self, patterns: list[Pattern], where: tuple[np.ndarray, ...]
     ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
         """Return the order and value of the last entry for cells; 0 without one."""
-        order = np.zeros(np.shape(where[0]), np.int64)
+        order = np.zeros(len(where[0]), np.int64)
         value = np.zeros(order.shape)
         for pattern in patterns:
             known, orders, values = self._sorted[pattern]
@@ -156,7 +157,8 @@ class RewardLog:
     def _matched(self, triplets: Triplets) -> Int[np.ndarray, " M"]:
         """Return the transitions that an entry with a symbol matches."""
         found: Bool[np.ndarray, " N"] = np.zeros(len(triplets.action), bool)
-        where = (triplets.action, triplets.state, triplets.next_state, None)
+        a, s, n, _ = triplets
+        where = (a, s, n, np.zeros_like(a))
         for pattern in self._patterns(symbol=True):
             known = self._sorted[pattern][0]
             known = np.unique(known // self.shape[3] * self.shape[3])

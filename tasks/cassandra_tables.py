@@ -174,9 +174,9 @@ class Table:
             code = rows[:, None] * self.shape[2] + columns
             value = np.broadcast_to(initial[columns], code.shape)
             full.extend(code.ravel(), order, value.ravel())
-        code, order, value = full.columns()
-        by_order = np.argsort(order, kind="stable")
-        ordered.extend(code[by_order], order[by_order], value[by_order])
+        known = full.columns()
+        by_order = np.argsort(known[1], kind="stable")
+        ordered.extend(*(x[by_order] for x in known))
         return ordered
 
     def _rows(self, action: slice, row: slice) -> Int[np.ndarray, " N"]:

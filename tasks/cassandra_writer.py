@@ -41,16 +41,13 @@ def save_pomdp(
         OSError: if the file cannot be written.
 
     """
-    hidden = isinstance(model, POMDP)
-    if not hidden and not isinstance(model, MDP):
+    if not isinstance(model, POMDP | MDP):
         raise ValueError(
             f"model: must be a POMDP or an MDP, found {type(model).__name__}"
         )
     check_model(model)
     if np.ndim(model.reward) != 2:
         raise ValueError("model: must be one task, found a batch")
-    if hidden and model.initial_observation is not None:
-        raise ValueError("model: must have no observation before the first action")
     count_states, count_actions = model.reward.shape
     lines = [
         f"discount: {float(model.discount)!r}",
@@ -60,12 +57,13 @@ def save_pomdp(
         *_observations(model, observations),
         f"start: {_row(np.asarray(model.initial))}",
     ]
+    seen = None if isinstance(model, MDP) else np.asarray(model.observation)
     for a in range(count_actions):
         lines += ["", f"T: {a}", *map(_row, np.asarray(model.transition)[:, a])]
-        if hidden:
-            lines += ["", f"O: {a}", *map(_row, np.asarray(model.observation)[a])]
+        if seen is not None:
+            lines += ["", f"O: {a}", *map(_row, seen[a])]
     rewards = np.asarray(model.reward)
-    rest = ": * : *" if hidden else ": *"
+    rest = ": *" if seen is None else ": * : *"
     lines += [
         "",
         *(
@@ -89,6 +87,8 @@ def _write(path: Path, text: str) -> None:
 def _observations(model: POMDP | MDP, names: Sequence[str]) -> list[str]:
     """Return the preamble's line of observations, if the model has them."""
     if isinstance(model, POMDP):
+        if model.initial_observation is not None:
+            raise ValueError("model: must have no observation before the first action")
         return [_names("observations", names, model.observation.shape[-1])]
     if names:
         raise ValueError(f"`observations` has {len(names)} names: an MDP has none")

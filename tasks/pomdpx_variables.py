@@ -79,12 +79,12 @@ def read_variables(element: Element) -> Variables:
             found.values[name] = _values(part, part.tag[0].lower())
             group = found.actions if part.tag == "ActionVar" else found.symbols
             group[name] = len(found.values[name])
-    for group, tag in (
-        (found.states, "StateVar"),
-        (found.actions, "ActionVar"),
-        (found.rewards, "RewardVar"),
+    for given, tag in (
+        (bool(found.states), "StateVar"),
+        (bool(found.actions), "ActionVar"),
+        (bool(found.rewards), "RewardVar"),
     ):
-        if not group:
+        if not given:
             raise element.error(f"`<{tag}>` is missing")
     return found
 

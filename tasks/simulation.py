@@ -171,6 +171,20 @@ def simulate(
         ValueError: if there is no episode.
 
     """
+    every = simulated_returns(key, model, plan, horizon=horizon, episodes=episodes)
+    mean, half = every.mean(-1), np.full(len(every), np.nan)
+    if episodes > 1:
+        half = stats.sem(every, axis=-1) * stats.t.ppf(0.975, episodes - 1)
+    return Simulation(mean, mean - half, mean + half)
+
+
+def simulated_returns(
+    key: Key[Array, ""], model: Any, plan: Plan, *, horizon: int, episodes: int
+) -> Float[np.ndarray, "K N"]:
+    """Return the discounted return of each episode; see `simulate`.
+
+    Episode n depends on the key and n only.
+    """
     check_count("episodes", episodes, 1)
     played = in_its_model(model, plan)
     # A power of two, so that the number of episodes does not change the blocks' size.
@@ -189,8 +203,4 @@ def simulate(
             episodes=size,
         )
         returns.append(np.asarray(discounted_return(seen.reward[0], model.discount)))
-    every = np.concatenate(returns, axis=-1)[:, :episodes]
-    mean, half = every.mean(-1), np.full(len(every), np.nan)
-    if episodes > 1:
-        half = stats.sem(every, axis=-1) * stats.t.ppf(0.975, episodes - 1)
-    return Simulation(mean, mean - half, mean + half)
+    return np.concatenate(returns, axis=-1)[:, :episodes]

@@ -14,7 +14,7 @@ from sdm.solvers_jax.incremental_pruning import IncrementalPruning
 from sdm.solvers_jax.pomdp import PointBased
 from sdm.solvers_jax.stage_vectors import export_policy, stage_vectors
 from sdm.tasks import simulation
-from sdm.tasks.simulation import simulate
+from sdm.tasks.simulation import simulate, simulated_returns
 
 HORIZON = 3
 KEY = jax.random.key(0)
@@ -150,17 +150,21 @@ def test_episodes_depend_on_the_key_only(monkeypatch):
     mdp = random_mdp(1)
     solution = solve(mdp, horizon=HORIZON)
 
-    def means(episodes, key=KEY):
-        return simulate(key, mdp, solution, horizon=HORIZON, episodes=episodes).mean
+    def returns(episodes, key=KEY):
+        (one,) = simulated_returns(
+            key, mdp, solution, horizon=HORIZON, episodes=episodes
+        )
+        assert len(one) == episodes
+        return one.tolist()
 
-    assert means(20) == means(20) != means(20, jax.random.key(1))
-    # The sum of the first episodes is that of a shorter simulation, in blocks too.
+    assert returns(20) != returns(20, jax.random.key(1))
+    assert returns(20)[:5] == returns(5)
     monkeypatch.setattr(simulation, "MOST_AT_ONCE", 8)
-    each = np.diff([0, *(n * means(n)[0] for n in range(1, 10))])
-    np.testing.assert_allclose(9 * means(9)[0], each.sum(), rtol=ROUNDING)
-    assert len(np.unique(each.round(9))) > 5
+    in_blocks = returns(20)
+    assert in_blocks[:9] == returns(9)
+    assert len({tuple(in_blocks[i : i + 8]) for i in (0, 8)}) == 2, "blocks differ"
     with pytest.raises(ValueError, match="episodes = 0"):
-        means(0)
+        returns(0)
 
 
 def test_models_that_cannot_be_played_are_named():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -113,7 +114,7 @@ class Inside(eqx.Module):
     """A part of the solution below."""
 
     number: float
-    rows: tuple
+    rows: tuple[Any, ...]
 
 
 class OwnSolution(eqx.Module):
@@ -123,7 +124,7 @@ class OwnSolution(eqx.Module):
     lower: None
     upper: None
     inside: Inside
-    names: list = eqx.field(static=True)
+    names: list[str] = eqx.field(static=True)
     count: int = eqx.field(static=True)
     certain: bool = eqx.field(static=True)
 
