@@ -12,6 +12,7 @@ from sdm.commands.console import say, start_jax
 
 if TYPE_CHECKING:
     from sdm.data.solved_tasks import Solution
+    from sdm.tasks.model_formats import NamedModel
     from sdm.tasks.models import Model
 
 
@@ -56,23 +57,13 @@ def solve_model(
     import numpy as np
 
     from sdm.solvers_jax import solve
-    from sdm.solvers_jax.methods import make_method, method_class, option_names
-    from sdm.tasks.model_files import (
-        load_with_names,
-        long_horizon,
-        truncation_error,
-    )
+    from sdm.tasks.model_files import load_with_names, long_horizon, truncation_error
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
     if np.ndim(model.reward) != 2:
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
-    kind = type(model)
-    known = option_names(method_class(kind, method))
-    for name in options.keys() - known:
-        say(f"warning: `--{name}` has no effect for {kind.__name__} models", "yellow")
-    used = {name: value for name, value in options.items() if name in known}
-    chosen_method = make_method(kind, method, used)
+    chosen_method = _method(type(model), method, options)
     try:
         stages = long_horizon(model) if horizon is None else horizon
     except ValueError as error:
@@ -96,13 +87,36 @@ def solve_model(
         if horizon is None:
             report["truncation_error"] = truncation_error(model, stages)
         keep(found, {**report, "states": named.states, "actions": actions})
+    return report | _after(found, named, stages, wanted, path.name)
+
+
+def _method(kind: type, name: str | None, options: Mapping[str, Any]) -> Any:
+    """Return the method, with the options that it has; warn of the others."""
+    from sdm.solvers_jax.methods import make_method, method_class, option_names
+
+    known = option_names(method_class(kind, name))
+    for option in options.keys() - known:
+        say(f"warning: `--{option}` has no effect for {kind.__name__} models", "yellow")
+    used = {option: value for option, value in options.items() if option in known}
+    return make_method(kind, name, used)
+
+
+def _after(
+    found: "Solution",
+    named: "NamedModel",
+    horizon: int,
+    wanted: Wanted,
+    title: str,
+) -> dict[str, Any]:
+    """Play and draw the solution if wanted, and return what to report of it."""
+    report: dict[str, Any] = {}
     if wanted.out is not None:
         report["out"] = str(wanted.out)
     if wanted.simulate is not None:
-        report |= _simulated(found, model, stages, wanted.simulate, wanted.seed)
+        report |= _simulated(found, named.model, horizon, wanted)
     if wanted.plot is not None:
-        words = {"states": named.states, "actions": actions}
-        draw(found, wanted.plot, title=path.name, **words)
+        words = {"states": named.states, "actions": named.actions}
+        draw(found, wanted.plot, title=title, **words)
         report["plot"] = str(wanted.plot)
     return report
 
@@ -148,7 +162,7 @@ def _place(
 
 
 def _simulated(
-    found: "Solution", model: "Model", horizon: int, episodes: int, seed: int
+    found: "Solution", model: "Model", horizon: int, wanted: Wanted
 ) -> dict[str, Any]:
     """Return the mean return of simulated episodes and its 95 % interval.
 
@@ -159,8 +173,9 @@ def _simulated(
     from sdm.tasks.simulation import simulate
     from sdm.tasks.streams import Stream, stream_key
 
+    episodes = wanted.simulate or 0
     played = simulate(
-        stream_key(seed, Stream.TEST_EPISODES),
+        stream_key(wanted.seed, Stream.TEST_EPISODES),
         model,
         found,
         horizon=horizon,

@@ -3,7 +3,7 @@
 import gzip
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,23 +56,25 @@ def save_pomdp(
         _names("actions", actions, count_actions),
         *_observations(model, observations),
         f"start: {_row(np.asarray(model.initial))}",
-    ]
-    seen = None if isinstance(model, MDP) else np.asarray(model.observation)
-    for a in range(count_actions):
-        lines += ["", f"T: {a}", *map(_row, np.asarray(model.transition)[:, a])]
-        if seen is not None:
-            lines += ["", f"O: {a}", *map(_row, seen[a])]
-    rewards = np.asarray(model.reward)
-    rest = ": *" if seen is None else ": * : *"
-    lines += [
-        "",
-        *(
-            f"R: {a} : {s} {rest} {float(rewards[s, a])!r}"
-            for a in range(count_actions)
-            for s in range(count_states)
-        ),
+        *_entries(model),
     ]
     _write(Path(path), "\n".join(lines) + "\n")
+
+
+def _entries(model: POMDP | MDP) -> Iterator[str]:
+    """Yield the lines of all entries."""
+    moves, rewards = np.asarray(model.transition), np.asarray(model.reward)
+    seen = None if isinstance(model, MDP) else np.asarray(model.observation)
+    states, actions = rewards.shape
+    for a in range(actions):
+        yield from ("", f"T: {a}", *map(_row, moves[:, a]))
+        if seen is not None:
+            yield from ("", f"O: {a}", *map(_row, seen[a]))
+    rest = ": *" if seen is None else ": * : *"
+    yield ""
+    for a in range(actions):
+        for s in range(states):
+            yield f"R: {a} : {s} {rest} {float(rewards[s, a])!r}"
 
 
 def _write(path: Path, text: str) -> None:
