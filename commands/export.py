@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sdm.commands.console import emit, pairs_table, start_jax, user_faults
-from sdm.commands.options import Json, Overwrite
+from sdm.commands.options import Json, Overwrite, Seed
 
 
 def export(
@@ -14,6 +14,7 @@ def export(
         Path, typer.Argument(help="Folder that `sdm solve --model FILE --out` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the policy.")],
+    seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

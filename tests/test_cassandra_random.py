@@ -11,6 +11,7 @@ from random_models import random_mdp, random_pomdp
 from tolerances import ROUNDING
 
 from sdm.tasks.cassandra import load_pomdp
+from sdm.tasks.cassandra_tables import Table
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.models import POMDP
 
@@ -167,3 +168,14 @@ def test_a_zero_takes_back_a_probability(tmp_path, letter):
     model = load_pomdp(path)
     found = model.transition[:, 0] if letter == "T" else model.observation[0]
     np.testing.assert_array_equal(found, [[0, 1], [0, 1]])
+
+
+def test_cells_are_those_that_are_not_zero_in_order():
+    table, one = Table(2, 3, 4), slice(1, 2)
+    table.set_rows(slice(None), slice(None), np.array([0, 0.5, 0, 0.5]), 1)
+    table.set_cells(one, one, slice(3, 4), 0.0, 2)
+    table.set_cells(one, one, slice(0, 1), 0.5, 3)
+    found = table.cells(np.zeros(4))
+    assert len(found.value) == 12 and (found.value == 0.5).all()
+    code = np.stack(found[:3], axis=1).tolist()
+    assert code == sorted(code) and [1, 1, 0] in code and [1, 1, 3] not in code
