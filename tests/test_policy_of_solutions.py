@@ -71,6 +71,8 @@ def test_an_exported_policy_earns_its_certificate(tmp_path, method, seed):
     solution = solve(model, horizon=HORIZON, method=method)
     files = export_policy(solution, tmp_path, model="a & b.POMDP")
     assert [path.name for path in files] == [f"stage-00{t}.policy" for t in range(3)]
+    last, actions, _ = read_policy(files[-1])  # one decision is left
+    np.testing.assert_allclose(last, np.asarray(model.reward).T[actions], atol=ROUNDING)
     value = earned(model, files)
     assert float(solution.lower) - ROUNDING <= value <= float(solution.upper) + ROUNDING
 

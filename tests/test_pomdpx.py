@@ -355,3 +355,25 @@ def test_a_model_too_large_for_the_memory_is_refused_before_it_is_made(
     large = document().replace("<NumValues>2", "<NumValues>20000")
     with pytest.raises(PomdpFileError, match=r"needs [0-9,.]+ GB of memory, found 1.0"):
         read_pomdpx(write(large))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.integers(0, len(document())),
+    length=st.integers(0, 60),
+    instead=st.sampled_from(
+        ["", "*", "-", "1", "<a/>", "&amp;", "null", "uniform", "-1"]
+    ),
+)
+def test_whatever_is_in_a_file_it_is_a_model_or_an_error(
+    tmp_path_factory, start, length, instead
+):
+    text = document()
+    path = tmp_path_factory.mktemp("fuzz") / "own.pomdpx"
+    path.write_text(text[:start] + instead + text[start + length :])
+    try:
+        model = read_pomdpx(path).model
+    except PomdpFileError as error:
+        assert str(path) in str(error)
+    else:
+        assert np.isfinite(model.reward).all()
