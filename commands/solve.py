@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_MODEL |= {"seed", "as_json"}
+OF_A_METHOD = {"gap", "points", "attitude"}
+OF_A_MODEL |= {"seed", "as_json", "attitude"}
 
 
 class SolveCommand(FamilyCommand):
@@ -73,6 +74,13 @@ def solve(
             "models, `exact` (default: that of the kind of model)."
         ),
     ] = None,
+    attitude: Annotated[
+        str | None,
+        typer.Option(
+            help="Attitude to the sets of probabilities of `--model`: `pessimistic` or "
+            "`optimistic` (default pessimistic)."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the oracle dataset.")
     ] = None,
@@ -104,9 +112,11 @@ def solve(
     if plot is not None:
         start_plotting()
     if model is not None:
-        report = _solve_file(context, model, method, plot)
+        report = _solve_file(context, model, method, attitude, plot)
         emit(report, as_json, lambda: pairs_table(report))
         return
+    if attitude is not None:
+        fail(f"`--attitude {attitude}` needs `--model`, with sets of probabilities")
     _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
         posed = make_family(family, given(context, "family").merged(None))
@@ -140,13 +150,19 @@ def solve(
 
 
 def _solve_file(
-    context: Context, model: Path, method: str | None, plot: Path | None
+    context: Context,
+    model: Path,
+    method: str | None,
+    attitude: str | None,
+    plot: Path | None,
 ) -> dict[str, Any]:
     """Solve a model in a file."""
     named = given_options(context)
     for name in named.keys() - OF_A_MODEL:
         fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
-    values = given(context, "config").values
+    values = dict(given(context, "config").values)
+    if attitude is not None:
+        values["attitude"] = attitude
     with user_faults(), progress_bars() as bar:
         check_plot(plot, overwrite="overwrite" in named)
         bar(f"solving {model.name}", 0, 1)
@@ -154,7 +170,7 @@ def _solve_file(
             model,
             values.get("horizon"),
             method=method,
-            options={n: values[n] for n in ("gap", "points") if n in values},
+            options={n: x for n, x in values.items() if n in OF_A_METHOD},
             plot=plot,
         )
         bar(f"solving {model.name}", 1, 1)

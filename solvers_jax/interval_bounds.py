@@ -9,9 +9,9 @@ corners of the belief simplex, interpolated by `upper_hull`, are an upper bound,
 by an informed bound against nature. Under the strategy of nature the successors of a
 point are rarely points themselves, so that the sawtooth alone is loose.
 
-The points of stage 0 are the initial beliefs. Every later stage has the initial beliefs,
-the corners, and beliefs that greedy decisions reach there under nature's strategy, with
-priority to a large product of reach probability and gap.
+The points of stage 0 are the initial beliefs. Every later stage has the initial
+beliefs, the corners, and beliefs that greedy decisions reach there under nature's
+strategy, with priority to a large product of reach probability and gap.
 """
 
 from typing import Any

@@ -57,7 +57,7 @@ class _Search(NamedTuple):
     chance: Float[Array, "R N A O S"]
     payoff: Float[Array, "N A R R"]
     best: Decision
-    count: Int[Array, ""]
+    held: Int[Array, ""]
 
 
 def decide(
@@ -83,7 +83,7 @@ def decide(
         best = now.best
         matters = best.upper > best.lower.max(-1, keepdims=True)
         apart = (best.upper - best.lower > tolerance) & matters
-        return (now.count <= replies) & (apart.any() | (now.count == 1))
+        return (now.held <= replies) & (apart.any() | (now.held == 1))
 
     def step(now: _Search) -> _Search:
         return _add_replies(sets, belief, vectors, now)
@@ -100,9 +100,7 @@ def _play(
     return score.argmax(-1).astype(jnp.int32), score.max(-1).sum(-1)
 
 
-def _first_replies(
-    sets: Sets, belief: Array, vectors: Array, replies: int
-) -> _Search:
+def _first_replies(sets: Sets, belief: Array, vectors: Array, replies: int) -> _Search:
     """Return the search with nature in the middle of its sets, and the reply to it."""
     first = sets.middle(belief)
     plan, value = _play(vectors, first)
@@ -124,7 +122,7 @@ def _first_replies(
 
 def _add_replies(sets: Sets, belief: Array, vectors: Array, now: _Search) -> _Search:
     """Add each player's reply to the optimal mixture of the other's replies."""
-    known = jnp.arange(now.payoff.shape[-1]) < now.count
+    known = jnp.arange(now.payoff.shape[-1]) < now.held
     game = jax.vmap(jax.vmap(matrix_game, (0, None, None)), (0, None, None))
     agent, nature = game(now.payoff, known, known)
     # Nature replies to the mixture of plans: its value is a lower bound.
@@ -137,19 +135,19 @@ def _add_replies(sets: Sets, belief: Array, vectors: Array, now: _Search) -> _Se
     plan, value = _play(vectors, reached)
     upper = belief @ sets.reward + sets.discount * value
     gain = vectors[plan]
-    gains = now.gain.at[now.count].set(gain, mode="drop")
-    chances = now.chance.at[now.count].set(chance, mode="drop")
+    gains = now.gain.at[now.held].set(gain, mode="drop")
+    chances = now.chance.at[now.held].set(chance, mode="drop")
     column = jnp.einsum("rnaos,naos->nar", gains, chance)
     row = jnp.einsum("naos,rnaos->nar", gain, chances)
-    payoff = now.payoff.at[..., now.count].set(column, mode="drop")
-    payoff = payoff.at[..., now.count, :].set(row, mode="drop")
+    payoff = now.payoff.at[..., now.held].set(column, mode="drop")
+    payoff = payoff.at[..., now.held, :].set(row, mode="drop")
     best, raised, cut = now.best, lower > now.best.lower, upper < now.best.upper
     found = Decision(
         lower=jnp.where(raised, lower, best.lower),
         vector=jnp.where(raised[..., None], vector, best.vector),
         weight=jnp.where(raised[..., None], agent, best.weight),
-        after=best.after.at[now.count].set(plan, mode="drop"),
+        after=best.after.at[now.held].set(plan, mode="drop"),
         upper=jnp.where(cut, upper, best.upper),
         reached=jnp.where(cut[..., None, None], reached, best.reached),
     )
-    return _Search(gains, chances, payoff, found, now.count + 1)
+    return _Search(gains, chances, payoff, found, now.held + 1)

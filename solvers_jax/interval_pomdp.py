@@ -28,7 +28,7 @@ from sdm.tasks.rectangular import IntervalPOMDP
 COARSEST = 16  # added points per stage in the first round
 GROWTH = 4  # factor of the number of points per round: few shapes to compile
 TASKS_TOGETHER = 16  # largest number of tasks per call, to limit padding
-CLOSE = 1e-7  # difference of a game's bounds at which to stop, per unit of reward
+CLOSE = 1e-6  # difference of a game's bounds at which to stop, per unit of reward
 
 
 class IntervalSolution(eqx.Module):

@@ -1,15 +1,15 @@
 r"""Nature's sets in an `IntervalPOMDP`, and its best reply to plans, for one task.
 
-After a decision (s, a), nature chooses the probability p(s', o) of the next state and the
-symbol. Two sets are defined by the ends of the intervals:
+After a decision (s, a), nature chooses the probability p(s', o) of the next state and
+the symbol. Two sets are defined by the ends of the intervals:
 
     joint     p(s', o) between the products of the lower and of the upper ends, Σ p = 1
     separate  p(s', o) = P(s') Z(o|s'), each row between its own ends
 
 The first contains the second. Both are convex in p, so both are rectangular sets of
 Osogami (2015). The first is that of Itoh and Nakamura (2007, *Partially observable
-Markov decision processes with imprecise parameters*). Nature minimises Σ p(s', o) g(o, s')
-by sorting: all pairs at once, or the symbols of every s' and then the next states.
+Markov decision processes with imprecise parameters*). Nature minimises Σ p(s', o) g(o,
+s') by sorting: all pairs at once, or the symbols of every s' and then the next states.
 """
 
 from typing import NamedTuple, Protocol
@@ -35,7 +35,7 @@ class Sets(Protocol):
         ...
 
     def middle(self, belief: Float[Array, "N S"]) -> Float[Array, "N A O S"]:
-        """Return the probability of symbols and next states in the middle of the sets."""
+        """Return the chance of symbols and next states in the middle of the sets."""
         ...
 
     def reply(

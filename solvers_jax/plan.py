@@ -1,7 +1,7 @@
 r"""Plans: finite-state controllers, whose nodes can differ between stages.
 
-A node at stage t has an action and K assignments of symbols to nodes of stage t + 1. The
-agent draws an assignment before it sees the symbol. Against nature, which knows the
+A node at stage t has an action and K assignments of symbols to nodes of stage t + 1.
+The agent draws an assignment before it sees the symbol. Against nature, which knows the
 hidden state and the node, a plan of an `IntervalPOMDP` has the exact value
 
     V_t(n, s) = r(s, a_n) + γ min_p Σ_{s',o} p(s', o) Σ_k w_nk V_{t+1}(n_k(o), s')
@@ -114,9 +114,7 @@ def _plan_vectors(sets: Sets, plan: Plan, sign: Array | float) -> Float[Array, "
     states = sets.reward.shape[0]
     anywhere = jnp.full((1, states), 1 / states, sets.reward.dtype)
 
-    def stage(
-        later: Array, now: tuple[Array, Array, Array]
-    ) -> tuple[Array, None]:
+    def stage(later: Array, now: tuple[Array, Array, Array]) -> tuple[Array, None]:
         choice, weight, after = now
         gain = jnp.einsum("nk,nkos->nos", weight, later[after])
         _, future = sets.chosen(choice).reply(anywhere, sign * gain[None])

@@ -4,9 +4,9 @@ A convex V with V(b_i) ≤ U_i and V(e_s) ≤ C_s at the corners is at most
 
     min { Σ_i λ_i U_i + Σ_s μ_s C_s : Σ_i λ_i b_i + μ = b, λ ≥ 0, μ ≥ 0 }
 
-The simplex method starts with the corners as its basis. Every basis gives a valid bound;
-the best single pivot is the sawtooth (Hauskrecht, 2000), and more pivots interpolate
-between several points.
+The simplex method starts with the corners as its basis. Every basis gives a valid
+bound; the best single pivot is the sawtooth (Hauskrecht, 2000), and more pivots
+interpolate between several points.
 """
 
 from typing import NamedTuple

@@ -88,8 +88,8 @@ class IntervalMDP(RectangularMDP):
 class L1MDP(RectangularMDP):
     """MDPs whose rows lie in L1 balls around nominal rows.
 
-    The distance of two distributions is at most 2; a radius of 2 or more, also infinity,
-    allows every distribution over next states.
+    The distance of two distributions is at most 2; a radius of 2 or more, also
+    infinity, allows every distribution over next states.
 
     Attributes:
         transition: nominal P(s' | s, a), the next state last.

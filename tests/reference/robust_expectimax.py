@@ -1,9 +1,9 @@
 """Exact value of a small POMDP with intervals, by cutting planes and linear programmes.
 
-Independent of the solver: no JAX, no points, no upper bounds. V_t(b) is the best action's
-min over nature's p of Σ_o V_{t+1}(b_p(o)), a convex function of p. Kelley's method
-minimises it: the linear programme has the α-vectors found so far as cuts, and every new
-belief adds the supporting α-vector of V_{t+1} there, by recursion.
+Independent of the solver: no JAX, no points, no upper bounds. V_t(b) is the best
+action's min over nature's p of Σ_o V_{t+1}(b_p(o)), a convex function of p. Kelley's
+method minimises it: the linear programme has the α-vectors found so far as cuts, and
+every new belief adds the supporting α-vector of V_{t+1} there, by recursion.
 """
 
 import numpy as np
@@ -13,6 +13,8 @@ CLOSE = 1e-7  # of HiGHS' feasibility tolerance; bounds of the method meet to th
 
 
 class RobustExpectimax:
+    """The value of one model over one horizon."""
+
     def __init__(self, model, horizon):
         self.low = np.asarray(model.transition_lower)
         self.high = np.asarray(model.transition_upper)
@@ -32,6 +34,7 @@ class RobustExpectimax:
         return max(each, key=lambda found: found[0])
 
     def action(self, belief, a, t):
+        """The same for one action."""
         cuts = [[] for _ in range(self.symbols)]
         for s in range(self.states):
             for o in range(self.symbols):
@@ -79,6 +82,7 @@ class RobustExpectimax:
         return upper, total
 
     def programme(self, belief, a, cuts):
+        """Nature's best p against the α-vectors in `cuts`, and the dual mixtures."""
         upper, total = self.rows(a)
         size = self.states**2 * self.symbols
         rows = [np.r_[row, np.zeros(self.symbols)] for row, _ in upper]
