@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_MODEL |= {"seed", "as_json", "out", "simulate"}
+OF_A_METHOD = {"gap", "points", "attitude"}
+OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "attitude"}
 
 
 class SolveCommand(FamilyCommand):
@@ -81,6 +82,13 @@ def solve(
             min=1, help="Episodes that the policy of `--model` plays (default none)."
         ),
     ] = None,
+    attitude: Annotated[
+        str | None,
+        typer.Option(
+            help="Attitude to the sets of probabilities of `--model`: `pessimistic` or "
+            "`optimistic` (default pessimistic)."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -116,11 +124,13 @@ def solve(
         start_plotting()
     if model is not None:
         wanted = Wanted(plot, out, simulate, seed, overwrite)
-        report = _solve_file(context, model, method, wanted)
+        report = _solve_file(context, model, method, attitude, wanted)
         emit(report, as_json, lambda: pairs_table(report))
         return
     if simulate is not None:
         fail("`--simulate` needs `--model`: sampled tasks are played for `--out`")
+    if attitude is not None:
+        fail(f"`--attitude {attitude}` needs `--model`, with sets of probabilities")
     _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
         posed = make_family(family, given(context, "family").merged(None))
@@ -154,13 +164,19 @@ def solve(
 
 
 def _solve_file(
-    context: Context, model: Path, method: str | None, wanted: Wanted
+    context: Context,
+    model: Path,
+    method: str | None,
+    attitude: str | None,
+    wanted: Wanted,
 ) -> dict[str, Any]:
     """Solve a model in a file."""
     named = given_options(context)
     for name in named.keys() - OF_A_MODEL:
         fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
-    values = given(context, "config").values
+    values = dict(given(context, "config").values)
+    if attitude is not None:
+        values["attitude"] = attitude
     with user_faults(), progress_bars() as bar:
         check_plot(wanted.plot, overwrite=wanted.overwrite)
         bar(f"solving {model.name}", 0, 1)
@@ -168,7 +184,7 @@ def _solve_file(
             model,
             values.get("horizon"),
             method=method,
-            options={n: values[n] for n in ("gap", "points") if n in values},
+            options={n: x for n, x in values.items() if n in OF_A_METHOD},
             wanted=wanted,
         )
         bar(f"solving {model.name}", 1, 1)

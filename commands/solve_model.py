@@ -190,6 +190,9 @@ def _simulated(
 
 def _first_actions(found: "Solution", model: "Model") -> list[int]:
     """Return the first action for each state, or for each initial observation."""
+    own = getattr(found, "first_actions", None)
+    if own is not None:
+        return own().tolist()
     import jax.numpy as jnp
 
     from sdm.solvers_jax.belief_model import belief_model

@@ -8,9 +8,16 @@ from sdm.solvers_jax.backward_induction import (
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.incremental_pruning import IncrementalPruning
+from sdm.solvers_jax.interval_pomdp import IntervalPoints, IntervalSolution
 from sdm.solvers_jax.methods import Method, Solution, methods_for, register_method
+from sdm.solvers_jax.plan import Plan
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import PointBased, POMDPSolution
+from sdm.solvers_jax.rectangular_mdp import (
+    RectangularBackwardInduction,
+    RectangularSolution,
+    worst_case_value,
+)
 from sdm.solvers_jax.robust_mdp import RobustBackwardInduction
 from sdm.solvers_jax.solution_files import load_solution, save_solution
 from sdm.solvers_jax.solve import solve
@@ -29,10 +36,13 @@ from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.model_files import load_model, load_npz, save_npz
 from sdm.tasks.models import APOMDP, MDP, POMDP, RobustMDP, check_model
 from sdm.tasks.policy import Policy, TabularPolicy
+from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, IntervalPOMDP
 from sdm.tasks.rollout import Trajectory, rollout
 
 __all__ = [
     "APOMDP",
+    "KLMDP",
+    "L1MDP",
     "MDP",
     "POMDP",
     "APOMDPSolution",
@@ -44,12 +54,19 @@ __all__ = [
     "EnergyFamily",
     "FilterState",
     "IncrementalPruning",
+    "IntervalMDP",
+    "IntervalPOMDP",
+    "IntervalPoints",
+    "IntervalSolution",
     "MDPSolution",
     "Method",
     "POMDPSolution",
+    "Plan",
     "PointBased",
     "Policy",
     "PomdpFile",
+    "RectangularBackwardInduction",
+    "RectangularSolution",
     "RobustBackwardInduction",
     "RobustMDP",
     "Solution",
@@ -74,4 +91,5 @@ __all__ = [
     "save_solution",
     "solve",
     "true_model",
+    "worst_case_value",
 ]

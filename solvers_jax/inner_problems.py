@@ -4,10 +4,10 @@ r"""Nature's problem for one row: the distribution in a set with the smallest me
 
 For intervals and L1 balls a sort solves it exactly (Nilim, El Ghaoui, 2005, *Robust
 control of Markov decision processes with uncertain transition matrices*; Wiesemann,
-Kuhn, Rustem, 2013). `kl_ball` has the Kullback–Leibler ball. The largest mean is that of
-the negative values. The axis of outcomes n is last: all next states, or the successors
-in a list with their values gathered. The other axes of `value` can have size 1, so that
-rows with common values share one sort.
+Kuhn, Rustem, 2013). `kl_ball` has the Kullback–Leibler ball. The largest mean is that
+of the negative values. The axis of outcomes n is last: all next states, or the
+successors in a list with their values gathered. The other axes of `value` can have size
+1, so that rows with common values share one sort.
 
 The sum of a nominal row, which can differ from 1 by rounded digits, is kept.
 """

@@ -4,13 +4,14 @@ r"""Point-based bounds for one POMDP with intervals of probabilities.
 
 with the decisions H of `interval_game`. V_t is convex: the maximum of the α-vectors of
 plans (Osogami, 2015). So the methods for POMDPs carry over (Krale et al., 2025): plans
-backed up at belief points are a lower bound, and bounds backed up at points and at the
-corners of the belief simplex, with the sawtooth between them, an upper bound, limited by
-a fast informed bound against nature.
+backed up at belief points are a lower bound. Bounds backed up at points and at the
+corners of the belief simplex, interpolated by `upper_hull`, are an upper bound, limited
+by an informed bound against nature. Under the strategy of nature the successors of a
+point are rarely points themselves, so that the sawtooth alone is loose.
 
-The points of stage 0 are the initial beliefs. Every later stage has the initial beliefs,
-the corners, and beliefs that greedy decisions reach there under nature's strategy, with
-priority to a large product of reach probability and gap.
+The points of stage 0 are the initial beliefs. Every later stage has the initial
+beliefs, the corners, and beliefs that greedy decisions reach there under nature's
+strategy, with priority to a large product of reach probability and gap.
 """
 
 from typing import Any
@@ -21,9 +22,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_backup import Plans
-from sdm.solvers_jax.belief_upper import Next, upper_value
-from sdm.solvers_jax.interval_game import Decision, Sets, decide
+from sdm.solvers_jax.belief_upper import Next
+from sdm.solvers_jax.interval_game import Decision, decide
+from sdm.solvers_jax.interval_sets import Sets
 from sdm.solvers_jax.point_based import add_points
+from sdm.solvers_jax.upper_hull import hull_value
 
 OTHER_ACTIONS = 1e-3  # weight of an action that is not greedy for the upper bound
 TINY = 1e-30  # avoids a division of zero by zero
@@ -55,10 +58,18 @@ class Bounds(eqx.Module):
 
 
 class Accuracy(eqx.Module):
-    """Accuracy of the games: replies per player, and where to stop."""
+    """Accuracy of the games and of the interpolation.
+
+    Attributes:
+        replies: largest number of replies of each player.
+        tolerance: difference of a game's bounds at which to stop.
+        largest: bound on the magnitude of values.
+
+    """
 
     replies: int = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
+    largest: float = eqx.field(static=True)
 
 
 def start(
@@ -91,8 +102,7 @@ def sweep(
         vector = found.vector[row, best]
         weight = found.weight[row, best]
         plan = jnp.moveaxis(found.after, 0, 2)[row, best]
-        bound = _decide(sets, jnp.eye(states, dtype=kind), after.informed.T, accuracy)
-        informed = bound.upper
+        informed = _informed(sets, after.informed)
         upper = jnp.minimum(above.max(-1), (here @ informed).max(-1))
         there = Next(Plans(vector[:, None], here), upper, upper[corners], informed)
         choice = best.astype(jnp.int32)
@@ -125,7 +135,7 @@ def expand(
         mass = found.reached.sum(-1)
         some = jnp.maximum(mass, TINY)
         share = (reach[:, None] * taste)[..., None] * mass
-        high = upper_value(found.reached.reshape(-1, states), there)
+        high = _upper_value(found.reached.reshape(-1, states), there, accuracy)
         low = (found.reached @ there.plans.vector[:, 0].T).max(-1)
         gap = jnp.maximum((high.reshape(low.shape) - low) / some, 0)
         belief = (found.reached / some[..., None]).reshape(-1, states)
@@ -154,6 +164,29 @@ def expand(
     return sweep(sets, point, weight, roots, accuracy)
 
 
+def _upper_value(
+    mass: Float[Array, "M S"], after: Next, accuracy: Accuracy
+) -> Float[Array, " M"]:
+    """Return the smaller of hull and informed bound at unnormalised beliefs."""
+    points = (after.plans.point, after.upper, after.corner)
+    hull = hull_value(mass, *points, largest=accuracy.largest)
+    return jnp.minimum(hull, (mass @ after.informed).max(-1))
+
+
+def _informed(sets: Sets, after: Float[Array, "S A"]) -> Float[Array, "S A"]:
+    """Return an informed bound against nature's reply to full information.
+
+    The agent knows the state before the decision, nature replies to the best action in
+    every next state, and the agent then chooses by the symbol (Hauskrecht, 2000).
+    """
+    states, actions = after.shape
+    knowing = jnp.eye(states, dtype=after.dtype)
+    symbols = sets.middle(knowing[:1]).shape[2]
+    gain = jnp.broadcast_to(after.max(-1), (1, actions, symbols, states))
+    chance, _ = sets.reply(knowing, jnp.repeat(gain, states, axis=0))
+    return sets.reward + sets.discount * (chance @ after).max(-1).sum(-1)
+
+
 def _decide(sets: Sets, belief: Array, vectors: Array, accuracy: Accuracy) -> Decision:
     return decide(
         sets,
@@ -170,6 +203,6 @@ def _decisions(
     """Return every action at beliefs, and its upper bound under nature's strategy."""
     found = _decide(sets, belief, after.plans.vector[:, 0], accuracy)
     states = belief.shape[-1]
-    high = upper_value(found.reached.reshape(-1, states), after)
+    high = _upper_value(found.reached.reshape(-1, states), after, accuracy)
     future = high.reshape(found.reached.shape[:-1]).sum(-1)
     return found, belief @ sets.reward + sets.discount * future

@@ -1,15 +1,15 @@
 r"""One decision against nature at beliefs of an `IntervalPOMDP`, for one task.
 
-After a decision (b, a), nature chooses p(s', o | s, a) = P(s'|s,a) Z(o|s',a) in the
-intervals, for every hidden state s; then the agent sees o and follows a plan (Osogami,
-2015, *Robust partially observable Markov decision process*, ICML):
+After a decision (b, a), nature chooses p(s', o | s, a) in a convex set for every hidden
+state s (`interval_sets`); then the agent sees o and follows a plan (Osogami, 2015,
+*Robust partially observable Markov decision process*, ICML):
 
     H(b,a) = b·r_a + γ min_p Σ_o max_α Σ_{s'} b_p(o,s') α(s'),
     b_p(o,s') = Σ_s b(s) p(s', o | s, a)
 
 The set of p is convex, and so the minimax theorem gives H as a maximum over mixtures of
-assignments o → α. Against a mixture, nature replies separately for every s' (the row of
-symbols) and s (the row of next states), by sorting; the result is an α-vector
+assignments o → α. Against a mixture, nature replies separately for every s, by sorting;
+the result is an α-vector
 
     α'(s) = r(s,a) + γ min_p Σ p(s', o | s, a) Σ_i x_i α_i(o)(s'),
 
@@ -25,19 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.inner_problems import interval_rows
+from sdm.solvers_jax.interval_sets import Sets
 from sdm.solvers_jax.matrix_game import matrix_game
-
-
-class Sets(NamedTuple):
-    """One task: intervals of probabilities, rewards and the discount factor."""
-
-    transition_lower: Float[Array, "S A S"]
-    transition_upper: Float[Array, "S A S"]
-    observation_lower: Float[Array, "A S O"]
-    observation_upper: Float[Array, "A S O"]
-    reward: Float[Array, "S A"]
-    discount: Float[Array, ""]
 
 
 class Decision(NamedTuple):
@@ -68,36 +57,7 @@ class _Search(NamedTuple):
     chance: Float[Array, "R N A O S"]
     payoff: Float[Array, "N A R R"]
     best: Decision
-    count: Int[Array, ""]
-
-
-def nature_reply(
-    sets: Sets, gain: Float[Array, "N A O S"]
-) -> tuple[Float[Array, "N S A S"], Float[Array, "N A S O"], Float[Array, "N A S"]]:
-    """Return nature's rows that minimise the mean of `gain`, and the mean after a move.
-
-    Args:
-        sets: the task.
-        gain: value of each symbol and next state after an action.
-
-    """
-    value = jnp.swapaxes(gain, -1, -2)
-    shown = interval_rows(
-        value, sets.observation_lower[None], sets.observation_upper[None]
-    )
-    mean = (shown * value).sum(-1)
-    moved = interval_rows(
-        mean[:, None], sets.transition_lower[None], sets.transition_upper[None]
-    )
-    return moved, shown, mean
-
-
-def middle(lower: Float[Array, "*B N"], upper: Float[Array, "*B N"]) -> Array:
-    """Return a row in the middle of its intervals that sums to 1."""
-    width = upper - lower
-    total = width.sum(-1, keepdims=True)
-    free = 1 - lower.sum(-1, keepdims=True)
-    return lower + width * jnp.maximum(free, 0) / jnp.where(total > 0, total, 1)
+    held: Int[Array, ""]
 
 
 def decide(
@@ -123,7 +83,7 @@ def decide(
         best = now.best
         matters = best.upper > best.lower.max(-1, keepdims=True)
         apart = (best.upper - best.lower > tolerance) & matters
-        return (now.count <= replies) & (apart.any() | (now.count == 1))
+        return (now.held <= replies) & (apart.any() | (now.held == 1))
 
     def step(now: _Search) -> _Search:
         return _add_replies(sets, belief, vectors, now)
@@ -140,15 +100,9 @@ def _play(
     return score.argmax(-1).astype(jnp.int32), score.max(-1).sum(-1)
 
 
-def _first_replies(
-    sets: Sets, belief: Array, vectors: Array, replies: int
-) -> _Search:
+def _first_replies(sets: Sets, belief: Array, vectors: Array, replies: int) -> _Search:
     """Return the search with nature in the middle of its sets, and the reply to it."""
-    moved = jnp.einsum(
-        "ns,sam->nam", belief, middle(sets.transition_lower, sets.transition_upper)
-    )
-    shown = middle(sets.observation_lower, sets.observation_upper)
-    first = moved[:, :, None, :] * jnp.swapaxes(shown, -1, -2)[None]  # [N, A, O, S]
+    first = sets.middle(belief)
     plan, value = _play(vectors, first)
     kind, (count, actions, _, states) = first.dtype, first.shape
     pair = (count, actions)
@@ -168,35 +122,32 @@ def _first_replies(
 
 def _add_replies(sets: Sets, belief: Array, vectors: Array, now: _Search) -> _Search:
     """Add each player's reply to the optimal mixture of the other's replies."""
-    known = jnp.arange(now.payoff.shape[-1]) < now.count
+    known = jnp.arange(now.payoff.shape[-1]) < now.held
     game = jax.vmap(jax.vmap(matrix_game, (0, None, None)), (0, None, None))
     agent, nature = game(now.payoff, known, known)
     # Nature replies to the mixture of plans: its value is a lower bound.
     mixed = jnp.einsum("nar,rnaos->naos", agent, now.gain)
-    moved, shown, mean = nature_reply(sets, mixed)
-    future = jnp.einsum("nsam,nam->nas", moved, mean)
+    chance, future = sets.reply(belief, mixed)
     vector = sets.reward.T[None] + sets.discount * future
     lower = jnp.einsum("ns,nas->na", belief, vector)
-    there = jnp.einsum("ns,nsam->nam", belief, moved)
-    chance = there[:, :, None, :] * jnp.swapaxes(shown, -1, -2)
     # The agent replies to the mixture of nature's rows: its value is an upper bound.
     reached = jnp.einsum("nar,rnaos->naos", nature, now.chance)
     plan, value = _play(vectors, reached)
     upper = belief @ sets.reward + sets.discount * value
     gain = vectors[plan]
-    gains = now.gain.at[now.count].set(gain, mode="drop")
-    chances = now.chance.at[now.count].set(chance, mode="drop")
+    gains = now.gain.at[now.held].set(gain, mode="drop")
+    chances = now.chance.at[now.held].set(chance, mode="drop")
     column = jnp.einsum("rnaos,naos->nar", gains, chance)
     row = jnp.einsum("naos,rnaos->nar", gain, chances)
-    payoff = now.payoff.at[..., now.count].set(column, mode="drop")
-    payoff = payoff.at[..., now.count, :].set(row, mode="drop")
+    payoff = now.payoff.at[..., now.held].set(column, mode="drop")
+    payoff = payoff.at[..., now.held, :].set(row, mode="drop")
     best, raised, cut = now.best, lower > now.best.lower, upper < now.best.upper
     found = Decision(
         lower=jnp.where(raised, lower, best.lower),
         vector=jnp.where(raised[..., None], vector, best.vector),
         weight=jnp.where(raised[..., None], agent, best.weight),
-        after=best.after.at[now.count].set(plan, mode="drop"),
+        after=best.after.at[now.held].set(plan, mode="drop"),
         upper=jnp.where(cut, upper, best.upper),
         reached=jnp.where(cut[..., None, None], reached, best.reached),
     )
-    return _Search(gains, chances, payoff, found, now.count + 1)
+    return _Search(gains, chances, payoff, found, now.held + 1)

@@ -239,9 +239,7 @@ def _probabilities(policy: Any, model: Any) -> Float[Array, "*B T S A"]:
                 f"{actions - 1}"
             )
         return jnp.asarray(np.eye(actions)[table], model.reward.dtype)
-    _check_table(
-        table, len(batch) + 3, (*batch, states, actions), -2, "[*B, T, S, A]"
-    )
+    _check_table(table, len(batch) + 3, (*batch, states, actions), -2, "[*B, T, S, A]")
     sums = table.sum(-1)
     wrong = ~(np.abs(sums - 1) <= ROUNDED_SUM) | (table < 0).any(-1)
     if wrong.any():

@@ -3,9 +3,12 @@
 from typing import Any, TypeVar, overload
 
 from sdm.solvers_jax.apomdp import APOMDPSolution
+from sdm.solvers_jax.attitude import Attitude
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.interval_pomdp import IntervalSolution
 from sdm.solvers_jax.methods import Method, make_method, methods_for
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.solvers_jax.rectangular_mdp import RectangularSolution
 from sdm.tasks.models import (
     APOMDP,
     MDP,
@@ -14,6 +17,7 @@ from sdm.tasks.models import (
     check_horizon,
     check_model,
 )
+from sdm.tasks.rectangular import IntervalPOMDP, RectangularMDP
 
 M = TypeVar("M")
 S = TypeVar("S")
@@ -44,6 +48,28 @@ def solve(
 ) -> APOMDPSolution: ...
 
 
+@overload
+def solve(
+    model: RectangularMDP,
+    *,
+    horizon: int,
+    method: str | None = ...,
+    attitude: Attitude = ...,
+) -> RectangularSolution: ...
+@overload
+def solve(
+    model: IntervalPOMDP,
+    *,
+    horizon: int,
+    method: str | None = ...,
+    gap: float = ...,
+    points: int = ...,
+    atol: float = ...,
+    replies: int = ...,
+    attitude: Attitude = ...,
+) -> IntervalSolution: ...
+
+
 def solve(
     model: Any,
     *,
@@ -54,8 +80,9 @@ def solve(
     """Return value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, a `RobustMDP`, a `POMDP` or an `APOMDP`, single or with leading
-            batch axes.
+        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `IntervalMDP`, `L1MDP`, `KLMDP`
+        or
+            `IntervalPOMDP`, single or with leading batch axes.
         horizon: number of decisions T, at least 1.
         method: solution method, such as `PointBased(gap=0.01)`, or its name; None for
             the default of this class of model.

@@ -6,9 +6,9 @@ The entry may come before the states are known, so its words are kept until the 
 import numpy as np
 from jaxtyping import Float
 
+from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.cassandra_preamble import Preamble
 from sdm.tasks.cassandra_words import NUMBER, Names, Reader
-from sdm.tasks.models import ROW_SUM_TOLERANCE
 
 FORMS = (
     "write a probability for each state, one state, `uniform`, "

@@ -86,8 +86,7 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     try:
         numbers = {name: _real(name, x) for name, x in arrays.items()}
         fields: dict[str, Any] = {
-            name: float(x) if x.ndim == 0 else x
-            for name, x in numbers.items()
+            name: float(x) if x.ndim == 0 else x for name, x in numbers.items()
         }
         model: Model = kind(**fields)
         check_model(model)

@@ -1,8 +1,9 @@
 """Registry of the classes of models, by which model files are read and written.
 
-A class of models is an `eqx.Module` whose fields are arrays, or numbers. It has `reward`
-[*B, S, A], `initial` [*B, S] and `discount`; fields with a default may be missing in a
-file. If it has a method `check`, `check_model` calls it in place of its own checks.
+A class of models is an `eqx.Module` whose fields are arrays, or numbers. It has
+`reward` [*B, S, A], `initial` [*B, S] and `discount`; fields with a default may be
+missing in a file. If it has a method `check`, `check_model` calls it in place of its
+own checks.
 
     @register_model
     class MyModel(eqx.Module):

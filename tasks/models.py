@@ -158,7 +158,7 @@ def batch_shape(model: Model) -> tuple[int, ...]:
     return tuple(model.reward.shape[:-2])
 
 
-def check_model(model: Model) -> None:
+def check_model(model: Any) -> None:
     """Check a model's shapes, distributions, rewards, discount and alpha.
 
     It reads values on the host: call it when a model enters the package, and never

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.cassandra_words import LARGEST, NUMBER, WHOLE
-from sdm.tasks.models import ROW_SUM_TOLERANCE
 from sdm.tasks.pomdpx_xml import Element
 from sdm.tasks.triplets import check_memory
 

@@ -10,8 +10,8 @@ the stage, the state and the action: the sets are (s, a)-rectangular (Iyengar, 2
                  nominal probability is 0
     RobustMDP    the convex hull of K rows; see `models`
 
-In an `IntervalPOMDP` the state is hidden, and the rows of the observation matrix lie in
-intervals, too.
+In an `IntervalPOMDP` the state is hidden, and the probabilities of symbols lie in
+intervals, too: nature chooses the joint probability of next state and symbol.
 """
 
 from typing import Any
@@ -85,8 +85,8 @@ class IntervalMDP(RectangularMDP):
 class L1MDP(RectangularMDP):
     """MDPs whose rows lie in L1 balls around nominal rows.
 
-    The distance of two distributions is at most 2; a radius of 2 or more, also infinity,
-    allows every distribution over next states.
+    The distance of two distributions is at most 2; a radius of 2 or more, also
+    infinity, allows every distribution over next states.
 
     Attributes:
         transition: nominal P(s' | s, a), the next state last.
@@ -149,6 +149,9 @@ class IntervalPOMDP(eqx.Module):
         discount: factor per stage, in [0, 1], common to the batch.
         initial_observation: Z_1(o | s) of the first state, which is not ambiguous, or
             None if there is no observation before the first action.
+        joint: whether nature chooses P(s', o | s, a) between the products of the lower
+            and of the upper ends (Itoh, Nakamura, 2007), or else the row of next states
+            and the rows of symbols separately, which is a subset.
 
     """
 
@@ -160,10 +163,16 @@ class IntervalPOMDP(eqx.Module):
     initial: Float[Array, "*B S"]
     discount: Scalar
     initial_observation: Float[Array, "*B S O"] | None = None
+    joint: bool = eqx.field(default=True, static=True, converter=bool)
 
     @classmethod
     def around(
-        cls, pomdp: POMDP, half_width: float, *, keep_zeros: bool = False
+        cls,
+        pomdp: POMDP,
+        half_width: float,
+        *,
+        keep_zeros: bool = False,
+        joint: bool = True,
     ) -> "IntervalPOMDP":
         """Return intervals around the probabilities of `pomdp`; see `IntervalMDP`."""
         rows = (pomdp.transition, pomdp.observation)
@@ -175,6 +184,7 @@ class IntervalPOMDP(eqx.Module):
             pomdp.initial,
             pomdp.discount,
             pomdp.initial_observation,
+            joint,
         )
 
     def check(self) -> None:

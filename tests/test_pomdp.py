@@ -14,7 +14,7 @@ from sdm.solvers_jax import POMDP, EnergyFamily, solve
 from sdm.solvers_jax.belief_model import distinct_actions
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.belief_upper import sawtooth
-from sdm.solvers_jax.point_based import _add_points
+from sdm.solvers_jax.point_based import add_points
 
 # One shape and few rounds for most tests: each number of points is compiled once.
 SHAPE = {"states": 4, "actions": 3, "symbols": 3, "batch": (16,)}
@@ -321,7 +321,7 @@ def test_new_points_are_those_wanted_most_with_their_chances():
     point = jnp.eye(3)[:1]
     belief = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]])
     reach, want = jnp.array([0.1, 0.2, 0.3, 0.4]), jnp.array([9.0, 1, 1, 1])
-    found, weight = _add_points(point, jnp.zeros(1), belief, reach, want, 2)
+    found, weight = add_points(point, jnp.zeros(1), belief, reach, want, 2)
     # The first is there already; the next two are one, and their chances add up.
     np.testing.assert_allclose(found, [[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1]])
     np.testing.assert_allclose(weight, [0.1, 0.5, 0.4], rtol=1e-6)

@@ -74,3 +74,19 @@ def tiger(discount=0.95):
     return POMDP(
         *map(jnp.asarray, (transition, observation, reward, [0.5, 0.5])), discount
     )
+
+
+def crying_baby(discount=0.9):
+    """A baby that cries when hungry (Kochenderfer, 2015, *Decision making*)."""
+    hungry, sated, feed, wait = 0, 1, 0, 1
+    transition = np.zeros((2, 2, 2))
+    transition[:, feed, sated] = 1
+    transition[hungry, wait, hungry] = 1
+    transition[sated, wait] = [0.1, 0.9]
+    observation = np.zeros((2, 2, 2))  # the first symbol is crying
+    observation[:, hungry] = [0.8, 0.2]
+    observation[:, sated] = [0.1, 0.9]
+    reward = np.array([[-15.0, -10.0], [-5.0, 0.0]])
+    return POMDP(
+        *map(jnp.asarray, (transition, observation, reward, [0.0, 1.0])), discount
+    )

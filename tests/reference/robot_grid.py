@@ -2,8 +2,8 @@
 
 The model `multiObj_robotIMDP` of the tests of IntervalMDP.jl (Mathiesen, Lahijanian,
 Laurenti, 2024), rebuilt from its pattern: 17 rows of 12 cells, a state outside of the
-grid, which leads to the absorbing failure, and an absorbing goal. A move succeeds with a
-probability of about 0.95 and slips to the other three neighbours; several neighbours
+grid, which leads to the absorbing failure, and an absorbing goal. A move succeeds with
+a probability of about 0.95 and slips to the other three neighbours; several neighbours
 outside of the grid are one successor with the largest of their intervals.
 """
 
