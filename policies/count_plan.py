@@ -28,6 +28,7 @@ from sdm.data.benchmark import Benchmark
 from sdm.policies.posterior import count_moves
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.models import MDP, Model
+from sdm.tasks.transitions import dense
 
 # Limits of a plan: bytes of one task's table of models and of all tasks' plans, and
 # multiply-adds of all tasks.
@@ -152,9 +153,9 @@ def _recursion(
     def stage(after: Array, _: None) -> tuple[Array, Array]:
         # [H, S, A, S']: the value of reaching s' with the counts after the transition.
         following = after[step, jnp.arange(after.shape[-1])]
-        q = believed.reward + believed.discount * (believed.transition * following).sum(
-            -1
-        )
+        q = believed.reward + believed.discount * (
+            dense(believed.transition) * following
+        ).sum(-1)
         best = q.argmax(-1)
         return q[place[:, None], jnp.arange(q.shape[1]), best], best.astype(jnp.int8)
 

@@ -38,6 +38,7 @@ from sdm.tasks.family import HIDDEN
 from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.rollout import Trajectory
+from sdm.tasks.transitions import dense
 
 
 @jax.tree_util.register_dataclass
@@ -145,7 +146,7 @@ def random_transitions(
     def drawn(key: Array, row: Array) -> Array:
         return draw(row, jax.random.uniform(key, shape, row.dtype))
 
-    after = drawn(keys[2], world.transition[own, state, action])
+    after = drawn(keys[2], dense(world.transition)[own, state, action])
     paid = world.reward[own, state, action].astype(jnp.float32)
     paid = paid if rewards else jnp.zeros_like(paid)
     if isinstance(world, MDP):

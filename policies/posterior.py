@@ -27,6 +27,7 @@ from sdm.tasks.models import MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.rewards import agrees
 from sdm.tasks.rollout import Trajectory
+from sdm.tasks.transitions import dense
 
 # Least probability of an outcome: the true parameters lie between candidates, so all
 # candidates may exclude an outcome, and the posterior must still be defined.
@@ -121,7 +122,7 @@ def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
     def of_task(played: Trajectory) -> Array:
         state, action = played.observation, played.action
         before, after = state[..., :-1], state[..., 1:]
-        moves = _log(models.transition[:, before, action[..., :-1], after])
+        moves = _log(dense(models.transition)[:, before, action[..., :-1], after])
         log = moves.sum((-2, -1))
         if rewards:
             expected = models.reward[:, state, action]
@@ -150,7 +151,7 @@ def _of_symbols(models: POMDP, support: Trajectory, *, rewards: bool) -> Array:
     def step(belief: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         action, reward, symbol = now
         belief, log_reward = paid(belief, action, reward)
-        moved = jnp.einsum("gs,gsm->gm", belief, models.transition[:, :, action])
+        moved = jnp.einsum("gs,gsm->gm", belief, dense(models.transition)[:, :, action])
         belief, log = weigh(moved, models.observation[:, action, :, symbol])
         return belief, log + log_reward
 

@@ -13,6 +13,7 @@ chunk holds many tasks, their axis comes last, so that SIMD instructions process
 tasks at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -124,8 +125,7 @@ def _solve_chunks(
     chunk: int,
     tasks_last: bool,
 ) -> Stages:
-    recursion = _tasks_last if tasks_last else _tasks_first
-
+    recursion: Callable[..., Stages] = _tasks_last if tasks_last else _tasks_first
     arrays, rebuild = by_task(transition)
 
     def solve_one_chunk(part: tuple[Any, Array]) -> Stages:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.tasks.models import APOMDP, POMDP, Scalar
+from sdm.tasks.transitions import dense
 
 
 class BeliefModel(eqx.Module):
@@ -33,7 +34,7 @@ class BeliefModel(eqx.Module):
 
 def belief_model(model: POMDP | APOMDP) -> BeliefModel:
     """Convert a model to the kernels' format, with its leading axes."""
-    transition, observation = model.transition, model.observation
+    transition, observation = dense(model.transition), model.observation
     first = model.initial_observation
     alpha: Scalar = 0.0
     if isinstance(model, POMDP):

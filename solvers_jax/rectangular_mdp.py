@@ -27,6 +27,7 @@ from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import RobustMDP, check_model
 from sdm.tasks.policy import TabularPolicy
 from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, RectangularMDP
+from sdm.tasks.transitions import dense
 
 ROUNDED_SUM = 1e-5  # by which the sum of a row of a policy may differ from 1
 
@@ -65,9 +66,10 @@ def _(model: KLMDP, value: Array) -> Array:
 @nature_rows.register
 def _(model: RobustMDP, value: Array) -> Array:
     """Return rows of the convex hull of the K rows: one of them is extreme."""
-    mean = jnp.einsum("...ksan,...n->...ksa", model.transition, value)
+    rows = dense(model.transition)
+    mean = jnp.einsum("...ksan,...n->...ksa", rows, value)
     worst = mean.argmin(-3)[..., None, :, :, None]
-    return jnp.take_along_axis(model.transition, worst, axis=-4)[..., 0, :, :, :]
+    return jnp.take_along_axis(rows, worst, axis=-4)[..., 0, :, :, :]
 
 
 def _over_rows(value: Float[Array, "*B S"]) -> Float[Array, "*B 1 1 S"]:

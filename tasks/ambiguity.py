@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from sdm.tasks.models import APOMDP, POMDP, check_count
+from sdm.tasks.transitions import dense
 
 MAX_TRIES = 1000
 
@@ -80,7 +81,7 @@ def set_divergence(model: APOMDP) -> Float[Array, "B K"]:
         nominal = [part[0] for part in parts]
         return jax.vmap(lambda *k: divergence(k, nominal))(*parts)
 
-    return jax.vmap(of_task)(model.transition, model.observation)
+    return jax.vmap(of_task)(dense(model.transition), model.observation)
 
 
 def nearby_pomdps(
@@ -98,7 +99,7 @@ def nearby_pomdps(
 
     """
     others = jax.vmap(lambda key: jax.random.split(key, family.models - 1))(keys)
-    parts = [nominal.transition, nominal.observation]
+    parts = [dense(nominal.transition), nominal.observation]
     first = nominal.initial_observation
     if first is not None:
         parts.append(first)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ ROW_SUM_TOLERANCE = 1e-5
 LONG_ROW = 1000  # entries
 
 
-def check_shape(name: str, value: object, expected: tuple[int, ...], axes: str) -> None:
+def check_shape(name: str, value: Any, expected: tuple[int, ...], axes: str) -> None:
     """Raise `ValueError` unless `value` has the shape that agrees with `reward`."""
     if np.shape(value) != expected:
         raise ValueError(
@@ -20,7 +21,7 @@ def check_shape(name: str, value: object, expected: tuple[int, ...], axes: str) 
         )
 
 
-def check_unit_interval(name: str, value: object) -> None:
+def check_unit_interval(name: str, value: Any) -> None:
     """Raise `ValueError` unless `value` is one number from 0 to 1."""
     if np.ndim(value) or not isinstance(value, Real | np.ndarray | jax.Array):
         raise ValueError(f"{name} = {value!r}: must be one number from 0 to 1")

@@ -30,7 +30,13 @@ from sdm.tasks.cassandra_words import (
     Reader,
 )
 from sdm.tasks.models import MDP, POMDP, check_model
-from sdm.tasks.triplets import MemoryLimitError, Triplets, check_size, dense_transition
+from sdm.tasks.triplets import (
+    MemoryLimitError,
+    Triplets,
+    check_size,
+    dense_transition,
+    transition_of,
+)
 
 ALL = slice(None)
 
@@ -253,12 +259,15 @@ class _Model:
             reward = np.zeros((len(states), len(actions)))
         else:
             reward = found.sign * self.reward.expected(triplets, seen)
-        dense = dense_transition(triplets, states=len(states), actions=len(actions))
-        arrays = map(jnp.asarray, (dense, reward, initial))
-        transition, paid, first = arrays
-        model: POMDP | MDP = MDP(transition, paid, first, found.discount)
-        if seen is not None:
-            model = POMDP(transition, jnp.asarray(seen), paid, first, found.discount)
+        paid, first = jnp.asarray(reward), jnp.asarray(initial)
+        sizes = {"states": len(states), "actions": len(actions)}
+        model: POMDP | MDP
+        if seen is None:
+            moves = transition_of(triplets, **sizes)
+            model = MDP(moves, paid, first, found.discount)
+        else:
+            dense = jnp.asarray(dense_transition(triplets, **sizes))
+            model = POMDP(dense, jnp.asarray(seen), paid, first, found.discount)
         try:
             check_model(model)
         except ValueError as error:

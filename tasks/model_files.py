@@ -13,7 +13,11 @@ from sdm.storage.files import temporary_name
 from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.model_kinds import model_kinds, optional_fields
 from sdm.tasks.models import Model, check_model
+from sdm.tasks.transition_lists import sparse_transition, transition_from_csr
+from sdm.tasks.transitions import SparseTransition
 
+LISTS = ("successors", "probabilities")  # in place of the entry `transition`
+CSR = ("data", "indices", "indptr")  # the same
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
@@ -48,6 +52,10 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
     names = model.__dataclass_fields__
     arrays = {name: getattr(model, name) for name in names}
     arrays = {name: x for name, x in arrays.items() if x is not None}
+    moves = arrays.get("transition")
+    if isinstance(moves, SparseTransition):
+        del arrays["transition"]
+        arrays |= {name: getattr(moves, name) for name in LISTS}
     with temporary_name(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, kind=type(model).__name__, **arrays)
 
@@ -56,7 +64,9 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
     """Read a model from an `.npz` file whose arrays have the names of its fields.
 
     The entry `kind` is the class: MDP, RobustMDP, POMDP, APOMDP, or another class in
-    `model_kinds()`.
+    `model_kinds()`. In place of `transition`, a file can have `successors` and
+    `probabilities`, see `sparse_transition`, or the `data`, `indices` and `indptr` of a
+    SciPy CSR matrix, see `transition_from_csr`.
 
     Raises:
         ValueError: if an entry is missing or unknown, or the model is invalid.
@@ -76,6 +86,12 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         )
     kind = kinds[found]
     names = set(kind.__dataclass_fields__)
+    try:
+        lists = _pop_lists(arrays)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`{path}`: {error}") from error
+    if lists is not None and "transition" not in arrays:
+        names -= {"transition"}
     missing, unknown = names - optional_fields(kind) - set(arrays), set(arrays) - names
     for entries, what in (
         (missing, "is missing"),
@@ -88,11 +104,32 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         fields: dict[str, Any] = {
             name: float(x) if x.ndim == 0 else x for name, x in numbers.items()
         }
+        if lists is not None:
+            fields["transition"] = lists
         model: Model = kind(**fields)
         check_model(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
     return model
+
+
+def _pop_lists(arrays: dict[str, np.ndarray]) -> SparseTransition | None:
+    """Take the arrays of a sparse transition out of those of a file, if it has them.
+
+    Raises:
+        ValueError: if they do not agree.
+        TypeError: if an index is not an integer.
+
+    """
+    if set(LISTS) <= set(arrays):
+        index, chance = (arrays.pop(name) for name in LISTS)
+        return sparse_transition(index, _real("probabilities", chance))
+    if set(CSR) <= set(arrays) and "reward" in arrays:
+        data, *place = (arrays.pop(name) for name in CSR)
+        states, actions = arrays["reward"].shape[-2:]
+        data = _real("data", data)
+        return transition_from_csr(data, *place, states=states, actions=actions)
+    return None
 
 
 def _real(name: str, x: np.ndarray) -> Any:

@@ -29,12 +29,8 @@ from sdm.tasks.array_checks import (
     raise_first,
 )
 from sdm.tasks.model_kinds import register_model
-from sdm.tasks.transitions import (
-    Transition,
-    chances,
-    check_transition,
-    sparse_transition,
-)
+from sdm.tasks.transition_lists import sparse_transition
+from sdm.tasks.transitions import Transition, chances, check_transition
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 

@@ -28,6 +28,7 @@ from sdm.tasks.triplets import (
     Triplets,
     check_size,
     dense_transition,
+    transition_of,
 )
 
 SECTIONS = (
@@ -93,14 +94,17 @@ class _Model:
             moves.index(known.after)[order],
             moves.weight[order],
         )
-        dense = dense_transition(triplets, states=states, actions=actions)
-        transition, paid, first = map(jnp.asarray, (dense, reward, self.initial()))
+        paid, first = map(jnp.asarray, (reward, self.initial()))
         discount = self.discount()
-        model: POMDP | MDP = MDP(transition, paid, first, discount)
-        if shown is not None:
+        model: POMDP | MDP
+        if shown is None:
+            moved = transition_of(triplets, states=states, actions=actions)
+            model = MDP(moved, paid, first, discount)
+        else:
+            dense = dense_transition(triplets, states=states, actions=actions)
             seen = self.first_observation(np.asarray(first))
             model = POMDP(
-                transition,
+                jnp.asarray(dense),
                 jnp.asarray(shown),
                 paid,
                 first,

@@ -30,6 +30,7 @@ from sdm.tasks.array_checks import (
 )
 from sdm.tasks.model_kinds import register_model
 from sdm.tasks.models import MDP, POMDP, Scalar, check_task
+from sdm.tasks.transitions import dense
 
 
 class RectangularMDP(eqx.Module):
@@ -70,7 +71,7 @@ class IntervalMDP(RectangularMDP):
             ValueError: if `half_width` is negative or not finite.
 
         """
-        lower, upper = intervals_around(mdp.transition, half_width, keep_zeros)
+        lower, upper = intervals_around(dense(mdp.transition), half_width, keep_zeros)
         return cls(lower, upper, mdp.reward, mdp.initial, mdp.discount)
 
     def check(self) -> None:
@@ -175,7 +176,7 @@ class IntervalPOMDP(eqx.Module):
         joint: bool = True,
     ) -> "IntervalPOMDP":
         """Return intervals around the probabilities of `pomdp`; see `IntervalMDP`."""
-        rows = (pomdp.transition, pomdp.observation)
+        rows = (dense(pomdp.transition), pomdp.observation)
         moved, seen = (intervals_around(x, half_width, keep_zeros) for x in rows)
         return cls(
             *moved,

@@ -115,7 +115,7 @@ def _(model: MDP, plan: Plan) -> Played:
 
 @in_its_model.register
 def _(model: RobustMDP, plan: Plan) -> Played:
-    models = len(model.transition)
+    models = model.transition.shape[0]
     reward, initial = (
         jnp.broadcast_to(x, (models, *x.shape)) for x in (model.reward, model.initial)
     )
@@ -134,7 +134,7 @@ def _(model: POMDP, plan: Plan) -> Played:
 def _(model: APOMDP, plan: Plan) -> Played:
     batch = _batch(model)
     policy = BeliefPolicy(OneTask(plan), belief_filter(batch, believe="mixture"))
-    models = len(model.transition)
+    models = model.transition.shape[0]
     return Played(
         all_models(batch), policy, models * _numbers(model.observation, models=models)
     )

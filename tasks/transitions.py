@@ -61,6 +61,26 @@ class SparseTransition(eqx.Module):
 Transition = Float[Array, "... S A S"] | SparseTransition
 
 
+def check_lists(index: np.ndarray, chance: np.ndarray) -> None:
+    """Raise an error unless an index of next states agrees with probabilities."""
+    if index.dtype.kind not in "iu":
+        raise TypeError(
+            f"successors has dtype {index.dtype}: must be integers, indices of states"
+        )
+    if chance.ndim < 3 or index.shape not in (chance.shape, chance.shape[-3:]):
+        raise ValueError(
+            f"successors has shape {index.shape}: must be [S, A, N] or [*B, S, A, N], "
+            f"to agree with the shape of probabilities, {chance.shape}"
+        )
+    states = chance.shape[-3]
+    raise_first(
+        "successors",
+        (index < 0) | (index >= states),
+        lambda i: f" = {index[i]}: must be a state, 0 to {states - 1}",
+        "entries",
+    )
+
+
 def chances(transition: Any) -> Any:
     """Return the array of probabilities; another array is returned as it is."""
     if isinstance(transition, SparseTransition):
@@ -86,77 +106,6 @@ def check_transition(transition: Transition) -> None:
 def is_sparse(transition: Transition) -> bool:
     """Return whether a transition lists possible next states."""
     return isinstance(transition, SparseTransition)
-
-
-def sparse_transition(successors: object, probabilities: object) -> SparseTransition:
-    """Return a sparse transition, with ascending next states and duplicates merged.
-
-    A next state that is listed several times for a state and action has the sum of the
-    probabilities. It reads values on the host.
-
-    Args:
-        successors: indices of next states [S, A, N], or [*B, S, A, N] if they differ
-            between tasks.
-        probabilities: P(s' | s, a) of each [*B, S, A, N].
-
-    Raises:
-        ValueError: if shapes do not agree or an index is out of range.
-        TypeError: if an index is not an integer.
-
-    """
-    index, chance = np.asarray(successors), np.array(probabilities)
-    check_lists(index, chance)
-    if (np.diff(index, axis=-1) > 0).all():  # nothing to sort or to merge
-        return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
-    order = np.argsort(index, axis=-1, kind="stable")
-    index = np.take_along_axis(index, order, -1)
-    chance = np.take_along_axis(chance, np.broadcast_to(order, chance.shape), -1)
-    for n in range(index.shape[-1] - 1, 0, -1):
-        again = np.broadcast_to(index[..., n] == index[..., n - 1], chance.shape[:-1])
-        chance[..., n - 1] += np.where(again, chance[..., n], 0)
-        chance[..., n][again] = 0
-    return SparseTransition(jnp.asarray(index, jnp.int32), jnp.asarray(chance))
-
-
-def check_lists(index: np.ndarray, chance: np.ndarray) -> None:
-    """Raise an error unless an index of next states agrees with probabilities."""
-    if index.dtype.kind not in "iu":
-        raise TypeError(
-            f"successors has dtype {index.dtype}: must be integers, indices of states"
-        )
-    if chance.ndim < 3 or index.shape not in (chance.shape, chance.shape[-3:]):
-        raise ValueError(
-            f"successors has shape {index.shape}: must be [S, A, N] or [*B, S, A, N], "
-            f"to agree with the shape of probabilities, {chance.shape}"
-        )
-    states = chance.shape[-3]
-    raise_first(
-        "successors",
-        (index < 0) | (index >= states),
-        lambda i: f" = {index[i]}: must be a state, 0 to {states - 1}",
-        "entries",
-    )
-
-
-def sparse(transition: Float[Array, "*B S A S"]) -> SparseTransition:
-    """Return the sparse form of a dense transition; it reads values on the host.
-
-    All tasks share one list of next states per state and action if the longest is no
-    longer than it would be for some task alone.
-    """
-    array = np.asarray(transition)
-    possible = array > 0
-    together = possible.any(tuple(range(array.ndim - 3)))
-    if together.sum(-1).max() == possible.sum(-1).max():
-        possible = together
-    count = max(1, int(possible.sum(-1).max()))
-    # A stable sort puts the possible states first, ascending, then the first others.
-    index = np.sort(np.argsort(~possible, axis=-1, kind="stable")[..., :count], -1)
-    every = np.broadcast_to(index, (*array.shape[:-1], count))
-    return SparseTransition(
-        jnp.asarray(index, jnp.int32),
-        jnp.asarray(np.take_along_axis(array, every, axis=-1)),
-    )
 
 
 def dense(transition: Transition) -> Float[Array, "*B S A S"]:

@@ -1,18 +1,23 @@
 """Transitions as triplets: the nonzero entries of P(s' | s, a), and how to store them.
 
 Readers of files collect triplets, whose number is that of the nonzero probabilities.
-`dense_transition` is the only function that allocates an array of size S × S.
+`dense_transition` is the only function that allocates an array of size S × S. An MDP
+lists its next states instead if that takes less than a quarter of the memory.
 """
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from sdm.storage.memory import available_memory, in_words
+from sdm.tasks.transitions import SparseTransition, Transition
 
 # Bytes per entry of a dense array while JAX copies it: the original and the copy.
 BYTES = 16
+LISTED = 2 * (4 + 8)  # the same for an index and a probability
+SPARE = 4  # lists are used if they take at most this part of the dense array
 
 
 class Triplets(NamedTuple):
@@ -58,11 +63,38 @@ def check_size(states: int, actions: int, observations: int | None) -> None:
         observations: number of observations O; None for an MDP.
 
     """
-    symbols = observations or 0
+    if observations is None:  # its transitions may be lists, see `transition_of`
+        what = f"a model with {states} states and {actions} actions"
+        check_memory(BYTES * actions * states, what)
+        return
+    what = f"a model with {states} states, {actions} actions and {observations} symbols"
+    check_memory(BYTES * actions * states * (states + observations), what)
+
+
+def transition_of(triplets: Triplets, *, states: int, actions: int) -> Transition:
+    """Return P(s' | s, a), as lists of next states if that is much smaller.
+
+    Raises:
+        MemoryLimitError: if it does not fit in memory.
+
+    """
+    row = triplets.action * states + triplets.state
+    count = np.bincount(row, minlength=states * actions)
+    longest = int(count.max())
+    listed, full = (states * actions * x for x in (longest * LISTED, states * BYTES))
     what = f"a model with {states} states and {actions} actions"
-    if observations is not None:
-        what = f"a model with {states} states, {actions} actions and {symbols} symbols"
-    check_memory(BYTES * actions * states * (states + symbols), what)
+    if listed * SPARE > full:
+        check_memory(full, what)
+        return jnp.asarray(dense_transition(triplets, states=states, actions=actions))
+    check_memory(listed, f"{what}, and up to {longest} next states of each,")
+    index = np.zeros((states, actions, longest), np.int32)
+    chance = np.zeros(index.shape)
+    place = np.arange(len(row)) - np.repeat(count.cumsum() - count, count)
+    where = (triplets.state, triplets.action, place)
+    index[where], chance[where] = triplets.next_state, triplets.probability
+    # Where a list is shorter, its last state fills it up, with probability zero.
+    index = np.maximum.accumulate(index, axis=-1)
+    return SparseTransition(jnp.asarray(index), jnp.asarray(chance))
 
 
 def dense_transition(

@@ -4,18 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 from sdm.solvers_jax import MDP, POMDP, RobustMDP, evaluate_policy, solve
 from sdm.tasks.belief import belief_filter
+from sdm.tasks.model_files import load_model, save_npz
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rollout import rollout, task_keys
-from sdm.tasks.transitions import (
-    dense,
-    is_sparse,
-    sparse,
-    sparse_transition,
-    take_tasks,
-)
+from sdm.tasks.transition_lists import sparse, sparse_transition
+from sdm.tasks.transitions import dense, is_sparse, take_tasks
 
 S, A, N, T = 9, 3, 4, 6
 # Sums of N products in another order than those of S products with zeros: a few units
@@ -161,3 +158,77 @@ def test_a_large_model_makes_no_array_of_states_by_states():
     ahead = np.asarray(reward)[:, 0][np.asarray(transition.successors)[:, 0]]
     wanted = np.asarray(reward)[:, 0] + ahead.mean(-1)
     np.testing.assert_allclose(found.state_value[0], wanted, atol=1e-6)
+
+
+def listed_model(batch=(), *, shared=True):
+    return MDP(lists(batch, shared), *rest(batch), 0.9)
+
+
+@pytest.mark.parametrize(("batch", "shared"), [((), True), ((3,), True), ((3,), False)])
+def test_a_model_file_keeps_the_lists(tmp_path, batch, shared):
+    model = listed_model(batch, shared=shared)
+    save_npz(model, tmp_path / "own.npz")
+    found = load_model(tmp_path / "own.npz")
+    assert is_sparse(found.transition)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(np.asarray(x, np.float32), y)
+
+
+def csr_of(model):
+    """Write as SciPy does, with its own code for compressed rows."""
+    matrix = scipy.sparse.csr_matrix(np.asarray(dense(model.transition)).reshape(-1, S))
+    return {name: getattr(matrix, name) for name in ("data", "indices", "indptr")}
+
+
+def test_a_model_file_with_compressed_rows_of_scipy_is_read(tmp_path):
+    model = listed_model()
+    other = {"reward": model.reward, "initial": model.initial, "discount": 0.9}
+    np.savez(tmp_path / "csr.npz", kind="MDP", **csr_of(model), **other)
+    found = load_model(tmp_path / "csr.npz")
+    assert is_sparse(found.transition)
+    np.testing.assert_array_equal(
+        np.asarray(dense(found.transition), np.float32), dense(model.transition)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"indptr": np.arange(S * A)}, "indptr has shape"),
+        ({"indptr": np.zeros(S * A + 1, int)}, "must rise from 0"),
+        ({"indices": np.full(S * A * N, S)}, f"successors.* = {S}: must be a state"),
+    ],
+)
+def test_wrong_compressed_rows_are_refused(tmp_path, change, words):
+    model = listed_model()
+    count = np.arange(0, S * A * N + 1, N)
+    rows = {
+        "data": np.full(S * A * N, 1 / N),
+        "indices": np.tile(np.arange(N), S * A),
+        "indptr": count,
+    }
+    other = {"reward": model.reward, "initial": model.initial, "discount": 0.9}
+    np.savez(tmp_path / "csr.npz", kind="MDP", **{**rows, **change}, **other)
+    with pytest.raises(ValueError, match=words):
+        load_model(tmp_path / "csr.npz")
+
+
+def test_a_text_file_with_few_next_states_has_lists(tmp_path):
+    """A ring of 200 states: two next states each, so lists are 100 times smaller."""
+    states = 200
+    lines = ["discount: 0.9", "values: reward", f"states: {states}", "actions: 2"]
+    for s in range(states):
+        lines += [f"T: 0 : {s} : {(s + 1) % states} 0.75", f"T: 0 : {s} : {s} 0.25"]
+        lines += [f"T: 1 : {s} : {s} 1"]
+    lines += ["R: 0 : 7 : * : * 1", "R: 1 : * : * : * 0.1"]
+    (tmp_path / "ring.MDP.POMDP").write_text("\n".join(lines) + "\n")
+    found = load_model(tmp_path / "ring.MDP.POMDP")
+    assert is_sparse(found.transition)
+    assert found.transition.probabilities.shape == (states, 2, 2)
+    wanted = np.zeros((states, 2, states))
+    here = np.arange(states)
+    wanted[here, 0, (here + 1) % states], wanted[here, 0, here] = 0.75, 0.25
+    wanted[here, 1, here] = 1
+    np.testing.assert_array_equal(dense(found.transition), wanted)
+    full = MDP(dense(found.transition), found.reward, found.initial, found.discount)
+    same(solve(found, horizon=5), solve(full, horizon=5))

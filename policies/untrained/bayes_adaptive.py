@@ -28,6 +28,7 @@ from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.models import MDP, Model
 from sdm.tasks.rewards import agrees
+from sdm.tasks.transitions import dense
 
 # Beliefs per stage and state; the first number within the limits below is used.
 POINTS = (32, 16, 8)
@@ -84,7 +85,7 @@ class CandidatePolicy(eqx.Module):
             likelihoods: list[Array] = [self.models.initial[:, observation]]
         else:
             weight, state, action = memory
-            likelihoods = [self.models.transition[:, state, action, observation]]
+            likelihoods = [dense(self.models.transition)[:, state, action, observation]]
             if self.rewards:
                 expected = self.models.reward[:, state, action]
                 same = agrees(reward[None], expected)

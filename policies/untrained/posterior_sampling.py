@@ -22,6 +22,7 @@ from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks.models import MDP, POMDP, Model, states_observed
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rewards import agrees
+from sdm.tasks.transitions import dense
 
 
 class Drawn(NamedTuple):
@@ -75,7 +76,7 @@ class PosteriorSampling(eqx.Module):
                 expected = jnp.moveaxis(tasks.reward, 2, 1)[place, memory.action]
                 same = agrees(reward[..., None].astype(expected.dtype), expected)
                 belief = _condition(belief, same.astype(belief.dtype))
-            moves = tasks.transition[place, :, memory.action]
+            moves = dense(tasks.transition)[place, :, memory.action]
             belief = jnp.einsum("bns,bnsm->bnm", belief, moves)
         if isinstance(tasks, MDP):
             belief = jax.nn.one_hot(observation, self.q.shape[-2], dtype=self.q.dtype)

@@ -39,6 +39,7 @@ from sdm.tasks.family import (
 )
 from sdm.tasks.models import APOMDP, MDP, POMDP, check_count
 from sdm.tasks.registry import register
+from sdm.tasks.transitions import dense
 from sdm.tasks.truncated_beta import truncated_beta_mean
 
 SURE = 1e-9  # smallest distance of candidates for p from 0 and 1
@@ -251,7 +252,7 @@ class EnergyFamily(Family):
         others = jax.vmap(lambda key: jax.random.split(key, self.models - 1))(keys)
         (moves, shown), far = perturbed_models(
             others,
-            (nominal.transition[:, :, distinct], seen),
+            (dense(nominal.transition)[:, :, distinct], seen),
             radius=self.radius,
             concentration=self.concentration,
         )
@@ -259,7 +260,7 @@ class EnergyFamily(Family):
         moves, shown = (
             jnp.concatenate([first[:, None], more], axis=1)
             for first, more in (
-                (nominal.transition, moves[:, :, :, both_charges]),
+                (dense(nominal.transition), moves[:, :, :, both_charges]),
                 (seen, shown),
             )
         )
