@@ -12,12 +12,12 @@ import numpy as np
 from sdm.storage.files import temporary_name
 from sdm.tasks.cassandra import read_pomdp
 from sdm.tasks.model_kinds import model_kinds, optional_fields
-from sdm.tasks.models import Model, check_model
+from sdm.tasks.models import check_model
 
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str]) -> Any:
     """Read a model: `.npz` in the format of `save_npz`, any other file as `.POMDP`.
 
     Raises:
@@ -31,7 +31,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 class NamedModel(NamedTuple):
     """A model, and the names of its states and actions; () if the file has none."""
 
-    model: Model
+    model: Any
     states: tuple[str, ...]
     actions: tuple[str, ...]
 
@@ -47,7 +47,7 @@ def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
     return NamedModel(found.model, found.states, found.actions)
 
 
-def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
+def save_npz(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a model's arrays and its class to an `.npz` file.
 
     Raises:
@@ -63,7 +63,7 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
         np.savez_compressed(file, kind=type(model).__name__, **arrays)
 
 
-def load_npz(path: str | os.PathLike[str]) -> Model:
+def load_npz(path: str | os.PathLike[str]) -> Any:
     """Read a model from an `.npz` file whose arrays have the names of its fields.
 
     The entry `kind` is the class: MDP, RobustMDP, POMDP, APOMDP, or another class in
@@ -99,7 +99,7 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         fields: dict[str, Any] = {
             name: float(x) if x.ndim == 0 else x for name, x in numbers.items()
         }
-        model: Model = kind(**fields)
+        model = kind(**fields)
         check_model(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
@@ -113,7 +113,7 @@ def _real(name: str, x: np.ndarray) -> Any:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def long_horizon(model: Model, *, share: float = 0.001) -> int:
+def long_horizon(model: Any, *, share: float = 0.001) -> int:
     """Return a horizon that truncates at most a `share` of the discounted reward.
 
     It is the smallest T with γ^T ≤ `share`; `truncation_error` bounds the remainder.
@@ -135,7 +135,7 @@ def long_horizon(model: Model, *, share: float = 0.001) -> int:
     return stages
 
 
-def truncation_error(model: Model, horizon: int) -> float:
+def truncation_error(model: Any, horizon: int) -> float:
     """Return the bound γ^T R_max / (1 - γ) on the value of decisions after `horizon`.
 
     It is infinite if the model is undiscounted.
