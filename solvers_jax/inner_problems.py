@@ -61,9 +61,9 @@ def _sum_before(
     """
     outcomes = x.shape[-1]
     if outcomes <= FEW_OUTCOMES:
-        index = jnp.arange(outcomes)
+        index = jnp.arange(outcomes).reshape(*[1] * (value.ndim - 1), outcomes)
         this, other = value[..., :, None], value[..., None, :]
-        tie = (other == this) & (index[None, :] < index[:, None])
+        tie = (other == this) & (index[..., None, :] < index[..., :, None])
         return jnp.where((other < this) | tie, x[..., None, :], 0).sum(-1)
     order = jnp.argsort(value, axis=-1)
     sorted_x = jnp.take_along_axis(x, order, axis=-1)

@@ -122,7 +122,7 @@ def _first_replies(sets: Sets, belief: Array, vectors: Array, replies: int) -> _
 
 def _add_replies(sets: Sets, belief: Array, vectors: Array, now: _Search) -> _Search:
     """Add each player's reply to the optimal mixture of the other's replies."""
-    known = jnp.arange(now.payoff.shape[-1]) < now.held
+    known = jnp.arange(now.payoff.shape[-1], dtype=jnp.int32) < now.held
     game = jax.vmap(jax.vmap(matrix_game, (0, None, None)), (0, None, None))
     agent, nature = game(now.payoff, known, known)
     # Nature replies to the mixture of plans: its value is a lower bound.

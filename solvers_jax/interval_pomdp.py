@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sdm.solvers_jax.attitude import Attitude, attitude_sign
+from sdm.solvers_jax.attitude import attitude_sign
 from sdm.solvers_jax.belief_model import annuities
 from sdm.solvers_jax.belief_solution import flattened, shaped
 from sdm.solvers_jax.interval_bounds import Accuracy, Bounds, expand, start
@@ -99,7 +99,7 @@ class IntervalPoints:
     points: int = 256
     atol: float = 1e-6
     replies: int = 8
-    attitude: Attitude = "pessimistic"
+    attitude: str = "pessimistic"
 
     name: ClassVar[str] = "points"
     handles: ClassVar[tuple[type, ...]] = (IntervalPOMDP,)

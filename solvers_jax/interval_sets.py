@@ -8,11 +8,12 @@ the symbol. Two sets are defined by the ends of the intervals:
 
 The first contains the second. Both are convex in p, so both are rectangular sets of
 Osogami (2015). The first is that of Itoh and Nakamura (2007, *Partially observable
-Markov decision processes with imprecise parameters*). Nature minimises Σ p(s', o) g(o,
-s') by sorting: all pairs at once, or the symbols of every s' and then the next states.
+Markov decision processes with imprecise parameters*). Nature minimises
+Σ p(s', o) g(o, s') by sorting: all pairs at once, or the symbols of every s' and then
+the next states.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,6 +22,7 @@ from sdm.solvers_jax.inner_problems import interval_rows
 from sdm.tasks.rectangular import IntervalPOMDP
 
 
+@runtime_checkable
 class Sets(Protocol):
     """One task: rewards, discount factor, and nature's sets."""
 

@@ -1,7 +1,7 @@
 r"""Nature's problem in a Kullback–Leibler ball: a root in one dimension, to rounding.
 
-    min { Σ p v : Σ p log(p/q) ≤ ρ }  =  max_θ>0  -(ψ(θ) + ρ)/θ,   ψ(θ) = log Σ q
-    e^(-θv)
+    min { Σ p v : Σ p log(p/q) ≤ ρ }  =  max_θ>0  -(ψ(θ) + ρ)/θ,
+    ψ(θ) = log Σ q e^(-θv)
 
 The minimiser is the tilted row p_θ ∝ q e^(-θv) whose divergence is ρ; the divergence
 increases with θ, up to -log q(outcomes of the smallest value), from which on all mass
@@ -9,8 +9,8 @@ is on those outcomes (Iyengar, 2005; Nilim, El Ghaoui, 2005).
 
 The mean of p_θ exceeds the dual value by exactly (ρ - KL(p_θ))/θ. Newton's method on
 the square root of the divergence, which is nearly linear in θ, runs within a bracket
-until that gap is rounding. The divergence is summed as Σ q (x eˣ - eˣ + 1) with x =
-log(p_θ/q), whose terms are not negative, so that small radii lose no digits.
+until that gap is rounding. The divergence is summed as Σ q (x eˣ - eˣ + 1) with
+x = log(p_θ/q), whose terms are not negative, so that small radii lose no digits.
 """
 
 from typing import NamedTuple

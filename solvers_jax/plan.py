@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.solvers_jax.attitude import Attitude, attitude_sign
+from sdm.solvers_jax.attitude import attitude_sign
 from sdm.solvers_jax.interval_sets import Sets, interval_sets
 from sdm.solvers_jax.rectangular_mdp import worst_case_value
-from sdm.tasks.models import check_model
+from sdm.tasks.models import Scalar, check_model
 from sdm.tasks.policy import draw
 from sdm.tasks.rectangular import IntervalPOMDP
 
@@ -84,7 +84,7 @@ def initial_beliefs(
 
 @worst_case_value.register(IntervalPOMDP)
 def _(
-    model: IntervalPOMDP, policy: Any, *, attitude: Attitude = "pessimistic"
+    model: IntervalPOMDP, policy: Any, *, attitude: str = "pessimistic"
 ) -> Float[Array, "*B"]:
     """Return the exact value of a `Plan`."""
     check_model(model)
@@ -100,7 +100,7 @@ def _(
 
 
 @jax.jit
-def _evaluate(tasks: Any, sign: float) -> Float[Array, " B"]:
+def _evaluate(tasks: Any, sign: Scalar) -> Float[Array, " B"]:
     def one(task: tuple[Sets, Plan, Array, Array]) -> Array:
         sets, plan, root, mass = task
         vector = _plan_vectors(sets, plan, sign)[: len(mass)]
@@ -109,7 +109,7 @@ def _evaluate(tasks: Any, sign: float) -> Float[Array, " B"]:
     return jax.lax.map(one, tasks)
 
 
-def _plan_vectors(sets: Sets, plan: Plan, sign: Array | float) -> Float[Array, "N S"]:
+def _plan_vectors(sets: Sets, plan: Plan, sign: Scalar) -> Float[Array, "N S"]:
     """Return the value of every node of stage 0 from every state."""
     states = sets.reward.shape[0]
     anywhere = jnp.full((1, states), 1 / states, sets.reward.dtype)

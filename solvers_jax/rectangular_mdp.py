@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.solvers_jax.attitude import Attitude, attitude_sign
+from sdm.solvers_jax.attitude import attitude_sign
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.inner_problems import interval_rows, l1_rows
 from sdm.solvers_jax.kl_ball import kl_rows
 from sdm.solvers_jax.methods import register_method
-from sdm.tasks.models import RobustMDP, check_model
+from sdm.tasks.models import RobustMDP, Scalar, check_model
 from sdm.tasks.policy import TabularPolicy
 from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, RectangularMDP
 from sdm.tasks.transitions import dense
@@ -86,7 +86,7 @@ class RectangularSolution(MDPSolution):
     """
 
     model: Any
-    attitude: Attitude = eqx.field(static=True)
+    attitude: str = eqx.field(static=True)
 
     def nature(self, t: int) -> Float[Array, "*B S A S"]:
         """Return the transition law that nature chooses at stage `t`.
@@ -106,11 +106,11 @@ class RectangularSolution(MDPSolution):
 
 
 @jax.jit
-def _rows(model: Any, after: Float[Array, "*B S"], sign: float) -> Array:
+def _rows(model: Any, after: Float[Array, "*B S"], sign: Scalar) -> Array:
     return nature_rows(model, sign * after)
 
 
-def _future(model: Any, after: Array, sign: Array | float) -> Float[Array, "*B S A"]:
+def _future(model: Any, after: Array, sign: Scalar) -> Float[Array, "*B S A"]:
     """Return the value after each decision under nature's rows."""
     rows = nature_rows(model, sign * after)
     return jnp.einsum("...san,...n->...sa", rows, after)
@@ -118,7 +118,7 @@ def _future(model: Any, after: Array, sign: Array | float) -> Float[Array, "*B S
 
 @partial(jax.jit, static_argnames=("horizon", "attitude"))
 def rectangular_backward_induction(
-    model: Any, *, horizon: int, attitude: Attitude = "pessimistic"
+    model: Any, *, horizon: int, attitude: str = "pessimistic"
 ) -> RectangularSolution:
     """Solve every task of the batch exactly, up to rounding.
 
@@ -157,7 +157,7 @@ class RectangularBackwardInduction:
 
     """
 
-    attitude: Attitude = "pessimistic"
+    attitude: str = "pessimistic"
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (RectangularMDP,)
@@ -175,7 +175,7 @@ class RectangularBackwardInduction:
 
 @singledispatch
 def worst_case_value(
-    model: Any, policy: Any, *, attitude: Attitude = "pessimistic"
+    model: Any, policy: Any, *, attitude: str = "pessimistic"
 ) -> Float[Array, "*B"]:
     """Return the value of a given policy against nature's best reply.
 
@@ -203,9 +203,7 @@ def worst_case_value(
 
 @worst_case_value.register(RectangularMDP)
 @worst_case_value.register(RobustMDP)
-def _(
-    model: Any, policy: Any, *, attitude: Attitude = "pessimistic"
-) -> Float[Array, "*B"]:
+def _(model: Any, policy: Any, *, attitude: str = "pessimistic") -> Float[Array, "*B"]:
     check_model(model)
     sign = attitude_sign(attitude)
     return _evaluate(model, _probabilities(policy, model), sign)
@@ -213,7 +211,7 @@ def _(
 
 @jax.jit
 def _evaluate(
-    model: Any, probabilities: Float[Array, "*B T S A"], sign: float
+    model: Any, probabilities: Float[Array, "*B T S A"], sign: Scalar
 ) -> Float[Array, "*B"]:
     def backup(after: Array, choice: Array) -> tuple[Array, None]:
         q = model.reward + model.discount * _future(model, after, sign)

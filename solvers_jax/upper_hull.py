@@ -55,7 +55,7 @@ def hull_value(
 
     def pivot(now: _Basis) -> _Basis:
         price = jnp.einsum("ms,mst->mt", now.value, now.inverse)
-        reduced = upper - price @ point.T
+        reduced = upper[None] - price @ point.T
         enter = reduced.argmin(-1)
         gain = jnp.take_along_axis(reduced, enter[:, None], axis=-1)[:, 0]
         column = jnp.einsum("mst,mt->ms", now.inverse, point[enter])

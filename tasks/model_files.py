@@ -12,7 +12,7 @@ import numpy as np
 from sdm.storage.files import temporary_name
 from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.model_kinds import model_kinds, optional_fields
-from sdm.tasks.models import Model, check_model
+from sdm.tasks.models import check_model
 from sdm.tasks.transition_lists import sparse_transition, transition_from_csr
 from sdm.tasks.transitions import SparseTransition
 
@@ -21,7 +21,7 @@ CSR = ("data", "indices", "indptr")  # the same
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str]) -> Any:
     """Read a model in the format that its file name says, `.POMDP` if it says none.
 
     Raises:
@@ -40,7 +40,7 @@ def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
     return format_of(Path(path)).read(Path(path))
 
 
-def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
+def save_npz(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a model's arrays and its class to an `.npz` file.
 
     Raises:
@@ -60,7 +60,7 @@ def save_npz(model: Model, path: str | os.PathLike[str]) -> None:
         np.savez_compressed(file, kind=type(model).__name__, **arrays)
 
 
-def load_npz(path: str | os.PathLike[str]) -> Model:
+def load_npz(path: str | os.PathLike[str]) -> Any:
     """Read a model from an `.npz` file whose arrays have the names of its fields.
 
     The entry `kind` is the class: MDP, RobustMDP, POMDP, APOMDP, or another class in
@@ -106,7 +106,7 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         }
         if lists is not None:
             fields["transition"] = lists
-        model: Model = kind(**fields)
+        model = kind(**fields)
         check_model(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
@@ -139,7 +139,7 @@ def _real(name: str, x: np.ndarray) -> Any:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def long_horizon(model: Model, *, share: float = 0.001) -> int:
+def long_horizon(model: Any, *, share: float = 0.001) -> int:
     """Return a horizon that truncates at most a `share` of the discounted reward.
 
     It is the smallest T with γ^T ≤ `share`; `truncation_error` bounds the remainder.
@@ -161,7 +161,7 @@ def long_horizon(model: Model, *, share: float = 0.001) -> int:
     return stages
 
 
-def truncation_error(model: Model, horizon: int) -> float:
+def truncation_error(model: Any, horizon: int) -> float:
     """Return the bound γ^T R_max / (1 - γ) on the value of decisions after `horizon`.
 
     It is infinite if the model is undiscounted.

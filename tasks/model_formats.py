@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-
-from sdm.tasks.models import Model
+from typing import Any, NamedTuple
 
 PACKAGE = "sdm.tasks"
 PREFIX = "format_"
@@ -33,7 +31,7 @@ class NamedModel(NamedTuple):
 
     """
 
-    model: Model
+    model: Any
     states: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     observations: tuple[str, ...] = ()
