@@ -171,7 +171,7 @@ def test_a_model_file_keeps_the_lists(tmp_path, batch, shared):
     found = load_model(tmp_path / "own.npz")
     assert is_sparse(found.transition)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(model), strict=True):
-        np.testing.assert_array_equal(np.asarray(x, np.float32), y)
+        np.testing.assert_array_equal(np.asarray(x, np.asarray(y).dtype), y)
 
 
 def csr_of(model):
