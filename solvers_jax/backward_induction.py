@@ -26,7 +26,14 @@ from jaxtyping import Array, Float, Int
 from sdm.solvers_jax.chunks import in_chunks
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import MDP, Scalar, batch_shape
-from sdm.tasks.transitions import Transition, by_task, expected, flat, is_sparse
+from sdm.tasks.transitions import (
+    Transition,
+    by_task,
+    expectation,
+    expected,
+    flat,
+    is_sparse,
+)
 
 # Transitions per chunk on a CPU, in bytes: near the fastest size in
 # benchmarks/backward_induction.py, and well below the size of one core's cache.
@@ -133,7 +140,9 @@ def _solve_chunks(
 
     def solve_one(part: tuple[Any, Array]) -> Stages:
         # XLA reads listed states slowly if there is an axis of tasks, even of size 1.
-        alone = solve_one_chunk(jax.tree.map(lambda x: x[0], part))
+        arrays, paid = jax.tree.map(lambda x: x[0], part)
+        ahead = expectation(rebuild(arrays))
+        alone = _recursion(ahead, paid, discount, horizon)
         return jax.tree.map(lambda x: x[None], alone)
 
     work = solve_one if chunk == 1 and is_sparse(transition) else solve_one_chunk
@@ -142,12 +151,22 @@ def _solve_chunks(
 
 
 def _tasks_first(
-    p: Transition, r: Float[Array, "*C S A"], discount: Scalar, horizon: int
+    p: Transition, r: Float[Array, "C S A"], discount: Scalar, horizon: int
 ) -> Stages:
     """Run the recursion with one matrix-vector product per task."""
+    return _recursion(partial(expected, p), r, discount, horizon)
+
+
+def _recursion(
+    ahead: Callable[[Array], Array],
+    r: Float[Array, "*C S A"],
+    discount: Scalar,
+    horizon: int,
+) -> Stages:
+    """Run the recursion; `ahead` maps values to the expected values of next states."""
 
     def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        q = r + discount * expected(p, next_value)
+        q = r + discount * ahead(next_value)
         value = q.max(axis=-1)
         return value, (q, q.argmax(axis=-1).astype(jnp.int32), value)
 
