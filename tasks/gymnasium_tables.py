@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import gymnasium
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sdm.tasks.models import MDP, check_model
+from sdm.tasks.triplets import summed_triplets, transition_of
 
 # P[s][a] lists (probability, next state, reward, whether the episode ends there).
 Table = Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]]
@@ -40,6 +41,18 @@ class _Outcome(NamedTuple):
     ends: bool
 
 
+class _Decisions(NamedTuple):
+    """All outcomes of a table, M entries, with a state for the end if needed."""
+
+    state: Int[np.ndarray, " M"]
+    action: Int[np.ndarray, " M"]
+    following: Int[np.ndarray, " M"]
+    chance: Float[np.ndarray, " M"]
+    reward: Float[np.ndarray, " M"]
+    initial: Float[np.ndarray, " S"]
+    actions: int
+
+
 def from_gymnasium(
     source: "gymnasium.Env[Any, Any] | Table",
     *,
@@ -63,11 +76,15 @@ def from_gymnasium(
             no valid MDP.
 
     """
-    table = read_table(source, initial=initial)
+    found = _read(source, initial=initial)
+    states, actions = len(found.initial), found.actions
+    reward = np.zeros((states, actions))
+    np.add.at(reward, (found.state, found.action), found.chance * found.reward)
+    moves = summed_triplets(found.action, found.state, found.following, found.chance)
     model = MDP(
-        transition=jnp.asarray(table.transition),
-        reward=jnp.asarray(table.paid.sum(-1)),
-        initial=jnp.asarray(table.initial),
+        transition=transition_of(moves, states=states, actions=actions),
+        reward=jnp.asarray(reward),
+        initial=jnp.asarray(found.initial),
         discount=discount,
     )
     check_model(model)
@@ -86,6 +103,22 @@ def read_table(
             invalid.
 
     """
+    found = _read(source, initial=initial)
+    states = len(found.initial)
+    transition = np.zeros((states, found.actions, states))
+    paid = np.zeros_like(transition)
+    where = found.state, found.action, found.following
+    np.add.at(transition, where, found.chance)
+    np.add.at(paid, where, found.chance * found.reward)
+    return TableArrays(transition, paid, found.initial)
+
+
+def _read(
+    source: "gymnasium.Env[Any, Any] | Table",
+    *,
+    initial: Sequence[float] | np.ndarray | None = None,
+) -> _Decisions:
+    """Return all outcomes of an environment's table after checking them."""
     table: Any = source
     if isinstance(source, gymnasium.Env):
         inner = source.unwrapped
@@ -107,7 +140,7 @@ def read_table(
         for a in range(actions)
         for each in _outcomes(table, s, a, states=states, actions=actions)
     ]
-    return _arrays(outcomes, np.asarray(initial, float), actions)
+    return _with_end(outcomes, np.asarray(initial, float), actions)
 
 
 def _outcomes(
@@ -137,24 +170,25 @@ def _outcomes(
     return rows
 
 
-def _arrays(
+def _with_end(
     outcomes: Sequence[_Outcome],
     initial: Float[np.ndarray, " S"],
     actions: int,
-) -> TableArrays:
-    """Sum the outcomes of each decision; add a state for the end if needed."""
+) -> _Decisions:
+    """Return the outcomes as arrays, with a state for the end if needed."""
     states = len(initial)
     alive = np.zeros(states, bool)  # not absorbing with zero reward
     for each in outcomes:
         if each.chance and (each.following != each.state or each.reward):
             alive[each.state] = True
     ends = [bool(e.chance and e.ends and alive[e.following]) for e in outcomes]
-    size = states + any(ends)
-    transition = np.zeros((size, actions, size))
-    paid = np.zeros((size, actions, size))
-    for each, to_end in zip(outcomes, ends, strict=True):
-        where = each.state, each.action, states if to_end else each.following
-        transition[where] += each.chance
-        paid[where] += each.chance * each.reward
-    transition[states:, :, states:] = 1
-    return TableArrays(transition, paid, np.pad(initial, (0, size - states)))
+    rows = [
+        (e.state, e.action, states if to_end else e.following, e.chance, e.reward)
+        for e, to_end in zip(outcomes, ends, strict=True)
+    ]
+    if any(ends):
+        rows += [(states, a, states, 1.0, 0.0) for a in range(actions)]
+    state, action, following, chance, reward = map(np.asarray, zip(*rows, strict=True))
+    first = np.pad(initial, (0, any(ends)))
+    paid = reward.astype(float)
+    return _Decisions(state, action, following, chance, paid, first, actions)

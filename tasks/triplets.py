@@ -37,6 +37,21 @@ class Triplets(NamedTuple):
     probability: Float[np.ndarray, " N"]
 
 
+def summed_triplets(
+    action: Int[np.ndarray, " M"],
+    state: Int[np.ndarray, " M"],
+    next_state: Int[np.ndarray, " M"],
+    probability: Float[np.ndarray, " M"],
+) -> Triplets:
+    """Return sorted triplets, with the sum of the probabilities of equal indices."""
+    where, inverse = np.unique(
+        np.stack([action, state, next_state]), axis=1, return_inverse=True
+    )
+    total = np.bincount(inverse, weights=probability, minlength=where.shape[1])
+    possible = total > 0
+    return Triplets(*where[:, possible], total[possible])
+
+
 class MemoryLimitError(ValueError):
     """A model that needs more memory than there is."""
 
