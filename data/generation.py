@@ -31,7 +31,7 @@ from sdm.data.request import (
 )
 from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
 from sdm.data.solved_tasks import columns
-from sdm.solvers_jax.belief_solution import relative_gap
+from sdm.solvers_jax.certificate import relative_gap
 from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_all
 
 EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")

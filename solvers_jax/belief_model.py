@@ -105,13 +105,14 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
 class Units(eqx.Module):
     """Scaling of standardised rewards: reward = centre + scale × standardised reward.
 
-    Standardised rewards lie in [-1, 1], so that single-precision comparisons and
-    absolute tolerances work for rewards of any offset and scale.
+    Values of good policies lie near zero, at most about T, in standardised units.
+    Numbers near zero have the smallest absolute rounding error, so a penalty that is
+    far larger than these values does not blur comparisons between good actions.
 
     Attributes:
-        centre: midpoint of the task's rewards; 0 if some rows do not sum to 1 up to
-            rounding, since the value of a constant reward then depends on the
-            policy.
+        centre: value per stage if the states were observed; 0 if some rows do not
+            sum to 1 up to rounding, since the value of a constant reward then depends
+            on the policy.
         scale: range of the rewards, or the largest magnitude if rows do not sum to 1;
             1 if that is 0.
 
@@ -121,15 +122,39 @@ class Units(eqx.Module):
     scale: Float[Array, "*B"]
 
 
-def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
+def standardise(model: BeliefModel, horizon: int) -> tuple[BeliefModel, Units]:
     """Return the model with standardised rewards, and their scaling."""
     low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
     keeps = jnp.asarray(lost_mass(model) <= _sum_rounding(model))
-    centre = jnp.where(keeps, low / 2 + high / 2, 0)
+    centre = jnp.where(keeps, _observed_value_per_stage(model, horizon), 0)
     span = jnp.where(keeps, high - low, jnp.maximum(abs(low), abs(high)))
     scale = jnp.where(span > 0, span, 1)
     reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
     return eqx.tree_at(lambda m: m.reward, model, reward), Units(centre, scale)
+
+
+def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, "*B"]:
+    """Return the value of the most favourable model with observed states, per stage.
+
+    It is an average of rewards, so it lies between the smallest and the largest.
+    """
+    transition, reward = np.asarray(model.transition), np.asarray(model.reward)
+    *batch, models, states, actions, _ = transition.shape
+    rows = transition.reshape(*batch, models, states * actions, states)
+    discount = np.asarray(model.discount)
+    value = np.zeros((*batch, states), reward.dtype)
+    for _ in range(horizon):
+        after = (rows @ value[..., None, :, None])[..., 0].max(-2)
+        future = after.reshape(*batch, states, actions)
+        value = (reward + discount[..., None, None] * future).max(-1)
+    # The first beliefs are those under model 1, one for each first symbol.
+    mass = np.asarray(model.root_mass)[..., 0, :]
+    root = np.asarray(model.root)[..., : mass.shape[-1], :]
+    total = (mass * (root * value[..., None, :]).sum(-1)).sum(-1)
+    years = np.asarray(annuities(model.discount, horizon)[..., -1])
+    average = total / years
+    low, high = reward.min((-2, -1)), reward.max((-2, -1))
+    return jnp.asarray(np.clip(average, low, high))
 
 
 def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
@@ -144,10 +169,10 @@ def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
 
 def _sum_rounding(model: BeliefModel) -> float:
     """Return the deviation that rounding of each probability can cause."""
-    return float(_terms(model) * np.finfo(model.reward.dtype).eps)
+    return float(terms(model) * np.finfo(model.reward.dtype).eps)
 
 
-def _terms(model: BeliefModel) -> int:
+def terms(model: BeliefModel) -> int:
     """Return the number of terms of the longest sums, over states and symbols."""
     return model.transition.shape[-1] + model.observation.shape[-1]
 
@@ -159,19 +184,3 @@ def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"
     return jnp.concatenate(
         [jnp.zeros_like(factors[..., :1]), jnp.cumsum(factors, axis=-1)], axis=-1
     )
-
-
-def rounding(model: BeliefModel, units: Units, horizon: int) -> Float[np.ndarray, " B"]:
-    """Return a bound on the rounding error, by which certified bounds are widened.
-
-    It assumes T stages of sums over states and symbols, an error below one unit in the
-    last place per term, and values up to T times the largest reward. It adds the same
-    for the centre of the rewards, which is subtracted and added again, and the
-    deviation of row sums from 1 that `standardise` permits.
-    """
-    terms = _terms(model)
-    largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))
-    unit = np.finfo(model.reward.dtype).eps
-    kernel = unit * horizon * terms * largest_value * np.asarray(units.scale)
-    centre = np.abs(np.asarray(units.centre))
-    return np.asarray(kernel + unit * horizon * (4 + terms * horizon) * centre)

@@ -135,7 +135,7 @@ class BeliefSolution(eqx.Module):
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
             (self.model, x, after),
         )
-        value = jax.lax.map(lambda task: action_values(*task), flat)
+        value = jax.lax.map(lambda task: action_values(*task, exact=True), flat)
         return value.reshape(*batch, *value.shape[1:])
 
 
@@ -176,9 +176,3 @@ def flattened(tree: T, axes: int) -> T:
 def shaped(x: np.ndarray, batch: tuple[int, ...]) -> Array:
     """Split the leading axis of tasks into the batch axes."""
     return jnp.asarray(x.reshape((*batch, *x.shape[1:])))
-
-
-def relative_gap(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Return the width of an interval relative to its larger end in absolute value."""
-    scale = np.maximum(np.abs(lower), np.abs(upper))
-    return (upper - lower) / np.where(scale > 0, scale, 1)

@@ -282,7 +282,7 @@ def root_values(
         exact = before_seeing((model.root @ model.reward).max(-1))
         return exact, exact if convex else nothing
     if not convex:
-        value = action_values(model, model.root, after.plans)
+        value = action_values(model, model.root, after.plans, exact=True)
         return before_seeing(value.max(-1)), nothing
     reached = all_successors(model, model.root)
     score = (reached @ after.plans.vector[:, 0].T).max(-1).sum(-1).max(1)
