@@ -8,7 +8,7 @@
   sawtooth bounds it from above, as for POMDPs.
 - Otherwise V need not be convex, and no set of α-vectors bounds it. The method
   interpolates V between plans made at points and estimates the error from three
-  resolutions; the estimate is not a bound.
+  resolutions and the spread of values; the estimate is not a bound.
 
 `belief_tree` computes the exact value of small tasks.
 """
@@ -40,9 +40,9 @@ from sdm.solvers_jax.refinement import Refined, refine, resolutions
 from sdm.tasks.models import APOMDP, batch_shape, check_count
 
 # Smallest error estimate, relative to the spread of values over reachable beliefs.
-# Errors up to this size occur if three resolutions agree by chance
-# (tests/test_apomdp.py).
-LEAST_ERROR = 1e-3
+# Three resolutions can agree by chance: in 432 random tasks, the errors that they did
+# not show were at most 0.35 % of the spread.
+LEAST_ERROR = 1e-2
 # Default points per stage: more if K A O S is at most SMALL, so that a point is cheap.
 SMALL, POINTS_IF_SMALL, POINTS = 200, 256, 64
 
