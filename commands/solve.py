@@ -12,6 +12,7 @@ from sdm.commands.console import (
     fail,
     pairs_table,
     progress_bars,
+    say,
     start_jax,
     start_plotting,
     user_faults,
@@ -30,6 +31,7 @@ from sdm.commands.options import (
     given_options,
     warn_of_idle_options,
 )
+from sdm.commands.solve_gap import report_gap
 from sdm.commands.solve_model import check_plot, draw, solve_model
 from sdm.commands.source_fields import config_fields
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_MODEL |= {"seed", "as_json"}
+OF_A_MODEL |= {"seed", "as_json", "atol", "require_gap"}
 
 
 class SolveCommand(FamilyCommand):
@@ -88,6 +90,14 @@ def solve(
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ),
     ] = False,
+    require_gap: Annotated[
+        bool,
+        typer.Option(
+            "--require-gap",
+            help="Exit with code 1 if a task does not reach `--gap`, after the report "
+            "(pomdp).",
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -104,8 +114,9 @@ def solve(
     if plot is not None:
         start_plotting()
     if model is not None:
-        report = _solve_file(context, model, method, plot)
+        report, gap = _solve_file(context, model, method, plot)
         emit(report, as_json, lambda: pairs_table(report))
+        report_gap(report, gap, required=require_gap)
         return
     _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
@@ -137,12 +148,13 @@ def solve(
             _draw_first(config, plot)
     report = _report(config, dataclasses.asdict(summary), out, plot)
     emit(report, as_json, lambda: pairs_table(report))
+    report_gap(report, config.gap, required=require_gap)
 
 
 def _solve_file(
     context: Context, model: Path, method: str | None, plot: Path | None
-) -> dict[str, Any]:
-    """Solve a model in a file."""
+) -> tuple[dict[str, Any], float | None]:
+    """Solve a model in a file; return the report and the relative gap to reach."""
     named = given_options(context)
     for name in named.keys() - OF_A_MODEL:
         fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
@@ -150,15 +162,17 @@ def _solve_file(
     with user_faults(), progress_bars() as bar:
         check_plot(plot, overwrite="overwrite" in named)
         bar(f"solving {model.name}", 0, 1)
-        report = solve_model(
+        report, gap = solve_model(
             model,
             values.get("horizon"),
             method=method,
-            options={n: values[n] for n in ("gap", "points") if n in values},
+            options={n: values[n] for n in ("gap", "atol", "points") if n in values},
             plot=plot,
         )
         bar(f"solving {model.name}", 1, 1)
-    return report
+    if "require_gap" in named and "converged" not in report:
+        say("warning: `--require-gap` has no effect for this kind of model", "yellow")
+    return report, gap
 
 
 def _check_call(

@@ -19,10 +19,11 @@ def solve_model(
     method: str | None,
     options: Mapping[str, Any],
     plot: Path | None,
-) -> dict[str, Any]:
-    """Solve one model from a file, draw the solution to `plot`, and return a report.
+) -> tuple[dict[str, Any], float | None]:
+    """Solve one model from a file, and draw the solution to `plot`.
 
-    Warns of each entry of `options` that the method does not have.
+    Returns the report and the relative gap to reach, None if the method has no such
+    option. Warns of each entry of `options` that the method does not have.
 
     Raises:
         ValueError: if the file holds a batch of models or the horizon is missing.
@@ -77,7 +78,7 @@ def solve_model(
     if plot is not None:
         draw(found, plot, title=path.name, states=states, actions=actions)
         report["plot"] = str(plot)
-    return report
+    return report, getattr(chosen_method, "gap", None)
 
 
 def _first_actions(found: "Solution", model: "Model") -> list[int]:

@@ -31,7 +31,7 @@ from sdm.data.request import (
 )
 from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
 from sdm.data.solved_tasks import columns
-from sdm.solvers_jax.certificate import relative_gap
+from sdm.solvers_jax.certificate import close, relative_gap
 from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_all
 
 EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")
@@ -51,8 +51,8 @@ class OracleSummary:
             of the rewards.
         relative_gap_max: largest `upper - lower` relative to the larger of the two, to
             which the option `gap` refers; None unless tasks are POMDPs.
-        missed_gap: number of tasks that exceed the option `gap`; None unless tasks are
-            POMDPs.
+        missed_gap: number of tasks that exceed the options `gap` and `atol`; None
+            unless tasks are POMDPs.
         random_gap_percent: optimality gap of random actions, in % of the oracle's
             return.
         compile_seconds: seconds of compilation.
@@ -219,6 +219,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "seed": config.seed,
         "batch": config.together,
         "gap": config.gap if config.kind == "pomdp" else None,
+        "atol": config.atol if config.kind == "pomdp" else None,
         "points": config.points_per_stage,
         "believe": config.believe if config.kind == "apomdp" else None,
         "float": str(jnp.result_type(float)),
@@ -257,14 +258,16 @@ def _summary(
         np.concatenate([part[name] for part in parts]) for name in TASK_COLUMNS
     )
     bounded = bool(np.isfinite(lower).all())
-    gaps = relative_gap(lower, upper) if config.kind == "pomdp" else None
+    pomdp = config.kind == "pomdp"
+    gaps = relative_gap(lower, upper) if pomdp else None
+    missed = ~close(lower, upper, config.gap, config.atol)
     return OracleSummary(
         value_mean=float(value.mean()),
         lower_mean=float(lower.mean()) if bounded else None,
         upper_mean=float(upper.mean()) if bounded else None,
         gap_max=float(error.max()),
         relative_gap_max=None if gaps is None else float(gaps.max()),
-        missed_gap=None if gaps is None else int((gaps > config.gap).sum()),
+        missed_gap=int(missed.sum()) if pomdp else None,
         random_gap_percent=100 * optimality_gap(random, oracle).mean,
         compile_seconds=compile_seconds,
         seconds=max(0.0, seconds - compile_seconds),

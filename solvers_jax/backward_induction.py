@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.methods import register_method
+from sdm.tasks.host_checks import check_indices, check_stage
 from sdm.tasks.models import MDP, Scalar, batch_shape
 
 # Transitions per chunk on a CPU, in bytes: near the fastest size in
@@ -60,7 +61,15 @@ class MDPSolution(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Int[Array, "*B N"]
     ) -> Int[Array, "*B N"]:
-        """Return the optimal actions at stage `t` for N states `x` of every task."""
+        """Return the optimal actions at stage `t` for N states `x` of every task.
+
+        Raises:
+            ValueError: if `t` is not a stage or an entry of `x` not a state, unless JAX
+                traces them.
+
+        """
+        check_stage(t, self.policy.shape[-2])
+        check_indices("x", x, self.policy.shape[-1], "states")
         return jnp.take_along_axis(self.policy[..., t, :], x, axis=-1)
 
 

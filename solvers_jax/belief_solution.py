@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from sdm.solvers_jax.belief_backup import Plans, action_values, mix
 from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities
 from sdm.solvers_jax.refinement import Refined
+from sdm.tasks.host_checks import check_stage
 
 T = TypeVar("T")
 
@@ -67,12 +68,17 @@ class BeliefSolution(eqx.Module):
         """Return the actions at stage `t` for N beliefs `x` of every task.
 
         Raises:
-            ValueError: if `t` is not a stage.
+            ValueError: if `t` is not a stage, unless JAX traces it, or the beliefs are
+                not over S states.
 
         """
-        horizon = self.plans.point.shape[-3]
-        if not isinstance(t, jax.Array) and not 0 <= t < horizon:
-            raise ValueError(f"t = {t}: must be a stage from 0 to {horizon - 1}")
+        check_stage(t, self.plans.point.shape[-3])
+        states = self.plans.point.shape[-1]
+        if np.ndim(x) < 2 or np.shape(x)[-1] != states:
+            raise ValueError(
+                f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
+                "beliefs over states"
+            )
         return self._action(jnp.asarray(t), x)
 
     @eqx.filter_jit

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from sdm.tasks.models import APOMDP, POMDP, check_horizon, check_model
+from sdm.tasks.models import APOMDP, POMDP, Model, check_horizon, check_model
 
 MAX_BELIEFS = 2_000_000
 # Beliefs equal to this many decimals are merged: the rounding error of a Bayes update
@@ -119,21 +119,27 @@ def value_at(
 
 
 def belief_tree_value(
-    model: POMDP | APOMDP, *, horizon: int, max_beliefs: int = MAX_BELIEFS
+    model: Model, *, horizon: int, max_beliefs: int = MAX_BELIEFS
 ) -> float:
     """Return the exact value of one task from its initial distribution.
 
     Args:
-        model: a single task, without leading axes.
+        model: a single POMDP or APOMDP, without leading axes.
         horizon: number of decisions T.
         max_beliefs: largest number of successors to store, over all stages.
 
     Raises:
+        TypeError: if the states of the model are observed.
         ValueError: if the model is invalid or a batch.
         BeliefTreeError: if the number of successors exceeds `max_beliefs`.
 
     """
     check_horizon(horizon)
+    if not isinstance(model, POMDP | APOMDP):
+        raise TypeError(
+            f"model is of type {type(model).__name__}: must be a POMDP or an APOMDP, "
+            "whose states are hidden; use `solve` for other models"
+        )
     check_model(model)
     if np.ndim(model.reward) != 2:
         raise ValueError(

@@ -133,9 +133,3 @@ def close(
 ) -> Bool[np.ndarray, "*b"]:
     """Return whether intervals are at most `gap` wide, relatively, or `atol` wide."""
     return (relative_gap(lower, upper) <= gap) | (upper - lower <= atol)
-
-
-def check_tolerance(name: str, value: float) -> None:
-    """Raise `ValueError` unless a tolerance is 0 or more."""
-    if not value >= 0:
-        raise ValueError(f"{name} = {value}: must be 0 or more")

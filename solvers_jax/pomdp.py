@@ -25,9 +25,10 @@ from sdm.solvers_jax.belief_solution import (
     plans_and_rounds,
     shaped,
 )
-from sdm.solvers_jax.certificate import certificate, check_tolerance, close
+from sdm.solvers_jax.certificate import certificate, close
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.refinement import refine, resolutions
+from sdm.storage.checks import check_tolerance
 from sdm.tasks.models import POMDP, batch_shape, check_count
 
 COARSEST = 32  # beliefs per stage in the first round, in addition to initial beliefs

@@ -6,6 +6,7 @@ from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import Method, make_method, methods_for
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import (
     APOMDP,
     MDP,
@@ -33,6 +34,7 @@ def solve(
     method: str | None = ...,
     gap: float = ...,
     points: int = ...,
+    atol: float = ...,
 ) -> POMDPSolution: ...
 @overload
 def solve(
@@ -68,7 +70,8 @@ def solve(
     Raises:
         ValueError: if the model is invalid (naming the field, index and number), the
             method is unknown for it, or the value of an option is invalid.
-        TypeError: if no method solves this class of model, or an option is unknown.
+        TypeError: if no method solves this class of model, an option is unknown, a
+            field of the model is not an array, or JAX traces the model.
 
     """
     check_horizon(horizon)
@@ -90,6 +93,12 @@ def solve(
         raise ValueError(
             f"method = {method!r}: it solves {able} models; methods of "
             f"{kind.__name__} models are {', '.join(methods_for(kind)) or 'none'}"
+        )
+    if is_traced(model):
+        raise TypeError(
+            "model is traced, as inside `jax.jit` or `jax.vmap`: `solve` checks its "
+            "values; call `solve` outside, or `method.solve` inside if the method is "
+            "`BackwardInduction` or `RobustBackwardInduction`"
         )
     check_model(model)
     return method.solve(model, horizon=horizon)

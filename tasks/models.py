@@ -22,11 +22,15 @@ from jaxtyping import Array, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
+from sdm.tasks.host_checks import check_arrays
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 
 # Rows with six printed digits, or summed in float32, differ from 1 by about this much.
 ROW_SUM_TOLERANCE = 1e-5
+
+# The fields that are arrays, in the order of their checks.
+ARRAYS = ("reward", "transition", "initial", "observation", "initial_observation")
 
 
 class MDP(eqx.Module):
@@ -125,9 +129,11 @@ def check_model(model: Model) -> None:
     under `jit`.
 
     Raises:
+        TypeError: if a field is not an array, such as a list.
         ValueError: naming the field, the index and the invalid number.
 
     """
+    check_arrays(model, ARRAYS)
     if np.ndim(model.reward) < 2:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
