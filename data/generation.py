@@ -8,6 +8,7 @@ on the seed and on i; an interrupted and resumed run writes the same bytes.
 import dataclasses
 import importlib.metadata
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,13 @@ from sdm.data.request import (
     family_header,
     plain_params,
 )
-from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
+from sdm.data.shards import (
+    PARAMETERS,
+    damage_of,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
 from sdm.data.solved_tasks import columns
 from sdm.solvers_jax.certificate import close, relative_gap
 from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_all
@@ -105,6 +112,11 @@ class OracleBatches:
             f"{PARAMETERS}.{name}": array[:left] for name, array in params.items()
         }
 
+    def rows(self, index: int) -> int:
+        """Return the number of episodes of one batch."""
+        tasks = min(self.size, self.config.tasks - index * self.size)
+        return tasks * (self.config.trajectories + self.config.random_trajectories)
+
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over all batches in order."""
         return (self[index] for index in range(self.count))
@@ -165,7 +177,8 @@ def write_oracle_dataset(
     Args:
         config: configuration of the dataset.
         out: the folder to write.
-        resume: resume an unfinished `out.partial` of the same configuration.
+        resume: resume an unfinished `out.partial` of the same configuration; damaged
+            shards in it are made again.
         overwrite: replace `out`.
         progress: called with the number of completed tasks.
 
@@ -173,6 +186,7 @@ def write_oracle_dataset(
         ValueError: if `config.trajectories` is 0, or the family has fewer training
             tasks.
         StorageError: if the folder cannot be created; see `storage.folder_in_progress`.
+        LockedError: if another process writes the folder.
 
     """
     if config.trajectories < 1:
@@ -184,7 +198,7 @@ def write_oracle_dataset(
         start, batches = time.perf_counter(), OracleBatches(config)
         for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
-            if not path.is_file():
+            if not _is_whole(path, rows=batches.rows(index)):
                 first = index * batches.size
                 write_shard(path, _rows(batches[index], first, config.trajectories))
             progress(min(config.tasks, (index + 1) * batches.size))
@@ -196,6 +210,17 @@ def write_oracle_dataset(
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
     return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+def _is_whole(path: Path, *, rows: int) -> bool:
+    """Return whether a shard is complete; warn if it is damaged."""
+    if not path.is_file():
+        return False
+    if damage := damage_of(path, rows):
+        warnings.warn(
+            f"`{path}` is damaged, so it is made again: {damage}", stacklevel=2
+        )
+    return not damage
 
 
 def _of_tasks(path: Path) -> dict[str, np.ndarray]:

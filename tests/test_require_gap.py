@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sdm.cli import app
 from sdm.commands.solve_gap import missed_gap
-from sdm.solvers_jax import EnergyFamily, save_npz, save_pomdp
+from sdm.solvers_jax import EnergyFamily, save_npz
 
 run = CliRunner().invoke
 # No number of points makes rounding narrower than nothing.
@@ -19,8 +19,8 @@ NEVER = ["--gap", "0", "--atol", "0", "--points", "2", "--horizon", "3", "--json
 @pytest.fixture
 def energy(tmp_path):
     model = EnergyFamily(q=0.6).pomdp(jnp.asarray(0.7))
-    save_pomdp(model, tmp_path / "energy.POMDP")
-    return str(tmp_path / "energy.POMDP")
+    save_npz(model, tmp_path / "energy.npz")
+    return str(tmp_path / "energy.npz")
 
 
 def test_a_missed_gap_of_a_model_is_said_and_exits_if_required(energy):
