@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from sdm.tasks.admissible import masked_rewards, with_mask
 from sdm.tasks.belief import true_model
 from sdm.tasks.family import SET_KEY, Split, poses
 from sdm.tasks.model_files import load_model
@@ -79,9 +80,11 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
 
     def _take(self, model: Model) -> None:
         """Set the model of the next episodes."""
+        model = with_mask(model)
         self.model, true = model, _true_model(model)
         self._transition = _rows(true.transition)
-        self._initial, self._reward = _rows(true.initial), np.asarray(true.reward)
+        self._initial = _rows(true.initial)
+        self._reward = np.asarray(masked_rewards(true))
         self._observation = self._first_observation = None
         if isinstance(true, POMDP):
             self._observation = _rows(true.observation)
@@ -111,7 +114,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             Observation, reward, terminated, truncated (always False) and info.
 
         Raises:
-            ValueError: if the action is invalid.
+            ValueError: if the action is invalid, or not admissible in the state.
             RuntimeError: if no episode is running.
 
         """
@@ -121,6 +124,10 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             raise RuntimeError("the episode is over: call reset() first")
         action = int(action)
         paid = float(self._reward[self._state, action])
+        if np.isneginf(paid):
+            raise ValueError(
+                f"action = {action}: not admissible in state {self._state}"
+            )
         self._state = self._draw(self._transition[self._state, action])
         self._stage += 1
         seen = np.int64(self._state)
@@ -235,7 +242,13 @@ def _true_model(model: Model) -> MDP | POMDP:
     if isinstance(model, APOMDP):
         return true_model(model)
     if isinstance(model, RobustMDP):
-        return MDP(model.transition[0], model.reward, model.initial, model.discount)
+        return MDP(
+            model.transition[0],
+            model.reward,
+            model.initial,
+            model.discount,
+            model.admissible,
+        )
     return model
 
 

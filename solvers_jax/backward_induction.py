@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.methods import register_method
+from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.host_checks import check_indices, check_stage
 from sdm.tasks.models import MDP, Scalar, batch_shape
 
@@ -36,7 +37,8 @@ class MDPSolution(eqx.Module):
     """Optimal values and actions of every state at every stage.
 
     Attributes:
-        q: optimal action values Q_t(s, a), in units of reward.
+        q: optimal action values Q_t(s, a), in units of reward; -inf where the action is
+            not admissible.
         policy: an optimal action; ties go to the lowest index.
         state_value: value to go of each state; stage T, the last, is zero.
         value: expected discounted return from the initial distribution.
@@ -87,7 +89,7 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     batch = batch_shape(mdp)
     states, actions = mdp.reward.shape[-2:]
     transition = mdp.transition.reshape(-1, states, actions, states)
-    reward = mdp.reward.reshape(-1, states, actions)
+    reward = masked_rewards(mdp).reshape(-1, states, actions)
     chunk, tasks_last = max(1, len(reward)), False
     if jax.default_backend() == "cpu":
         fit = max(1, CPU_CHUNK_BYTES // transition[0].nbytes)

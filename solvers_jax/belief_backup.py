@@ -83,7 +83,9 @@ def lookahead(
     count, parts, states = plans.vector.shape
     kind = model.reward.dtype if exact else jnp.float32
     # Models come first, so that reductions over models vectorise.
-    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states).astype(kind)
+    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states)
+    if not exact:
+        vector = jnp.maximum(vector, -FAR).astype(kind)
     point, weight = plans.point.astype(kind), model.alpha.astype(kind)
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:

@@ -1,10 +1,14 @@
 """Common format of POMDPs and ambiguous POMDPs for solvers over beliefs."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
+from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP, Scalar
 
 
@@ -19,6 +23,8 @@ class BeliefModel(eqx.Module):
         root_mass: probability of each first symbol under each model.
         alpha: weight of the worst model.
         discount: factor per stage.
+        admissible: which actions can be chosen in each state; None for all. In
+            standardised rewards, others have a penalty that no policy can afford.
 
     """
 
@@ -29,6 +35,7 @@ class BeliefModel(eqx.Module):
     root_mass: Float[Array, "*B K I"]
     alpha: Float[Array, "*B"]
     discount: Float[Array, "*B"]
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 def belief_model(model: POMDP | APOMDP) -> BeliefModel:
@@ -60,6 +67,7 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
         root_mass=mass,
         alpha=jnp.broadcast_to(jnp.asarray(alpha, kind), batch),
         discount=jnp.broadcast_to(jnp.asarray(model.discount, kind), batch),
+        admissible=mask_of(model),
     )
 
 
@@ -72,9 +80,13 @@ def equal_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
         np.asarray(x) for x in (model.reward, model.transition, model.observation)
     )
 
+    mask = mask_of(model)
+    allowed = np.ones_like(reward, bool) if mask is None else np.asarray(mask)
+
     def same(a: int, b: int) -> bool:
         return (
-            np.array_equal(reward[..., a], reward[..., b])
+            np.array_equal(allowed[..., a], allowed[..., b])
+            and np.array_equal(reward[..., a], reward[..., b])
             and np.array_equal(transition[..., a, :], transition[..., b, :])
             and np.array_equal(observation[..., a, :, :], observation[..., b, :, :])
         )
@@ -99,6 +111,7 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
         root_mass=model.root_mass,
         alpha=model.alpha,
         discount=model.discount,
+        admissible=None if model.admissible is None else model.admissible[..., chosen],
     )
 
 
@@ -124,12 +137,15 @@ class Units(eqx.Module):
 
 def standardise(model: BeliefModel, horizon: int) -> tuple[BeliefModel, Units]:
     """Return the model with standardised rewards, and their scaling."""
-    low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
+    low, high = _extremes(model)
     keeps = jnp.asarray(lost_mass(model) <= _sum_rounding(model))
     centre = jnp.where(keeps, _observed_value_per_stage(model, horizon), 0)
     span = jnp.where(keeps, high - low, jnp.maximum(abs(low), abs(high)))
     scale = jnp.where(span > 0, span, 1)
     reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
+    if model.admissible is not None:
+        penalty = jnp.asarray(-inadmissible(reward.dtype), reward.dtype)
+        reward = jnp.where(model.admissible, reward, penalty)
     return eqx.tree_at(lambda m: m.reward, model, reward), Units(centre, scale)
 
 
@@ -139,6 +155,8 @@ def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, 
     It is an average of rewards, so it lies between the smallest and the largest.
     """
     transition, reward = np.asarray(model.transition), np.asarray(model.reward)
+    if model.admissible is not None:
+        reward = np.where(np.asarray(model.admissible), reward, -np.inf)
     *batch, models, states, actions, _ = transition.shape
     rows = transition.reshape(*batch, models, states * actions, states)
     discount = np.asarray(model.discount)
@@ -153,8 +171,36 @@ def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, 
     total = (mass * (root * value[..., None, :]).sum(-1)).sum(-1)
     years = np.asarray(annuities(model.discount, horizon)[..., -1])
     average = total / years
-    low, high = reward.min((-2, -1)), reward.max((-2, -1))
-    return jnp.asarray(np.clip(average, low, high))
+    return jnp.clip(jnp.asarray(average), *_extremes(model))
+
+
+def _extremes(model: BeliefModel) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Return the smallest and the largest reward of an admissible action."""
+    reward, mask = model.reward, model.admissible
+    if mask is None:
+        return reward.min((-2, -1)), reward.max((-2, -1))
+    infinite = jnp.asarray(jnp.inf, reward.dtype)
+    low = jnp.where(mask, reward, infinite).min((-2, -1))
+    return low, jnp.where(mask, reward, -infinite).max((-2, -1))
+
+
+def inadmissible(kind: DTypeLike) -> float:
+    """Return the standardised penalty of an action that is not admissible.
+
+    It is finite, so that it times a probability of zero is zero, and so large that a
+    possible violation of any probability above 1e-50 (1e-10 in single precision) is
+    worse than every reward; see `impossible`.
+    """
+    return 1e150 if np.dtype(kind) == np.float64 else 1e30
+
+
+def impossible(value: Any) -> Any:
+    """Return which standardised values include an action that is not admissible.
+
+    The result is an array of the same kind as `value`, of NumPy or JAX.
+    """
+    least = 1e100 if np.dtype(value.dtype) == np.float64 else 1e20
+    return value < -least
 
 
 def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:

@@ -15,7 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities, terms
+from sdm.solvers_jax.belief_model import (
+    BeliefModel,
+    Units,
+    annuities,
+    impossible,
+    terms,
+)
 
 
 class Certified(NamedTuple):
@@ -83,15 +89,26 @@ class Certificate:
         upper: Float[np.ndarray, " b"],
         tasks: Int[np.ndarray, " b"] | None = None,
     ) -> Certified:
-        """Return standardised bounds in units of reward, widened by rounding errors."""
+        """Return standardised bounds in units of reward, widened by rounding errors.
+
+        A lower bound is -inf if every plan takes an action that is not admissible.
+
+        Raises:
+            ValueError: if an upper bound says that no policy avoids such actions.
+
+        """
+        if (never := impossible(upper)).any():
+            raise ValueError(
+                "admissible: no policy avoids actions that are not admissible in "
+                f"{int(never.sum())} of {never.size} tasks: some beliefs that it "
+                "reaches have no action that is admissible in all possible states"
+            )
         some = slice(None) if tasks is None else tasks
         low, high = (self.rounding(x, tasks) for x in (lower, upper))
         scale, offset = self.scale[some], self.offset[some]
-        return Certified(
-            scale * lower + offset - low,
-            scale * upper + offset + high,
-            np.maximum(low, high),
-        )
+        below = np.where(impossible(lower), -np.inf, scale * lower + offset - low)
+        slack = np.maximum(np.where(np.isfinite(below), low, 0), high)
+        return Certified(below, scale * upper + offset + high, slack)
 
 
 def certificate(model: BeliefModel, units: Units, horizon: int) -> Certificate:
@@ -111,7 +128,7 @@ def certificate(model: BeliefModel, units: Units, horizon: int) -> Certificate:
         offset=centre * np.asarray(annuities(model.discount, horizon)[:, -1]),
         sums=horizon * length,
         unit=unit,
-        terms=horizon * np.abs(reward).max((-2, -1)),
+        terms=horizon * np.abs(np.where(impossible(reward), 0, reward)).max((-2, -1)),
         gain=horizon * np.maximum(reward.max((-2, -1)), 0),
         centre=unit * horizon * (4 + length * horizon) * np.abs(centre),
     )
@@ -121,8 +138,11 @@ def relative_gap(
     lower: Float[np.ndarray, "*b"], upper: Float[np.ndarray, "*b"]
 ) -> Float[np.ndarray, "*b"]:
     """Return the width of an interval relative to its larger end in absolute value."""
+    lower, upper = np.asarray(lower), np.asarray(upper)
     scale = np.maximum(np.abs(lower), np.abs(upper))
-    return (upper - lower) / np.where(scale > 0, scale, 1)
+    finite = np.isfinite(scale)
+    width = np.where(finite, upper - lower, np.inf)
+    return np.asarray(width / np.where(finite & (scale > 0), scale, 1))
 
 
 def close(

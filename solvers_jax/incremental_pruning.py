@@ -19,8 +19,10 @@ from scipy.optimize import linprog
 
 from sdm.solvers_jax.belief_backup import Plans
 from sdm.solvers_jax.belief_model import (
+    BeliefModel,
     belief_model,
     equal_actions,
+    impossible,
     restrict,
     standardise,
 )
@@ -98,8 +100,13 @@ def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
     Returns None if there is no such belief. If the linear program is solved badly, the
     vector need not be better at the belief returned.
     """
-    if (others >= vector).all(axis=1).any():
+    free = ~impossible(vector)
+    if (others >= vector).all(axis=1).any() or not free.any():
         return None
+    # The vector is only useful where its actions are admissible, and there it beats
+    # all vectors whose actions are not.
+    others = others[~impossible(others[:, free]).any(1)]
+    others, vector = np.where(free, others, 0), np.where(free, vector, 0)
     states = len(vector)
     # Variables: the belief, and the margin of the vector there.
     found = linprog(
@@ -108,7 +115,7 @@ def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         b_ub=np.zeros(len(others)),
         A_eq=np.append(np.ones(states), 0.0)[None],
         b_eq=[1.0],
-        bounds=[(0, 1)] * states + [(None, None)],
+        bounds=[(0, float(each)) for each in free] + [(None, None)],
         method="highs",
         options={
             "primal_feasibility_tolerance": 1e-10,
@@ -189,7 +196,7 @@ def typical_reward(reward: Float[np.ndarray, "S A"]) -> float:
     Linear programs and `TOLERANCE` use this unit: the range of the rewards can be
     arbitrarily larger than the values of good policies.
     """
-    size = np.abs(reward)
+    size = np.abs(np.where(impossible(reward), 0, reward))
     some = size[size > RELATIVE_ZERO * size.max()]
     typical = max(float(np.median(some)) if len(some) else 0.0, float(reward.max()))
     return typical if typical > 0 else 1.0
@@ -218,22 +225,8 @@ class IncrementalPruning:
         actions = tuple(sorted(set(equal)))
         task, units = standardise(restrict(belief_model(model), actions), horizon)
         flat, own = flattened((task, units), len(batch))
-        transition, observation, reward = (
-            np.asarray(x, np.float64)
-            for x in (flat.transition[:, 0], flat.observation[:, 0], flat.reward)
-        )
-        size = np.array([typical_reward(r) for r in reward])
-        found = [
-            [
-                Vectors(unit * vectors, choice)
-                for vectors, choice in exact_vectors(
-                    p, z, r / unit, float(discount), horizon=horizon
-                )
-            ]
-            for p, z, r, discount, unit in zip(
-                transition, observation, reward, flat.discount, size, strict=True
-            )
-        ]
+        size = np.array([typical_reward(r) for r in np.asarray(flat.reward, float)])
+        found = _vectors(flat, size, horizon)
         vector, choice = _padded(found)
         root = np.asarray(flat.root, np.float64)
         mass = np.asarray(flat.root_mass[:, 0], np.float64)
@@ -243,12 +236,12 @@ class IncrementalPruning:
                 for stages, beliefs, chance in zip(found, root, mass, strict=True)
             ]
         )
-        lost = size * pruning_loss(observation.shape[-1], horizon)
-        lower, upper, _ = certificate(flat, own, horizon).bounds(value, value + lost)
+        lost = size * pruning_loss(flat.observation.shape[-1], horizon)
+        low, high, _ = certificate(flat, own, horizon).bounds(value, value + lost)
         kind = flat.reward.dtype
         enough = ENOUGH[kind.name]
-        done = close(lower, upper, enough, enough * size * np.asarray(own.scale))
-        lower, upper = (shaped(x.astype(kind), batch) for x in (lower, upper))
+        done = close(low, high, enough, enough * size * np.asarray(own.scale))
+        lower, upper = (shaped(x.astype(kind), batch) for x in (low, high))
         return POMDPSolution(
             plans=Plans(
                 shaped(vector[:, :, :, None].astype(kind), batch),
@@ -264,3 +257,24 @@ class IncrementalPruning:
             upper=upper,
             converged=shaped(done, batch),
         )
+
+
+def _vectors(
+    model: BeliefModel, size: Float[np.ndarray, " B"], horizon: int
+) -> list[list[Vectors]]:
+    """Return the α-vectors of each task, pruned in units of `size`."""
+    transition, observation, reward = (
+        np.asarray(x, np.float64)
+        for x in (model.transition[:, 0], model.observation[:, 0], model.reward)
+    )
+    return [
+        [
+            Vectors(unit * vectors, choice)
+            for vectors, choice in exact_vectors(
+                p, z, r / unit, float(discount), horizon=horizon
+            )
+        ]
+        for p, z, r, discount, unit in zip(
+            transition, observation, reward, model.discount, size, strict=True
+        )
+    ]

@@ -23,8 +23,8 @@ reaches there, with priority to a large product of reach probability and gap.
 
 The large products that only *select* (an α-vector, a sawtooth point, the action of a
 plan) use single precision; the selected entry is evaluated in the precision of the
-model. Every selection gives a valid bound, so this only widens the bounds, by about
-1e-7. The policy compares actions in the precision of the model.
+model. Every selection gives a valid bound, so this widens the bounds by about 1e-7. The
+policy compares actions in the precision of the model.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ SAME_BELIEF = 1e-9
 # Weight of an action that is not greedy for the upper bound: its successors have a low
 # priority.
 OTHER_ACTIONS = 1e-3
-OUTLIER = 10  # losses above this many medians are penalties that a policy avoids
+OUTLIER = 10  # losses above this many medians are penalties
 CANDIDATES = 16  # candidates of highest priority to compare, per new point
 TINY = 1e-30  # avoids a division of zero by zero
 
@@ -216,9 +216,8 @@ def expand(
 
 def _typical_loss(loss: Float[Array, "N A"]) -> Float[Array, ""]:
     """Return the mean loss of an action, without the outliers of large penalties."""
-    middle = jnp.nanmedian(jnp.where(loss > 0, loss, jnp.nan))
-    most = OUTLIER * jnp.where(jnp.isnan(middle), 0, middle)
-    return jnp.maximum(jnp.minimum(loss, most).mean(), TINY)
+    median = jnp.nan_to_num(jnp.nanmedian(jnp.where(loss > 0, loss, jnp.nan)))
+    return jnp.maximum(jnp.minimum(loss, OUTLIER * median).mean(), TINY)
 
 
 def _add_points(

@@ -6,6 +6,7 @@ from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import Method, make_method, methods_for
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.tasks.admissible import with_mask
 from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import (
     APOMDP,
@@ -101,4 +102,5 @@ def solve(
             "`BackwardInduction` or `RobustBackwardInduction`"
         )
     check_model(model)
+    model = with_mask(model)
     return method.solve(model, horizon=horizon)

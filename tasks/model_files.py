@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.storage.files import temporary_name
+from sdm.tasks.admissible import with_mask
 from sdm.tasks.cassandra import read_pomdp
 from sdm.tasks.models import (
     APOMDP,
@@ -21,7 +22,7 @@ from sdm.tasks.models import (
 )
 
 KINDS = {kind.__name__: kind for kind in (MDP, RobustMDP, POMDP, APOMDP)}
-OPTIONAL = "initial_observation"
+OPTIONAL = {"initial_observation", "admissible"}
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
@@ -93,7 +94,7 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         )
     kind = KINDS[found]
     names = set(kind.__dataclass_fields__)
-    missing, unknown = names - {OPTIONAL} - set(arrays), set(arrays) - names
+    missing, unknown = names - OPTIONAL - set(arrays), set(arrays) - names
     for entries, what in (
         (missing, "is missing"),
         (unknown, f"is unknown for {found} models"),
@@ -109,6 +110,7 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
         }
         model = kind(**fields)
         check_model(model)
+        model = with_mask(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
     return model
@@ -116,6 +118,8 @@ def load_npz(path: str | os.PathLike[str]) -> Model:
 
 def _real(name: str, x: np.ndarray) -> Any:
     """Convert numbers, including integers, to the default floating-point type."""
+    if name == "admissible":
+        return jnp.asarray(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"the entry `{name}` has dtype {x.dtype}: must be numbers")
     return jnp.asarray(x, jnp.result_type(float))

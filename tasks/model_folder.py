@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.cassandra import read_pomdp
 from sdm.tasks.imported import FamilyError
 from sdm.tasks.model_files import load_npz
@@ -171,6 +172,7 @@ def _read(path: Path) -> ModelFile:
     try:
         if path.suffix.lower() == ".npz":
             found = ModelFile(path, load_npz(path))
+            check_no_mask(found.model, "a folder of models")
         else:
             text = read_pomdp(path)
             named = map(_names, (text.states, text.actions, text.observations))

@@ -18,10 +18,11 @@ from numbers import Real
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
+from sdm.tasks.admissible import check_mask, with_mask
 from sdm.tasks.host_checks import check_arrays
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
@@ -30,7 +31,14 @@ Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
 ROW_SUM_TOLERANCE = 1e-5
 
 # The fields that are arrays, in the order of their checks.
-ARRAYS = ("reward", "transition", "initial", "observation", "initial_observation")
+ARRAYS = (
+    "reward",
+    "transition",
+    "initial",
+    "observation",
+    "initial_observation",
+    "admissible",
+)
 
 
 class MDP(eqx.Module):
@@ -41,6 +49,8 @@ class MDP(eqx.Module):
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -48,6 +58,7 @@ class MDP(eqx.Module):
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
     discount: Scalar
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 class RobustMDP(eqx.Module):
@@ -59,6 +70,8 @@ class RobustMDP(eqx.Module):
         initial: distribution of the first state.
         alpha: weight of the worst model, in [0, 1].
         discount: factor per stage, in [0, 1], common to the batch.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -67,6 +80,7 @@ class RobustMDP(eqx.Module):
     initial: Float[Array, "*B S"]
     alpha: Scalar
     discount: Scalar
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 class POMDP(eqx.Module):
@@ -80,6 +94,8 @@ class POMDP(eqx.Module):
         discount: factor per stage, in [0, 1], common to the batch.
         initial_observation: Z_1(o | s) of the first state, or None if there is no
             observation before the first action.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -89,6 +105,7 @@ class POMDP(eqx.Module):
     initial: Float[Array, "*B S"]
     discount: Scalar
     initial_observation: Float[Array, "*B S O"] | None = None
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 class APOMDP(eqx.Module):
@@ -126,7 +143,7 @@ def check_model(model: Model) -> None:
     """Check a model's shapes, distributions, rewards, discount and alpha.
 
     It reads values on the host: call it when a model enters the package, and never
-    under `jit`.
+    under `jit`. A reward of -inf is valid where masks are: see `tasks.admissible`.
 
     Raises:
         TypeError: if a field is not an array, such as a list.
@@ -134,6 +151,8 @@ def check_model(model: Model) -> None:
 
     """
     check_arrays(model, ARRAYS)
+    model = with_mask(model)
+    check_mask(model)
     if np.ndim(model.reward) < 2:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
@@ -267,4 +286,6 @@ def check_rows(name: str, value: object) -> None:
 
 def states_observed(model: MDP | POMDP) -> MDP:
     """Return the same tasks with their states fully observed."""
-    return MDP(model.transition, model.reward, model.initial, model.discount)
+    return MDP(
+        model.transition, model.reward, model.initial, model.discount, model.admissible
+    )
