@@ -18,6 +18,7 @@ from sdm.commands.doctor import doctor
 from sdm.commands.eval_benchmarks import EvalCommand
 from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
+from sdm.commands.export import export
 from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge
 from sdm.commands.solve import SolveCommand, solve
@@ -53,6 +54,7 @@ def sdm(
 app.command(cls=SolveCommand)(solve)
 app.command(cls=FinetuneCommand)(finetune)
 app.command()(merge)
+app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
 app.command()(demo)
 app.command()(doctor)

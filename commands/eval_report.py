@@ -7,6 +7,12 @@ if TYPE_CHECKING:
     from sdm.data.benchmark import EvaluationConfig
     from sdm.tasks.family import TaskFamily
 
+# Said of ambiguity sets without a second model.
+ONE_MODEL = (
+    "One model in each ambiguity set: the worst, the α-mixture and a random model are "
+    "this one, so their gaps are not computed; raise `--K`"
+)
+
 
 class Players:
     """A benchmark, the policies to evaluate on it, and their reference policy."""
@@ -20,16 +26,20 @@ class Players:
 
 def table_of(players: Players, report: Mapping[str, Any]) -> Any:
     """Return the table of a benchmark."""
-    from sdm.evaluation.gap_table import gap_table
+    from sdm.evaluation.gap_table import IN_MODELS, gap_table
     from sdm.evaluation.paper import caption
 
-    test = players.test
+    test, rows = players.test, report["policies"]
+    notes = [caption(report["paper"], test.family, test.kind)]
+    measured = {f"{name}_gap_percent" for name in IN_MODELS}
+    if test.kind == "apomdp" and not any(measured & set(row) for row in rows.values()):
+        notes.append(ONE_MODEL)
     return gap_table(
-        report["policies"],
-        _paper_column(test, report["policies"]),
+        rows,
+        _paper_column(test, rows),
         reference=players.reference,
         test=_words(test),
-        caption=caption(report["paper"], test.family, test.kind) or None,
+        caption="\n".join(filter(None, notes)) or None,
     )
 
 

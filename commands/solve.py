@@ -32,7 +32,7 @@ from sdm.commands.options import (
     warn_of_idle_options,
 )
 from sdm.commands.solve_gap import report_gap
-from sdm.commands.solve_model import check_plot, draw, solve_model
+from sdm.commands.solve_model import Wanted, check_plot, draw, solve_model
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_MODEL |= {"seed", "as_json", "atol", "require_gap"}
+OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "atol", "require_gap"}
 
 
 class SolveCommand(FamilyCommand):
@@ -66,7 +66,9 @@ def solve(
     ] = "",
     model: Annotated[
         Path | None,
-        typer.Option(help="Model file to solve instead: `.POMDP` or `.npz`."),
+        typer.Option(
+            help="Model file to solve instead: `.POMDP`, `.pomdpx` or `.npz`."
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -75,8 +77,17 @@ def solve(
             "models, `exact` (default: that of the kind of model)."
         ),
     ] = None,
+    simulate: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Episodes that the policy of `--model` plays (default none)."
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the oracle dataset.")
+        Path | None,
+        typer.Option(
+            help="Folder for the oracle dataset or, with `--model`, the solution."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -109,15 +120,18 @@ def solve(
 
     Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
     `sdm solve --family inventory --out data`,
-    `sdm solve --model tiger.POMDP --horizon 10 --plot tiger.png`
+    `sdm solve --model tiger.POMDP --horizon 10 --out solution --simulate 1000`
     """
     if plot is not None:
         start_plotting()
     if model is not None:
-        report, gap = _solve_file(context, model, method, plot)
+        wanted = Wanted(plot, out, simulate, seed, overwrite)
+        report = _solve_file(context, model, method, wanted)
         emit(report, as_json, lambda: pairs_table(report))
-        report_gap(report, gap, required=require_gap)
+        report_gap(report, report.get("gap"), required=require_gap)
         return
+    if simulate is not None:
+        fail("`--simulate` needs `--model`: sampled tasks are played for `--out`")
     _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
         posed = make_family(family, given(context, "family").merged(None))
@@ -152,27 +166,27 @@ def solve(
 
 
 def _solve_file(
-    context: Context, model: Path, method: str | None, plot: Path | None
-) -> tuple[dict[str, Any], float | None]:
-    """Solve a model in a file; return the report and the relative gap to reach."""
+    context: Context, model: Path, method: str | None, wanted: Wanted
+) -> dict[str, Any]:
+    """Solve a model in a file."""
     named = given_options(context)
     for name in named.keys() - OF_A_MODEL:
         fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
     values = given(context, "config").values
     with user_faults(), progress_bars() as bar:
-        check_plot(plot, overwrite="overwrite" in named)
+        check_plot(wanted.plot, overwrite=wanted.overwrite)
         bar(f"solving {model.name}", 0, 1)
-        report, gap = solve_model(
+        report = solve_model(
             model,
             values.get("horizon"),
             method=method,
             options={n: values[n] for n in ("gap", "atol", "points") if n in values},
-            plot=plot,
+            wanted=wanted,
         )
         bar(f"solving {model.name}", 1, 1)
     if "require_gap" in named and "converged" not in report:
         say("warning: `--require-gap` has no effect for this kind of model", "yellow")
-    return report, gap
+    return report
 
 
 def _check_call(

@@ -13,6 +13,7 @@ from sdm.evaluation.paper import paper_rows
 from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import MEASURES, Cell, Experiment
+from sdm.llm.recipes import recipe_of
 
 # The paper's policy that corresponds to each learner.
 LIKE = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
@@ -165,14 +166,27 @@ def remarks(found: Found) -> list[str]:
     """Return the remarks of rows, each with its policies and tests."""
     about: dict[str, dict[str, list[str]]] = {}
     for cell, row in found:
-        if row is not None and "remark" in row:
-            of_policy = about.setdefault(row["remark"], {})
+        if row is None:
+            continue
+        for remark in filter(None, (row.get("remark"), _earlier_recipe(cell, row))):
+            of_policy = about.setdefault(remark, {})
             of_policy.setdefault(cell.policy, []).append(cell.condition)
     notes = []
     for remark, policies in about.items():
         parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
         notes.append(f"{'; '.join(parts)}: {remark}")
     return notes
+
+
+def _earlier_recipe(cell: Cell, row: Row) -> str:
+    """Return how a row's training differs from its base's recipe now; "" if not."""
+    trained = (row.get("training") or {}).get("config") or {}
+    changed = [
+        f"{name} {trained[name]} (now {value})"
+        for name, value in recipe_of(str(cell.learn.get("base"))).items()
+        if name not in cell.learn and trained.get(name, value) != value
+    ]
+    return f"trained with an earlier recipe: {', '.join(changed)}" if changed else ""
 
 
 def _average(values: Sequence[float | int]) -> float | None:

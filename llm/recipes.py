@@ -162,8 +162,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smollm2": {
         "schema": "compact",
         "epochs": 1,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
+        "batch_size": 2,
+        "learning_rate": 5e-4,
         "loss": "actions",
         "lora_dropout": 0.0,
     },

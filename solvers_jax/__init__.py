@@ -12,7 +12,9 @@ from sdm.solvers_jax.methods import Method, Solution, methods_for, register_meth
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import PointBased, POMDPSolution
 from sdm.solvers_jax.robust_mdp import RobustBackwardInduction
+from sdm.solvers_jax.solution_files import load_solution, save_solution
 from sdm.solvers_jax.solve import solve
+from sdm.solvers_jax.stage_vectors import export_policy
 from sdm.tasks.belief import (
     BeliefFilter,
     BeliefPolicy,
@@ -58,15 +60,18 @@ __all__ = [
     "belief_tree_value",
     "check_model",
     "evaluate_policy",
+    "export_policy",
     "load_model",
     "load_npz",
     "load_pomdp",
+    "load_solution",
     "methods_for",
     "read_pomdp",
     "register_method",
     "rollout",
     "save_npz",
     "save_pomdp",
+    "save_solution",
     "solve",
     "true_model",
 ]

@@ -153,7 +153,8 @@ def _only_writer(out: Path) -> Iterator[None]:
     partial = partial_folder(out)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(partial.parent, os.W_OK)
+        with tempfile.TemporaryFile(dir=partial.parent):
+            writable = True
     except OSError:
         writable = False
     with locked(partial) if writable else nullcontext():

@@ -1,17 +1,17 @@
-"""Model files: Cassandra's `.POMDP` text, and arrays in `.npz`."""
+"""Model files: read any registered format, and arrays in `.npz`."""
 
 import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from sdm.storage.files import temporary_name
 from sdm.tasks.admissible import with_mask
-from sdm.tasks.cassandra import read_pomdp
+from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.models import (
     APOMDP,
     MDP,
@@ -27,33 +27,22 @@ LONGEST = 10_000  # largest default horizon, in decisions
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read a model: `.npz` in the format of `save_npz`, any other file as `.POMDP`.
+    """Read a model in the format that its file name says, `.POMDP` if it says none.
 
     Raises:
-        ValueError: if the file has neither format or the model is invalid.
+        ValueError: if the file is not in the format or the model is invalid.
         OSError: if the file cannot be read.
 
     """
     return load_with_names(path).model
 
 
-class NamedModel(NamedTuple):
-    """A model, and the names of its states and actions; () if the file has none."""
-
-    model: Model
-    states: tuple[str, ...]
-    actions: tuple[str, ...]
-
-
 def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
-    """Read a model like `load_model`, with the names in a `.POMDP` file."""
+    """Read a model like `load_model`, with the names in its file."""
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise ValueError(f"the model file `{path}` {what}")
-    if Path(path).suffix.lower() == ".npz":
-        return NamedModel(load_npz(path), (), ())
-    found = read_pomdp(path)
-    return NamedModel(found.model, found.states, found.actions)
+    return format_of(Path(path)).read(Path(path))
 
 
 def save_npz(model: Model, path: str | os.PathLike[str]) -> None:

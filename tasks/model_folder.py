@@ -13,12 +13,10 @@ import jax
 import numpy as np
 
 from sdm.tasks.admissible import check_no_mask
-from sdm.tasks.cassandra import read_pomdp
 from sdm.tasks.imported import FamilyError
-from sdm.tasks.model_files import load_npz
+from sdm.tasks.model_formats import format_of, suffixes
 from sdm.tasks.models import Model
 
-SUFFIXES = (".pomdp", ".npz")
 CLASSES = ("MDP", "POMDP", "APOMDP")
 
 
@@ -37,7 +35,7 @@ class ModelFolder:
 
     Attributes:
         path: absolute path of the folder.
-        files: non-hidden `*.POMDP` and `*.npz` files, sorted by name.
+        files: non-hidden files with the suffix of a model format, sorted by name.
         hashes: SHA-256 of each file's content, by file name.
         digest: SHA-256 of `hashes`.
 
@@ -61,7 +59,7 @@ class ModelFolder:
         found = (
             file
             for file in self.path.iterdir()
-            if file.suffix.lower() in SUFFIXES
+            if file.name.lower().endswith(suffixes())
             and not file.name.startswith(".")
             and file.is_file()
         )
@@ -146,13 +144,10 @@ class ModelFolder:
 
 def _class_of(path: Path) -> str:
     """Return the class of the model in a file, without reading the model."""
-    if path.suffix.lower() != ".npz":
-        return "POMDP"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = str(file["kind"])
-    except Exception:  # `_read` raises an error that names the problem
-        found = type(_read(path).model).__name__
+        found = format_of(path).kind(path)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
     if found not in CLASSES:
         raise FamilyError(
             f"folder `{path.parent}`: `{path.name}`: models must be "
@@ -170,19 +165,11 @@ def _read(path: Path) -> ModelFile:
 
     """
     try:
-        if path.suffix.lower() == ".npz":
-            found = ModelFile(path, load_npz(path))
-            check_no_mask(found.model, "a folder of models")
-        else:
-            text = read_pomdp(path)
-            named = map(_names, (text.states, text.actions, text.observations))
-            found = ModelFile(path, text.model, *named)
+        model, *names = format_of(path).read(path)
+        check_no_mask(model, "a folder of models")
     except (ValueError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise FamilyError(
-            f"folder `{path.parent}`: `{path.name}` cannot be read: {first}",
-            "correct the file, or remove it",
-        ) from error
+        raise _unreadable(path, error) from error
+    found = ModelFile(path, model, *map(_names, names))
     batch = found.model.reward.shape[:-2]
     if batch:
         raise FamilyError(
@@ -191,6 +178,14 @@ def _read(path: Path) -> ModelFile:
             "write one model to each file",
         )
     return found
+
+
+def _unreadable(path: Path, error: Exception) -> FamilyError:
+    first = str(error).splitlines()[0]
+    return FamilyError(
+        f"folder `{path.parent}`: `{path.name}` cannot be read: {first}",
+        "correct the file, or remove it",
+    )
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:

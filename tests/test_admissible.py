@@ -22,6 +22,7 @@ from sdm.solvers_jax import (
     load_model,
     rollout,
     save_npz,
+    save_pomdp,
     solve,
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value
@@ -290,6 +291,9 @@ def test_masks_are_refused_where_they_are_not_supported(tmp_path):
     )
     with pytest.raises(ValueError, match=r"reward\[0, 0\] = -inf: must be finite"):
         solve(barred, horizon=2)
+    plain, mask = random_pomdp(0, first=False), random_mask(0, 3, 2)
+    with pytest.raises(ValueError, match=r"the `.POMDP` format does not support"):
+        save_pomdp(masked(plain, mask, as_reward=True), tmp_path / "own.POMDP")
     several = masked(random_mdp(0, 2), random_mask(0, 2, 3, 2))
     with pytest.raises(ValueError, match="`solve_hidden_model` does not support masks"):
         solve_hidden_model(several, jnp.array([[0.5, 0.5]]), horizon=2)

@@ -176,3 +176,18 @@ def test_tables_are_folded_below_the_conclusion(folder):
     ]
     assert order == sorted(order)
     assert not re.search(r"\bNone\b", section.partition("<script>")[0])
+
+
+def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
+    rows = fabricated(HORIZON, "laptop")
+    for row in rows:
+        row["result"] = result(1.0 + SPREAD)
+        if row["policy"] == "smollm2":
+            config = {"batch_size": 64, "learning_rate": 5e-4, "loss": "actions"}
+            row["training"] = {**(row.get("training") or {}), "config": config}
+    write_rows(rows_file(folder, HORIZON.name, "laptop"), rows)
+    (note,) = sections.section_of(HORIZON, "laptop", folder).notes
+    assert note == (
+        "`smollm2` at T = 10, T = 20, T = 30: trained with an earlier recipe: "
+        "batch_size 64 (now 2)"
+    )

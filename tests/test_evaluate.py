@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from sdm.commands.eval_report import Players, table_of
 from sdm.data.agreement import oracle_actions
 from sdm.data.benchmark import EvaluationConfig, make_benchmark, task_returns
 from sdm.data.solved_tasks import sample_tasks
@@ -17,7 +18,7 @@ from sdm.evaluation.evaluate import (
     evaluate_stepwise,
     evaluate_untrained,
 )
-from sdm.evaluation.gap_table import gap_table
+from sdm.evaluation.gap_table import IN_MODELS, gap_table
 from sdm.evaluation.paper import caption
 from sdm.evaluation.tables import result_row, result_rows, save_gap_figure
 from sdm.llm.acting import language_model_policy
@@ -385,6 +386,21 @@ def test_the_caption_says_which_tests_the_paper_reports(family, kind, words):
     assert words in caption({}, family, kind)
     assert "no such test" in caption({}, family, kind)
     assert "DPT 7" in caption({"dpt": "7"}, family, kind)
+
+
+def test_sets_of_one_model_have_a_note_on_what_is_not_computed(bed):
+    rows = result_rows([evaluate_untrained("random", bed)])
+    report = {"policies": rows, "paper": {}}
+
+    def said(kind, **measured):
+        config = EvaluationConfig(EnergyFamily(models=1), 10, 2, 2, kind=kind)
+        rows["random"] |= measured
+        return table_of(Players(config, ["random"], None), report).caption or ""
+
+    assert "raise `--K`" in said("apomdp")
+    assert "raise `--K`" not in said("mdp")
+    measured = dict.fromkeys((f"{name}_gap_percent" for name in IN_MODELS), 1.0)
+    assert "raise `--K`" not in said("apomdp", **measured)
 
 
 def test_a_family_that_the_paper_does_not_have_has_no_caption():

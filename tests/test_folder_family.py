@@ -19,6 +19,7 @@ from sdm.tasks.models import states_observed
 
 KEY = jax.random.key(0)
 ACTIONS = ["listen", "left", "right"]
+ENDS = ("POMDP", "mdp", "pomdp.gz", "MDP.GZ", "npz")
 
 
 def write(folder, models):
@@ -51,6 +52,17 @@ def equal(first, second):
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )
+
+
+def test_every_text_format_and_mdps_without_observations_are_tasks(tmp_path):
+    models = {f"{seed}.{end}": random_mdp(seed) for seed, end in enumerate(ENDS)}
+    folder = write(tmp_path / "models", models)
+    family = load_family(folder)
+    assert family.kinds == {"mdp"} and family.folder.model_class == "MDP"
+    assert [file.name for file in family.folder.files] == sorted(models)
+    tasks = family.model({"file": jnp.arange(len(ENDS))}, "mdp")
+    for i, name in enumerate(sorted(models)):
+        np.testing.assert_array_equal(tasks.reward[i], models[name].reward)
 
 
 def test_each_file_is_a_task_in_the_order_of_names(files):
