@@ -84,8 +84,9 @@ def lookahead(
     kind = model.reward.dtype if exact else jnp.float32
     # Models come first, so that reductions over models vectorise.
     vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states)
-    if not exact:
-        vector = jnp.maximum(vector, -FAR).astype(kind)
+    if not exact and model.admissible is not None:
+        vector = jnp.maximum(vector, -FAR)  # a finite penalty in single precision
+    vector = vector.astype(kind)
     point, weight = plans.point.astype(kind), model.alpha.astype(kind)
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:
