@@ -48,9 +48,11 @@ FamilyName = Annotated[
 
 # Options of commands that have an effect for some kinds of model only.
 OF_KINDS = {
+    "atol": ("pomdp",),
     "believe": ("apomdp",),
     "gap": ("pomdp",),
     "points": ("pomdp", "apomdp"),
+    "require_gap": ("pomdp",),
 }
 
 

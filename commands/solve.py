@@ -12,6 +12,7 @@ from sdm.commands.console import (
     fail,
     pairs_table,
     progress_bars,
+    say,
     start_jax,
     start_plotting,
     user_faults,
@@ -30,6 +31,7 @@ from sdm.commands.options import (
     given_options,
     warn_of_idle_options,
 )
+from sdm.commands.solve_gap import report_gap
 from sdm.commands.solve_model import Wanted, check_plot, draw, solve_model
 from sdm.commands.source_fields import config_fields
 
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_METHOD = {"gap", "points", "attitude"}
-OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "attitude"}
+OF_A_METHOD = {"gap", "atol", "points", "attitude"}
+OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "atol", "require_gap", "attitude"}
 
 
 class SolveCommand(FamilyCommand):
@@ -107,6 +109,14 @@ def solve(
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ),
     ] = False,
+    require_gap: Annotated[
+        bool,
+        typer.Option(
+            "--require-gap",
+            help="Exit with code 1 if a task does not reach `--gap`, after the report "
+            "(pomdp).",
+        ),
+    ] = False,
     seed: Seed = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -126,6 +136,7 @@ def solve(
         wanted = Wanted(plot, out, simulate, seed, overwrite)
         report = _solve_file(context, model, method, attitude, wanted)
         emit(report, as_json, lambda: pairs_table(report))
+        report_gap(report, report.get("gap"), required=require_gap)
         return
     if simulate is not None:
         fail("`--simulate` needs `--model`: sampled tasks are played for `--out`")
@@ -161,6 +172,7 @@ def solve(
             _draw_first(config, plot)
     report = _report(config, dataclasses.asdict(summary), out, plot)
     emit(report, as_json, lambda: pairs_table(report))
+    report_gap(report, config.gap, required=require_gap)
 
 
 def _solve_file(
@@ -188,6 +200,8 @@ def _solve_file(
             wanted=wanted,
         )
         bar(f"solving {model.name}", 1, 1)
+    if "require_gap" in named and "converged" not in report:
+        say("warning: `--require-gap` has no effect for this kind of model", "yellow")
     return report
 
 

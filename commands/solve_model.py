@@ -73,6 +73,8 @@ def solve_model(
         "kind": type(model).__name__,
         "horizon": stages,
     }
+    if hasattr(chosen_method, "gap"):
+        report["gap"] = chosen_method.gap
     with _place(wanted, path, stages, chosen_method) as keep:
         start = time.perf_counter()
         found: Solution = solve(model, horizon=stages, method=chosen_method)

@@ -8,6 +8,7 @@ on the seed and on i; an interrupted and resumed run writes the same bytes.
 import dataclasses
 import importlib.metadata
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +30,15 @@ from sdm.data.request import (
     family_header,
     plain_params,
 )
-from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
+from sdm.data.shards import (
+    PARAMETERS,
+    damage_of,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
 from sdm.data.solved_tasks import columns
-from sdm.solvers_jax.belief_solution import relative_gap
+from sdm.solvers_jax.certificate import close, relative_gap
 from sdm.storage.processes import JaxGroup, folder_of_all, is_first, wait_for_all
 
 EPISODE_COLUMNS = ("observation", "action", "reward", "optimal_action")
@@ -51,8 +58,8 @@ class OracleSummary:
             of the rewards.
         relative_gap_max: largest `upper - lower` relative to the larger of the two, to
             which the option `gap` refers; None unless tasks are POMDPs.
-        missed_gap: number of tasks that exceed the option `gap`; None unless tasks are
-            POMDPs.
+        missed_gap: number of tasks that exceed the options `gap` and `atol`; None
+            unless tasks are POMDPs.
         random_gap_percent: optimality gap of random actions, in % of the oracle's
             return.
         compile_seconds: seconds of compilation.
@@ -104,6 +111,11 @@ class OracleBatches:
         return columns | {
             f"{PARAMETERS}.{name}": array[:left] for name, array in params.items()
         }
+
+    def rows(self, index: int) -> int:
+        """Return the number of episodes of one batch."""
+        tasks = min(self.size, self.config.tasks - index * self.size)
+        return tasks * (self.config.trajectories + self.config.random_trajectories)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over all batches in order."""
@@ -165,7 +177,8 @@ def write_oracle_dataset(
     Args:
         config: configuration of the dataset.
         out: the folder to write.
-        resume: resume an unfinished `out.partial` of the same configuration.
+        resume: resume an unfinished `out.partial` of the same configuration; damaged
+            shards in it are made again.
         overwrite: replace `out`.
         progress: called with the number of completed tasks.
 
@@ -173,6 +186,7 @@ def write_oracle_dataset(
         ValueError: if `config.trajectories` is 0, or the family has fewer training
             tasks.
         StorageError: if the folder cannot be created; see `storage.folder_in_progress`.
+        LockedError: if another process writes the folder.
 
     """
     if config.trajectories < 1:
@@ -184,7 +198,7 @@ def write_oracle_dataset(
         start, batches = time.perf_counter(), OracleBatches(config)
         for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
-            if not path.is_file():
+            if not _is_whole(path, rows=batches.rows(index)):
                 first = index * batches.size
                 write_shard(path, _rows(batches[index], first, config.trajectories))
             progress(min(config.tasks, (index + 1) * batches.size))
@@ -196,6 +210,17 @@ def write_oracle_dataset(
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
     return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
+
+
+def _is_whole(path: Path, *, rows: int) -> bool:
+    """Return whether a shard is complete; warn if it is damaged."""
+    if not path.is_file():
+        return False
+    if damage := damage_of(path, rows):
+        warnings.warn(
+            f"`{path}` is damaged, so it is made again: {damage}", stacklevel=2
+        )
+    return not damage
 
 
 def _of_tasks(path: Path) -> dict[str, np.ndarray]:
@@ -219,6 +244,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "seed": config.seed,
         "batch": config.together,
         "gap": config.gap if config.kind == "pomdp" else None,
+        "atol": config.atol if config.kind == "pomdp" else None,
         "points": config.points_per_stage,
         "believe": config.believe if config.kind == "apomdp" else None,
         "float": str(jnp.result_type(float)),
@@ -257,14 +283,16 @@ def _summary(
         np.concatenate([part[name] for part in parts]) for name in TASK_COLUMNS
     )
     bounded = bool(np.isfinite(lower).all())
-    gaps = relative_gap(lower, upper) if config.kind == "pomdp" else None
+    pomdp = config.kind == "pomdp"
+    gaps = relative_gap(lower, upper) if pomdp else None
+    missed = ~close(lower, upper, config.gap, config.atol)
     return OracleSummary(
         value_mean=float(value.mean()),
         lower_mean=float(lower.mean()) if bounded else None,
         upper_mean=float(upper.mean()) if bounded else None,
         gap_max=float(error.max()),
         relative_gap_max=None if gaps is None else float(gaps.max()),
-        missed_gap=None if gaps is None else int((gaps > config.gap).sum()),
+        missed_gap=int(missed.sum()) if pomdp else None,
         random_gap_percent=100 * optimality_gap(random, oracle).mean,
         compile_seconds=compile_seconds,
         seconds=max(0.0, seconds - compile_seconds),

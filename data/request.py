@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sdm.storage.checks import check_tolerance
 from sdm.tasks.belief import check_believe
 from sdm.tasks.family import HIDDEN, SET_KEY, Kind, Params, TaskFamily, poses
 from sdm.tasks.models import APOMDP, POMDP, check_count, check_horizon
@@ -35,6 +36,7 @@ class OracleConfig:
             not given.
         kind: kind of model, mdp, pomdp or apomdp.
         gap: certified gap to reach, relative to the value (pomdp).
+        atol: certified gap that is always enough, in units of reward (pomdp).
         points: beliefs per stage (pomdp: 512, apomdp: 64, small files 256).
         believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
             to K - 1, or `mixture` for all of them.
@@ -53,6 +55,7 @@ class OracleConfig:
     batch: int | None = field(default=None, metadata={"option": "--batch-size"})
     kind: Kind = "mdp"
     gap: float = 0.01
+    atol: float = 1e-9
     points: int | None = None
     believe: int | str = "mixture"
     random_trajectories: int = 0
@@ -75,8 +78,8 @@ class OracleConfig:
             )
         if self.points is not None:
             check_count("points", self.points, 4 if self.kind == "apomdp" else 1)
-        if not self.gap >= 0:
-            raise ValueError(f"gap = {self.gap}: must be 0 or more")
+        for name in ("gap", "atol"):
+            check_tolerance(name, getattr(self, name))
         if self.kind == "apomdp":
             check_believe(self.believe, getattr(self.family, "models", 1))
 

@@ -119,6 +119,26 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.parquet"
 
 
+def damage_of(path: Path, rows: int) -> str:
+    """Describe what is wrong with a shard in an unfinished folder; "" if it is whole.
+
+    Args:
+        path: the file, which exists.
+        rows: number of rows that it must have.
+
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        return f"it cannot be read: {str(error).strip().splitlines()[0]}"
+    wanted = [*COLUMNS, PARAMETERS]
+    if table.column_names != wanted:
+        return f"it has the columns {', '.join(table.column_names)}"
+    if table.num_rows != rows:
+        return f"it has {table.num_rows} rows, expected {rows}"
+    return ""
+
+
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest of the complete shards of a folder, and its plan beside it.
 

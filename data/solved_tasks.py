@@ -182,7 +182,11 @@ def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
     that this method has.
     """
     known = option_names(method_class(model))
-    options = {"gap": config.gap, "points": config.points_per_stage}
+    options = {
+        "gap": config.gap,
+        "atol": config.atol,
+        "points": config.points_per_stage,
+    }
     return make_method(model, None, {n: options[n] for n in options if n in known})
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from sdm.tasks.admissible import masked_rewards, with_mask
 from sdm.tasks.belief import true_model
 from sdm.tasks.family import SET_KEY, Split, poses
 from sdm.tasks.model_files import load_model
@@ -59,15 +60,15 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """
         check_horizon(horizon)
         self.horizon, self.render_mode = horizon, None
-        if isinstance(model, str | os.PathLike):
-            model = load_model(model)
-        check_model(model)
-        if np.ndim(model.reward) != 2:
+        path = isinstance(model, str | os.PathLike)
+        task: Any = load_model(model) if path else model
+        check_model(task)
+        if np.ndim(task.reward) != 2:
             raise ValueError(
-                f"reward has shape {np.shape(model.reward)}: must be [S, A], for one "
+                f"reward has shape {np.shape(task.reward)}: must be [S, A], for one "
                 "task"
             )
-        self._take(model)
+        self._take(task)
         self.action_space = Discrete(self._reward.shape[1])
         seen = self._observation
         if seen is None:
@@ -79,9 +80,11 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
 
     def _take(self, model: Model) -> None:
         """Set the model of the next episodes."""
+        model = with_mask(model)
         self.model, true = model, _true_model(model)
         self._transition = jax.tree.map(np.asarray, true.transition)
-        self._initial, self._reward = _rows(true.initial), np.asarray(true.reward)
+        self._initial = _rows(true.initial)
+        self._reward = np.asarray(masked_rewards(true))
         self._observation = self._first_observation = None
         if isinstance(true, POMDP):
             self._observation = _rows(true.observation)
@@ -111,7 +114,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             Observation, reward, terminated, truncated (always False) and info.
 
         Raises:
-            ValueError: if the action is invalid.
+            ValueError: if the action is invalid, or not admissible in the state.
             RuntimeError: if no episode is running.
 
         """
@@ -121,6 +124,10 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             raise RuntimeError("the episode is over: call reset() first")
         action = int(action)
         paid = float(self._reward[self._state, action])
+        if np.isneginf(paid):
+            raise ValueError(
+                f"action = {action}: not admissible in state {self._state}"
+            )
         row, states = rows(self._transition, self._state, action)
         after = self._draw(_rows(row))
         self._state = after if states is None else int(states[after])
@@ -238,7 +245,11 @@ def _true_model(model: Model) -> MDP | POMDP:
         return true_model(model)
     if isinstance(model, RobustMDP):
         return MDP(
-            of_tasks(model.transition, 0), model.reward, model.initial, model.discount
+            of_tasks(model.transition, 0),
+            model.reward,
+            model.initial,
+            model.discount,
+            model.admissible,
         )
     return model
 

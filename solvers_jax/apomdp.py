@@ -8,7 +8,7 @@
   sawtooth bounds it from above, as for POMDPs.
 - Otherwise V need not be convex, and no set of α-vectors bounds it. The method
   interpolates V between plans made at points and estimates the error from three
-  resolutions; the estimate is not a bound.
+  resolutions and the spread of values; the estimate is not a bound.
 
 `belief_tree` computes the exact value of small tasks.
 """
@@ -25,7 +25,6 @@ from sdm.solvers_jax.belief_model import (
     belief_model,
     equal_actions,
     restrict,
-    rounding,
     standardise,
 )
 from sdm.solvers_jax.belief_solution import (
@@ -35,13 +34,15 @@ from sdm.solvers_jax.belief_solution import (
     plans_and_rounds,
     shaped,
 )
+from sdm.solvers_jax.certificate import certificate
 from sdm.solvers_jax.methods import register_method
-from sdm.solvers_jax.refinement import refine, resolutions
+from sdm.solvers_jax.refinement import Refined, refine, resolutions
 from sdm.tasks.models import APOMDP, batch_shape, check_count
 
-# Smallest error estimate, relative to the range of returns. Errors up to this size
-# occur if three resolutions agree by chance (tests/test_apomdp.py).
-LEAST_ERROR = 1e-3
+# Smallest error estimate, relative to the spread of values over reachable beliefs.
+# Three resolutions can agree by chance: in 432 random tasks, the errors that they did
+# not show were at most 0.35 % of the spread.
+LEAST_ERROR = 1e-2
 # Default points per stage: more if K A O S is at most SMALL, so that a point is cheap.
 SMALL, POINTS_IF_SMALL, POINTS = 200, 256, 64
 
@@ -99,7 +100,7 @@ class DiscretisedBeliefs:
         points = self.points or (POINTS_IF_SMALL if size <= SMALL else POINTS)
         batch, equal = batch_shape(model), equal_actions(model)
         actions = tuple(sorted(set(equal)))
-        task, units = standardise(restrict(belief_model(model), actions))
+        task, units = standardise(restrict(belief_model(model), actions), horizon)
         flat, own = flattened((task, units), len(batch))
         convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
         found = refine(
@@ -109,16 +110,19 @@ class DiscretisedBeliefs:
             convex=convex,
             enough=lambda tasks, lower, upper: np.zeros(len(tasks), bool),
         )
-        found = in_rewards(found, flat, own, horizon)
-        value, slack = found.lower[-1], rounding(flat, own, horizon)
+        proof, last = certificate(flat, own, horizon), found.lower[-1]
         lower = upper = None
         if convex:
-            lower, upper = value - slack, found.upper[-1] + slack
+            lower, upper, _ = proof.bounds(last, found.upper[-1])
             value, error = lower, upper - lower
         else:
-            last, before = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
-            least = LEAST_ERROR * returns_range(flat, horizon) * np.asarray(own.scale)
-            error = last + before / 2 + least + slack
+            newer, older = np.abs(np.diff(found.lower[-3:], axis=0))[::-1]
+            least = LEAST_ERROR * spread_of_values(found, flat)
+            value = proof.scale * last + proof.offset
+            error = proof.scale * (newer + older / 2 + least)
+            # Plans are chosen in single precision.
+            error += proof.rounding(last) + proof.rounding(last, unit=np.float32)
+        found = in_rewards(found, flat, own, horizon)
         plans, choice, rounds = plans_and_rounds(found, batch, actions)
         return APOMDPSolution(
             plans=plans,
@@ -134,8 +138,26 @@ class DiscretisedBeliefs:
         )
 
 
-def returns_range(model: BeliefModel, horizon: int) -> Float[np.ndarray, " B"]:
-    """Return an upper bound on the range of discounted returns of each task."""
-    reward = np.asarray(model.reward)
-    stages = np.asarray(model.discount)[:, None] ** np.arange(horizon)
-    return stages.sum(1) * np.ptp(reward, axis=(-2, -1))
+def spread_of_values(found: Refined, model: BeliefModel) -> Float[np.ndarray, " B"]:
+    """Return the largest standard deviation of values over the beliefs of a stage.
+
+    Beliefs count with the probability of reaching them, so that rewards which a good
+    policy does not meet do not matter.
+
+    Args:
+        found: the plans of each task.
+        model: the tasks.
+
+    """
+    count = found.tried[-1]
+    point, vector, weight = (
+        found.bounds[name][:, :, :count] for name in ("point", "vector", "weight")
+    )
+    each = (vector @ point[..., None])[..., 0]  # [B, U, N, K]
+    alpha = np.asarray(model.alpha)[:, None, None]
+    value = alpha * each.min(-1) + (1 - alpha) * each.max(-1)
+    total = weight.sum(-1, keepdims=True)
+    share = weight / np.where(total > 0, total, 1)
+    mean = (share * value).sum(-1, keepdims=True)
+    deviation = np.sqrt((share * (value - mean) ** 2).sum(-1))
+    return np.asarray(deviation.max(-1, initial=0))

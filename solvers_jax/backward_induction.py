@@ -25,6 +25,8 @@ from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.chunks import in_chunks
 from sdm.solvers_jax.methods import register_method
+from sdm.tasks.admissible import masked_rewards
+from sdm.tasks.host_checks import check_indices, check_stage
 from sdm.tasks.models import MDP, Scalar, batch_shape
 from sdm.tasks.transitions import (
     Transition,
@@ -46,7 +48,8 @@ class MDPSolution(eqx.Module):
     """Optimal values and actions of every state at every stage.
 
     Attributes:
-        q: optimal action values Q_t(s, a), in units of reward.
+        q: optimal action values Q_t(s, a), in units of reward; -inf where the action is
+            not admissible.
         policy: an optimal action; ties go to the lowest index.
         state_value: value to go of each state; stage T, the last, is zero.
         value: expected discounted return from the initial distribution.
@@ -71,7 +74,15 @@ class MDPSolution(eqx.Module):
     def action(
         self, t: int | Int[Array, ""], x: Int[Array, "*B N"]
     ) -> Int[Array, "*B N"]:
-        """Return the optimal actions at stage `t` for N states `x` of every task."""
+        """Return the optimal actions at stage `t` for N states `x` of every task.
+
+        Raises:
+            ValueError: if `t` is not a stage or an entry of `x` not a state, unless JAX
+                traces them.
+
+        """
+        check_stage(t, self.policy.shape[-2])
+        check_indices("x", x, self.policy.shape[-1], "states")
         return jnp.take_along_axis(self.policy[..., t, :], x, axis=-1)
 
 
@@ -89,7 +100,7 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     batch = batch_shape(mdp)
     states, actions = mdp.reward.shape[-2:]
     transition = flat(mdp.transition)
-    reward = mdp.reward.reshape(-1, states, actions)
+    reward = masked_rewards(mdp).reshape(-1, states, actions)
     chunk, tasks_last = max(1, len(reward)), False
     if jax.default_backend() == "cpu":
         fit = max(1, CPU_CHUNK_BYTES // (transition.nbytes // max(1, len(reward))))

@@ -60,21 +60,37 @@ def largest(
 
 
 def lookahead(
-    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
+    model: BeliefModel,
+    belief: Float[Array, "N S"],
+    plans: Plans,
+    *,
+    exact: bool = False,
 ) -> tuple[Float[Array, "N K A"], Int[Array, "N K A O"]]:
     """Return H_k(b, a), and the plan of the next stage after each symbol.
 
     Each successor belief uses the best plan. If V is not convex, plans made at other
     points can have overestimated values, so that a belief at which a plan was made uses
     that plan.
+
+    Args:
+        model: the task.
+        belief: N beliefs.
+        plans: plans of the next stage.
+        exact: whether to use the precision of the model, to act or to report a value;
+            else single precision, which is enough to choose a plan.
+
     """
     count, parts, states = plans.vector.shape
+    kind = model.reward.dtype if exact else jnp.float32
     # Models come first, so that reductions over models vectorise.
-    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states).astype(jnp.float32)
-    point, weight = plans.point.astype(jnp.float32), model.alpha.astype(jnp.float32)
+    vector = jnp.swapaxes(plans.vector, 0, 1).reshape(-1, states)
+    if not exact and model.admissible is not None:
+        vector = jnp.maximum(vector, -FAR)  # a finite penalty in single precision
+    vector = vector.astype(kind)
+    point, weight = plans.point.astype(kind), model.alpha.astype(kind)
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:
-        reached = successors(belief, p, z).astype(jnp.float32)
+        reached = successors(belief, p, z).astype(kind)
         score = reached @ vector.T
         if parts == 1:
             value, index = largest(score)
@@ -99,10 +115,14 @@ def lookahead(
 
 
 def action_values(
-    model: BeliefModel, belief: Float[Array, "N S"], plans: Plans
+    model: BeliefModel,
+    belief: Float[Array, "N S"],
+    plans: Plans,
+    *,
+    exact: bool = False,
 ) -> Float[Array, "N A"]:
-    """Return the α-MEU of each action by one-step lookahead."""
-    value, _ = lookahead(model, belief, plans)
+    """Return the α-MEU of each action by one-step lookahead; see `lookahead`."""
+    value, _ = lookahead(model, belief, plans, exact=exact)
     return mix(model.alpha, value.min(1), value.max(1))
 
 

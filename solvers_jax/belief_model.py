@@ -1,10 +1,14 @@
 """Common format of POMDPs and ambiguous POMDPs for solvers over beliefs."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
+from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP, Scalar
 from sdm.tasks.transitions import dense
 
@@ -20,6 +24,8 @@ class BeliefModel(eqx.Module):
         root_mass: probability of each first symbol under each model.
         alpha: weight of the worst model.
         discount: factor per stage.
+        admissible: which actions can be chosen in each state; None for all. In
+            standardised rewards, others have a penalty that no policy can afford.
 
     """
 
@@ -30,6 +36,7 @@ class BeliefModel(eqx.Module):
     root_mass: Float[Array, "*B K I"]
     alpha: Float[Array, "*B"]
     discount: Float[Array, "*B"]
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 def belief_model(model: POMDP | APOMDP) -> BeliefModel:
@@ -61,6 +68,7 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
         root_mass=mass,
         alpha=jnp.broadcast_to(jnp.asarray(alpha, kind), batch),
         discount=jnp.broadcast_to(jnp.asarray(model.discount, kind), batch),
+        admissible=mask_of(model),
     )
 
 
@@ -73,9 +81,13 @@ def equal_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
         np.asarray(x) for x in (model.reward, model.transition, model.observation)
     )
 
+    mask = mask_of(model)
+    allowed = np.ones_like(reward, bool) if mask is None else np.asarray(mask)
+
     def same(a: int, b: int) -> bool:
         return (
-            np.array_equal(reward[..., a], reward[..., b])
+            np.array_equal(allowed[..., a], allowed[..., b])
+            and np.array_equal(reward[..., a], reward[..., b])
             and np.array_equal(transition[..., a, :], transition[..., b, :])
             and np.array_equal(observation[..., a, :, :], observation[..., b, :, :])
         )
@@ -100,19 +112,21 @@ def restrict(model: BeliefModel, actions: tuple[int, ...]) -> BeliefModel:
         root_mass=model.root_mass,
         alpha=model.alpha,
         discount=model.discount,
+        admissible=None if model.admissible is None else model.admissible[..., chosen],
     )
 
 
 class Units(eqx.Module):
     """Scaling of standardised rewards: reward = centre + scale × standardised reward.
 
-    Standardised rewards lie in [-1, 1], so that single-precision comparisons and
-    absolute tolerances work for rewards of any offset and scale.
+    Values of good policies lie near zero, at most about T, in standardised units.
+    Numbers near zero have the smallest absolute rounding error, so a penalty that is
+    far larger than these values does not blur comparisons between good actions.
 
     Attributes:
-        centre: midpoint of the task's rewards; 0 if some rows do not sum to 1 up to
-            rounding, since the value of a constant reward then depends on the
-            policy.
+        centre: value per stage if the states were observed; 0 if some rows do not
+            sum to 1 up to rounding, since the value of a constant reward then depends
+            on the policy.
         scale: range of the rewards, or the largest magnitude if rows do not sum to 1;
             1 if that is 0.
 
@@ -122,15 +136,72 @@ class Units(eqx.Module):
     scale: Float[Array, "*B"]
 
 
-def standardise(model: BeliefModel) -> tuple[BeliefModel, Units]:
+def standardise(model: BeliefModel, horizon: int) -> tuple[BeliefModel, Units]:
     """Return the model with standardised rewards, and their scaling."""
-    low, high = model.reward.min((-2, -1)), model.reward.max((-2, -1))
+    low, high = _extremes(model)
     keeps = jnp.asarray(lost_mass(model) <= _sum_rounding(model))
-    centre = jnp.where(keeps, low / 2 + high / 2, 0)
+    centre = jnp.where(keeps, _observed_value_per_stage(model, horizon), 0)
     span = jnp.where(keeps, high - low, jnp.maximum(abs(low), abs(high)))
     scale = jnp.where(span > 0, span, 1)
     reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
+    if model.admissible is not None:
+        penalty = jnp.asarray(-inadmissible(reward.dtype), reward.dtype)
+        reward = jnp.where(model.admissible, reward, penalty)
     return eqx.tree_at(lambda m: m.reward, model, reward), Units(centre, scale)
+
+
+def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, "*B"]:
+    """Return the value of the most favourable model with observed states, per stage.
+
+    It is an average of rewards, so it lies between the smallest and the largest.
+    """
+    transition, reward = np.asarray(model.transition), np.asarray(model.reward)
+    if model.admissible is not None:
+        reward = np.where(np.asarray(model.admissible), reward, -np.inf)
+    *batch, models, states, actions, _ = transition.shape
+    rows = transition.reshape(*batch, models, states * actions, states)
+    discount = np.asarray(model.discount)
+    value = np.zeros((*batch, states), reward.dtype)
+    for _ in range(horizon):
+        after = (rows @ value[..., None, :, None])[..., 0].max(-2)
+        future = after.reshape(*batch, states, actions)
+        value = (reward + discount[..., None, None] * future).max(-1)
+    # The first beliefs are those under model 1, one for each first symbol.
+    mass = np.asarray(model.root_mass)[..., 0, :]
+    root = np.asarray(model.root)[..., : mass.shape[-1], :]
+    total = (mass * (root * value[..., None, :]).sum(-1)).sum(-1)
+    years = np.asarray(annuities(model.discount, horizon)[..., -1])
+    average = total / years
+    return jnp.clip(jnp.asarray(average), *_extremes(model))
+
+
+def _extremes(model: BeliefModel) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Return the smallest and the largest reward of an admissible action."""
+    reward, mask = model.reward, model.admissible
+    if mask is None:
+        return reward.min((-2, -1)), reward.max((-2, -1))
+    infinite = jnp.asarray(jnp.inf, reward.dtype)
+    low = jnp.where(mask, reward, infinite).min((-2, -1))
+    return low, jnp.where(mask, reward, -infinite).max((-2, -1))
+
+
+def inadmissible(kind: DTypeLike) -> float:
+    """Return the standardised penalty of an action that is not admissible.
+
+    It is finite, so that it times a probability of zero is zero, and so large that a
+    possible violation of any probability above 1e-50 (1e-10 in single precision) is
+    worse than every reward; see `impossible`.
+    """
+    return 1e150 if np.dtype(kind) == np.float64 else 1e30
+
+
+def impossible(value: Any) -> Any:
+    """Return which standardised values include an action that is not admissible.
+
+    The result is an array of the same kind as `value`, of NumPy or JAX.
+    """
+    least = 1e100 if np.dtype(value.dtype) == np.float64 else 1e20
+    return value < -least
 
 
 def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
@@ -145,10 +216,10 @@ def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
 
 def _sum_rounding(model: BeliefModel) -> float:
     """Return the deviation that rounding of each probability can cause."""
-    return float(_terms(model) * np.finfo(model.reward.dtype).eps)
+    return float(terms(model) * np.finfo(model.reward.dtype).eps)
 
 
-def _terms(model: BeliefModel) -> int:
+def terms(model: BeliefModel) -> int:
     """Return the number of terms of the longest sums, over states and symbols."""
     return model.transition.shape[-1] + model.observation.shape[-1]
 
@@ -160,19 +231,3 @@ def annuities(discount: Float[Array, "*B"], horizon: int) -> Float[Array, "*B U"
     return jnp.concatenate(
         [jnp.zeros_like(factors[..., :1]), jnp.cumsum(factors, axis=-1)], axis=-1
     )
-
-
-def rounding(model: BeliefModel, units: Units, horizon: int) -> Float[np.ndarray, " B"]:
-    """Return a bound on the rounding error, by which certified bounds are widened.
-
-    It assumes T stages of sums over states and symbols, an error below one unit in the
-    last place per term, and values up to T times the largest reward. It adds the same
-    for the centre of the rewards, which is subtracted and added again, and the
-    deviation of row sums from 1 that `standardise` permits.
-    """
-    terms = _terms(model)
-    largest_value = horizon * np.abs(np.asarray(model.reward)).max((-2, -1))
-    unit = np.finfo(model.reward.dtype).eps
-    kernel = unit * horizon * terms * largest_value * np.asarray(units.scale)
-    centre = np.abs(np.asarray(units.centre))
-    return np.asarray(kernel + unit * horizon * (4 + terms * horizon) * centre)

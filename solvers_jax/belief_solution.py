@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_backup import Plans, action_values, mix
-from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities
+from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities, impossible
 from sdm.solvers_jax.refinement import Refined
+from sdm.tasks.admissible import admissible_at
+from sdm.tasks.host_checks import check_stage
 
 T = TypeVar("T")
 
@@ -67,25 +69,34 @@ class BeliefSolution(eqx.Module):
         """Return the actions at stage `t` for N beliefs `x` of every task.
 
         Raises:
-            ValueError: if `t` is not a stage.
+            ValueError: if `t` is not a stage, unless JAX traces it, or the beliefs are
+                not over S states.
 
         """
-        horizon = self.plans.point.shape[-3]
-        if not isinstance(t, jax.Array) and not 0 <= t < horizon:
-            raise ValueError(f"t = {t}: must be a stage from 0 to {horizon - 1}")
+        check_stage(t, self.plans.point.shape[-3])
+        states = self.plans.point.shape[-1]
+        if np.ndim(x) < 2 or np.shape(x)[-1] != states:
+            raise ValueError(
+                f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
+                "beliefs over states"
+            )
         return self._action(jnp.asarray(t), x)
 
     @eqx.filter_jit
     def _action(
         self, t: Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Int[Array, "*B N"]:
-        best = self._lookahead(t, x).argmax(-1)
+        best = self._lookahead(t, x).argmax(-1)  # -inf if not admissible
         return jnp.asarray(self.actions, jnp.int32)[best]
 
     def action_value(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
     ) -> Float[Array, "*B N C"]:
-        """Return the value of each of the C distinct actions, by one-step lookahead."""
+        """Return the value of each of the C distinct actions, by one-step lookahead.
+
+        It is -inf for actions that are not admissible at the belief, or after which the
+        plans have no admissible action.
+        """
         horizon = self.plans.point.shape[-3]
         left = annuities(self.model.discount, horizon)[..., horizon - jnp.asarray(t)]
         centre = self.units.centre * left
@@ -118,12 +129,18 @@ class BeliefSolution(eqx.Module):
 
     @property
     def alpha_vectors(self) -> Float[Array, "*B T N L S"]:
-        """The α-vectors of `plans`, in units of reward."""
+        """The α-vectors of `plans`, in units of reward.
+
+        An entry is -inf if the plan takes an action that is not admissible after
+        starting in that state.
+        """
         horizon = self.plans.point.shape[-3]
         left = annuities(self.model.discount, horizon)[..., horizon - 1 :: -1]
         centre = self.units.centre[..., None] * left
         scale = self.units.scale[..., None, None, None, None]
-        return scale * self.plans.vector + centre[..., None, None, None]
+        vector = self.plans.vector
+        vector = jnp.where(impossible(vector), -jnp.inf, vector)
+        return scale * vector + centre[..., None, None, None]
 
     def _lookahead(
         self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
@@ -135,8 +152,13 @@ class BeliefSolution(eqx.Module):
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
             (self.model, x, after),
         )
-        value = jax.lax.map(lambda task: action_values(*task), flat)
-        return value.reshape(*batch, *value.shape[1:])
+        value = jax.lax.map(lambda task: action_values(*task, exact=True), flat)
+        value = value.reshape(*batch, *value.shape[1:])
+        if self.model.admissible is None:
+            return value
+        allowed = admissible_at(self.model.admissible, x)
+        infinite = jnp.asarray(-jnp.inf, value.dtype)
+        return jnp.where(allowed & ~impossible(value), value, infinite)
 
 
 def in_rewards(
@@ -176,9 +198,3 @@ def flattened(tree: T, axes: int) -> T:
 def shaped(x: np.ndarray, batch: tuple[int, ...]) -> Array:
     """Split the leading axis of tasks into the batch axes."""
     return jnp.asarray(x.reshape((*batch, *x.shape[1:])))
-
-
-def relative_gap(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Return the width of an interval relative to its larger end in absolute value."""
-    scale = np.maximum(np.abs(lower), np.abs(upper))
-    return (upper - lower) / np.where(scale > 0, scale, 1)

@@ -11,10 +11,12 @@ double precision.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from sdm.tasks.models import APOMDP, POMDP, check_horizon, check_model
+from sdm.tasks.admissible import admissible_at, mask_of, with_mask
+from sdm.tasks.models import APOMDP, POMDP, Model, check_horizon, check_model
 
 MAX_BELIEFS = 2_000_000
 # Beliefs equal to this many decimals are merged: the rounding error of a Bayes update
@@ -90,6 +92,7 @@ def value_at(
     reward = np.asarray(model.reward, np.float64)
     alpha = attitude(model)
     stages, held = [], 0
+    mask = mask_of(model)
     now, place = merge(np.asarray(belief, np.float64))
     for t in range(horizon - 1):
         shape = (len(now), *observation.shape[:2], observation.shape[3])
@@ -109,32 +112,55 @@ def value_at(
         following, index = merge(after.reshape(-1, now.shape[1]))
         stages.append(Stage(now, index.reshape(shape), chance))
         now = following
-    value = now @ reward  # of each action at the last stage, under every model
+    value = _barred(now, mask) + now @ reward  # at the last stage, under every model
     for stage in reversed(stages):
         best = value.max(-1)
-        future = (stage.chance * best[stage.after]).sum(-1)  # [N, K, A]
-        each = (stage.belief @ reward)[:, None] + float(model.discount) * future
-        value = alpha * each.min(1) + (1 - alpha) * each.max(1)
+        after = np.where(stage.chance > 0, best[stage.after], 0)
+        future = (stage.chance * after).sum(-1)  # [N, K, A]
+        paid = _barred(stage.belief, mask) + stage.belief @ reward
+        each = paid[:, None] + float(model.discount) * future
+        value = each[:, 0]
+        if ambiguous:
+            value = alpha * each.min(1) + (1 - alpha) * each.max(1)
     return value[place]
 
 
+def _barred(
+    belief: Float[np.ndarray, "N S"], mask: Bool[Array, "S A"] | None
+) -> Float[np.ndarray, "N A"] | float:
+    """Return -inf for actions that are not admissible at beliefs, and 0 for others."""
+    if mask is None:
+        return 0.0
+    allowed = np.asarray(admissible_at(mask, jnp.asarray(belief)))
+    return np.where(allowed, 0.0, -np.inf)
+
+
 def belief_tree_value(
-    model: POMDP | APOMDP, *, horizon: int, max_beliefs: int = MAX_BELIEFS
+    model: Model, *, horizon: int, max_beliefs: int = MAX_BELIEFS
 ) -> float:
     """Return the exact value of one task from its initial distribution.
 
+    It is -inf if no policy avoids actions that are not admissible.
+
     Args:
-        model: a single task, without leading axes.
+        model: a single POMDP or APOMDP, without leading axes.
         horizon: number of decisions T.
         max_beliefs: largest number of successors to store, over all stages.
 
     Raises:
+        TypeError: if the states of the model are observed.
         ValueError: if the model is invalid or a batch.
         BeliefTreeError: if the number of successors exceeds `max_beliefs`.
 
     """
     check_horizon(horizon)
+    if not isinstance(model, POMDP | APOMDP):
+        raise TypeError(
+            f"model is of type {type(model).__name__}: must be a POMDP or an APOMDP, "
+            "whose states are hidden; use `solve` for other models"
+        )
     check_model(model)
+    model = with_mask(model)
     if np.ndim(model.reward) != 2:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [S, A], for one task"
@@ -155,5 +181,7 @@ def belief_tree_value(
         model, roots, horizon=horizon, max_beliefs=max_beliefs
     ).max(-1)
     expected = (mass * best).sum(-1)
+    if not ambiguous:
+        return float(expected[0])
     alpha = attitude(model)
     return float(alpha * expected.min() + (1 - alpha) * expected.max())

@@ -64,7 +64,8 @@ def sawtooth(
         share = jnp.minimum(
             share, narrow[:, s, None] * small[None, :, s] + beyond[None, :, s]
         )
-    _, at = largest(-share * drop.astype(jnp.float32)[None])
+    lower = jnp.maximum(drop, -FAR).astype(jnp.float32)
+    _, at = largest(-share * lower[None])
     exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
     return mass @ corner + exact * drop[at]
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.models import MDP
 from sdm.tasks.rewards import tolerance
 
@@ -79,6 +80,7 @@ class Stage(NamedTuple):
 
 def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
     """Convert K models, on the leading axis, to the kernels' format."""
+    check_no_mask(models, "`solve_hidden_model`")
     chance = np.moveaxis(np.asarray(models.transition), 0, -1)  # [S, A, S', K]
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     states, actions, _, size = chance.shape

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sdm.solvers_jax.belief_solution import relative_gap
+from sdm.solvers_jax.certificate import relative_gap
 from sdm.solvers_jax.hidden_backup import (
     Candidates,
     Stage,

@@ -19,20 +19,27 @@ from scipy.optimize import linprog
 
 from sdm.solvers_jax.belief_backup import Plans
 from sdm.solvers_jax.belief_model import (
-    annuities,
+    BeliefModel,
     belief_model,
     equal_actions,
+    impossible,
     restrict,
-    rounding,
     standardise,
 )
 from sdm.solvers_jax.belief_solution import Rounds, flattened, shaped
+from sdm.solvers_jax.certificate import certificate, close
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.models import POMDP, batch_shape
 
 TOLERANCE = 1e-9  # largest loss of value at a belief by one pruning
+SOLVER_ERROR = 2e-10  # of a margin, from the tolerances of `linprog` below
 MAX_VECTORS = 20_000
+RELATIVE_ZERO = 1e-12  # rewards relative to the largest that are only rounding
+# Bounds have converged if they are this close, relative to the value or to the typical
+# reward: far wider than the loss of pruning, except where rewards differ so much that
+# the loss matters. In single precision, rounding is larger.
+ENOUGH = {"float64": 1e-6, "float32": 1e-3}
 
 
 class Vectors(NamedTuple):
@@ -65,8 +72,11 @@ def prune(vectors: Float[np.ndarray, "N S"]) -> Float[np.ndarray, "M S"]:
         belief = _witness(left[-1], np.array(kept))
         if belief is None:
             left = left[:-1]
-        else:
-            left = _move_best(left, belief, kept)
+        elif len(rest := _move_best(left, belief, kept)) < len(left):
+            left = rest
+        else:  # never drop a vector without a proof that it is not needed
+            kept.append(left[-1])
+            left = left[:-1]
     return np.array(kept)
 
 
@@ -87,10 +97,16 @@ def _move_best(
 def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
     """Return a belief at which a vector beats all others by more than `TOLERANCE`.
 
-    Returns None if there is no such belief.
+    Returns None if there is no such belief. If the linear program is solved badly, the
+    vector need not be better at the belief returned.
     """
-    if (others >= vector).all(axis=1).any():
+    free = ~impossible(vector)
+    if (others >= vector).all(axis=1).any() or not free.any():
         return None
+    # The vector is only useful where its actions are admissible, and there it beats
+    # all vectors whose actions are not.
+    others = others[~impossible(others[:, free]).any(1)]
+    others, vector = np.where(free, others, 0), np.where(free, vector, 0)
     states = len(vector)
     # Variables: the belief, and the margin of the vector there.
     found = linprog(
@@ -99,19 +115,18 @@ def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         b_ub=np.zeros(len(others)),
         A_eq=np.append(np.ones(states), 0.0)[None],
         b_eq=[1.0],
-        bounds=[(0, 1)] * states + [(None, None)],
+        bounds=[(0, float(each)) for each in free] + [(None, None)],
         method="highs",
         options={
             "primal_feasibility_tolerance": 1e-10,
             "dual_feasibility_tolerance": 1e-10,
         },
     )
-    if found.status != 0 or -found.fun <= TOLERANCE:
+    if found.status == 0 and -found.fun <= TOLERANCE:
         return None
-    belief = np.maximum(found.x[:states], 0)
-    belief /= belief.sum()
-    better = vector @ belief > (others @ belief).max()
-    return belief if better else None
+    belief = np.full(states, 1 / states) if found.x is None else found.x[:states]
+    belief = np.maximum(belief, 0)
+    return np.asarray(belief / belief.sum())
 
 
 def exact_vectors(
@@ -155,7 +170,7 @@ def exact_vectors(
 
 def pruning_loss(symbols: int, horizon: int) -> float:
     """Return the largest loss of value by pruning, at any belief."""
-    return TOLERANCE * (2 * symbols + 1) * horizon
+    return (TOLERANCE + SOLVER_ERROR) * (2 * symbols + 1) * horizon
 
 
 def _padded(
@@ -173,6 +188,18 @@ def _padded(
     choice = [[padded(s.action) for s in stages[1:]] for stages in found]
     shape = (len(found), horizon - 1, widest)
     return np.array(vector), np.array(choice).reshape(shape).astype(np.int32)
+
+
+def typical_reward(reward: Float[np.ndarray, "S A"]) -> float:
+    """Return the size of standardised rewards without rare large penalties.
+
+    Linear programs and `TOLERANCE` use this unit: the range of the rewards can be
+    arbitrarily larger than the values of good policies.
+    """
+    size = np.abs(np.where(impossible(reward), 0, reward))
+    some = size[size > RELATIVE_ZERO * size.max()]
+    typical = max(float(np.median(some)) if len(some) else 0.0, float(reward.max()))
+    return typical if typical > 0 else 1.0
 
 
 @register_method
@@ -196,18 +223,10 @@ class IncrementalPruning:
         """
         batch, equal = batch_shape(model), equal_actions(model)
         actions = tuple(sorted(set(equal)))
-        task, units = standardise(restrict(belief_model(model), actions))
+        task, units = standardise(restrict(belief_model(model), actions), horizon)
         flat, own = flattened((task, units), len(batch))
-        transition, observation, reward = (
-            np.asarray(x, np.float64)
-            for x in (flat.transition[:, 0], flat.observation[:, 0], flat.reward)
-        )
-        found = [
-            exact_vectors(p, z, r, float(discount), horizon=horizon)
-            for p, z, r, discount in zip(
-                transition, observation, reward, flat.discount, strict=True
-            )
-        ]
+        size = np.array([typical_reward(r) for r in np.asarray(flat.reward, float)])
+        found = _vectors(flat, size, horizon)
         vector, choice = _padded(found)
         root = np.asarray(flat.root, np.float64)
         mass = np.asarray(flat.root_mass[:, 0], np.float64)
@@ -217,15 +236,12 @@ class IncrementalPruning:
                 for stages, beliefs, chance in zip(found, root, mass, strict=True)
             ]
         )
-        slack = rounding(flat, own, horizon)
-        scale = np.asarray(own.scale, np.float64)
-        width = np.asarray(annuities(flat.discount, horizon)[:, -1], np.float64)
-        value = scale * value + np.asarray(own.centre, np.float64) * width
-        lost = scale * pruning_loss(observation.shape[-1], horizon)
+        lost = size * pruning_loss(flat.observation.shape[-1], horizon)
+        low, high, _ = certificate(flat, own, horizon).bounds(value, value + lost)
         kind = flat.reward.dtype
-        lower, upper = (
-            shaped(x.astype(kind), batch) for x in (value - slack, value + slack + lost)
-        )
+        enough = ENOUGH[kind.name]
+        done = close(low, high, enough, enough * size * np.asarray(own.scale))
+        lower, upper = (shaped(x.astype(kind), batch) for x in (low, high))
         return POMDPSolution(
             plans=Plans(
                 shaped(vector[:, :, :, None].astype(kind), batch),
@@ -239,5 +255,26 @@ class IncrementalPruning:
             value=lower,
             lower=lower,
             upper=upper,
-            converged=shaped(np.ones(len(value), bool), batch),
+            converged=shaped(done, batch),
         )
+
+
+def _vectors(
+    model: BeliefModel, size: Float[np.ndarray, " B"], horizon: int
+) -> list[list[Vectors]]:
+    """Return the α-vectors of each task, pruned in units of `size`."""
+    transition, observation, reward = (
+        np.asarray(x, np.float64)
+        for x in (model.transition[:, 0], model.observation[:, 0], model.reward)
+    )
+    return [
+        [
+            Vectors(unit * vectors, choice)
+            for vectors, choice in exact_vectors(
+                p, z, r / unit, float(discount), horizon=horizon
+            )
+        ]
+        for p, z, r, discount, unit in zip(
+            transition, observation, reward, model.discount, size, strict=True
+        )
+    ]

@@ -162,6 +162,17 @@ def option_names(method: type) -> tuple[str, ...]:
     return tuple(each.name for each in dataclasses.fields(method) if each.init)
 
 
+def _elsewhere(option: str) -> str:
+    """Name the models whose methods have an option, for a message."""
+    kinds = {
+        kind.__name__
+        for each in (*_defaults, *_others)
+        if option in option_names(each)
+        for kind in each.handles
+    }
+    return f"; {option!r} is for {', '.join(sorted(kinds))} models" if kinds else ""
+
+
 def make_method(
     model: type, name: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Method[Any, Any]:
@@ -184,6 +195,7 @@ def make_method(
             raise TypeError(
                 f"unknown option {option!r} of method {method.name!r} for "
                 f"{model.__name__} models: its options are {', '.join(known) or 'none'}"
+                f"{_elsewhere(option)}"
             )
     made: Method[Any, Any] = method(**given)
     return made

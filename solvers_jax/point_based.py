@@ -21,9 +21,10 @@ corners of the belief simplex. Between them, they are interpolated by the sawtoo
 **Points** differ between stages: each stage has the beliefs that the greedy policy
 reaches there, with priority to a large product of reach probability and gap.
 
-The large products that only *select* (an α-vector, a sawtooth point) use single
-precision; the selected entry is evaluated in the precision of the model. Every
-selection gives a valid bound, so this only widens the bounds, by about 1e-7.
+The large products that only *select* (an α-vector, a sawtooth point, the action of a
+plan) use single precision; the selected entry is evaluated in the precision of the
+model. Every selection gives a valid bound, so this widens the bounds by about 1e-7. The
+policy compares actions in the precision of the model.
 """
 
 from typing import Any
@@ -49,6 +50,7 @@ SAME_BELIEF = 1e-9
 # Weight of an action that is not greedy for the upper bound: its successors have a low
 # priority.
 OTHER_ACTIONS = 1e-3
+OUTLIER = 10  # losses above this many medians are penalties
 CANDIDATES = 16  # candidates of highest priority to compare, per new point
 TINY = 1e-30  # avoids a division of zero by zero
 
@@ -165,7 +167,7 @@ def expand(
         else:
             value = action_values(model, point, there.plans)
             loss = value.max(-1, keepdims=True) - value
-            taste = jax.nn.softmax(-loss / jnp.maximum(loss.mean(), TINY), axis=-1)
+            taste = jax.nn.softmax(-loss / _typical_loss(loss), axis=-1)
             reached = all_successors(model, point)
         share = weight[:, None, None, None] * taste[:, None, :, None]
         mass = reached.sum(-1)
@@ -210,6 +212,12 @@ def expand(
             jnp.concatenate([a[None], b]) for a, b in zip(found, more, strict=True)
         )
     return sweep(model, point, weight, convex=convex)
+
+
+def _typical_loss(loss: Float[Array, "N A"]) -> Float[Array, ""]:
+    """Return the mean loss of an action, without the outliers of large penalties."""
+    median = jnp.nan_to_num(jnp.nanmedian(jnp.where(loss > 0, loss, jnp.nan)))
+    return jnp.maximum(jnp.minimum(loss, OUTLIER * median).mean(), TINY)
 
 
 def add_points(
@@ -282,7 +290,7 @@ def root_values(
         exact = before_seeing((model.root @ model.reward).max(-1))
         return exact, exact if convex else nothing
     if not convex:
-        value = action_values(model, model.root, after.plans)
+        value = action_values(model, model.root, after.plans, exact=True)
         return before_seeing(value.max(-1)), nothing
     reached = all_successors(model, model.root)
     score = (reached @ after.plans.vector[:, 0].T).max(-1).sum(-1).max(1)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.models import MDP
-from sdm.tasks.transitions import expected
+from sdm.tasks.transitions import expected, reaches
 
 
 def evaluate_policy(
@@ -24,15 +25,30 @@ def evaluate_policy(
         probabilities: action probabilities π_t(a | s) for each task.
 
     Returns:
-        The value from the initial distribution of each task, in units of reward.
+        The value from the initial distribution of each task, in units of reward; -inf
+        if the policy can take an action that is not admissible.
 
     """
 
     def backup(next_value: Array, choice: Array) -> tuple[Array, None]:
-        future = expected(mdp.transition, next_value)
-        return (choice * (mdp.reward + mdp.discount * future)).sum(-1), None
+        future = _expected(mdp, next_value)
+        q = reward + mdp.discount * future
+        return jnp.where(choice > 0, choice * q, jnp.zeros_like(q)).sum(-1), None
 
+    reward = masked_rewards(mdp)
     stages = jnp.moveaxis(probabilities, -3, 0)
     terminal = jnp.zeros_like(mdp.initial)
     value, _ = jax.lax.scan(backup, terminal, stages, reverse=True)
-    return (mdp.initial * value).sum(-1)
+    weighed = jnp.where(mdp.initial > 0, mdp.initial * value, jnp.zeros_like(value))
+    return weighed.sum(-1)
+
+
+def _expected(mdp: MDP, value: Float[Array, "*B S"]) -> Float[Array, "*B S A"]:
+    """Return expected values of the next state; impossible states do not count."""
+    if mdp.admissible is None:
+        return expected(mdp.transition, value)
+    lost = jnp.isneginf(value)
+    finite = jnp.where(lost, jnp.zeros_like(value), value)
+    future = expected(mdp.transition, finite)
+    reached = reaches(mdp.transition, lost)
+    return jnp.where(reached, jnp.full_like(future, -jnp.inf), future)

@@ -13,11 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from sdm.solvers_jax.belief_model import (
-    annuities,
     belief_model,
     equal_actions,
     restrict,
-    rounding,
     standardise,
 )
 from sdm.solvers_jax.belief_solution import (
@@ -25,11 +23,12 @@ from sdm.solvers_jax.belief_solution import (
     flattened,
     in_rewards,
     plans_and_rounds,
-    relative_gap,
     shaped,
 )
+from sdm.solvers_jax.certificate import certificate, close
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.refinement import refine, resolutions
+from sdm.storage.checks import check_tolerance
 from sdm.tasks.models import POMDP, batch_shape, check_count
 
 COARSEST = 32  # beliefs per stage in the first round, in addition to initial beliefs
@@ -62,19 +61,22 @@ class PointBased:
     Attributes:
         gap: certified gap to reach, relative to the larger bound in absolute value.
         points: largest number of beliefs per stage, in addition to initial beliefs.
+        atol: certified gap that is always enough, in units of reward; it decides where
+            the optimal value is 0 or nearly so.
 
     """
 
     gap: float = 0.01
     points: int = 512
+    atol: float = 1e-9
 
     name: ClassVar[str] = "points"
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an invalid gap or number of points."""
-        if not self.gap >= 0:
-            raise ValueError(f"gap = {self.gap}: must be 0 or more")
+        for name in ("gap", "atol"):
+            check_tolerance(name, getattr(self, name))
         check_count("points", self.points, 1)
 
     def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution:
@@ -87,23 +89,24 @@ class PointBased:
         """
         batch, equal = batch_shape(model), equal_actions(model)
         actions = tuple(sorted(set(equal)))
-        task, units = standardise(restrict(belief_model(model), actions))
+        task, units = standardise(restrict(belief_model(model), actions), horizon)
         flat, own = flattened((task, units), len(batch))
-        slack = rounding(flat, own, horizon)
-        width = np.asarray(annuities(flat.discount, horizon)[:, -1])
-        centre, scale = np.asarray(own.centre) * width, np.asarray(own.scale)
+        proof = certificate(flat, own, horizon)
 
         def enough(tasks: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Any:
-            lower, upper = (scale[tasks] * x + centre[tasks] for x in (lower, upper))
-            return relative_gap(lower - slack[tasks], upper + slack[tasks]) <= self.gap
+            bounds = proof.bounds(lower, upper, tasks)
+            # More points do not narrow a width that is only rounding.
+            rounded = proof.scale[tasks] * (upper - lower) <= bounds.slack
+            return rounded | close(bounds.lower, bounds.upper, self.gap, self.atol)
 
         sizes = resolutions(self.points, coarsest=COARSEST)
         found = refine(flat, horizon=horizon, points=sizes, convex=True, enough=enough)
-        found = in_rewards(found, flat, own, horizon)
         tasks = np.arange(len(found.used))
-        lower = found.lower[found.used, tasks] - slack
-        upper = found.upper[found.used, tasks] + slack
-        plans, choice, rounds = plans_and_rounds(found, batch, actions)
+        last = (found.lower[found.used, tasks], found.upper[found.used, tasks])
+        lower, upper, _ = proof.bounds(*last)
+        plans, choice, rounds = plans_and_rounds(
+            in_rewards(found, flat, own, horizon), batch, actions
+        )
         return POMDPSolution(
             plans=plans,
             choice=choice,
@@ -114,5 +117,5 @@ class PointBased:
             value=shaped(lower, batch),
             lower=shaped(lower, batch),
             upper=shaped(upper, batch),
-            converged=shaped(relative_gap(lower, upper) <= self.gap, batch),
+            converged=shaped(close(lower, upper, self.gap, self.atol), batch),
         )

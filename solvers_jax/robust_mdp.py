@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import register_method
+from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.models import RobustMDP
 from sdm.tasks.transitions import expected
 
@@ -38,11 +39,11 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
     def stage(after: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
         future = expected(model.transition, after[..., None, :])  # [*B, K, S, A]
         worst, best = future.min(-3), future.max(-3)
-        q = model.reward + model.discount * (best + model.alpha * (worst - best))
+        q = reward + model.discount * (best + model.alpha * (worst - best))
         value = q.max(-1)
         return value, (q, q.argmax(-1).astype(jnp.int32), value)
 
-    terminal = jnp.zeros_like(model.initial)
+    reward, terminal = masked_rewards(model), jnp.zeros_like(model.initial)
     _, stages = jax.lax.scan(stage, terminal, length=horizon, reverse=True)
     batch = terminal.ndim - 1
     q, policy, value = (jnp.moveaxis(x, 0, batch) for x in stages)

@@ -9,6 +9,8 @@ from sdm.solvers_jax.interval_pomdp import IntervalSolution
 from sdm.solvers_jax.methods import Method, make_method, methods_for
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.solvers_jax.rectangular_mdp import RectangularSolution
+from sdm.tasks.admissible import with_mask
+from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import (
     APOMDP,
     MDP,
@@ -37,6 +39,7 @@ def solve(
     method: str | None = ...,
     gap: float = ...,
     points: int = ...,
+    atol: float = ...,
 ) -> POMDPSolution: ...
 @overload
 def solve(
@@ -95,7 +98,8 @@ def solve(
     Raises:
         ValueError: if the model is invalid (naming the field, index and number), the
             method is unknown for it, or the value of an option is invalid.
-        TypeError: if no method solves this class of model, or an option is unknown.
+        TypeError: if no method solves this class of model, an option is unknown, a
+            field of the model is not an array, or JAX traces the model.
 
     """
     check_horizon(horizon)
@@ -118,5 +122,12 @@ def solve(
             f"method = {method!r}: it solves {able} models; methods of "
             f"{kind.__name__} models are {', '.join(methods_for(kind)) or 'none'}"
         )
+    if is_traced(model):
+        raise TypeError(
+            "model is traced, as inside `jax.jit` or `jax.vmap`: `solve` checks its "
+            "values; call `solve` outside, or `method.solve` inside if the method is "
+            "`BackwardInduction` or `RobustBackwardInduction`"
+        )
     check_model(model)
+    model = with_mask(model)
     return method.solve(model, horizon=horizon)

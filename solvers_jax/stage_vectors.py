@@ -26,6 +26,7 @@ from sdm.solvers_jax.belief_backup import Plans, backup
 from sdm.solvers_jax.belief_model import annuities
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.storage.files import write_atomically
+from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.models import check_count
 
 
@@ -89,6 +90,7 @@ def _(solution: MDPSolution, t: int) -> StageVectors:
 def _(solution: POMDPSolution, t: int) -> StageVectors:
     horizon = solution.plans.point.shape[-3]
     _check(solution, t, horizon)
+    check_no_mask(solution.model, "the export of α-vectors")
     if t:
         vector = np.asarray(solution.alpha_vectors[t - 1, :, 0])
         action = np.asarray(solution.choice[t - 1])

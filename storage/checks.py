@@ -15,3 +15,9 @@ def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> 
 def check_horizon(horizon: object) -> None:
     """Raise `ValueError` unless `horizon` is an integer from 1 to 10^6."""
     check_count("horizon", horizon, 1, 10**6)
+
+
+def check_tolerance(name: str, value: float) -> None:
+    """Raise `ValueError` unless a tolerance is 0 or more."""
+    if not value >= 0:
+        raise ValueError(f"{name} = {value}: must be 0 or more")

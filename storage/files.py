@@ -4,7 +4,7 @@ A file is written under a temporary name and then renamed. A folder is written a
 `FOLDER.partial` and renamed when it is complete; the plan in it records the
 configuration. Interrupted work can only be resumed with the same plan, and files and
 folders of other programs are never replaced. A complete folder of Parquet files has its
-plan in its `notes`.
+plan in its `notes`. A lock beside the partial folder lets only one process write it.
 """
 
 import json
@@ -12,10 +12,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from sdm.storage.locks import locked
 from sdm.storage.notes import NOTES, read_notes
 
 PLAN = "plan.json"
@@ -119,6 +120,7 @@ def folder_in_progress(
         StorageError: if `out` exists without `overwrite`; if an unfinished folder
             exists without `resume` or `overwrite`, or has another plan; if the folder
             to replace was not written by sdm or contains an input.
+        LockedError: if another process writes it.
 
     """
     for place in inputs:
@@ -127,17 +129,36 @@ def folder_in_progress(
                 f"`{out}` would replace the input `{place}`",
                 "choose another name",
             )
-    if not resumable and partial_folder(out).exists():
-        _check_replaceable(partial_folder(out))
-        shutil.rmtree(partial_folder(out))  # it cannot be resumed
-    partial = _begin(out, plan, resume=resume, overwrite=overwrite)
+    with _only_writer(out):
+        if not resumable and partial_folder(out).exists():
+            _check_replaceable(partial_folder(out))
+            shutil.rmtree(partial_folder(out))  # it cannot be resumed
+        partial = _begin(out, plan, resume=resume, overwrite=overwrite)
+        try:
+            yield partial
+        except BaseException:
+            files = (path for path in partial.rglob("*") if path.is_file())
+            if not any(path.name != PLAN for path in files):
+                shutil.rmtree(partial)
+            raise
+        _finish(partial, out)
+
+
+@contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Hold the lock of the partial folder of `out`; create its parent folder.
+
+    A folder that cannot be written has no lock: what follows says why.
+    """
+    partial = partial_folder(out)
     try:
-        yield partial
-    except BaseException:
-        if not any(path.is_file() and path.name != PLAN for path in partial.rglob("*")):
-            shutil.rmtree(partial)
-        raise
-    _finish(partial, out)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=partial.parent):
+            writable = True
+    except OSError:
+        writable = False
+    with locked(partial) if writable else nullcontext():
+        yield
 
 
 @contextmanager
@@ -155,12 +176,14 @@ def file_in_progress(
     Raises:
         StorageError: if `out` cannot be written or exists without `overwrite`; for the
             folder, as in `folder_in_progress`.
+        LockedError: if another process writes it.
 
     """
     check_output_file(out, overwrite=overwrite)
-    partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
-    yield partial
-    shutil.rmtree(partial)
+    with _only_writer(out):
+        partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
+        yield partial
+        shutil.rmtree(partial)
 
 
 def _begin(

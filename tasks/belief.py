@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from sdm.tasks.host_checks import check_indices
 from sdm.tasks.models import APOMDP, POMDP, Model
 from sdm.tasks.rewards import agrees
 from sdm.tasks.transitions import Transition, of_models, of_tasks, predicted
@@ -73,9 +74,16 @@ class BeliefFilter(eqx.Module):
     def see_first(
         self, state: FilterState, observation: Int[Array, "B N"]
     ) -> FilterState:
-        """Return the belief after the first symbol; unchanged if there is none."""
+        """Return the belief after the first symbol; unchanged if there is none.
+
+        Raises:
+            ValueError: if a symbol is out of range, unless JAX traces it.
+
+        """
         if self.initial_observation is None:
             return state
+        symbols = self.initial_observation.shape[-1]
+        check_indices("observation", observation, symbols, "symbols")
         task = jnp.arange(len(self.initial))[:, None]
         seen = jnp.moveaxis(self.initial_observation, -1, 1)[task, observation]
         return _weigh(state, state.joint, seen)
@@ -90,9 +98,13 @@ class BeliefFilter(eqx.Module):
         """Return the belief after an action, its reward and the next symbol.
 
         Raises:
-            ValueError: if the agent observes rewards and `reward` is None.
+            ValueError: if the agent observes rewards and `reward` is None; if an
+                action or a symbol is out of range, unless JAX traces it.
 
         """
+        actions, _, symbols = self.observation.shape[-3:]
+        check_indices("action", action, actions, "actions")
+        check_indices("observation", observation, symbols, "symbols")
         task = jnp.arange(len(self.initial))[:, None]
         if self.reward is not None:
             if reward is None:

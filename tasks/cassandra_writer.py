@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sdm.storage.files import temporary_name
+from sdm.tasks.admissible import check_no_mask, with_mask
 from sdm.tasks.cassandra_words import RESERVED
 from sdm.tasks.models import MDP, POMDP, Model, check_model
 
@@ -46,6 +47,7 @@ def save_pomdp(
             f"model: must be a POMDP or an MDP, found {type(model).__name__}"
         )
     check_model(model)
+    check_no_mask(with_mask(model), "the `.POMDP` format")
     if np.ndim(model.reward) != 2:
         raise ValueError("model: must be one task, found a batch")
     count_states, count_actions = model.reward.shape

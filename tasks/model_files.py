@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.storage.files import temporary_name
+from sdm.tasks.admissible import with_mask
 from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.model_kinds import model_kinds, optional_fields
 from sdm.tasks.models import check_model
@@ -108,6 +109,7 @@ def load_npz(path: str | os.PathLike[str]) -> Any:
             fields["transition"] = lists
         model = kind(**fields)
         check_model(model)
+        model = with_mask(model)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from error
     return model
@@ -134,6 +136,8 @@ def _pop_lists(arrays: dict[str, np.ndarray]) -> SparseTransition | None:
 
 def _real(name: str, x: np.ndarray) -> Any:
     """Convert numbers, including integers, to the default floating-point type."""
+    if name == "admissible":
+        return jnp.asarray(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"the entry `{name}` has dtype {x.dtype}: must be numbers")
     return jnp.asarray(x, jnp.result_type(float))

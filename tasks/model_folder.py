@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.imported import FamilyError
 from sdm.tasks.model_formats import format_of, suffixes
 from sdm.tasks.models import Model
@@ -165,6 +166,7 @@ def _read(path: Path) -> ModelFile:
     """
     try:
         model, *names = format_of(path).read(path)
+        check_no_mask(model, "a folder of models")
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from error
     found = ModelFile(path, model, *map(_names, names))

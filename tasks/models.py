@@ -17,10 +17,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
+from sdm.tasks.admissible import check_mask, with_mask
 from sdm.tasks.array_checks import (
     check_finite,
     check_rows,
@@ -28,11 +29,22 @@ from sdm.tasks.array_checks import (
     check_unit_interval,
     raise_first,
 )
+from sdm.tasks.host_checks import check_arrays
 from sdm.tasks.model_kinds import register_model
 from sdm.tasks.transition_lists import sparse_transition
 from sdm.tasks.transitions import Transition, chances, check_transition
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
+
+# The fields that are arrays, in the order of their checks.
+ARRAYS = (
+    "reward",
+    "transition",
+    "initial",
+    "observation",
+    "initial_observation",
+    "admissible",
+)
 
 
 @register_model
@@ -44,6 +56,8 @@ class MDP(eqx.Module):
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -51,6 +65,7 @@ class MDP(eqx.Module):
     reward: Float[Array, "*B S A"]
     initial: Float[Array, "*B S"]
     discount: Scalar
+    admissible: Bool[Array, "*B S A"] | None = None
 
     @classmethod
     def sparse(
@@ -89,6 +104,8 @@ class RobustMDP(eqx.Module):
         initial: distribution of the first state.
         alpha: weight of the worst model, in [0, 1].
         discount: factor per stage, in [0, 1], common to the batch.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -97,6 +114,7 @@ class RobustMDP(eqx.Module):
     initial: Float[Array, "*B S"]
     alpha: Scalar
     discount: Scalar
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 @register_model
@@ -111,6 +129,8 @@ class POMDP(eqx.Module):
         discount: factor per stage, in [0, 1], common to the batch.
         initial_observation: Z_1(o | s) of the first state, or None if there is no
             observation before the first action.
+        admissible: which actions can be chosen in each state; None for all. See
+            `tasks.admissible`.
 
     """
 
@@ -120,6 +140,7 @@ class POMDP(eqx.Module):
     initial: Float[Array, "*B S"]
     discount: Scalar
     initial_observation: Float[Array, "*B S O"] | None = None
+    admissible: Bool[Array, "*B S A"] | None = None
 
 
 @register_model
@@ -158,11 +179,12 @@ def check_model(model: Any) -> None:
     """Check a model's shapes, distributions, rewards, discount and alpha.
 
     It reads values on the host: call it when a model enters the package, and never
-    under `jit`.
+    under `jit`. A reward of -inf is valid where masks are: see `tasks.admissible`.
 
     A class of models with a method `check` checks itself.
 
     Raises:
+        TypeError: if a field is not an array, such as a list.
         ValueError: naming the field, the index and the invalid number.
 
     """
@@ -202,9 +224,13 @@ def check_task(model: Any, arrays: tuple[str, ...]) -> None:
             `reward`, if the model has them.
 
     Raises:
+        TypeError: if a field is not an array, such as a list.
         ValueError: naming the field, the index and the invalid number.
 
     """
+    check_arrays(model, ARRAYS)
+    model = with_mask(model)
+    check_mask(model)
     if np.ndim(model.reward) < 2:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
@@ -258,4 +284,6 @@ def _check_observation(
 
 def states_observed(model: MDP | POMDP) -> MDP:
     """Return the same tasks with their states fully observed."""
-    return MDP(model.transition, model.reward, model.initial, model.discount)
+    return MDP(
+        model.transition, model.reward, model.initial, model.discount, model.admissible
+    )

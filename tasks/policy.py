@@ -91,10 +91,17 @@ def deterministic(policy: Int[Array, "B T S"], actions: int) -> TabularPolicy:
 
 
 def uniform_random(mdp: MDP, horizon: int) -> TabularPolicy:
-    """Return the policy that takes all actions, also duplicates, equally often."""
+    """Return the policy that takes all admissible actions equally often.
+
+    Duplicate actions count as often as they occur.
+    """
     tasks, states, actions = mdp.reward.shape
     shape = (tasks, horizon, states, actions)
-    return TabularPolicy(jnp.full(shape, 1 / actions, mdp.reward.dtype))
+    if mdp.admissible is None:
+        return TabularPolicy(jnp.full(shape, 1 / actions, mdp.reward.dtype))
+    mask = mdp.admissible.astype(mdp.reward.dtype)
+    equal = mask / mask.sum(-1, keepdims=True)
+    return TabularPolicy(jnp.broadcast_to(equal[:, None], shape))
 
 
 def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:

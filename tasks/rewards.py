@@ -15,12 +15,14 @@ Cost: up to S L states and exactly O L symbols. Pairs that are unreachable in al
 of the batch are omitted: an energy task with 10 states and 11 rewards has 29 pairs.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP
 
 # Two rewards are equal if they agree up to rounding: relative to the larger of 1 and
@@ -90,7 +92,7 @@ def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
         model: a batch with one leading axis.
 
     """
-    reward = np.asarray(model.reward)
+    reward, mask = np.asarray(model.reward), mask_of(model)
     levels, level_of = reward_levels(reward)
     same = np.eye(levels.shape[1], dtype=reward.dtype)
     paid = same[level_of]  # [B, S, A, L]
@@ -107,8 +109,11 @@ def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
     if first is not None:
         nothing = np.broadcast_to(same[0], (len(state), len(same)))
         first = _paired(first[:, :, state], nothing)
+    made = _like(model, transition, observation, reward[:, state], initial, first)
+    if mask is not None and isinstance(made, POMDP):
+        made = dataclasses.replace(made, admissible=jnp.asarray(mask)[:, state])
     return RewardsObserved(
-        _like(model, transition, observation, reward[:, state], initial, first),
+        made,
         levels,
         state,
         level,

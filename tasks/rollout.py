@@ -11,8 +11,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from sdm.tasks.admissible import mask_of, masked_rewards, with_mask
+from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.policy import Policy, draw
 from sdm.tasks.transitions import rows
@@ -128,13 +131,16 @@ def environment_step(
     action: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
 ) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
-    """Return the next states and the rewards of one decision in every episode."""
+    """Return the next states and the rewards of one decision in every episode.
+
+    The reward of an action that is not admissible in its state is -inf.
+    """
     task = jnp.arange(len(model.reward))[:, None]
     row, states = rows(model.transition, task, state, action)
     after = draw(row, uniform.astype(row.dtype))
     if states is not None:
         after = jnp.take_along_axis(states, after[..., None], axis=-1)[..., 0]
-    return after, model.reward[task, state, action]
+    return after, masked_rewards(model)[task, state, action]
 
 
 def rollout(
@@ -157,9 +163,31 @@ def rollout(
     Returns:
         Trajectories [B, episodes, horizon].
 
+    Raises:
+        ValueError: if the policy takes an action that is not admissible, unless JAX
+            traces the model.
+
     """
     numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
-    return _play(model, policy, numbers)
+    if is_traced(model):
+        return _play(model, policy, numbers)
+    model = with_mask(model)
+    return _checked(model, _play(model, policy, numbers))
+
+
+def _checked(model: MDP | POMDP, played: Trajectory) -> Trajectory:
+    """Return episodes; raise `ValueError` if an action was not admissible."""
+    if mask_of(model) is None or is_traced(played):
+        return played
+    wrong = np.isneginf(np.asarray(played.reward))
+    if wrong.any():
+        task, episode, t = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"action {int(played.action[task, episode, t])} of the policy is not "
+            f"admissible in the state of task {task}, episode {episode}, stage {t} "
+            f"({int(wrong.sum())} of {wrong.size} decisions are wrong)"
+        )
+    return played
 
 
 @eqx.filter_jit
@@ -201,13 +229,19 @@ def rollout_on_host(
     """Simulate the same episodes as `rollout`, stage by stage from Python.
 
     Use it for policies that JAX cannot trace, such as a language model.
+
+    Raises:
+        ValueError: if the policy takes an action that is not admissible.
+
     """
+    model = with_mask(model)
     numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
     now, played = _start(model, policy, numbers), []
     for t in range(horizon):
         now, stage = _stage(model, policy, now, (t, *_stage_numbers(numbers, t)))
         played.append(stage)
-    return Trajectory(*(jnp.stack(x, axis=-1) for x in zip(*played, strict=True)))
+    stages = (jnp.stack(x, axis=-1) for x in zip(*played, strict=True))
+    return _checked(model, Trajectory(*stages))
 
 
 def _stage_numbers(

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
+from sdm.tasks.admissible import mask_of
 from sdm.tasks.belief import BeliefPolicy, belief_filter
 from sdm.tasks.models import APOMDP, MDP, POMDP, Model, RobustMDP, check_count
 from sdm.tasks.policy import Policy
@@ -119,7 +120,9 @@ def _(model: RobustMDP, plan: Plan) -> Played:
     reward, initial = (
         jnp.broadcast_to(x, (models, *x.shape)) for x in (model.reward, model.initial)
     )
-    worlds = MDP(model.transition, reward, initial, model.discount)
+    mask = mask_of(model)
+    allowed = None if mask is None else jnp.broadcast_to(mask, (models, *mask.shape))
+    worlds = MDP(model.transition, reward, initial, model.discount, allowed)
     return Played(worlds, StatePolicy(OneTask(plan)), model.reward.shape[0])
 
 

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sdm.tasks.array_checks import check_rows, raise_first
 
@@ -136,14 +136,14 @@ def expected(
     return (transition.probabilities * ahead).sum(-1)
 
 
-def expectation(
-    transition: SparseTransition,
-) -> Callable[[Float[Array, " S"]], Float[Array, "S A"]]:
-    """Return `expected` of one task's transition, for repeated use.
+def expectation(transition: Transition) -> Callable[[Array], Array]:
+    """Return `expected` of one task's transition, [S] to [S, A], for repeated use.
 
     Short lists are read one next state of all states and actions after the other, in
     half the time.
     """
+    if not isinstance(transition, SparseTransition):
+        return lambda value: expected(transition, value)
     states, actions, count = transition.probabilities.shape
     if count > SHORT:
         return lambda value: expected(transition, value)
@@ -163,8 +163,8 @@ def expectation(
 
 
 def at_successors(
-    successors: Int[Array, "*#B S A N"], value: Float[Array, "*#B S"]
-) -> Float[Array, "*B S A N"]:
+    successors: Int[Array, "*#B S A N"], value: Shaped[Array, "*#B S"]
+) -> Shaped[Array, "*B S A N"]:
     """Return the value of every listed next state."""
     if successors.ndim == 3:
         # Indices were checked when the list was made.
@@ -176,6 +176,16 @@ def at_successors(
         every, flat.reshape(*batch, -1), axis=-1, mode="promise_in_bounds"
     )
     return ahead.reshape(flat.shape)
+
+
+def reaches(
+    transition: Transition, chosen: Bool[Array, "*#B S"]
+) -> Bool[Array, "*B S A"]:
+    """Return whether a state and action can lead to one of the chosen states."""
+    if not isinstance(transition, SparseTransition):
+        return ((transition > 0) & chosen[..., None, None, :]).any(-1)
+    there = at_successors(transition.successors, chosen)
+    return ((transition.probabilities > 0) & there).any(-1)
 
 
 def rows(transition: Any, *place: Any) -> tuple[Any, Any]:

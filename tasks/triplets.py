@@ -49,7 +49,8 @@ def summed_triplets(
     )
     total = np.bincount(inverse, weights=probability, minlength=where.shape[1])
     possible = total > 0
-    return Triplets(*where[:, possible], total[possible])
+    a, s, following = where[:, possible]
+    return Triplets(a, s, following, total[possible])
 
 
 class MemoryLimitError(ValueError):

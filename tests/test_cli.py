@@ -263,7 +263,7 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         ([*SOLVE, "--setting", "apomdp", "--alpha", "2"], "alpha = 2"),
         ([*SOLVE, "--setting", "apomdp", "--K", "0"], "K = 0"),
         (["solve", "--model", "nowhere.POMDP"], "`nowhere.POMDP` does not exist"),
-        (["solve", "--model", "x", "--out", "out"], "`--out` is for sampled tasks"),
+        (["solve", "--model", "x", "--tasks", "4"], "`--tasks` is for sampled tasks"),
         (
             ["eval", "--policy", "random", "--family", "nonsense"],
             "unknown family `nonsense`",

@@ -10,6 +10,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tolerances import ROUNDING
 
@@ -20,7 +21,7 @@ from sdm.data.generation import (
 )
 from sdm.data.request import OracleConfig, family_of, params_of
 from sdm.data.shards import parameters, read_manifest, read_shards
-from sdm.data.solved_tasks import columns, sample_tasks
+from sdm.data.solved_tasks import columns, sample_tasks, solve_sampled
 from sdm.solvers_jax import EnergyFamily, solve
 from sdm.storage.files import StorageError
 from sdm.tasks.registry import load_family
@@ -104,6 +105,45 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(OracleBatches, "__getitem__", record)
     write_oracle_dataset(config(), tmp_path / "cut", resume=True)
     assert computed == [2]  # the others were kept
+    assert_same_files(tmp_path / "whole", tmp_path / "cut")
+
+
+def cut_short(path):
+    """A file that a full disk or a copy has truncated."""
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_row(path):
+    """A valid Parquet file with a row too few."""
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+def without_a_column(path):
+    pq.write_table(pq.read_table(path).drop_columns(["reward"]), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_short, "cannot be read"),
+        (without_a_row, "it has 11 rows, expected 12"),
+        (without_a_column, "it has the columns task, episode"),
+    ],
+)
+def test_a_damaged_shard_of_an_unfinished_folder_is_made_again(damage, words, tmp_path):
+    write_oracle_dataset(config(), tmp_path / "whole")
+    made = OracleBatches.__getitem__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            OracleBatches,
+            "__getitem__",
+            lambda self, i: made(self, i) if i < 2 else pytest.fail("cut off"),
+        )
+        with pytest.raises(pytest.fail.Exception):
+            write_oracle_dataset(config(), tmp_path / "cut")
+    damage(tmp_path / "cut.partial" / "shard-00001.parquet")
+    with pytest.warns(UserWarning, match=f"shard-00001.parquet` is damaged.*{words}"):
+        write_oracle_dataset(config(), tmp_path / "cut", resume=True)
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -239,3 +279,7 @@ def test_parameters_in_a_dataset_make_the_same_models_again(family, kind, tmp_pa
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(wanted), strict=True):
         # Compiled as one or not, sums may differ in their last digit.
         np.testing.assert_allclose(one, other, rtol=ROUNDING, atol=ROUNDING)
+    # And the values can be computed again from the files.
+    found, _ = solve_sampled(again, chosen)
+    stored = np.array(table.column("value").to_pylist())[::2]
+    np.testing.assert_allclose(found.value, stored, rtol=1e-6)  # points may differ

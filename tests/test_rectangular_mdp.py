@@ -306,7 +306,7 @@ def test_a_class_of_its_own_registers_its_sets():
                 raise ValueError("not three states")
 
     @nature_rows.register
-    def _(model: Shaken, value):
+    def _(model: Shaken, value: jax.Array) -> jax.Array:
         worst = jax.nn.one_hot(value.argmin(-1), 3, dtype=value.dtype)
         return 0.8 * model.transition + 0.2 * worst[None, None]
 

@@ -1,5 +1,7 @@
 """What is written is whole or not there, and nothing is lost by accident."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ from sdm.storage.files import (
     PLAN,
     StorageError,
     check_output_file,
+    file_in_progress,
     folder_in_progress,
     write_atomically,
 )
+from sdm.storage.locks import LockedError
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -110,6 +114,56 @@ def test_a_failure_after_some_work_keeps_it(tmp_path):
         (folder / "shard").touch()
         raise ValueError("disk full")
     assert (tmp_path / "out.partial" / "shard").exists()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sdm.storage.files import folder_in_progress
+with folder_in_progress(Path(sys.argv[1]), {}) as folder:
+    (folder / "kept").touch()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that writes `out`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}, {}])
+def test_a_folder_that_another_process_writes_is_locked(holder, options, tmp_path):
+    words = rf"out.partial` is locked by another process: process {holder.pid} on"
+    with pytest.raises(LockedError, match=words) as error:
+        finish(tmp_path / "out", {}, **options)
+    assert "pass `--resume`" in error.value.hint
+    assert (tmp_path / "out.partial" / "kept").exists()
+
+
+def test_the_lock_of_a_killed_process_is_free(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    finish(tmp_path / "out", {}, resume=True)
+    assert (tmp_path / "out" / "kept").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no lock is left
+
+
+def test_a_file_that_another_process_writes_is_locked(tmp_path):
+    out = tmp_path / "scores.json"
+    with file_in_progress(out, {}):
+        with pytest.raises(LockedError), file_in_progress(out, {}, resume=True):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_input_is_never_replaced(tmp_path):

@@ -1,0 +1,40 @@
+"""Report of a gap that `sdm solve` did not reach, and `--require-gap`."""
+
+from typing import Any
+
+from sdm.commands.console import fail, say
+
+HINT = "raise `--points`, or allow a wider gap with `--gap` or `--atol`"
+
+
+def missed_gap(report: dict[str, Any], gap: float | None) -> str:
+    """Return a sentence if tasks have not reached the gap, else "".
+
+    Args:
+        report: report of one model, with `converged` and its bounds if it has them, or
+            of sampled tasks, with `missed_gap` and `relative_gap_max`.
+        gap: relative gap to reach; None if the method has no such option.
+
+    """
+    aim = "the gap" if gap is None else f"the gap of {100 * gap:.3g} %"
+    if report.get("missed_gap"):
+        tasks = f"{report['missed_gap']} of {report['tasks']} tasks"
+        return (
+            f"{tasks} have not reached {aim}: the widest is "
+            f"{100 * report['relative_gap_max']:.3g} %"
+        )
+    if report.get("converged", True):
+        return ""
+    lower, upper = report["lower"], report["upper"]
+    size = max(abs(lower), abs(upper))
+    width = f"{100 * (upper - lower) / size:.3g} % apart" if size else "apart"
+    return f"{aim} is not reached: the bounds {lower:.6g} and {upper:.6g} are {width}"
+
+
+def report_gap(report: dict[str, Any], gap: float | None, *, required: bool) -> None:
+    """Warn of a gap that is not reached, or exit with code 1 if it is required."""
+    if not (sentence := missed_gap(report, gap)):
+        return
+    if required:
+        fail(sentence, HINT, code=1)
+    say(f"warning: {sentence}; {HINT}", "yellow")
