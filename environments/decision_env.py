@@ -60,8 +60,9 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """
         check_horizon(horizon)
         self.horizon, self.render_mode = horizon, None
-        path = isinstance(model, str | os.PathLike)
-        task: Any = load_model(model) if path else model
+        task: Any = model
+        if isinstance(model, str | os.PathLike):
+            task = load_model(model)
         check_model(task)
         if np.ndim(task.reward) != 2:
             raise ValueError(
