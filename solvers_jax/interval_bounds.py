@@ -6,8 +6,9 @@ with the decisions H of `interval_game`. V_t is convex: the maximum of the α-ve
 plans (Osogami, 2015). So the methods for POMDPs carry over (Krale et al., 2025): plans
 backed up at belief points are a lower bound. Bounds backed up at points and at the
 corners of the belief simplex, interpolated by `upper_hull`, are an upper bound, limited
-by an informed bound against nature. Under the strategy of nature the successors of a
-point are rarely points themselves, so that the sawtooth alone is loose.
+by the fast informed bound against nature: the agent knows the state before a decision,
+and then acts by the symbol (Hauskrecht, 2000). Under the strategy of nature the
+successors of a point are rarely points themselves, so that the sawtooth alone is loose.
 
 The points of stage 0 are the initial beliefs. Every later stage has the initial
 beliefs, the corners, and beliefs that greedy decisions reach there under nature's
@@ -94,6 +95,7 @@ def sweep(
     actions = sets.reward.shape[-1]
     kind = point.dtype
     corners = slice(roots, roots + states)
+    knowing = jnp.eye(states, dtype=kind)
 
     def stage(after: Next, here: Array) -> tuple[Next, tuple[Array, ...]]:
         found, above = _decisions(sets, here, after, accuracy)
@@ -102,7 +104,7 @@ def sweep(
         vector = found.vector[row, best]
         weight = found.weight[row, best]
         plan = jnp.moveaxis(found.after, 0, 2)[row, best]
-        informed = _informed(sets, after.informed)
+        informed = _decide(sets, knowing, after.informed.T, accuracy).upper
         upper = jnp.minimum(above.max(-1), (here @ informed).max(-1))
         there = Next(Plans(vector[:, None], here), upper, upper[corners], informed)
         choice = best.astype(jnp.int32)
@@ -171,20 +173,6 @@ def _upper_value(
     points = (after.plans.point, after.upper, after.corner)
     hull = hull_value(mass, *points, largest=accuracy.largest)
     return jnp.minimum(hull, (mass @ after.informed).max(-1))
-
-
-def _informed(sets: Sets, after: Float[Array, "S A"]) -> Float[Array, "S A"]:
-    """Return an informed bound against nature's reply to full information.
-
-    The agent knows the state before the decision, nature replies to the best action in
-    every next state, and the agent then chooses by the symbol (Hauskrecht, 2000).
-    """
-    states, actions = after.shape
-    knowing = jnp.eye(states, dtype=after.dtype)
-    symbols = sets.middle(knowing[:1]).shape[2]
-    gain = jnp.broadcast_to(after.max(-1), (1, actions, symbols, states))
-    chance, _ = sets.reply(knowing, jnp.repeat(gain, states, axis=0))
-    return sets.reward + sets.discount * (chance @ after).max(-1).sum(-1)
 
 
 def _decide(sets: Sets, belief: Array, vectors: Array, accuracy: Accuracy) -> Decision:

@@ -26,9 +26,11 @@ from sdm.tasks.models import check_count
 from sdm.tasks.rectangular import IntervalPOMDP
 
 COARSEST = 16  # added points per stage in the first round
-GROWTH = 4  # factor of the number of points per round: few shapes to compile
+GROWTH = 2  # factor of the number of points per round
 TASKS_TOGETHER = 16  # largest number of tasks per call, to limit padding
-CLOSE = 1e-6  # difference of a game's bounds at which to stop, per unit of reward
+# Difference of a game's bounds at which to stop, per unit of the largest reward: as a
+# share of the gap to reach, and at least.
+SHARE_OF_GAP, CLOSE = 1e-3, 1e-7
 
 
 class IntervalSolution(eqx.Module):
@@ -98,7 +100,7 @@ class IntervalPoints:
     gap: float = 0.01
     points: int = 256
     atol: float = 1e-6
-    replies: int = 8
+    replies: int = 16
     attitude: str = "pessimistic"
 
     name: ClassVar[str] = "points"
@@ -140,7 +142,8 @@ class IntervalPoints:
             largest = np.maximum(np.abs(low), np.abs(high))
             return np.asarray(high - low <= self.gap * largest + self.atol)
 
-        accuracy = Accuracy(self.replies, CLOSE, float(horizon))
+        close = max(SHARE_OF_GAP * self.gap, CLOSE)
+        accuracy = Accuracy(self.replies, close, float(horizon))
         bounds, lower, upper = _refined(
             tasks, horizon, sizes, accuracy, unit, slack, enough
         )
