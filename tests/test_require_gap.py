@@ -52,6 +52,7 @@ def test_missed_gaps_of_sampled_tasks_are_counted():
 def test_no_effect_is_said_where_there_is_no_gap(model, tmp_path):
     save_npz(model, tmp_path / "own.npz")
     ask = ["solve", "--model", str(tmp_path / "own.npz"), "--horizon", "2"]
+    ask += ["--points", "4"]
     found = run(app, [*ask, "--require-gap"])
     assert found.exit_code == 0
     assert "`--require-gap` has no effect for this kind of model" in found.stderr
