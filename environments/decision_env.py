@@ -59,15 +59,14 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """
         check_horizon(horizon)
         self.horizon, self.render_mode = horizon, None
-        if isinstance(model, str | os.PathLike):
-            model = load_model(model)
-        check_model(model)
-        if np.ndim(model.reward) != 2:
+        given = load_model(model) if isinstance(model, str | os.PathLike) else model
+        check_model(given)
+        if np.ndim(given.reward) != 2:
             raise ValueError(
-                f"reward has shape {np.shape(model.reward)}: must be [S, A], for one "
+                f"reward has shape {np.shape(given.reward)}: must be [S, A], for one "
                 "task"
             )
-        self._take(model)
+        self._take(given)
         self.action_space = Discrete(self._reward.shape[1])
         seen = self._observation
         if seen is None:

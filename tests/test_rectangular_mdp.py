@@ -305,8 +305,8 @@ def test_a_class_of_its_own_registers_its_sets():
             if self.transition.shape[-1] != 3:
                 raise ValueError("not three states")
 
-    @nature_rows.register
-    def _(model: Shaken, value):
+    @nature_rows.register(Shaken)
+    def _(model, value):
         worst = jax.nn.one_hot(value.argmin(-1), 3, dtype=value.dtype)
         return 0.8 * model.transition + 0.2 * worst[None, None]
 
