@@ -24,7 +24,8 @@ def tiger() -> POMDP:
     seen = np.full((3, 2, 2), 0.5)
     seen[0] = [[0.85, 0.15], [0.15, 0.85]]
     paid = np.array([[-1.0, -100, 10], [-1, 10, -100]])
-    return POMDP(*map(jnp.asarray, (moved, seen, paid, [0.5, 0.5])), 0.95)
+    transition, observation, reward = map(jnp.asarray, (moved, seen, paid))
+    return POMDP(transition, observation, reward, jnp.asarray([0.5, 0.5]), 0.95)
 
 
 def crying_baby() -> POMDP:
@@ -34,7 +35,8 @@ def crying_baby() -> POMDP:
     moved[1, 1] = [0.1, 0.9]
     seen = np.array([[[0.3, 0.6, 0.1], [0.8, 0.1, 0.1]]] * 2)
     paid = np.array([[-15.0, -10], [-5, 0]])
-    return POMDP(*map(jnp.asarray, (moved, seen, paid, [0.0, 1.0])), 0.9)
+    transition, observation, reward = map(jnp.asarray, (moved, seen, paid))
+    return POMDP(transition, observation, reward, jnp.asarray([0.0, 1.0]), 0.9)
 
 
 def row(name: str, model: IntervalPOMDP, horizon: int, **options: Any) -> None:
