@@ -106,5 +106,5 @@ def test_a_belief_tree_needs_hidden_states():
 
 
 def test_an_option_of_other_models_names_them():
-    with pytest.raises(TypeError, match="'gap' is for .*POMDP models"):
+    with pytest.raises(TypeError, match=r"'gap' is for .*POMDP models"):
         solve(random_mdp(0), horizon=2, gap=0.1)
