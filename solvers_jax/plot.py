@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.methods import Solution
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.storage.files import temporary_name
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Solution = MDPSolution | POMDPSolution | APOMDPSolution
 LINE = 201  # number of beliefs along the line
 MOST_NAMED = 12  # largest number of actions in a legend
 
@@ -64,7 +64,8 @@ def save_picture(
         actions: a name for each action; numbers if empty.
 
     Raises:
-        ValueError: if the solution is a batch or the format is unknown.
+        ValueError: if the solution is a batch, its class has no figure or the format is
+            unknown.
 
     """
     from matplotlib.figure import Figure
@@ -74,6 +75,10 @@ def save_picture(
     if np.ndim(solution.value):
         raise ValueError(
             f"solution: must be of one task, found a batch {np.shape(solution.value)}"
+        )
+    if not isinstance(solution, MDPSolution | POMDPSolution | APOMDPSolution):
+        raise ValueError(
+            f"solution: {type(solution).__name__} has no figure: omit `--plot`"
         )
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)

@@ -27,6 +27,7 @@ from sdm.solvers_jax import (
 )
 from sdm.solvers_jax.interval_sets import interval_sets
 from sdm.solvers_jax.matrix_game import matrix_game
+from sdm.solvers_jax.plot import save_picture
 from sdm.solvers_jax.upper_hull import hull_value
 from sdm.tasks.rollout import discounted_return, task_keys
 
@@ -84,7 +85,7 @@ def test_bounds_contain_the_value_of_linear_programmes(seed, states, horizon, jo
     assert float(found.upper - found.lower) <= 0.001 * abs(wanted) + REFERENCE
 
 
-@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("joint", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_plan_earns_the_lower_bound_and_no_law_is_worse(joint):
     model = interval_model(2, joint=joint)
     found = solve(model, horizon=3, points=16)
@@ -169,6 +170,20 @@ def test_robust_crying_baby_has_its_published_value():
     assert bool(found.converged)
     # Rounded to 0.01, and 0.9^100 of a value of 50 after the last stage.
     assert float(found.lower) - 0.02 <= -18.49 <= float(found.upper) + 0.02
+
+
+@pytest.mark.slow
+def test_bounds_do_not_cross_where_pivots_are_tiny():
+    """Beliefs almost at a corner once lost digits, and the upper bound with them."""
+    model = IntervalPOMDP.around(crying_baby(), 0.001)
+    found = solve(model, horizon=150, gap=0.005)
+    assert float(found.lower) <= float(found.upper)
+
+
+def test_a_plan_has_no_figure(tmp_path):
+    found = solve(interval_model(0), horizon=2, points=16)
+    with pytest.raises(ValueError, match="IntervalSolution has no figure"):
+        save_picture(found, tmp_path / "plan.png")
 
 
 def test_units_of_reward_and_batches_do_not_matter():
