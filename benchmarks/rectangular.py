@@ -30,7 +30,7 @@ def tiger() -> POMDP:
 
 
 def crying_baby() -> POMDP:
-    """Return the crying baby with three symbols (Keith, Ahner, 2021)."""
+    """Return the crying baby with three symbols of RPOMDPModels.jl."""
     moved = np.zeros((2, 2, 2))
     moved[:, 0, 1] = moved[0, 1, 0] = 1  # states hungry and full, actions feed and wait
     moved[1, 1] = [0.1, 0.9]
