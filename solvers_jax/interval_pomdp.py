@@ -27,7 +27,7 @@ from sdm.tasks.rectangular import IntervalPOMDP
 
 COARSEST = 16  # added points per stage in the first round
 GROWTH = 2  # factor of the number of points per round
-TASKS_TOGETHER = 16  # largest number of tasks per call, to limit padding
+TASKS_TOGETHER = 2  # tasks per call, which runs them one by one: little padding
 # Difference of a game's bounds at which to stop, per unit of the largest reward: as a
 # share of the gap to reach, and at least.
 SHARE_OF_GAP, CLOSE = 1e-3, 1e-7
