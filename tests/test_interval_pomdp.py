@@ -161,6 +161,7 @@ def test_robust_tiger_has_its_published_value():
         assert abs(float(found.lower) - published) < 0.13
 
 
+@pytest.mark.slow
 def test_robust_crying_baby_has_its_published_value():
     """-18.49 with the three symbols of RPOMDPModels.jl and a half-width of 0.001."""
     quiet_crying_yelling = jnp.asarray([[0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
