@@ -139,6 +139,19 @@ def test_tasks_without_an_optimal_return_have_no_gap():
     assert np.isnan(gaps[1]) and not np.isnan(gaps[[0, 2]]).any()
 
 
+def test_tasks_without_a_gap_are_not_part_of_a_comparison():
+    ours, theirs = RANDOM.normal(1.0, 1.0, 20), RANDOM.normal(1.2, 1.0, 20)
+    pair = result(ours), result(theirs)
+    for one in pair:
+        one["optimal_values"][3] = one["optimal_returns"][3] = 0.0
+    found = paired([pair], "gap", trained=False)
+    kept = np.arange(20) != 3
+    wanted = stats.ttest_rel(ours[kept], theirs[kept])
+    assert found.tasks == 19
+    assert found.mean == pytest.approx((ours - theirs)[kept].mean())
+    assert found.p == pytest.approx(wanted.pvalue)
+
+
 def test_measures_over_all_models_are_compared():
     ours = {"returns_by_model": [[1.0, 3.0], [2.0, 2.0]], "returns": [1.0, 2.0]}
     best = {"optimal_returns_by_model": [[2.0, 4.0], [4.0, 4.0]], "alpha": 0.25}
@@ -209,6 +222,11 @@ def test_p_values_are_corrected_for_all_comparisons_shown(folder):
     found = compare("tiny", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
     plain = [x.difference.p for x in found]
     assert [x.p_corrected for x in found] == pytest.approx(holm(plain))
+
+
+def test_a_policy_is_not_compared_with_itself(folder):
+    with pytest.raises(ExperimentError):
+        compare("ce", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
 
 
 def test_what_cannot_be_compared_is_explained(folder, tmp_path):

@@ -75,6 +75,20 @@ def test_the_numbers_behind_it_are_those_of_the_comparison(folder):
     assert len(lines) == 6
 
 
+def test_what_only_uncorrected_tests_decide_is_undecided(folder):
+    """Differences with p = 0.03 alone are undecided among six comparisons."""
+    found = section_of(folder, lambda row: 1.0 - 0.006 * (row["policy"] == "tiny"))
+    lines = [
+        dict(zip(found.compared.head, x.texts, strict=True))
+        for x in found.compared.lines
+    ]
+    assert len(lines) == 6
+    for line in lines:
+        if line["policies"] == "tiny against ce":
+            assert float(line["p"]) < 0.05 <= float(line["p corrected"])
+    assert "against that of `ce` is undecided in 3 of 3 tests" in found.conclusion[1]
+
+
 def test_rows_without_values_of_each_task_decide_nothing(folder):
     found = section_of(folder, better_at_ten, without=("returns",))
     assert found.conclusion[1] == (
