@@ -9,6 +9,8 @@ import pytest
 from random_models import random_apomdp, random_pomdp, tiger
 from tolerances import ROUNDING
 
+from sdm.data.benchmark import EvaluationConfig
+from sdm.data.request import OracleConfig
 from sdm.solvers_jax import EnergyFamily, rollout, solve
 from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
 from sdm.tasks.policy import constant_action, deterministic
@@ -148,3 +150,11 @@ def test_the_model_that_runs_is_one_of_the_set():
         one = true_model(model, k)
         np.testing.assert_array_equal(one.transition, model.transition[:, k])
         np.testing.assert_array_equal(one.observation, model.observation[:, k])
+
+
+def test_agents_filter_with_the_mixture_unless_told_otherwise():
+    """With one model they would know which of the set is true."""
+    family = EnergyFamily(models=2)
+    test = EvaluationConfig(family, 3, 1, 1, kind="apomdp")
+    assert test.believe == test.oracle.believe == "mixture"
+    assert OracleConfig(family, 3, 1, 1, kind="apomdp").believe == "mixture"

@@ -70,6 +70,24 @@ def test_the_weights_with_the_smallest_regret_are_kept(data, tmp_path, monkeypat
     assert len(beside) == 10 and all("eval_loss" in x for x in beside)
 
 
+def test_the_last_weights_are_validated_too(data, tmp_path, monkeypatch):
+    """Ten validations would end before the last step if it were not added."""
+
+    class Gap(ValidationGap):
+        def __call__(self, model):
+            return {"gap": 1.0, "regret": 1.0}
+
+    monkeypatch.setattr(finetune_module, "ValidationGap", Gap)
+    options = {"texts_per_task": 3, "batch_size": 5, "epochs": 1}
+    config = quick(data, "tiny", eval_gap=2, **options)
+    report = finetune(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    steps = [x["step"] for x in map(json.loads, lines) if "eval_gap" in x]
+    every = steps[0]
+    assert every > 1 and report.steps % every
+    assert steps == [*range(every, report.steps, every), report.steps]
+
+
 def test_the_gap_is_that_of_the_model(data):
     """The gap of random weights is that of evaluating their policy, and repeats."""
     config = quick(data, "tiny", eval_gap=4)
