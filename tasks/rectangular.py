@@ -82,8 +82,22 @@ class IntervalMDP(RectangularMDP):
         _check_intervals(self, "transition", shape, "[*B, S, A, S]")
 
 
+class _Balls(RectangularMDP):
+    """What sets with a radius around nominal rows have in common."""
+
+    transition: Float[Array, "*B S A S"]
+    radius: Float[Array, "*B S A"]
+    reward: Float[Array, "*B S A"]
+    initial: Float[Array, "*B S"]
+    discount: Scalar
+
+    def check(self) -> None:
+        """Raise `ValueError` if an array or a radius is invalid."""
+        _check_ball(self)
+
+
 @register_model
-class L1MDP(RectangularMDP):
+class L1MDP(_Balls):
     """MDPs whose rows lie in L1 balls around nominal rows.
 
     The distance of two distributions is at most 2; a radius of 2 or more, also
@@ -98,19 +112,9 @@ class L1MDP(RectangularMDP):
 
     """
 
-    transition: Float[Array, "*B S A S"]
-    radius: Float[Array, "*B S A"]
-    reward: Float[Array, "*B S A"]
-    initial: Float[Array, "*B S"]
-    discount: Scalar
-
-    def check(self) -> None:
-        """Raise `ValueError` if an array or a radius is invalid."""
-        _check_ball(self)
-
 
 @register_model
-class KLMDP(RectangularMDP):
+class KLMDP(_Balls):
     """MDPs whose rows lie in Kullback–Leibler balls around nominal rows.
 
     A next state of nominal probability 0 keeps probability 0. An infinite radius allows
@@ -124,16 +128,6 @@ class KLMDP(RectangularMDP):
         discount: factor per stage, in [0, 1], common to the batch.
 
     """
-
-    transition: Float[Array, "*B S A S"]
-    radius: Float[Array, "*B S A"]
-    reward: Float[Array, "*B S A"]
-    initial: Float[Array, "*B S"]
-    discount: Scalar
-
-    def check(self) -> None:
-        """Raise `ValueError` if an array or a radius is invalid."""
-        _check_ball(self)
 
 
 @register_model
