@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.admissible import admissible_at, mask_of, with_mask
 from sdm.tasks.models import APOMDP, POMDP, Model, check_horizon, check_model
+from sdm.tasks.transitions import dense
 
 MAX_BELIEFS = 2_000_000
 # Beliefs equal to this many decimals are merged: the rounding error of a Bayes update
@@ -85,7 +86,7 @@ def value_at(
 
     """
     ambiguous = isinstance(model, APOMDP)
-    transition = np.asarray(model.transition, np.float64)
+    transition = np.asarray(dense(model.transition), np.float64)
     observation = np.asarray(model.observation, np.float64)
     if not ambiguous:
         transition, observation = transition[None], observation[None]

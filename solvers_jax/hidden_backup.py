@@ -15,6 +15,7 @@ from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.models import MDP
 from sdm.tasks.rewards import tolerance
+from sdm.tasks.transitions import dense
 
 # Smallest probability in single-precision comparisons, and a finite infinity.
 TINY, FAR = 1e-30, 1e30
@@ -81,7 +82,7 @@ class Stage(NamedTuple):
 def candidates_of(models: MDP, *, horizon: int, rewards: bool) -> Candidates:
     """Convert K models, on the leading axis, to the kernels' format."""
     check_no_mask(models, "`solve_hidden_model`")
-    chance = np.moveaxis(np.asarray(models.transition), 0, -1)  # [S, A, S', K]
+    chance = np.moveaxis(np.asarray(dense(models.transition)), 0, -1)  # [S, A, S', K]
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     states, actions, _, size = chance.shape
     label, members = _equal_rewards(reward, rewards=rewards)
@@ -247,7 +248,7 @@ def cost_of(
         one sweep over all stages.
 
     """
-    possible = (np.asarray(models.transition) > 0).any(0)
+    possible = (np.asarray(dense(models.transition)) > 0).any(0)
     size, (states, actions, _) = len(models.reward), possible.shape
     reward = np.moveaxis(np.asarray(models.reward), 0, -1)
     _, members = _equal_rewards(reward, rewards=rewards)

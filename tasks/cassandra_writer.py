@@ -12,6 +12,7 @@ from sdm.storage.files import temporary_name
 from sdm.tasks.admissible import check_no_mask, with_mask
 from sdm.tasks.cassandra_words import RESERVED
 from sdm.tasks.models import MDP, POMDP, Model, check_model
+from sdm.tasks.transitions import dense
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -65,7 +66,7 @@ def save_pomdp(
 
 def _entries(model: POMDP | MDP) -> Iterator[str]:
     """Yield the lines of all entries."""
-    moves, rewards = np.asarray(model.transition), np.asarray(model.reward)
+    moves, rewards = np.asarray(dense(model.transition)), np.asarray(model.reward)
     seen = None if isinstance(model, MDP) else np.asarray(model.observation)
     states, actions = rewards.shape
     for a in range(actions):

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP
+from sdm.tasks.transitions import dense
 
 # Two rewards are equal if they agree up to rounding: relative to the larger of 1 and
 # their magnitude and, in single precision, up to a few units in the last place.
@@ -127,7 +128,11 @@ def _with_models(
     """Return transition, observation and initial observation with an axis of models."""
     parts = [
         None if x is None else np.asarray(x)
-        for x in (model.transition, model.observation, model.initial_observation)
+        for x in (
+            dense(model.transition),
+            model.observation,
+            model.initial_observation,
+        )
     ]
     if isinstance(model, POMDP):
         parts = [None if x is None else x[:, None] for x in parts]

@@ -110,8 +110,8 @@ def is_sparse(transition: Transition) -> bool:
     return isinstance(transition, SparseTransition)
 
 
-def dense(transition: Transition) -> Float[Array, "*B S A S"]:
-    """Return a transition as one array [*B, S, A, S]."""
+def dense(transition: Any) -> Any:
+    """Return a transition as one array [*B, S, A, S]; an array is returned as it is."""
     if not isinstance(transition, SparseTransition):
         return transition
     chance = transition.probabilities

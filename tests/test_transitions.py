@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from sdm.solvers_jax import MDP, POMDP, RobustMDP, evaluate_policy, solve
+from sdm.solvers_jax import (
+    MDP,
+    POMDP,
+    RobustMDP,
+    belief_tree_value,
+    evaluate_policy,
+    solve,
+)
+from sdm.solvers_jax.hidden_model import solve_hidden_model
 from sdm.tasks.belief import belief_filter
+from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.model_files import load_model, save_npz
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rollout import rollout, task_keys
 from sdm.tasks.transition_lists import sparse, sparse_transition
-from sdm.tasks.transitions import dense, is_sparse, take_tasks
+from sdm.tasks.transitions import dense, is_sparse, reaches, take_tasks
 
 S, A, N, T = 9, 3, 4, 6
 # Sums of N products in another order than those of S products with zeros: a few units
@@ -232,3 +241,50 @@ def test_a_text_file_with_few_next_states_has_lists(tmp_path):
     np.testing.assert_array_equal(dense(found.transition), wanted)
     full = MDP(dense(found.transition), found.reward, found.initial, found.discount)
     same(solve(found, horizon=5), solve(full, horizon=5))
+
+
+@pytest.mark.parametrize("method", ["points", "exact", "tree"])
+def test_pomdps_with_lists_are_solved(method):
+    rng = np.random.default_rng(5)
+    shown = jnp.asarray(rng.dirichlet(np.ones(2), (A, S)), jnp.float32)
+    moves = lists((), True)
+    values = []
+    for transition in (moves, dense(moves)):
+        model = POMDP(transition, shown, *rest(()), 0.9)
+        if method == "tree":
+            values.append(belief_tree_value(model, horizon=2))
+        else:
+            values.append(solve(model, horizon=2, method=method).value)
+    np.testing.assert_allclose(*values, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("batch", "shared"), BATCHES)
+def test_lists_reach_what_dense_rows_reach(batch, shared):
+    moves = lists(batch, shared)
+    chosen = jnp.asarray(np.random.default_rng(6).random((*batch, S)) < 0.2)
+    np.testing.assert_array_equal(reaches(moves, chosen), reaches(dense(moves), chosen))
+
+
+def test_a_model_with_lists_is_written_as_text(tmp_path):
+    model = listed_model()
+    save_pomdp(model, tmp_path / "own.POMDP")
+    found = load_model(tmp_path / "own.POMDP")
+    wanted = np.asarray(dense(model.transition), np.float64)
+    # Every digit is written, and the rows of float32 numbers sum to 1 up to 1e-7.
+    np.testing.assert_allclose(dense(found.transition), wanted, atol=1e-6)
+
+
+def test_candidates_with_lists_make_a_hidden_model():
+    transition = lists((3,), True)
+    reward, initial = rest((3,))
+    plans = [
+        solve_hidden_model(
+            MDP(x, reward, initial, 0.9),
+            jnp.full((1, 3), 1 / 3, jnp.float32),
+            horizon=2,
+        )
+        for x in (transition, dense(transition))
+    ]
+    for bound in ("lower", "upper"):
+        values = [np.asarray(getattr(plan, bound)) for plan in plans]
+        np.testing.assert_allclose(*values, atol=ROUNDING)
