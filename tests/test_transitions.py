@@ -260,7 +260,9 @@ def test_pomdps_with_lists_are_solved(method):
 
 @pytest.mark.parametrize(("batch", "shared"), BATCHES)
 def test_lists_reach_what_dense_rows_reach(batch, shared):
-    moves = lists(batch, shared)
+    """States of probability zero that fill up a list are not reached."""
+    moves = sparse(dense(lists(batch, shared)))
+    assert (moves.probabilities == 0).any()
     chosen = jnp.asarray(np.random.default_rng(6).random((*batch, S)) < 0.2)
     np.testing.assert_array_equal(reaches(moves, chosen), reaches(dense(moves), chosen))
 
