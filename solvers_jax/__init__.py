@@ -7,6 +7,7 @@ from sdm.solvers_jax.backward_induction import (
     backward_induction,
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value
+from sdm.solvers_jax.depth_first import DepthFirst
 from sdm.solvers_jax.incremental_pruning import IncrementalPruning
 from sdm.solvers_jax.interval_pomdp import IntervalPoints, IntervalSolution
 from sdm.solvers_jax.methods import Method, Solution, methods_for, register_method
@@ -19,6 +20,7 @@ from sdm.solvers_jax.rectangular_mdp import (
     worst_case_value,
 )
 from sdm.solvers_jax.robust_mdp import RobustBackwardInduction
+from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.solvers_jax.solution_files import load_solution, save_solution
 from sdm.solvers_jax.solve import solve
 from sdm.solvers_jax.stage_vectors import export_policy
@@ -50,6 +52,7 @@ __all__ = [
     "BeliefFilter",
     "BeliefPolicy",
     "DarkroomFamily",
+    "DepthFirst",
     "DiscretisedBeliefs",
     "EnergyFamily",
     "FilterState",
@@ -69,6 +72,7 @@ __all__ = [
     "RectangularSolution",
     "RobustBackwardInduction",
     "RobustMDP",
+    "SearchSolution",
     "Solution",
     "TabularPolicy",
     "Trajectory",

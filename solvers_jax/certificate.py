@@ -49,7 +49,7 @@ class Certificate:
 
     scale: Float[np.ndarray, " B"]
     offset: Float[np.ndarray, " B"]
-    sums: int
+    sums: float
     unit: float
     terms: Float[np.ndarray, " B"]
     gain: Float[np.ndarray, " B"]
@@ -120,17 +120,46 @@ def certificate(model: BeliefModel, units: Units, horizon: int) -> Certificate:
         horizon: number of decisions T.
 
     """
-    reward, scale = np.asarray(model.reward), np.asarray(units.scale)
-    unit, length = float(np.finfo(reward.dtype).eps), terms(model)
+    reward = np.asarray(model.reward)
+    return certificate_of(
+        reward,
+        units,
+        stages=float(horizon),
+        annuity=np.asarray(annuities(model.discount, horizon)[:, -1]),
+        length=terms(model),
+        unit=float(np.finfo(reward.dtype).eps),
+    )
+
+
+def certificate_of(
+    reward: Float[np.ndarray, "B S A"],
+    units: Units,
+    *,
+    stages: float,
+    annuity: Float[np.ndarray, " B"],
+    length: int,
+    unit: float,
+) -> Certificate:
+    """Return the certificate of tasks from their standardised rewards.
+
+    Args:
+        reward: the rewards.
+        units: their scaling.
+        stages: number of decisions, or 1 / (1 - γ) without a horizon.
+        annuity: value of a reward of 1 in every stage.
+        length: number of terms of the longest sums.
+        unit: relative rounding error of one operation.
+
+    """
     centre = np.asarray(units.centre)
     return Certificate(
-        scale=scale,
-        offset=centre * np.asarray(annuities(model.discount, horizon)[:, -1]),
-        sums=horizon * length,
+        scale=np.asarray(units.scale),
+        offset=centre * annuity,
+        sums=stages * length,
         unit=unit,
-        terms=horizon * np.abs(np.where(impossible(reward), 0, reward)).max((-2, -1)),
-        gain=horizon * np.maximum(reward.max((-2, -1)), 0),
-        centre=unit * horizon * (4 + length * horizon) * np.abs(centre),
+        terms=stages * np.abs(np.where(impossible(reward), 0, reward)).max((-2, -1)),
+        gain=stages * np.maximum(reward.max((-2, -1)), 0),
+        centre=unit * stages * (4 + length * stages) * np.abs(centre),
     )
 
 

@@ -12,7 +12,8 @@ A method is a frozen dataclass whose fields are its options:
         def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution: ...
 
 `solve(model, horizon=T, method=MyMethod(points=50))` accepts any method; the decorator
-also makes it available as `method="mine"`. Every module of this package can register
+also makes it available as `method="mine"`. A method that can solve a task without a
+horizon sets `endless: ClassVar[bool] = True`. Every module of this package can register
 methods. Another package can do so in a module in its entry-point group `sdm.methods`.
 """
 
@@ -171,6 +172,29 @@ def _elsewhere(option: str) -> str:
         for kind in each.handles
     }
     return f"; {option!r} is for {', '.join(sorted(kinds))} models" if kinds else ""
+
+
+def method_without_horizon(model: type, method: Any = None) -> Any:
+    """Return the method, or the first method, that can do without a horizon.
+
+    Args:
+        model: `MDP`, `POMDP`, …
+        method: a method or a class of methods; None for the first.
+
+    Raises:
+        TypeError: if no method solves this class of model.
+        ValueError: if the method needs a horizon, or all methods do.
+
+    """
+    if method is None:
+        method_class(model)
+        every = methods_for(model).values()
+        method = next((x for x in every if getattr(x, "endless", False)), None)
+    if not getattr(method, "endless", False):
+        able = [n for n, x in methods_for(model).items() if getattr(x, "endless", 0)]
+        hint = f", or use the method {' or '.join(able)}" if able else ""
+        raise ValueError(f"horizon = None: set the number of decisions{hint}")
+    return method
 
 
 def make_method(

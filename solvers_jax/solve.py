@@ -5,10 +5,18 @@ from typing import Any, TypeVar, overload
 from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.attitude import Attitude
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.depth_first import Progress
 from sdm.solvers_jax.interval_pomdp import IntervalSolution
-from sdm.solvers_jax.methods import Method, make_method, methods_for
+from sdm.solvers_jax.methods import (
+    Method,
+    make_method,
+    method_class,
+    method_without_horizon,
+    methods_for,
+)
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.solvers_jax.rectangular_mdp import RectangularSolution
+from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.tasks.admissible import with_mask
 from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import (
@@ -26,7 +34,7 @@ S = TypeVar("S")
 
 
 @overload
-def solve(model: M, *, horizon: int, method: Method[M, S]) -> S: ...
+def solve(model: M, *, horizon: int | None, method: Method[M, S]) -> S: ...
 @overload
 def solve(
     model: MDP | RobustMDP, *, horizon: int, method: str | None = ...
@@ -41,6 +49,17 @@ def solve(
     points: int = ...,
     atol: float = ...,
 ) -> POMDPSolution: ...
+@overload
+def solve(
+    model: POMDP,
+    *,
+    horizon: None,
+    method: str | None = ...,
+    gap: float = ...,
+    atol: float = ...,
+    seconds: float | None = ...,
+    progress: Progress | None = ...,
+) -> SearchSolution: ...
 @overload
 def solve(
     model: APOMDP,
@@ -76,17 +95,17 @@ def solve(
 def solve(
     model: Any,
     *,
-    horizon: int,
+    horizon: int | None,
     method: Method[Any, Any] | str | None = None,
     **options: Any,
 ) -> Any:
     """Return value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `IntervalMDP`, `L1MDP`, `KLMDP`
-        or
-            `IntervalPOMDP`, single or with leading batch axes.
-        horizon: number of decisions T, at least 1.
+        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `IntervalMDP`, `L1MDP`,
+            `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
+        horizon: number of decisions T, at least 1; None for a discounted task without
+            end, with a method that can do without a horizon.
         method: solution method, such as `PointBased(gap=0.01)`, or its name; None for
             the default of this class of model.
         **options: options of the method, which are the fields of its class; only if
@@ -102,8 +121,14 @@ def solve(
             field of the model is not an array, or JAX traces the model.
 
     """
-    check_horizon(horizon)
     kind = type(model)
+    if horizon is not None:
+        check_horizon(horizon)
+    elif method is None or isinstance(method, str):
+        named = None if method is None else method_class(kind, method)
+        method = method_without_horizon(kind, named).name
+    else:
+        method_without_horizon(kind, method)
     if method is None or isinstance(method, str):
         method = make_method(kind, method, options)
     elif options:
@@ -130,4 +155,4 @@ def solve(
         )
     check_model(model)
     model = with_mask(model)
-    return method.solve(model, horizon=horizon)
+    return method.solve(model, horizon=horizon)  # type: ignore[arg-type]
