@@ -233,6 +233,7 @@ class BackwardInduction:
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (MDP,)
+    by_stage: ClassVar[bool] = True
 
     def solve(self, model: MDP, *, horizon: int) -> MDPSolution:
         """Solve every MDP of the batch; JAX can trace it."""

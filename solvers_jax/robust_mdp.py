@@ -59,6 +59,7 @@ class RobustBackwardInduction:
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (RobustMDP,)
+    by_stage: ClassVar[bool] = True
 
     def solve(self, model: RobustMDP, *, horizon: int) -> MDPSolution:
         """Solve every robust MDP of the batch; JAX can trace it."""
