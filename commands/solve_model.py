@@ -58,12 +58,14 @@ def solve_model(
 
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, long_horizon, truncation_error
+    from sdm.tasks.stages import stages_of
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
-    if np.ndim(model.reward) != 2:
+    if np.ndim(model.initial) != 1:
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
     chosen_method = _method(type(model), method, options)
+    horizon = stages_of(model) if horizon is None else horizon
     try:
         stages = long_horizon(model) if horizon is None else horizon
     except ValueError as error:
@@ -201,7 +203,7 @@ def _first_actions(found: "Solution", model: "Model") -> list[int]:
     from sdm.tasks.models import APOMDP, POMDP
 
     if not isinstance(model, POMDP | APOMDP):
-        return found.action(0, jnp.arange(model.reward.shape[0])).tolist()
+        return found.action(0, jnp.arange(len(model.initial))).tolist()
     roots, first = belief_model(model).root, model.initial_observation
     # The initial beliefs under model 0 come first.
     return found.action(0, roots[: 1 if first is None else first.shape[-1]]).tolist()

@@ -153,6 +153,7 @@ class BeliefSolution(eqx.Module):
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
             (self.model, x, after),
         )
+
         def one(task: tuple[BeliefModel, Array, Plans]) -> Array:
             return action_values(at_stage(task[0], now), *task[1:], exact=True)
 

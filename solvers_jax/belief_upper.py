@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from sdm.solvers_jax.belief_backup import FAR, Plans, all_successors, largest
 from sdm.solvers_jax.belief_model import BeliefModel
-from sdm.tasks.stages import at_stage
+from sdm.tasks.stages import at_stage, stage_numbers
 
 TINY = 1e-30  # the smallest entry that the choice in single precision distinguishes
 
@@ -50,7 +50,7 @@ def informed_bound(
         return q, q
 
     last = jnp.zeros(model.reward.shape[-2:], model.reward.dtype)
-    numbers = jnp.arange(first, first + horizon, dtype=jnp.int32)
+    numbers = stage_numbers(horizon, first=first)
     _, stages = jax.lax.scan(stage, last, numbers, reverse=True)
     return jnp.concatenate([stages, last[None]])
 

@@ -43,7 +43,9 @@ from sdm.solvers_jax.hidden_backup import (
     candidates_of,
     gap_at,
 )
+from sdm.storage.checks import check_tolerance
 from sdm.tasks.models import MDP, check_count
+from sdm.tasks.stages import check_stationary
 
 ROUNDS = 3  # with a quarter, half and all of the beliefs
 SAME_BELIEF = 1e-9  # beliefs with closer random projections are merged
@@ -272,12 +274,12 @@ def solve_hidden_model(
             value, is at most this in every task.
 
     Raises:
-        ValueError: if `points` or `gap` is invalid.
+        ValueError: if `points` or `gap` is invalid, or an array depends on the stage.
 
     """
+    check_stationary(models, "`solve_hidden_model`")
     check_count("points", points, 1)
-    if not gap >= 0:
-        raise ValueError(f"gap = {gap}: must be 0 or more")
+    check_tolerance("gap", gap)
     model = candidates_of(models, horizon=horizon, rewards=rewards)
     search = _Search(model, np.asarray(weight), points, horizon)
     for rest in reversed(range(ROUNDS)):

@@ -112,7 +112,7 @@ def _draw_beliefs(
     names: Sequence[str],
 ) -> None:
     actions, values, rounds = figure.subplots(1, 3)
-    horizon, states = len(solution.plans.point), solution.model.reward.shape[0]
+    horizon, states = len(solution.plans.point), solution.model.reward.shape[-2]
     stages = [jnp.asarray(t) for t in range(horizon)]  # arrays, to compile only once
     corners = np.array(solution.action_value(stages[0], jnp.eye(states)).max(-1))
     low = int(corners.argmin())

@@ -43,7 +43,7 @@ from sdm.solvers_jax.belief_backup import (
 )
 from sdm.solvers_jax.belief_model import BeliefModel
 from sdm.solvers_jax.belief_upper import Next, informed_bound, upper_action_values
-from sdm.tasks.stages import at_stage
+from sdm.tasks.stages import at_stage, stage_numbers
 
 # Beliefs with closer random projections are merged: far above the rounding of a Bayes
 # update, and far below differences that affect a value.
@@ -104,7 +104,7 @@ def sweep(
         return Next(Plans(vector, here), upper, corner, known), found
 
     after_all = _after_all(model, count, convex=convex)
-    every = (point, informed[1:-1], jnp.arange(1, later + 1, dtype=jnp.int32))
+    every = (point, informed[1:-1], stage_numbers(later, first=1))
     _, found = jax.lax.scan(stage, after_all, every, reverse=True)
     return Bounds(point, weight, *found)
 
@@ -203,7 +203,7 @@ def expand(
         )
     else:
         begin = (model.root, model.root_mass.reshape(-1) / len(model.root_mass))
-        every = (*known, weight, jnp.arange(later, dtype=jnp.int32))
+        every = (*known, weight, stage_numbers(later))
         first = jax.tree.map(lambda x: x[0], every)
         now, found = stage(begin, first)
         rest = jax.tree.map(lambda x: x[1:], every)

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -30,7 +31,6 @@ from sdm.tasks.host_checks import check_stage, is_traced
 from sdm.tasks.transitions import SparseTransition, by_task
 
 M = TypeVar("M")
-
 
 
 def axes(**numbers: int) -> Mapping[str, int]:
@@ -95,17 +95,19 @@ def at_stage(model: M, t: int | Int[Array, ""]) -> M:
     return made
 
 
+def stage_numbers(horizon: int, *, first: int = 0) -> Int[Array, " T"]:
+    """Return the numbers of `horizon` stages from stage `first`, to scan over."""
+    return jnp.arange(first, first + horizon, dtype=jnp.int32)
+
+
 def entry(x: Any, t: int | Int[Array, ""], axis: int) -> Any:
     """Return entry `t` on an axis of an array or a `SparseTransition`.
 
     Arrays of NumPy stay so, unless JAX traces `t`.
     """
     if isinstance(x, SparseTransition):
-        arrays, rebuild = by_task(x)
-        if isinstance(arrays, SparseTransition):
-            lists, chance = arrays.successors, arrays.probabilities
-            return SparseTransition(entry(lists, t, axis), entry(chance, t, axis))
-        return rebuild(entry(arrays, t, axis))
+        of = (lambda p: [p.probabilities]) if x.shared else jax.tree.leaves
+        return eqx.tree_at(of, x, [entry(part, t, axis) for part in of(x)])
     place = (slice(None),) * axis
     if isinstance(x, np.ndarray) and not is_traced(t):
         return x[(*place, int(t))]
@@ -113,7 +115,7 @@ def entry(x: Any, t: int | Int[Array, ""], axis: int) -> Any:
 
 
 def equal_stages(x: Any, y: Any, axis: int) -> tuple[Any, Any]:
-    """Return two arrays, one repeated on the axis of stages if only the other has it."""
+    """Return two arrays; if only one has an axis of stages, repeat the other on it."""
 
     def like(a: Any, b: Any) -> Any:
         if _axes(a) != _axes(b) - 1:
@@ -122,6 +124,27 @@ def equal_stages(x: Any, y: Any, axis: int) -> tuple[Any, Any]:
         return repeat(a[(slice(None),) * axis + (None,)], b.shape[axis], axis)
 
     return like(x, y), like(y, x)
+
+
+def models_as_tasks(model: Any, name: str) -> Any:
+    """Return an array of K models of each task, with B K tasks on its first axis.
+
+    Args:
+        model: a model whose declared arrays have an axis K after that of stages.
+        name: the array [*B, K, …] or [*B, T, K, …], or the `SparseTransition`.
+
+    Returns:
+        The array [B K, …] or [B K, T, …].
+
+    """
+    batch, staged = batch_axes(model), name in stage_lengths(model)
+
+    def merged(x: Any) -> Any:
+        x = jnp.moveaxis(x, batch + 1, batch) if staged else x
+        return x.reshape(-1, *x.shape[batch + 1 :])
+
+    arrays, rebuild = by_task(getattr(model, name))
+    return rebuild(jax.tree.map(merged, arrays))
 
 
 def shape_at_stage(model: Any, name: str) -> tuple[int, ...]:
@@ -133,9 +156,7 @@ def shape_at_stage(model: Any, name: str) -> tuple[int, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
-def lead_of(
-    model: Any, name: str, batch: Sequence[int]
-) -> tuple[tuple[int, ...], str]:
+def lead_of(model: Any, name: str, batch: Sequence[int]) -> tuple[tuple[int, ...], str]:
     """Return the leading axes of an array, of the batch and of stages, and letters."""
     lengths = stage_lengths(model)
     if name in lengths:
