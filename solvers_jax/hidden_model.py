@@ -270,8 +270,7 @@ def solve_hidden_model(
         rewards: whether the agent observes its rewards.
         points: largest number of beliefs per stage and observed state; the first rounds
             use a quarter and half of them.
-        gap: stop when upper - lower, relative to the larger of the two in absolute
-            value, is at most this in every task.
+        gap: largest upper - lower, relative to the larger of the two in absolute value.
 
     Raises:
         ValueError: if `points` or `gap` is invalid, or an array depends on the stage.

@@ -108,7 +108,7 @@ def entry(x: Any, t: int | Int[Array, ""], axis: int) -> Any:
     if isinstance(x, SparseTransition):
         of = (lambda p: [p.probabilities]) if x.shared else jax.tree.leaves
         return eqx.tree_at(of, x, [entry(part, t, axis) for part in of(x)])
-    place = (slice(None),) * axis
+    place: tuple[Any, ...] = (slice(None),) * axis
     if isinstance(x, np.ndarray) and not is_traced(t):
         return x[(*place, int(t))]
     return jnp.asarray(x)[(*place, t)]
