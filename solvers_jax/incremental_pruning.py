@@ -197,7 +197,7 @@ def _padded(
     return np.array(vector), np.array(choice).reshape(shape).astype(np.int32)
 
 
-def typical_reward(reward: Float[np.ndarray, "S A"]) -> float:
+def typical_reward(reward: Float[np.ndarray, "... S A"]) -> float:
     """Return the size of standardised rewards without rare large penalties.
 
     Linear programs and `TOLERANCE` use this unit: the range of the rewards can be

@@ -34,6 +34,7 @@ from sdm.solvers_jax.rectangular_mdp import (
 )
 from sdm.solvers_jax.solution_files import load_solution
 from sdm.solvers_jax.stage_vectors import stage_vectors
+from sdm.tasks.admissible import with_mask
 from sdm.tasks.belief import true_model
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.imported import FamilyError
@@ -83,7 +84,7 @@ OBSERVED = ("mdp", "listed mdp", "masked mdp", "robust", "listed robust")
 @pytest.fixture(scope="module")
 def solved():
     """Solutions by name, of the models and of the same models over pairs."""
-    options = {"pomdp": {"gap": 0.0}, "apomdp": {"points": 64}}
+    options = {"pomdp": {"gap": 0.0, "points": 64}, "apomdp": {"points": 64}}
     return {
         name: tuple(
             solve(each, horizon=T, **options.get(name, {}))
@@ -139,10 +140,9 @@ def test_the_hull_of_models_has_the_values_of_the_expanded_model(attitude):
         rectangular_backward_induction(each, horizon=T, attitude=attitude)
         for each in (model, wide)
     )
-    assert found.value == pytest.approx(other.value, abs=ROUNDING)
-    assert worst_case_value(model, found.policy, attitude=attitude) == pytest.approx(
-        found.value, abs=ROUNDING
-    )
+    np.testing.assert_allclose(found.value, other.value, atol=ROUNDING)
+    earned = worst_case_value(model, found.policy, attitude=attitude)
+    np.testing.assert_allclose(earned, found.value, atol=ROUNDING)
     for t in range(T):
         here = slice(3 * t, 3 * t + 3)
         after = slice(3 * (t + 1), 3 * (t + 1) + 3)
@@ -154,13 +154,20 @@ def test_the_hull_of_models_has_the_values_of_the_expanded_model(attitude):
 # Equal copies.
 
 
+# XLA fuses a multiplication with an addition in one program and not in another, which
+# changes the last bit of values of order 1, a few times over.
+LAST_BITS = 1e-14
+
+
 def same(found, other):
-    """Whether two solutions have the same bits, apart from the model in them."""
+    """Check that two solutions are equal, apart from the model in them."""
     names = [n for n in vars(found) if n != "model"]
     for name in names:
         mine, theirs = (jax.tree.leaves(getattr(x, name)) for x in (found, other))
         for a, b in zip(mine, theirs, strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
+            exact = np.asarray(a).dtype.kind != "f"
+            bits = 0 if exact else LAST_BITS
+            np.testing.assert_allclose(a, b, rtol=0, atol=bits, err_msg=name)
 
 
 STATIONARY = {
@@ -184,12 +191,14 @@ def test_equal_copies_change_nothing(name):
 @pytest.mark.parametrize("method", ["points", "exact"])
 def test_equal_copies_change_nothing_if_states_are_hidden(method):
     model = random_pomdp(15, batch=(2,))
-    found = solve(model, horizon=T, method=method)
+    options = {"method": method} | ({"points": 32} if method == "points" else {})
+    found = solve(model, horizon=T, **options)
     some = ("transition",), ("observation", "reward"), tuple(has(model))
     for names in some if method == "points" else some[-1:]:
-        same(solve(repeated(model, T, names), horizon=T, method=method), found)
+        same(solve(repeated(model, T, names), horizon=T, **options), found)
 
 
+@pytest.mark.slow
 def test_equal_copies_change_nothing_in_ambiguous_models():
     model = random_apomdp(16, 0.5, first=False)
     found = solve(model, horizon=T, points=16)
@@ -430,21 +439,15 @@ def test_regret_follows_the_stages(solved):
     model, (found, wide) = MODELS["pomdp"], solved["pomdp"]
     both = []
     for each, plan in ((model, found), (expanded(model, T), wide)):
-        batch, plans = take_tasks(each, None), solve_batch(each)
+        batch, plans = take_tasks(each, None), jax.tree.map(lambda x: x[None], plan)
         oracle = BeliefPolicy(plans, belief_filter(batch))
         keys = task_keys(KEY, 1)
         always = deterministic(jnp.ones((1, T, 2), jnp.int32), 2)
         played = rollout(keys, batch, always, horizon=T, episodes=50)
         both.append(losses(plans, oracle, played, model.discount))
-        assert plans.value[0] == pytest.approx(float(plan.value), abs=SELECTED)
     np.testing.assert_allclose(both[0].lost, both[1].lost, atol=T * SELECTED)
     np.testing.assert_allclose(both[0].promised, both[1].promised, atol=T * SELECTED)
     assert both[0].lost.min() > -T * SELECTED and both[0].lost.max() > 0.1
-
-
-def solve_batch(model):
-    """Return the solution of a task as a batch of one."""
-    return solve(take_tasks(model, None), horizon=T, gap=0.0)
 
 
 def test_exported_vectors_are_of_their_stages(solved):
@@ -476,6 +479,12 @@ STAGED = MODELS["mdp"]
 HIDDEN = MODELS["pomdp"]
 
 
+def unshaped(model, **arrays):
+    """The model with other arrays, whose shapes no one checks."""
+    ((name, array),) = arrays.items()
+    return eqx.tree_at(lambda m: getattr(m, name), model, array)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -487,8 +496,8 @@ HIDDEN = MODELS["pomdp"]
         (HIDDEN, {"horizon": None}, r"transition has 3 entries .*set horizon = 3"),
         (
             HIDDEN,
-            {"horizon": T, "method": "depth-first"},
-            r"transition has an axis of 3 stages: the method 'depth-first' needs",
+            {"horizon": T, "method": "search"},
+            r"transition has an axis of 3 stages: the method 'search' needs",
         ),
         (
             dataclasses.replace(STAGED, reward=jnp.zeros((4, 3, 2))),
@@ -496,17 +505,17 @@ HIDDEN = MODELS["pomdp"]
             r"reward has 4 entries on its axis of stages and transition has 3: must",
         ),
         (
-            dataclasses.replace(random_mdp(0, 5), initial=jnp.full(3, 1 / 3)),
+            unshaped(random_mdp(0, 5), initial=jnp.full(3, 1 / 3)),
             {"horizon": T},
             r"transition has 5 entries .* axis 0 of \(5, 3, 2, 3\).*initial needs it",
         ),
         (
-            dataclasses.replace(STAGED, transition=jnp.full((T, 3, 2, 4), 0.25)),
+            unshaped(STAGED, transition=jnp.full((T, 3, 2, 4), 0.25)),
             {"horizon": T},
             r"transition has shape \(3, 3, 2, 4\): must be \[\*B, T, S, A, S\] =",
         ),
         (
-            dataclasses.replace(HIDDEN, observation=jnp.full((T, 2, 4, 2), 0.5)),
+            unshaped(HIDDEN, observation=jnp.full((T, 2, 4, 2), 0.5)),
             {"horizon": T},
             r"observation has shape \(3, 2, 4, 2\): must be \[\*B, T, A, S, O\]",
         ),
@@ -580,7 +589,8 @@ def test_files_keep_the_stages(tmp_path):
         save_npz(model, tmp_path / "model.npz")
         again = load_npz(tmp_path / "model.npz")
         assert type(again) is type(model), name
-        jax.tree.map(np.testing.assert_array_equal, again, model)
+        # A masked reward has no effect, and is read as 0.
+        jax.tree.map(np.testing.assert_array_equal, again, with_mask(model))
     with pytest.raises(
         ValueError, match=r"the `.POMDP` format, unlike `save_npz`, needs"
     ):

@@ -6,7 +6,6 @@ depends on the stage any more.
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,20 +95,3 @@ def over_pairs(belief, t, horizon):
     states = belief.shape[-1]
     before = [(0, 0)] * (belief.ndim - 1)
     return jnp.pad(belief, [*before, (t * states, (horizon - 1 - t) * states)])
-
-
-class OverPairs(eqx.Module):
-    """The plan of an expanded task, for states or beliefs of the task itself."""
-
-    plan: object
-    horizon: int = eqx.field(static=True)
-    states: int = eqx.field(static=True)
-
-    def action(self, t, x):
-        """Actions in states [N], or at beliefs [N, S], at stage `t`."""
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            return self.plan.action(t, x + t * self.states)
-        blank = jnp.zeros((*x.shape[:-1], self.horizon, self.states), x.dtype)
-        return self.plan.action(
-            t, blank.at[..., t, :].set(x).reshape(*x.shape[:-1], -1)
-        )
