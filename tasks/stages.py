@@ -143,7 +143,10 @@ def models_as_tasks(model: Any, name: str) -> Any:
         x = jnp.moveaxis(x, batch + 1, batch) if staged else x
         return x.reshape(-1, *x.shape[batch + 1 :])
 
-    arrays, rebuild = by_task(getattr(model, name))
+    x = getattr(model, name)
+    if not isinstance(x, SparseTransition):
+        return merged(x)
+    arrays, rebuild = by_task(x)
     return rebuild(jax.tree.map(merged, arrays))
 
 
