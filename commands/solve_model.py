@@ -54,14 +54,13 @@ def solve_model(
 
     """
     start_jax()
-    import numpy as np
-
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, long_horizon, truncation_error
+    from sdm.tasks.models import batch_shape
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
-    if np.ndim(model.reward) != 2:
+    if batch_shape(model):
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
     chosen_method = _method(type(model), method, options)
     try:
