@@ -77,7 +77,7 @@ def moves_of(model: MOMDP, *, horizon: int) -> Moves:
     certain = constant and model.observes_reward  # a reward can tell y once and for all
     first = _first_equal(reward, chance, index, _shown(model, index), _mask(model))
     own = first == np.arange(actions)
-    ends, rows = [np.zeros((2, 0), int)], [np.zeros((0, *chance.shape[3:]))]
+    ends, rows = [np.zeros((2, 0), int)], [chance[0, 0, :0]]
     keys = [np.zeros(0, int)]
     for g in range(members.shape[-1]):
         listed = own & (members[..., g] > (1 if certain else 0))

@@ -73,9 +73,9 @@ class Points:
         self.point, self.reach, self.filled = point, reach, filled
 
     @classmethod
-    def none(cls, states: int, hidden: int) -> "Points":
+    def none(cls, states: int, hidden: int, kind: np.dtype) -> "Points":
         """Return points of equal chances that are not reached."""
-        point = np.full((states, 1, hidden), 1 / hidden)
+        point = np.full((states, 1, hidden), 1 / hidden, kind)
         return cls(point, np.zeros((states, 1)), np.zeros(states, int))
 
     def grow(self, limit: int) -> None:
@@ -171,6 +171,7 @@ def table(
     rows, rank = rows[kept], rank[kept]
     hidden = found.belief.shape[1]
     # One shape for all stages of a round, to compile once.
-    shown = np.full((states, COMPARED * limit, hidden), 1 / hidden)
+    shape = (states, COMPARED * limit, hidden)
+    shown = np.full(shape, 1 / hidden, found.belief.dtype)
     shown[found.state[rows], rank] = found.belief[rows]
     return shown, (rows, found.state[rows], rank)

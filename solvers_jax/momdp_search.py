@@ -49,7 +49,9 @@ class Search:
         states, _, hidden = self.host.reward.shape
         filled = np.full(states, root.shape[1])
         self.points = [Points(root, mass.copy(), filled)]
-        self.points += [Points.none(states, hidden) for _ in range(self.horizon - 1)]
+        kind = self.host.reward.dtype
+        later = range(self.horizon - 1)
+        self.points += [Points.none(states, hidden, kind) for _ in later]
         self.stages: list[Stage] = []
         self.swept: list[np.ndarray] = []  # numbers of beliefs in `stages`
 

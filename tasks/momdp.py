@@ -246,7 +246,10 @@ def some_tasks(model: MOMDP, chosen: Int[np.ndarray, " C"]) -> MOMDP:
 
 
 def hidden_model(
-    models: MDP, prior: Float[Array, "*B K"], *, observes_reward: bool = False
+    models: MDP,
+    prior: Float[Array, "*B K"] | Float[np.ndarray, "*B K"],
+    *,
+    observes_reward: bool = False,
 ) -> MOMDP:
     """Return the Bayes-adaptive problem over K candidate MDPs, one of which runs.
 
@@ -286,7 +289,7 @@ def hidden_model(
     return MOMDP(
         transition=jnp.moveaxis(chance, 0, 1),
         reward=jnp.moveaxis(models.reward, 0, 1),
-        initial=weight[..., None, :] * models.initial.T,
+        initial=jnp.einsum("...k,kx->...xk", weight, models.initial),
         discount=models.discount,
         successors=successors,
         observes_reward=observes_reward,

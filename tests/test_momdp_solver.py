@@ -22,9 +22,9 @@ from sdm.solvers_jax import (
 from sdm.solvers_jax.momdp import MixedObservability
 
 T = 3
-EXACT = MixedObservability(gap=0.0, points=256, atol=0.0)
+EXACT = MixedObservability(gap=0.0, points=64, atol=0.0)
 
-# Every feature of the model; sizes differ from each other, so that axes cannot be mixed.
+# Every feature of the model; sizes differ, so that axes cannot be mixed.
 KINDS = {
     "moving": {},
     "constant": {"constant": True, "hidden": 4},
@@ -112,14 +112,13 @@ def one_visible_value(pomdp):
     )
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_one_visible_value_is_a_pomdp(seed):
-    pomdp = random_pomdp(seed)
+def test_one_visible_value_is_a_pomdp():
+    pomdp = random_pomdp(0)
     found = solve(one_visible_value(pomdp), horizon=T, method=EXACT)
     exact = belief_tree_value(pomdp, horizon=T)
     np.testing.assert_allclose(found.lower, exact, atol=SINGLE)
     np.testing.assert_allclose(found.upper, exact, atol=SINGLE)
-    other = solve(pomdp, horizon=6, gap=0.0, points=64)
+    other = solve(pomdp, horizon=6, gap=0.0, points=16)
     found = solve(one_visible_value(pomdp), horizon=6, gap=0.0, points=16)
     assert found.lower <= other.upper and other.lower <= found.upper
 
@@ -132,7 +131,7 @@ def test_known_models_are_worth_their_own_value():
     np.testing.assert_allclose(found.upper, exact, rtol=ROUNDING)
 
 
-@pytest.mark.parametrize("kind", ["moving", "constant", "masked"])
+@pytest.mark.parametrize("kind", ["constant", "masked"])
 def test_a_batch_is_the_stack_of_its_tasks(kind, monkeypatch):
     batch = random_momdp(8, batch=(2, 2), **KINDS[kind])
     # Groups of three tasks: the second is filled up.
@@ -145,17 +144,16 @@ def test_a_batch_is_the_stack_of_its_tasks(kind, monkeypatch):
     state = jnp.broadcast_to(jnp.arange(visible, dtype=jnp.int32), (2, 2, visible))
     for i, j in np.ndindex(2, 2):
         one = jax.tree.map(lambda x: x[i, j] if np.ndim(x) else x, batch)  # noqa: B023
-        alone = solve(one, horizon=T, method=EXACT)
-        np.testing.assert_allclose(whole.value[i, j], alone.value, atol=SINGLE)
-        np.testing.assert_allclose(whole.value[i, j], value(one, T), atol=SINGLE)
+        exact = value(one, T)
+        np.testing.assert_allclose(whole.value[i, j], exact, atol=SINGLE)
         earned = value(
             one,
             T,
-            lambda t, x, b: int(  # noqa: B023
+            lambda t, x, b: int(
                 whole.action(t, (state, belief.at[:, :, x].set(b)))[i, j, x]  # noqa: B023
             ),
         )
-        np.testing.assert_allclose(earned, alone.value, atol=SINGLE)
+        np.testing.assert_allclose(earned, exact, atol=SINGLE)
 
 
 def test_tasks_that_share_dynamics_are_as_separate_ones():
@@ -258,7 +256,11 @@ def test_bounds_hold_in_many_random_models(kind):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"points": 0}, "points = 0"), ({"gap": -1.0}, "gap = -1"), ({"atol": -1}, "atol")],
+    [
+        ({"points": 0}, "points = 0"),
+        ({"gap": -1.0}, "gap = -1"),
+        ({"atol": -1.0}, "atol = -1"),
+    ],
 )
 def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

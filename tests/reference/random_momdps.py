@@ -1,5 +1,7 @@
 """Random small models with mixed observability, and their values by recursion."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from random_models import rows
@@ -56,8 +58,8 @@ def random_momdp(
 
 def outcomes(model, joint, x, a):
     """Yield x', the symbol, the reward seen and the joint weight of y' after (x, a)."""
-    transition, reward = np.asarray(model.transition), np.asarray(model.reward)
-    index, (_, hidden, _, symbols) = np.asarray(model.listed()), model.sizes
+    transition, reward, index = model.transition, model.reward, model.successors
+    _, hidden, _, symbols = model.sizes
     groups = [None]
     if model.observes_reward:
         groups = sorted(set(reward[x, :, a]))
@@ -71,12 +73,11 @@ def outcomes(model, joint, x, a):
                     if model.hidden_transition is None:
                         moved[y] += mass
                     else:
-                        row = np.asarray(model.hidden_transition[x, y, a, n])
-                        moved += mass * row
+                        moved += mass * model.hidden_transition[x, y, a, n]
             for o in range(symbols):
                 seen = 1.0
                 if model.observation is not None:
-                    seen = np.asarray(model.observation)[a, following, :, o]
+                    seen = model.observation[a, following, :, o]
                 yield int(following), o, paid, moved * seen
 
 
@@ -84,16 +85,20 @@ def starts(model):
     """Yield the first x, its symbol and the joint weight of y."""
     visible, _, _, symbols = model.sizes
     for x in range(visible):
-        joint = np.asarray(model.initial)[x]
+        joint = model.initial[x]
         if model.initial_observation is None:
             yield x, 0, joint
             continue
         for o in range(symbols):
-            yield x, o, joint * np.asarray(model.initial_observation)[x, :, o]
+            yield x, o, joint * model.initial_observation[x, :, o]
 
 
 def value(model, horizon, choose=None):
     """Value of acting optimally, or as `choose(t, x, belief)` says, by recursion."""
+    model = eqx.tree_at(
+        lambda m: m.successors, model, model.listed(), is_leaf=lambda x: x is None
+    )
+    model = jax.tree.map(np.asarray, model)  # the loops below are slow otherwise
     actions, mask = model.sizes[2], model.admissible
 
     def after(t, x, joint):
@@ -106,7 +111,7 @@ def value(model, horizon, choose=None):
             allowed = [chosen]
         best = -np.inf
         for a in allowed:
-            total = float(joint @ np.asarray(model.reward)[x, :, a])
+            total = float(joint @ model.reward[x, :, a])
             for following, _, _, rest in outcomes(model, joint, x, a):
                 total += float(model.discount) * after(t + 1, following, rest)
             best = max(best, total)
