@@ -189,7 +189,7 @@ def _simulated(
     return report
 
 
-def _first_actions(found: "Solution", model: "Model") -> list[int]:
+def _first_actions(found: "Solution", model: "Model") -> list[Any]:
     """Return the first action for each state, or for each initial observation."""
     own = getattr(found, "first_actions", None)
     if own is not None:

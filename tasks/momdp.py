@@ -138,6 +138,8 @@ class MOMDP(eqx.Module):
                 f"reward has shape {np.shape(self.reward)}: must have a task, a "
                 "visible and a hidden value, and an action"
             )
+        if self.initial_observation is not None and self.observation is None:
+            raise ValueError("observation: must be given if initial_observation is")
         length = {"X": visible, "Y": hidden, "A": actions, "O": symbols}
         length["N"] = visible
         if self.successors is not None:
@@ -146,8 +148,6 @@ class MOMDP(eqx.Module):
             lead = self.batch if name == "initial" else batch
             if getattr(self, name) is not None:
                 _check_array(self, name, (*lead, *(length[axis] for axis in axes)))
-        if (self.initial_observation is not None) > (self.observation is not None):
-            raise ValueError("observation: must be given if initial_observation is")
         check_unit_interval("discount", self.discount)
         check_finite("reward", self.reward)
         for name in DISTRIBUTIONS:
@@ -237,7 +237,7 @@ def some_tasks(model: MOMDP, chosen: Int[np.ndarray, " C"]) -> MOMDP:
         x = getattr(model, name)
         if x is None or np.ndim(x) == len(axes[name]):  # shared
             return x
-        return np.asarray(x).reshape(-1, *x.shape[-len(axes[name]) :])[chosen]
+        return jnp.asarray(x).reshape(-1, *x.shape[-len(axes[name]) :])[chosen]
 
     names = [name for name in axes if getattr(model, name) is not None]
     return eqx.tree_at(

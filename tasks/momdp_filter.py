@@ -65,7 +65,8 @@ class HiddenFilter(eqx.Module):
         before = jnp.broadcast_to(before, (*visible.shape, before.shape[-1]))
         nothing = jnp.zeros(visible.shape, jnp.int32)
         state = HiddenBelief(visible, before, nothing)
-        state = _weigh(state, before, self.model.initial[task, visible], visible)
+        joint = self.model.initial[task, visible]
+        state = _weigh(state, before, joint, visible, moved=True)
         if self.model.initial_observation is None or symbol is None:
             return state
         check_indices("symbol", symbol, self.model.sizes[3], "symbols")
@@ -100,7 +101,8 @@ class HiddenFilter(eqx.Module):
             state = _weigh(state, state.belief, seen, state.visible)
         listed = _of_action(self._at("successors", state.visible), action, 2)
         chance = _of_action(self._at("transition", state.visible), action, 3)
-        chance = chance * (listed == visible[..., None])[:, :, None]  # [B, N, Y, N']
+        same = (listed == visible[..., None])[:, :, None]
+        chance = jnp.where(same, chance, 0)  # [B, N, Y, N']
         if self.model.hidden_transition is None:
             moved = state.belief * chance.sum(-1)
         else:
