@@ -34,9 +34,10 @@ from sdm.tasks.cassandra import PomdpFile, load_pomdp, read_pomdp
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.families.darkroom import DarkroomFamily
 from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.model_files import load_model, load_npz, save_npz
 from sdm.tasks.models import APOMDP, MDP, POMDP, RobustMDP, check_model
-from sdm.tasks.momdp import MOMDP, hidden_model
+from sdm.tasks.momdp import MOMDP
 from sdm.tasks.momdp_filter import HiddenFilter, HiddenPolicy
 from sdm.tasks.momdp_flat import flat_mdp, flat_pomdp
 from sdm.tasks.policy import Policy, TabularPolicy

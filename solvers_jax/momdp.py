@@ -18,7 +18,7 @@ from sdm.solvers_jax.belief_solution import shaped
 from sdm.solvers_jax.certificate import close
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.momdp_moves import Moves, moves_of
-from sdm.solvers_jax.momdp_search import Search
+from sdm.solvers_jax.momdp_search import Search, widened
 from sdm.storage.checks import check_tolerance
 from sdm.tasks.host_checks import check_indices, check_stage
 from sdm.tasks.models import check_count
@@ -155,7 +155,6 @@ class MixedObservability:
         tasks, visible = mass.shape[:2]
         if model.shared or not batch:
             found = self._solve_together(moves_of(model, horizon=horizon), root, mass)
-            plans = (found.vector[0], found.choice[0]) if model.shared else found[2:4]
         else:
             together = max(1, min(tasks, TOGETHER // visible))
             parts = []
@@ -165,20 +164,15 @@ class MixedObservability:
                 moves = moves_of(part, horizon=horizon)
                 parts.append(self._solve_together(moves, root[chosen], mass[chosen]))
             found = _joined(parts, tasks)
-            plans = (found.vector, found.choice)
+        if model.shared:
+            plans = (jnp.asarray(found.vector[0]), jnp.asarray(found.choice[0]))
+        else:
+            plans = (shaped(found.vector, batch), shaped(found.choice, batch))
         own = (found.lower, found.upper, found.first_vector, found.first_choice)
         lower, upper, *opening = (shaped(x, batch) for x in own)
-        if not model.shared:
-            plans = tuple(shaped(x, batch) for x in plans)
-        converged = close(found.lower, found.upper, self.gap, self.atol)
-        return MOMDPSolution(
-            lower,
-            lower,
-            upper,
-            shaped(converged, batch),
-            *map(jnp.asarray, plans),
-            *opening,
-        )
+        enough = close(found.lower, found.upper, self.gap, self.atol)
+        converged = shaped(enough, batch)
+        return MOMDPSolution(lower, lower, upper, converged, *plans, *opening)
 
     def _solve_together(
         self, moves: Moves, root: np.ndarray, mass: np.ndarray
@@ -214,7 +208,7 @@ class MixedObservability:
                 break
             search.sweep()
             low, high = ((mass * split(x)).sum((1, 2)) for x in search.values())
-            lower, upper = _widened(search.host, low, high, shared=shared)
+            lower, upper = widened(search.host, low, high, shared=shared)
             done = close(lower, upper, self.gap, self.atol)
             if done.all():
                 break
@@ -279,23 +273,3 @@ def _joined(parts: list[_Found], tasks: int) -> _Found:
         for part in parts
     ]
     return _Found(*(np.concatenate(x)[:tasks] for x in zip(*wide, strict=True)))
-
-
-def _widened(
-    model: Moves, lower: np.ndarray, upper: np.ndarray, *, shared: bool
-) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """Return bounds that include rounding errors; see `Certificate.rounding`.
-
-    T stages sum D moves of Y or Y² terms, with the error of one unit in the last place
-    each. With rewards r, the terms sum to at most T max |r|, and to at most
-    2 T max r⁺ - v for a value v.
-    """
-    allowed = np.where(np.isfinite(model.barred)[..., None], model.reward, 0)
-    allowed = allowed.reshape(1 if shared else len(lower), -1)
-    horizon, hidden = len(model.informed) - 1, model.reward.shape[-1]
-    unit = float(np.finfo(model.reward.dtype).eps)
-    unit *= horizon * (model.lists.shape[-1] + 2 * hidden)
-    largest = horizon * np.abs(allowed).max(-1)
-    gain = 2 * horizon * np.maximum(allowed.max(-1), 0)
-    low, high = (unit * np.minimum(largest, gain + np.abs(x)) for x in (lower, upper))
-    return lower - low, upper + high

@@ -141,7 +141,7 @@ def reached(
         parent, column = np.nonzero(taken < len(model.origin) - 1)
         move = taken[parent, column]
         belief = points.point[live][parent]
-        chance = model.chance[move]
+        chance = np.asarray(model.chance)[move]
         if model.constant:
             joint = belief * chance
         else:
@@ -151,8 +151,8 @@ def reached(
         rows = joint[some] / mass[some][:, None]
         weight = points.reach[live][parent[some]] * mass[some]
         parts.append((np.asarray(model.target)[move[some]], rows, weight))
-    state, belief, chance = (np.concatenate(x) for x in zip(*parts, strict=True))
-    return state, belief, chance
+    state, rows, weight = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return state, rows, weight
 
 
 def table(

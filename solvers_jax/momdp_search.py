@@ -104,18 +104,20 @@ class Search:
             after = backup(self.model, jnp.asarray(t), point, after)
             later.insert(0, after)
         root = self.points[0].point
-        roots, parts = root.shape[1], []
+        roots, parts = root.shape[1], list[Stage]()
         most = min(size, roots)
         for first in range(0, roots, most):  # equal shapes, to compile once
             chosen = np.minimum(first + np.arange(most), roots - 1)
             here = jnp.asarray(root[:, chosen])
-            part = backup(self.model, jnp.asarray(0), here, after)
-            # Drop the plans of the corners, which all parts have.
-            parts.append([x[:, :most] for x in part[:-1]])
-        joined = (
-            jnp.concatenate(x, axis=1)[:, :roots] for x in zip(*parts, strict=True)
-        )
-        self.stages = [Stage(*joined, part[-1]), *later]
+            parts.append(backup(self.model, jnp.asarray(0), here, after))
+        # Keep the plans of the beliefs: all parts have those of the corners.
+        joined = {
+            name: jnp.concatenate([getattr(x, name)[:, :most] for x in parts], axis=1)
+            for name in Stage._fields
+            if name != "corner"
+        }
+        whole = {name: x[:, :roots] for name, x in joined.items()}
+        self.stages = [parts[0]._replace(**whole), *later]
         self.swept = [p.filled.copy() for p in self.points]
 
     def values(self) -> tuple[np.ndarray, np.ndarray]:
@@ -128,3 +130,23 @@ class Search:
         """Add no more beliefs for these visible values, whose tasks have converged."""
         for points in self.points:
             points.reach[states] = 0
+
+
+def widened(
+    model: Moves, lower: np.ndarray, upper: np.ndarray, *, shared: bool
+) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    """Return bounds that include rounding errors; see `Certificate.rounding`.
+
+    T stages sum D moves of Y or Y² terms, with the error of one unit in the last place
+    each. With rewards r, the terms sum to at most T max |r|, and to at most
+    2 T max r⁺ - v for a value v.
+    """
+    allowed = np.where(np.isfinite(model.barred)[..., None], model.reward, 0)
+    allowed = allowed.reshape(1 if shared else len(lower), -1)
+    horizon, hidden = len(model.informed) - 1, model.reward.shape[-1]
+    unit = float(np.finfo(model.reward.dtype).eps)
+    unit *= horizon * (model.lists.shape[-1] + 2 * hidden)
+    largest = horizon * np.abs(allowed).max(-1)
+    gain = 2 * horizon * np.maximum(allowed.max(-1), 0)
+    low, high = (unit * np.minimum(largest, gain + np.abs(x)) for x in (lower, upper))
+    return lower - low, upper + high

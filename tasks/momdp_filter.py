@@ -22,6 +22,7 @@ from sdm.tasks.momdp import AXES, MOMDP
 from sdm.tasks.momdp_flat import SeesVisible, flat_mdp
 from sdm.tasks.rewards import agrees
 from sdm.tasks.simulation import OneTask, Plan, Played, in_its_model
+from sdm.tasks.transitions import chances
 
 
 class HiddenBelief(NamedTuple):
@@ -225,5 +226,5 @@ def _(model: MOMDP, plan: Plan) -> Played:
     world = flat_mdp(model)
     one = jax.tree.map(lambda x: x[None] if np.ndim(x) else x, world)
     # Rows of the world and of the filter, and about 64 α-vectors.
-    numbers = world.transition.probabilities.shape[-1] * hidden + 64 * hidden
+    numbers = chances(world.transition).shape[-1] * hidden + 64 * hidden
     return Played(one, SeesVisible(policy, hidden, symbols), numbers)

@@ -8,7 +8,7 @@ they are optimal for the true task, can have a higher one.
 
 If counts of transitions are a sufficient statistic, the plan is exact (`count_plan`).
 In other families, it is a plan for the K candidates of the prior, weighted by the
-demonstrations, with certified bounds on its suboptimality (`tasks.momdp.hidden_model`).
+demonstrations, with certified bounds on its suboptimality (`tasks.hidden_mdp`).
 """
 
 from typing import NamedTuple
@@ -28,8 +28,8 @@ from sdm.solvers_jax.momdp_moves import moves_of
 from sdm.solvers_jax.solve import solve
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Kind, TaskFamily
+from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.models import MDP, Model
-from sdm.tasks.momdp import hidden_model
 from sdm.tasks.rewards import agrees
 from sdm.tasks.transitions import dense
 
