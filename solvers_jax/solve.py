@@ -7,6 +7,7 @@ from sdm.solvers_jax.attitude import Attitude
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.interval_pomdp import IntervalSolution
 from sdm.solvers_jax.methods import Method, make_method, methods_for
+from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.solvers_jax.rectangular_mdp import RectangularSolution
 from sdm.tasks.admissible import with_mask
@@ -19,6 +20,7 @@ from sdm.tasks.models import (
     check_horizon,
     check_model,
 )
+from sdm.tasks.momdp import MOMDP
 from sdm.tasks.rectangular import IntervalPOMDP, RectangularMDP
 
 M = TypeVar("M")
@@ -49,6 +51,16 @@ def solve(
     method: str | None = ...,
     points: int | None = ...,
 ) -> APOMDPSolution: ...
+@overload
+def solve(
+    model: MOMDP,
+    *,
+    horizon: int,
+    method: str | None = ...,
+    gap: float = ...,
+    points: int = ...,
+    atol: float = ...,
+) -> MOMDPSolution: ...
 
 
 @overload
@@ -83,9 +95,8 @@ def solve(
     """Return value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `IntervalMDP`, `L1MDP`, `KLMDP`
-        or
-            `IntervalPOMDP`, single or with leading batch axes.
+        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `MOMDP`, `IntervalMDP`, `L1MDP`,
+            `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
         horizon: number of decisions T, at least 1.
         method: solution method, such as `PointBased(gap=0.01)`, or its name; None for
             the default of this class of model.

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import equinox as eqx
@@ -331,3 +333,18 @@ def test_candidates_can_have_lists_of_their_own():
     )
     np.testing.assert_allclose(one.lower, two.lower, rtol=ROUNDING)
     np.testing.assert_allclose(one.upper, two.upper, rtol=ROUNDING)
+
+
+def test_the_code_of_the_documentation_runs():
+    page = Path(__file__).resolve().parents[1] / "docs" / "solvers" / "momdp.md"
+    first, second = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
+    names = {}
+    exec(first, names)
+    solution, exact = names["solution"], value(names["model"], 8)
+    assert solution.converged and solution.lower <= exact <= solution.upper
+    assert names["actions"].tolist() == [0, 1], "wait if mild, treat if severe"
+    exec(second, names)
+    plan, seen = names["plan"], names["episodes"].reward
+    known = solve(names["models"], horizon=10).value
+    assert (plan.upper <= names["prior"] @ known + ROUNDING).all()
+    assert seen.shape == (2, 5, 10) and seen[0].mean() > seen[1].mean()
