@@ -156,7 +156,8 @@ def sepsis() -> MOMDP:
     index = np.sort(np.argsort(~possible, axis=-1, kind="stable")[..., :count], -1)
     every = np.broadcast_to(index[:, None], (STATES, 2, ACTIONS, count))
     listed = np.take_along_axis(chance, every, axis=-1)
-    return MOMDP(*map(jnp.asarray, (listed, reward, initial)), 1.0, index)
+    parts = [jnp.asarray(x) for x in (listed, reward, initial)]
+    return MOMDP(parts[0], parts[1], parts[2], 1.0, jnp.asarray(index))
 
 
 def random_model(visible: int, hidden: int, successors: int) -> MOMDP:
@@ -170,7 +171,7 @@ def random_model(visible: int, hidden: int, successors: int) -> MOMDP:
         jnp.asarray(random.random(shape)),
         jnp.asarray(start),
         0.95,
-        order,
+        jnp.asarray(order),
         jnp.asarray(random.dirichlet(np.full(hidden, 0.3), (*shape, successors))),
     )
 
@@ -236,7 +237,7 @@ def energy() -> None:
     p = np.asarray(params["p"])
     wins = random.integers(0, 11, tasks)[:, None]
     prior = np.asarray(weight) * p**wins * (1 - p) ** (10 - wins)
-    prior = jnp.asarray(prior / prior.sum(-1, keepdims=True))
+    prior /= prior.sum(-1, keepdims=True)
     print(f"\n{tasks} energy tasks, {len(p)} candidates, 32 points:\n")
     print("| T | largest gap | first run, s | second run, s |\n|---|---|---|---|")
     for horizon in (10, 20):

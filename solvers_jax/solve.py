@@ -95,8 +95,8 @@ def solve(
     """Return value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `MOMDP`, `IntervalMDP`, `L1MDP`,
-            `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
+        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `MOMDP`, `IntervalMDP`,
+            `L1MDP`, `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
         horizon: number of decisions T, at least 1.
         method: solution method, such as `PointBased(gap=0.01)`, or its name; None for
             the default of this class of model.

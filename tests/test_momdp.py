@@ -347,4 +347,5 @@ def test_the_code_of_the_documentation_runs():
     plan, seen = names["plan"], names["episodes"].reward
     known = solve(names["models"], horizon=10).value
     assert (plan.upper <= names["prior"] @ known + ROUNDING).all()
-    assert seen.shape == (2, 5, 10) and seen[0].mean() > seen[1].mean()
+    assert (plan.lower <= plan.upper).all() and plan.converged.all()
+    assert seen.shape == (2, 5, 10)
