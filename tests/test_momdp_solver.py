@@ -23,7 +23,6 @@ from sdm.solvers_jax.momdp import MixedObservability
 
 T = 3
 EXACT = MixedObservability(gap=0.0, points=64, atol=0.0)
-
 # Every feature of the model; sizes differ, so that axes cannot be mixed.
 KINDS = {
     "moving": {},
@@ -36,6 +35,19 @@ KINDS = {
     "masked": {"masked": True, "actions": 3, "symbols": 2},
 }
 
+# Every reachable belief: slow to compile.
+FEW = pytest.mark.parametrize(
+    "kind",
+    [
+        "moving",
+        "constant",
+        "symbols",
+        "rewards, constant",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("lists", "rewards")),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("symbols later", "masked")),
+    ],
+)
+
 
 def chosen_by(solution, hidden):
     def choose(t, x, belief):
@@ -46,7 +58,7 @@ def chosen_by(solution, hidden):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("points", [1, 4])
+@pytest.mark.parametrize("points", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_policy_earns_lower_and_the_optimum_is_between_the_bounds(kind, points):
     model = random_momdp(3, **KINDS[kind])
     found = solve(model, horizon=T, method=MixedObservability(gap=0.0, points=points))
@@ -57,7 +69,7 @@ def test_the_policy_earns_lower_and_the_optimum_is_between_the_bounds(kind, poin
     assert found.lower <= earned <= wanted + ROUNDING
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@FEW
 def test_with_every_reachable_belief_the_bounds_meet(kind):
     model = random_momdp(5, **KINDS[kind])
     found = solve(model, horizon=T, method=EXACT)
@@ -118,6 +130,11 @@ def test_one_visible_value_is_a_pomdp():
     exact = belief_tree_value(pomdp, horizon=T)
     np.testing.assert_allclose(found.lower, exact, atol=SINGLE)
     np.testing.assert_allclose(found.upper, exact, atol=SINGLE)
+
+
+@pytest.mark.slow
+def test_one_visible_value_has_the_bounds_of_a_pomdp():
+    pomdp = random_pomdp(1)
     other = solve(pomdp, horizon=6, gap=0.0, points=16)
     found = solve(one_visible_value(pomdp), horizon=6, gap=0.0, points=16)
     assert found.lower <= other.upper and other.lower <= found.upper
@@ -131,7 +148,9 @@ def test_known_models_are_worth_their_own_value():
     np.testing.assert_allclose(found.upper, exact, rtol=ROUNDING)
 
 
-@pytest.mark.parametrize("kind", ["constant", "masked"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("constant", marks=pytest.mark.slow), "masked"]
+)
 def test_a_batch_is_the_stack_of_its_tasks(kind, monkeypatch):
     batch = random_momdp(8, batch=(2, 2), **KINDS[kind])
     # Groups of three tasks: the second is filled up.
