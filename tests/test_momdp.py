@@ -34,6 +34,7 @@ from sdm.solvers_jax import (
     save_solution,
     solve,
 )
+from sdm.solvers_jax.momdp_moves import moves_of
 from sdm.tasks.models import batch_shape
 from sdm.tasks.momdp_flat import SeesVisible
 from sdm.tasks.rollout import discounted_return, task_keys
@@ -349,3 +350,53 @@ def test_the_code_of_the_documentation_runs():
     assert (plan.upper <= names["prior"] @ known + ROUNDING).all()
     assert (plan.lower <= plan.upper).all() and plan.converged.all()
     assert seen.shape == (2, 5, 10)
+
+
+def test_states_of_the_flat_mdp_have_the_symbols_of_the_flat_pomdp():
+    """Exactly: its rows are P(s' | s, a) Z(o' | s', a), whatever o was."""
+    model = random_momdp(9, **EVERY)
+    (visible, hidden, actions, symbols), flat = model.sizes, flat_pomdp(model)
+    world, states = flat_mdp(model), visible * hidden
+    shown = np.zeros((actions, states, symbols))
+    for x in range(visible):
+        rows = np.asarray(model.observation)[:, x]
+        shown[:, x * hidden : (x + 1) * hidden] = rows
+    wanted = np.einsum("sam,amo->samo", dense(flat.transition), shown)
+    wanted = np.repeat(wanted.reshape(states, actions, -1), symbols, axis=0)
+    np.testing.assert_allclose(dense(world.transition), wanted, atol=ROUNDING)
+    first = np.asarray(model.initial)[..., None] * model.initial_observation
+    np.testing.assert_allclose(world.initial, first.reshape(-1), rtol=ROUNDING)
+
+    class Echo(eqx.Module):
+        def init(self, model):
+            return None
+
+        def act(self, memory, t, observation, reward, key):
+            return observation, memory
+
+    numbers = np.arange(states * symbols)
+    x, o = numbers // (hidden * symbols), numbers % symbols
+    keys = jax.random.split(jax.random.key(0), (1, len(numbers)))
+    asked = jnp.asarray(numbers, jnp.int32)[None]
+    seen, _ = SeesVisible(Echo(), hidden, symbols).act(
+        None, 0, asked, jnp.zeros(asked.shape), keys
+    )
+    np.testing.assert_array_equal(seen[0], x * symbols + o)
+
+
+def test_equal_actions_share_their_moves_and_others_do_not():
+    model = random_momdp(10, actions=3)
+    paid = model.reward.at[..., 1].set(model.reward[..., 0])
+    paid = paid.at[..., 2].set(model.reward[..., 0])
+    twice = eqx.tree_at(
+        lambda m: (m.reward, m.transition, m.hidden_transition),
+        model,
+        (
+            paid,
+            model.transition.at[:, :, 1].set(model.transition[:, :, 0]),
+            model.hidden_transition.at[:, :, 1].set(model.hidden_transition[:, :, 0]),
+        ),
+    )
+    lists = np.asarray(moves_of(twice, horizon=1).lists)
+    np.testing.assert_array_equal(lists[:, 0], lists[:, 1])
+    assert not (lists[:, 0] == lists[:, 2]).any()
