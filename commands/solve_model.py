@@ -59,14 +59,13 @@ def solve_model(
 
     """
     start_jax()
-    import numpy as np
-
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, truncation_error
+    from sdm.tasks.models import batch_shape
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
-    if np.ndim(model.reward) != 2:
+    if batch_shape(model):
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
     chosen_method = _method(model, method, options, horizon, progress)
     try:
@@ -241,7 +240,7 @@ def _simulated(
     return report
 
 
-def _first_actions(found: "Solution", model: "Model") -> list[int]:
+def _first_actions(found: "Solution", model: "Model") -> list[Any]:
     """Return the first action for each state, or for each initial observation."""
     own = getattr(found, "first_actions", None)
     if own is not None:

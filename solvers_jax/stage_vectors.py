@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.belief_backup import Plans, backup
 from sdm.solvers_jax.belief_model import annuities
+from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.storage.files import write_atomically
@@ -128,6 +129,22 @@ def _of_beliefs(
     kept.sort()
     zeros = np.zeros(len(kept), np.int64)
     return StageVectors(vector[kept], action[kept], zeros, (1, stages))
+
+
+@stage_vectors.register
+def _(solution: MOMDPSolution, t: int) -> StageVectors:
+    visible, hidden = solution.first_vector.shape[-3::2]
+    horizon = solution.vector.shape[-4] + 1
+    _check(solution, t, horizon)
+    vector, action = solution.first_vector, solution.first_choice
+    if t:
+        vector, action = solution.vector[t - 1], solution.choice[t - 1]
+    seen = np.repeat(np.arange(visible), vector.shape[1])
+    flat, taken = np.asarray(vector).reshape(-1, hidden), np.asarray(action).reshape(-1)
+    rows = np.concatenate([seen[:, None], taken[:, None], flat], axis=1)
+    _, kept = np.unique(rows, axis=0, return_index=True)
+    kept.sort()
+    return StageVectors(flat[kept], taken[kept], seen[kept], (visible, horizon))
 
 
 def policy_xml(stage: StageVectors, *, model: str = "") -> str:

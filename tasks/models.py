@@ -170,9 +170,13 @@ class APOMDP(eqx.Module):
 Model = MDP | RobustMDP | POMDP | APOMDP
 
 
-def batch_shape(model: Model) -> tuple[int, ...]:
-    """Return the sizes of the leading axes *B of a model; () for a single task."""
-    return tuple(model.reward.shape[:-2])
+def batch_shape(model: Any) -> tuple[int, ...]:
+    """Return the sizes of the leading axes *B of a model; () for a single task.
+
+    A class of models with a property `batch` says itself.
+    """
+    own = getattr(model, "batch", None)
+    return tuple(model.reward.shape[:-2]) if own is None else tuple(own)
 
 
 def check_model(model: Any) -> None:
