@@ -31,7 +31,7 @@ from sdm.commands.options import (
     given_options,
     warn_of_idle_options,
 )
-from sdm.commands.solve_gap import report_gap
+from sdm.commands.solve_gap import bounds_lines, report_gap
 from sdm.commands.solve_model import Wanted, check_plot, draw, solve_model
 from sdm.commands.source_fields import config_fields
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
-OF_A_METHOD = {"gap", "atol", "points", "attitude"}
-OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "atol", "require_gap", "attitude"}
+OF_A_METHOD = {"gap", "atol", "points", "attitude", "seconds"}
+OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "require_gap", *OF_A_METHOD}
 
 
 class SolveCommand(FamilyCommand):
@@ -74,14 +74,22 @@ def solve(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Solution method for `--model`: for pomdp, `points` or, for small "
-            "models, `exact` (default: that of the kind of model)."
+            help="Solution method for `--model`: for pomdp, `points`, `search` for a "
+            "large or long one, or `exact` for a small one (default: that of the kind "
+            "of model; `search` for a pomdp without `--horizon`)."
         ),
     ] = None,
     simulate: Annotated[
         int | None,
         typer.Option(
             min=1, help="Episodes that the policy of `--model` plays (default none)."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Time limit of `--method search`, which also ends with Ctrl-C, with "
+            "the best answer so far (default none)."
         ),
     ] = None,
     attitude: Annotated[
@@ -134,12 +142,15 @@ def solve(
         start_plotting()
     if model is not None:
         wanted = Wanted(plot, out, simulate, seed, overwrite)
-        report = _solve_file(context, model, method, attitude, wanted)
+        chosen = {"attitude": attitude, "seconds": seconds}
+        report = _solve_file(context, model, method, chosen, wanted)
         emit(report, as_json, lambda: pairs_table(report))
         report_gap(report, report.get("gap"), required=require_gap)
         return
     if simulate is not None:
         fail("`--simulate` needs `--model`: sampled tasks are played for `--out`")
+    if seconds is not None:
+        fail(f"`--seconds {seconds:g}` needs `--model` and `--method search`")
     if attitude is not None:
         fail(f"`--attitude {attitude}` needs `--model`, with sets of probabilities")
     _check_call(method, out, distributed=distributed, resume=resume)
@@ -179,7 +190,7 @@ def _solve_file(
     context: Context,
     model: Path,
     method: str | None,
-    attitude: str | None,
+    chosen: dict[str, Any],
     wanted: Wanted,
 ) -> dict[str, Any]:
     """Solve a model in a file."""
@@ -187,8 +198,7 @@ def _solve_file(
     for name in named.keys() - OF_A_MODEL:
         fail(f"`{named[name]}` is for sampled tasks: remove it, or `--model`")
     values = dict(given(context, "config").values)
-    if attitude is not None:
-        values["attitude"] = attitude
+    values |= {name: x for name, x in chosen.items() if x is not None}
     with user_faults(), progress_bars() as bar:
         check_plot(wanted.plot, overwrite=wanted.overwrite)
         bar(f"solving {model.name}", 0, 1)
@@ -198,6 +208,7 @@ def _solve_file(
             method=method,
             options={n: x for n, x in values.items() if n in OF_A_METHOD},
             wanted=wanted,
+            progress=bounds_lines(),
         )
         bar(f"solving {model.name}", 1, 1)
     if "require_gap" in named and "converged" not in report:

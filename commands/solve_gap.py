@@ -1,10 +1,32 @@
-"""Report of a gap that `sdm solve` did not reach, and `--require-gap`."""
+"""Bounds while `sdm solve` works, and a gap that it did not reach: `--require-gap`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sdm.commands.console import fail, say
 
-HINT = "raise `--points`, or allow a wider gap with `--gap` or `--atol`"
+HINTS = {
+    "search": "raise `--seconds`, or allow a wider gap with `--gap` or `--atol`",
+    "": "raise `--points`, or allow a wider gap with `--gap` or `--atol`",
+}
+LATER = 1.5  # time of a line, as a multiple of that of the line before
+LONGEST = 60.0  # seconds between two lines
+
+
+def bounds_lines() -> Callable[[float, float, float], None]:
+    """Return a function that prints the bounds, less and less often.
+
+    Its arguments are the seconds so far and both bounds.
+    """
+    due = 0.0
+
+    def show(seconds: float, lower: float, upper: float) -> None:
+        nonlocal due
+        if seconds >= due:
+            due = seconds + min(max(1.0, (LATER - 1) * seconds), LONGEST)
+            say(f"{seconds:6.1f} s: value between {lower:.6g} and {upper:.6g}")
+
+    return show
 
 
 def missed_gap(report: dict[str, Any], gap: float | None) -> str:
@@ -35,6 +57,7 @@ def report_gap(report: dict[str, Any], gap: float | None, *, required: bool) -> 
     """Warn of a gap that is not reached, or exit with code 1 if it is required."""
     if not (sentence := missed_gap(report, gap)):
         return
+    hint = HINTS.get(report.get("method", ""), HINTS[""])
     if required:
-        fail(sentence, HINT, code=1)
-    say(f"warning: {sentence}; {HINT}", "yellow")
+        fail(sentence, hint, code=1)
+    say(f"warning: {sentence}; {hint}", "yellow")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sdm.tasks.models import Model
 
 
+Progress = Callable[[float, float, float], None]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What to do with the solution of a model.
@@ -43,10 +46,12 @@ def solve_model(
     method: str | None,
     options: Mapping[str, Any],
     wanted: Wanted,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Solve one model from a file, keep or play the solution, and return a report.
 
-    Warns of each entry of `options` that the method does not have.
+    Warns of each entry of `options` that the method does not have. A method that
+    reports bounds as it goes calls `progress` with the seconds so far and both bounds.
 
     Raises:
         ValueError: if the file holds a batch of models, the horizon is missing, or an
@@ -54,25 +59,25 @@ def solve_model(
 
     """
     start_jax()
-    import numpy as np
-
     from sdm.solvers_jax import solve
-    from sdm.tasks.model_files import load_with_names, long_horizon, truncation_error
+    from sdm.tasks.model_files import load_with_names, truncation_error
+    from sdm.tasks.models import batch_shape
     from sdm.tasks.stages import stages_of
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
-    if np.ndim(model.initial) != 1:
+    if batch_shape(model):
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
-    chosen_method = _method(type(model), method, options)
     horizon = stages_of(model) if horizon is None else horizon
+    chosen_method = _method(model, method, options, horizon, progress)
     try:
-        stages = long_horizon(model) if horizon is None else horizon
+        stages = _stages(model, horizon, chosen_method)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}, with `--horizon`") from error
     report: dict[str, Any] = {
         "model": str(path),
         "kind": type(model).__name__,
+        "method": chosen_method.name,
         "horizon": stages,
     }
     if hasattr(chosen_method, "gap"):
@@ -88,27 +93,68 @@ def solve_model(
         }
         if actions:
             report["action_name"] = " or ".join(actions[a] for a in sorted(set(chosen)))
-        if horizon is None:
+        if horizon is None and stages is not None:
             report["truncation_error"] = truncation_error(model, stages)
         keep(found, {**report, "states": named.states, "actions": actions})
     return report | _after(found, named, stages, wanted, path.name)
 
 
-def _method(kind: type, name: str | None, options: Mapping[str, Any]) -> Any:
-    """Return the method, with the options that it has; warn of the others."""
-    from sdm.solvers_jax.methods import make_method, method_class, option_names
+def _method(
+    model: Any,
+    name: str | None,
+    options: Mapping[str, Any],
+    horizon: int | None,
+    progress: Progress,
+) -> Any:
+    """Return the method, with the options that it has; warn of the others.
 
-    known = option_names(method_class(kind, name))
+    Without a horizon and a name, it is one that can do without a horizon, if there is
+    one for this class of models and the task is discounted.
+    """
+    from sdm.solvers_jax.methods import (
+        make_method,
+        method_class,
+        methods_for,
+        option_names,
+    )
+
+    kind = type(model)
+    if name is None and horizon is None and float(model.discount) < 1:
+        every = methods_for(kind)
+        name = next((n for n, x in every.items() if getattr(x, "endless", False)), None)
+    chosen = method_class(kind, name)
+    known = option_names(chosen)
     for option in options.keys() - known:
-        say(f"warning: `--{option}` has no effect for {kind.__name__} models", "yellow")
+        say(
+            f"warning: `--{option}` has no effect for {kind.__name__} models with the "
+            f"method `{chosen.name}`",
+            "yellow",
+        )
     used = {option: value for option, value in options.items() if option in known}
+    if "progress" in known:
+        used["progress"] = progress
     return make_method(kind, name, used)
+
+
+def _stages(model: Any, horizon: int | None, method: Any) -> int | None:
+    """Return the number of decisions; None for a method that can do without.
+
+    Raises:
+        ValueError: if the task needs a number, and there is none.
+
+    """
+    from sdm.tasks.model_files import long_horizon
+
+    discounted = float(model.discount) < 1
+    if horizon is None and getattr(method, "endless", False) and discounted:
+        return None
+    return long_horizon(model) if horizon is None else horizon
 
 
 def _after(
     found: "Solution",
     named: "NamedModel",
-    horizon: int,
+    horizon: int | None,
     wanted: Wanted,
     title: str,
 ) -> dict[str, Any]:
@@ -141,7 +187,7 @@ def _values(found: "Solution") -> dict[str, Any]:
 
 @contextmanager
 def _place(
-    wanted: Wanted, path: Path, horizon: int, method: Any
+    wanted: Wanted, path: Path, horizon: int | None, method: Any
 ) -> Iterator[Callable[["Solution", dict[str, Any]], None]]:
     """Yield a function that keeps the solution, with entries for its manifest.
 
@@ -166,18 +212,23 @@ def _place(
 
 
 def _simulated(
-    found: "Solution", model: "Model", horizon: int, wanted: Wanted
+    found: "Solution", model: "Model", horizon: int | None, wanted: Wanted
 ) -> dict[str, Any]:
     """Return the mean return of simulated episodes and its 95 % interval.
 
-    These are lists with an entry for each model of an ambiguity set.
+    These are lists with an entry for each model of an ambiguity set. Without a horizon,
+    episodes end when later rewards hardly matter.
     """
     import numpy as np
 
+    from sdm.tasks.model_files import long_horizon
     from sdm.tasks.simulation import simulate
     from sdm.tasks.streams import Stream, stream_key
 
     episodes = wanted.simulate or 0
+    report: dict[str, Any] = {"episodes": episodes}
+    if horizon is None:
+        horizon = report["simulated_horizon"] = long_horizon(model)
     played = simulate(
         stream_key(wanted.seed, Stream.TEST_EPISODES),
         model,
@@ -185,14 +236,13 @@ def _simulated(
         horizon=horizon,
         episodes=episodes,
     )
-    report: dict[str, Any] = {"episodes": episodes}
     for name, values in played._asdict().items():
         plain = [None if np.isnan(x) else float(x) for x in values]
         report[f"simulated_{name}"] = plain[0] if len(plain) == 1 else plain
     return report
 
 
-def _first_actions(found: "Solution", model: "Model") -> list[int]:
+def _first_actions(found: "Solution", model: "Model") -> list[Any]:
     """Return the first action for each state, or for each initial observation."""
     own = getattr(found, "first_actions", None)
     if own is not None:

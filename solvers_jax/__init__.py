@@ -11,6 +11,7 @@ from sdm.solvers_jax.depth_first import DepthFirst
 from sdm.solvers_jax.incremental_pruning import IncrementalPruning
 from sdm.solvers_jax.interval_pomdp import IntervalPoints, IntervalSolution
 from sdm.solvers_jax.methods import Method, Solution, methods_for, register_method
+from sdm.solvers_jax.momdp import MixedObservability, MOMDPSolution
 from sdm.solvers_jax.plan import Plan
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.pomdp import PointBased, POMDPSolution
@@ -35,8 +36,12 @@ from sdm.tasks.cassandra import PomdpFile, load_pomdp, read_pomdp
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.families.darkroom import DarkroomFamily
 from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.model_files import load_model, load_npz, save_npz
 from sdm.tasks.models import APOMDP, MDP, POMDP, RobustMDP, check_model
+from sdm.tasks.momdp import MOMDP
+from sdm.tasks.momdp_filter import HiddenFilter, HiddenPolicy
+from sdm.tasks.momdp_flat import flat_mdp, flat_pomdp
 from sdm.tasks.policy import Policy, TabularPolicy
 from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, IntervalPOMDP
 from sdm.tasks.rollout import Trajectory, rollout
@@ -46,6 +51,7 @@ __all__ = [
     "KLMDP",
     "L1MDP",
     "MDP",
+    "MOMDP",
     "POMDP",
     "APOMDPSolution",
     "BackwardInduction",
@@ -56,13 +62,17 @@ __all__ = [
     "DiscretisedBeliefs",
     "EnergyFamily",
     "FilterState",
+    "HiddenFilter",
+    "HiddenPolicy",
     "IncrementalPruning",
     "IntervalMDP",
     "IntervalPOMDP",
     "IntervalPoints",
     "IntervalSolution",
     "MDPSolution",
+    "MOMDPSolution",
     "Method",
+    "MixedObservability",
     "POMDPSolution",
     "Plan",
     "PointBased",
@@ -82,6 +92,9 @@ __all__ = [
     "check_model",
     "evaluate_policy",
     "export_policy",
+    "flat_mdp",
+    "flat_pomdp",
+    "hidden_model",
     "load_model",
     "load_npz",
     "load_pomdp",

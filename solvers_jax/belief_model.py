@@ -60,7 +60,7 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
     models = transition.shape[-4]
     reward, mask = model.reward, mask_of(model)
     if mask is not None:
-        reward, mask = equal_stages(reward, mask, len(batch))
+        reward, mask = equal_stages(model, reward, mask)
     if first is None:
         shape = (*batch, models, model.initial.shape[-1], 1)
         first = jnp.ones(shape, kind)

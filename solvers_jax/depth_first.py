@@ -27,6 +27,7 @@ from sdm.tasks.transitions import take_tasks
 SHARES = (0.9, 0.6, 0.3, 0.05)
 AIM = 0.9  # smallest width, as a share of the gap to reach
 REPORT = 0.2  # seconds between reports of progress
+NARROWER = 0.98  # the gap, as a share of the last one in the history, of a new entry
 
 Progress = Callable[[float, float, float], None]
 
@@ -98,26 +99,36 @@ class DepthFirst:
         clock.start()
         tree, proof = Tree(model, horizon, enough=clock.early), model.proof
         spent, idle, reported = [0.0] * len(SHARES), 0, 0.0
+        history: list[tuple[float, float, float]] = []
         while True:
             lower, upper = tree.bounds
             bounds = proof.bounds(np.array([lower]), np.array([upper]))
-            if self.progress is not None and clock.now() >= reported:
-                self.progress(clock.now(), bounds.lower.item(), bounds.upper.item())
-                reported = clock.now() + REPORT
+            now = (clock.now(), bounds.lower.item(), bounds.upper.item())
             # More points do not narrow a width that is only rounding.
             rounded = proof.scale * (upper - lower) <= bounds.slack
             near = close(bounds.lower, bounds.upper, self.gap, self.atol)
-            if near.all() or rounded.all() or idle > len(SHARES) or clock.over():
-                return Found(tree, bounds, near)
-            size = np.maximum(np.abs(bounds.lower), np.abs(bounds.upper))
-            aim = AIM * max(self.gap * size.item(), self.atol) / proof.scale.item()
-            turn, before, changes = int(np.argmin(spent)), clock.now(), tree.changes
+            done = near.all() or rounded.all() or idle > len(SHARES) or clock.over()
+            if done or not history or now[2] - now[1] < NARROWER * _width(history):
+                history.append(now)
+            if done:
+                return Found(tree, bounds, near, np.array(history))
+            aim = self.gap * max(abs(now[1]), abs(now[2]))
+            aim = AIM * max(aim, self.atol) / proof.scale.item()
+            turn, changes = int(np.argmin(spent)), tree.changes
             try:
+                if self.progress is not None and now[0] >= reported:
+                    self.progress(*now)
+                    reported = now[0] + REPORT
                 tree.trial(max(SHARES[turn] * (upper - lower), aim), clock.over)
             except KeyboardInterrupt:
                 clock.stopped = True
-            spent[turn] += clock.now() - before
+            spent[turn] += clock.now() - now[0]
             idle = 0 if tree.changes > changes else idle + 1
+
+
+def _width(history: list[tuple[float, float, float]]) -> float:
+    """Return the gap of the last entry."""
+    return history[-1][2] - history[-1][1]
 
 
 class _Clock:

@@ -1,18 +1,20 @@
 """Figures of solutions: actions and values by state and stage, and the refinement."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import Solution
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.storage.files import temporary_name
 
 if TYPE_CHECKING:
@@ -76,21 +78,32 @@ def save_picture(
         raise ValueError(
             f"solution: must be of one task, found a batch {np.shape(solution.value)}"
         )
-    if not isinstance(solution, MDPSolution | POMDPSolution | APOMDPSolution):
-        raise ValueError(
-            f"solution: {type(solution).__name__} has no figure: omit `--plot`"
-        )
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)
-    if isinstance(solution, MDPSolution):
-        _draw_states(figure, solution, actions)
-    else:
-        _draw_beliefs(figure, solution, states, actions)
+    draw_solution(solution, figure, states, actions)
     with temporary_name(path) as temporary:
         figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix("."))
 
 
-def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) -> None:
+@singledispatch
+def draw_solution(
+    solution: Any, figure: "Figure", states: Sequence[str], actions: Sequence[str]
+) -> None:
+    """Draw a solution; register a function for each class of solutions.
+
+    Raises:
+        ValueError: if there is none for this class.
+
+    """
+    raise ValueError(
+        f"solution: {type(solution).__name__} has no figure: omit `--plot`"
+    )
+
+
+@draw_solution.register
+def _(
+    solution: MDPSolution, figure: Any, states: Sequence[str], names: Sequence[str]
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     actions, values = figure.subplots(1, 2)
@@ -105,16 +118,52 @@ def _draw_states(figure: "Figure", solution: MDPSolution, names: Sequence[str]) 
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_beliefs(
-    figure: "Figure",
+@draw_solution.register(POMDPSolution)
+@draw_solution.register(APOMDPSolution)
+def _(
     solution: POMDPSolution | APOMDPSolution,
-    state_names: Sequence[str],
+    figure: Any,
+    states: Sequence[str],
     names: Sequence[str],
 ) -> None:
-    actions, values, rounds = figure.subplots(1, 3)
-    horizon, states = len(solution.plans.point), solution.model.reward.shape[-2]
-    stages = [jnp.asarray(t) for t in range(horizon)]  # arrays, to compile only once
-    corners = np.array(solution.action_value(stages[0], jnp.eye(states)).max(-1))
+    def value(t: int, beliefs: Array) -> Array:
+        return solution.action_value(jnp.asarray(t), beliefs).max(-1)
+
+    stages, _, count = solution.plans.point.shape
+    rounds = _draw_along_a_line(figure, solution, stages, count, value, states, names)
+    _draw_rounds(rounds, solution)
+
+
+@draw_solution.register
+def _(
+    solution: SearchSolution, figure: Any, states: Sequence[str], names: Sequence[str]
+) -> None:
+    def value(t: int, beliefs: Array) -> Array:
+        vector = solution.alpha_vectors[t]
+        possible = jnp.where(beliefs[:, None] > 0, vector, 0)
+        return (beliefs[:, None] * possible).sum(-1).max(-1)
+
+    stages, _, count = solution.vector.shape
+    axes = _draw_along_a_line(figure, solution, stages, count, value, states, names)
+    seconds, lower, upper = np.asarray(solution.history).T
+    axes.plot(seconds, upper, label="upper bound")
+    axes.plot(seconds, lower, label="lower bound")
+    axes.set(title="value of the task", xlabel="seconds")
+    axes.legend()
+
+
+def _draw_along_a_line(
+    figure: "Figure",
+    solution: Any,
+    stages: int,
+    states: int,
+    value: Callable[[int, Array], Array],
+    state_names: Sequence[str],
+    names: Sequence[str],
+) -> "Axes":
+    """Draw actions and values between the worst and the best state."""
+    actions, values, rest = figure.subplots(1, 3)
+    corners = np.array(value(0, jnp.eye(states)))
     low = int(corners.argmin())
     corners[low] = -np.inf  # so that the two ends of the line differ
     high = int(corners.argmax())
@@ -122,18 +171,18 @@ def _draw_beliefs(
     line = np.zeros((LINE, states))
     line[:, low] += 1 - share
     line[:, high] += share
-    beliefs = jnp.asarray(line, solution.model.reward.dtype)
-    done = np.array([solution.action(t, beliefs) for t in stages])
+    beliefs = jnp.asarray(line, solution.value.dtype)
+    # Stages are arrays, to compile only once.
+    done = np.array([solution.action(jnp.asarray(t), beliefs) for t in range(stages)])
     known = state_names or [f"state {i}" for i in range(states)]
     where = f"probability of {known[high]}, otherwise {known[low]}"
     _draw_actions(figure, actions, done, int(done.max()) + 1, names, top=1.0)
     actions.set_ylabel(where)
-    for t in sorted({0, horizon // 2, horizon - 1}):
-        value = solution.action_value(stages[t], beliefs).max(-1)
-        values.plot(share, value, label=f"t = {t}")
+    for t in sorted({0, stages // 2, stages - 1}):
+        values.plot(share, value(t, beliefs), label=f"t = {t}")
     values.set(title="value to go, from the plans", xlabel=where)
     values.legend()
-    _draw_rounds(rounds, solution)
+    return rest
 
 
 def _draw_rounds(axes: "Axes", solution: POMDPSolution | APOMDPSolution) -> None:

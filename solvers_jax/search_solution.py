@@ -30,6 +30,7 @@ class SearchSolution(eqx.Module):
         lower: the same as `value`.
         upper: certified upper bound on the optimal value.
         converged: whether `upper - lower`, with rounding, reached the requested gap.
+        history: seconds since the start, and both bounds then, R times.
         horizon: number of decisions T; None if there is no horizon.
 
     """
@@ -42,6 +43,7 @@ class SearchSolution(eqx.Module):
     lower: Float[Array, "*B"]
     upper: Float[Array, "*B"]
     converged: Bool[Array, "*B"]
+    history: Float[Array, "*B R 3"]
     horizon: int | None = eqx.field(static=True)
 
     def action(
@@ -96,12 +98,14 @@ class Found(NamedTuple):
         tree: beliefs and bounds of every stage.
         bounds: certified bounds on the value.
         converged: whether they are close enough.
+        history: seconds and bounds during the search.
 
     """
 
     tree: Tree
     bounds: Certified
     converged: Bool[np.ndarray, " 1"]
+    history: Float[np.ndarray, "R 3"]
 
 
 class StagePlans(NamedTuple):
@@ -120,7 +124,7 @@ def search_solution(
 
     def stacked(field: int) -> Array:
         rows = [
-            [np.resize(stage[field], (most, *stage[field].shape[1:])) for stage in task]
+            [stage[field][_up_to(len(stage.action), most)] for stage in task]
             for task in plans
         ]
         return shaped(np.array(rows), batch)
@@ -130,6 +134,8 @@ def search_solution(
 
     models = [each.tree.model for each in found]
     lower = joined([each.bounds.lower for each in found])
+    histories = [each.history for each in found]
+    longest = max(map(len, histories))
     return SearchSolution(
         vector=stacked(0),
         choice=stacked(1),
@@ -142,8 +148,19 @@ def search_solution(
         lower=lower,
         upper=joined([each.bounds.upper for each in found]),
         converged=joined([each.converged for each in found]),
+        history=shaped(
+            np.array(
+                [each.history[_up_to(len(each.history), longest)] for each in found]
+            ),
+            batch,
+        ),
         horizon=horizon,
     )
+
+
+def _up_to(count: int, most: int) -> Int[np.ndarray, " N"]:
+    """Return the indices 0, …, count - 1, and the last again up to `most` indices."""
+    return np.minimum(np.arange(most), count - 1)
 
 
 def _annuity(discount: float, horizon: int | None) -> Float[np.ndarray, " U"]:

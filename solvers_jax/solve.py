@@ -14,6 +14,7 @@ from sdm.solvers_jax.methods import (
     method_without_horizon,
     methods_for,
 )
+from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.solvers_jax.rectangular_mdp import RectangularSolution
 from sdm.solvers_jax.search_solution import SearchSolution
@@ -27,6 +28,7 @@ from sdm.tasks.models import (
     check_horizon,
     check_model,
 )
+from sdm.tasks.momdp import MOMDP
 from sdm.tasks.rectangular import IntervalPOMDP, RectangularMDP
 from sdm.tasks.stages import check_stages, check_stationary
 
@@ -69,6 +71,16 @@ def solve(
     method: str | None = ...,
     points: int | None = ...,
 ) -> APOMDPSolution: ...
+@overload
+def solve(
+    model: MOMDP,
+    *,
+    horizon: int,
+    method: str | None = ...,
+    gap: float = ...,
+    points: int = ...,
+    atol: float = ...,
+) -> MOMDPSolution: ...
 
 
 @overload
@@ -103,8 +115,8 @@ def solve(
     """Return value and policy of every task in a batch.
 
     Args:
-        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `IntervalMDP`, `L1MDP`,
-            `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
+        model: an `MDP`, `RobustMDP`, `POMDP`, `APOMDP`, `MOMDP`, `IntervalMDP`,
+            `L1MDP`, `KLMDP` or `IntervalPOMDP`, single or with leading batch axes.
         horizon: number of decisions T, at least 1; None for a discounted task without
             end, with a method that can do without a horizon.
         method: solution method, such as `PointBased(gap=0.01)`, or its name; None for

@@ -7,8 +7,8 @@ A solution's class says what its vectors are:
     def _(solution: MySolution, t: int) -> StageVectors: ...
 
 SARSOP's policies are stationary, but those of a finite horizon depend on the stage:
-`export_policy` writes one file per stage. Format: APPL (Kurniawati, Hsu, Lee 2008),
-`policyx.xsd` 0.1.
+`export_policy` writes one file per stage, and one file without a horizon. Format: APPL
+(Kurniawati, Hsu, Lee 2008), `policyx.xsd` 0.1.
 """
 
 import os
@@ -24,7 +24,9 @@ from jaxtyping import Float, Int
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.belief_backup import Plans, backup
 from sdm.solvers_jax.belief_model import annuities
+from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
+from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.storage.files import write_atomically
 from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.models import check_count
@@ -103,11 +105,47 @@ def _(solution: POMDPSolution, t: int) -> StageVectors:
         units = solution.units
         vector = np.asarray(units.scale * scaled[:, 0] + units.centre * left)
         action = np.asarray(solution.actions)[np.asarray(index)]
+    return _of_beliefs(vector, action, horizon)
+
+
+@stage_vectors.register
+def _(solution: SearchSolution, t: int) -> StageVectors:
+    stages = solution.choice.shape[-2]
+    _check(solution, t, stages)
+    vector = np.asarray(solution.alpha_vectors[t])
+    if not np.isfinite(vector).all():
+        raise ValueError(
+            "admissible: the export of α-vectors does not support masks of actions, "
+            "found one"
+        )
+    return _of_beliefs(vector, np.asarray(solution.choice[t]), stages)
+
+
+def _of_beliefs(
+    vector: Float[np.ndarray, "N S"], action: Int[np.ndarray, " N"], stages: int
+) -> StageVectors:
+    """Return the different vectors of one stage, where no state is visible."""
     rows = np.concatenate([action[:, None], vector], axis=1)
     _, kept = np.unique(rows, axis=0, return_index=True)
     kept.sort()
     zeros = np.zeros(len(kept), np.int64)
-    return StageVectors(vector[kept], action[kept], zeros, (1, horizon))
+    return StageVectors(vector[kept], action[kept], zeros, (1, stages))
+
+
+@stage_vectors.register
+def _(solution: MOMDPSolution, t: int) -> StageVectors:
+    visible, hidden = solution.first_vector.shape[-3::2]
+    horizon = solution.vector.shape[-4] + 1
+    _check(solution, t, horizon)
+    vector, action = solution.first_vector, solution.first_choice
+    if t:
+        vector, action = solution.vector[t - 1], solution.choice[t - 1]
+    seen = np.repeat(np.arange(visible), vector.shape[1])
+    flat, taken = np.asarray(vector).reshape(-1, hidden), np.asarray(action).reshape(-1)
+    rows = np.concatenate([seen[:, None], taken[:, None], flat], axis=1)
+    _, kept = np.unique(rows, axis=0, return_index=True)
+    kept.sort()
+    return StageVectors(flat[kept], taken[kept], seen[kept], (visible, horizon))
 
 
 def policy_xml(stage: StageVectors, *, model: str = "") -> str:

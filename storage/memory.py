@@ -55,3 +55,20 @@ def in_words(size: int) -> str:
     if size < 10**9:
         return f"{size / 10**6:,.1f} MB"
     return f"{size / 10**9:,.1f} GB"
+
+
+class MemoryLimitError(ValueError):
+    """A model that needs more memory than there is."""
+
+
+def check_memory(size: int, what: str) -> None:
+    """Raise `MemoryLimitError` if `size` bytes for `what` exceed the available memory.
+
+    Call this function before allocating.
+    """
+    available = available_memory()
+    if available is not None and size > available:
+        raise MemoryLimitError(
+            f"{what} needs {in_words(size)} of memory, found {in_words(available)} "
+            "available"
+        )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sdm.tasks.stages import batch_axes, equal_stages
+from sdm.tasks.stages import equal_stages
 
 M = TypeVar("M")
 
@@ -42,12 +42,11 @@ def with_mask(model: M) -> M:
     if model.admissible is None and allowed.all():
         return model
     if model.admissible is not None:
-        axis = batch_axes(model)
-        given, allowed = equal_stages(np.asarray(model.admissible), allowed, axis)
+        given, allowed = equal_stages(model, np.asarray(model.admissible), allowed)
         if given.shape != allowed.shape or given.dtype != bool:
             return model  # `check_mask` says what is wrong
         allowed = allowed & given
-        _, reward = equal_stages(allowed, reward, axis)
+        _, reward = equal_stages(model, allowed, reward)
     finite = jnp.where(allowed, reward, jnp.zeros((), reward.dtype))
     return eqx.tree_at(
         lambda m: (m.reward, m.admissible),
@@ -66,7 +65,7 @@ def check_mask(model: Any) -> None:
     if given.dtype != bool:
         raise ValueError(f"admissible has dtype {given.dtype}: must be bool")
     reward = np.asarray(model.reward)
-    given, reward = equal_stages(given, reward, batch_axes(model))
+    given, reward = equal_stages(model, given, reward)
     if given.shape != reward.shape:
         raise ValueError(
             f"admissible has shape {given.shape}: must be [*B, S, A] = "
@@ -98,7 +97,7 @@ def masked_rewards(model: Any) -> Float[Array, "*B S A"]:
     mask = mask_of(model)
     if mask is None:
         return reward
-    mask, reward = equal_stages(mask, reward, batch_axes(model))
+    mask, reward = equal_stages(model, mask, reward)
     return jnp.where(mask, reward, jnp.asarray(-jnp.inf, reward.dtype))
 
 

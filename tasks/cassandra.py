@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.cassandra_preamble import Preamble, not_given
 from sdm.tasks.cassandra_rewards import RewardLog
@@ -30,13 +31,7 @@ from sdm.tasks.cassandra_words import (
     Reader,
 )
 from sdm.tasks.models import MDP, POMDP, check_model
-from sdm.tasks.triplets import (
-    MemoryLimitError,
-    Triplets,
-    check_size,
-    dense_transition,
-    transition_of,
-)
+from sdm.tasks.triplets import Triplets, check_size, transition_of
 
 ALL = slice(None)
 
@@ -112,7 +107,10 @@ class _Model:
         if (name := found.missing()) is not None:
             raise not_given(reader, name)
         self.size("T")
-        model = self.finish()
+        try:
+            model = self.finish()
+        except MemoryLimitError as error:
+            raise reader.error(str(error)) from error
         every = ("states", "actions", "observations")
         names = (tuple(found.names[x].names) if x in found.names else () for x in every)
         return PomdpFile(model, *names)
@@ -260,14 +258,12 @@ class _Model:
         else:
             reward = found.sign * self.reward.expected(triplets, seen)
         paid, first = jnp.asarray(reward), jnp.asarray(initial)
-        sizes = {"states": len(states), "actions": len(actions)}
+        moves = transition_of(triplets, states=len(states), actions=len(actions))
         model: POMDP | MDP
         if seen is None:
-            moves = transition_of(triplets, **sizes)
             model = MDP(moves, paid, first, found.discount)
         else:
-            dense = jnp.asarray(dense_transition(triplets, **sizes))
-            model = POMDP(dense, jnp.asarray(seen), paid, first, found.discount)
+            model = POMDP(moves, jnp.asarray(seen), paid, first, found.discount)
         try:
             check_model(model)
         except ValueError as error:

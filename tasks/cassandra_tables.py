@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sdm.storage.memory import check_memory
+
 
 class Cells(NamedTuple):
     """Nonzero cells of a table, sorted by action, row and column."""
@@ -68,6 +70,9 @@ class Log:
     def __len__(self) -> int:
         """Return the number of cells."""
         return len(self._code)
+
+
+FILLED = 40  # bytes for each cell of a row with equal probabilities
 
 
 class Table:
@@ -147,6 +152,10 @@ class Table:
         current = order > self._since.ravel()[code // columns]
         code, value = code[current], value[current]
         (filled,) = np.nonzero(self._value.ravel())
+        size = FILLED * len(filled) * columns
+        check_memory(
+            size, f"a table with {len(filled)} rows of {columns} equal numbers"
+        )
         under = (filled[:, None] * columns + np.arange(columns)).ravel()
         under = under[~member(under, code)]
         code = np.concatenate([code, under])

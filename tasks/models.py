@@ -9,9 +9,8 @@ Axis names in the whole package:
 
 Horizon convention: T decisions at stages t = 0, ..., T-1 and T+1 values; stage 0 comes
 first and the value after the last decision is zero. The same code runs a single task, a
-batch and a grid of devices. Arrays keep their floating-point type.
-
-Arrays that change with the stage have an axis T after those of the batch: see `stages`.
+batch and a grid of devices. Arrays keep their floating-point type. Those that change
+with the stage have an axis T after the axes of the batch: see `stages`.
 """
 
 from typing import Any
@@ -183,9 +182,13 @@ class APOMDP(eqx.Module):
 Model = MDP | RobustMDP | POMDP | APOMDP
 
 
-def batch_shape(model: Model) -> tuple[int, ...]:
-    """Return the sizes of the leading axes *B of a model; () for a single task."""
-    return tuple(model.initial.shape[:-1])
+def batch_shape(model: Any) -> tuple[int, ...]:
+    """Return the sizes of the leading axes *B of a model; () for a single task.
+
+    A class of models with a property `batch` says itself.
+    """
+    own = getattr(model, "batch", None)
+    return shape_at_stage(model, "reward")[:-2] if own is None else tuple(own)
 
 
 def check_model(model: Any) -> None:

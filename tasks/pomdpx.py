@@ -17,19 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.cassandra_words import NUMBER, PomdpFileError
 from sdm.tasks.model_formats import NamedModel
 from sdm.tasks.models import MDP, POMDP, check_model
 from sdm.tasks.pomdpx_factors import Factor, Join, in_order, read_factor
 from sdm.tasks.pomdpx_variables import read_variables
 from sdm.tasks.pomdpx_xml import Element, read_xml
-from sdm.tasks.triplets import (
-    MemoryLimitError,
-    Triplets,
-    check_size,
-    dense_transition,
-    transition_of,
-)
+from sdm.tasks.triplets import Triplets, check_size, transition_of
 
 SECTIONS = (
     *("Description", "Discount", "Variable", "InitialStateBelief"),
@@ -96,15 +91,14 @@ class _Model:
         )
         paid, first = map(jnp.asarray, (reward, self.initial()))
         discount = self.discount()
+        moved = transition_of(triplets, states=states, actions=actions)
         model: POMDP | MDP
         if shown is None:
-            moved = transition_of(triplets, states=states, actions=actions)
             model = MDP(moved, paid, first, discount)
         else:
-            dense = dense_transition(triplets, states=states, actions=actions)
             seen = self.first_observation(np.asarray(first))
             model = POMDP(
-                jnp.asarray(dense),
+                moved,
                 jnp.asarray(shown),
                 paid,
                 first,

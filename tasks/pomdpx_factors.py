@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from sdm.storage.memory import check_memory
 from sdm.tasks.array_checks import ROW_SUM_TOLERANCE
 from sdm.tasks.cassandra_words import LARGEST, NUMBER, WHOLE
 from sdm.tasks.pomdpx_xml import Element
-from sdm.tasks.triplets import check_memory
 
 Sizes = dict[str, tuple[str, ...]]  # the values of each variable
 

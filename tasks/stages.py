@@ -114,11 +114,12 @@ def entry(x: Any, t: int | Int[Array, ""], axis: int) -> Any:
     return jnp.asarray(x)[(*place, t)]
 
 
-def equal_stages(x: Any, y: Any, axis: int) -> tuple[Any, Any]:
+def equal_stages(model: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """Return two arrays; if only one has an axis of stages, repeat the other on it."""
+    axis = batch_axes(model)
 
     def like(a: Any, b: Any) -> Any:
-        if _axes(a) != _axes(b) - 1:
+        if not _declared(model) or _axes(a) != _axes(b) - 1:
             return a
         repeat = np.repeat if isinstance(a, np.ndarray) else jnp.repeat
         return repeat(a[(slice(None),) * axis + (None,)], b.shape[axis], axis)

@@ -5,6 +5,7 @@ which lists the N next states that a state and an action can lead to. Nothing he
 an array of size S × S of a sparse transition, except `dense`, on request.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from sdm.storage.memory import check_memory
 from sdm.tasks.array_checks import check_rows, raise_first
 
 Model = TypeVar("Model")
@@ -111,10 +113,17 @@ def is_sparse(transition: Transition) -> bool:
 
 
 def dense(transition: Any) -> Any:
-    """Return a transition as one array [*B, S, A, S]; an array is returned as it is."""
+    """Return a transition as one array [*B, S, A, S]; an array is returned as it is.
+
+    Raises:
+        MemoryLimitError: if it does not fit in memory.
+
+    """
     if not isinstance(transition, SparseTransition):
         return transition
     chance = transition.probabilities
+    size = math.prod(transition.shape) * chance.dtype.itemsize
+    check_memory(size, f"a dense transition of shape {transition.shape}")
     index = jnp.broadcast_to(transition.successors, chance.shape)
     flat = jnp.zeros((chance[..., 0].size, transition.shape[-1]), chance.dtype)
     row = jnp.arange(len(flat))[:, None]

@@ -1,8 +1,8 @@
 """Transitions as triplets: the nonzero entries of P(s' | s, a), and how to store them.
 
 Readers of files collect triplets, whose number is that of the nonzero probabilities.
-`dense_transition` is the only function that allocates an array of size S × S. An MDP
-lists its next states instead if that takes less than a quarter of the memory.
+`transition_of` lists the next states if that takes less than a quarter of the memory of
+an array of size S × S.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from sdm.storage.memory import available_memory, in_words
+from sdm.storage.memory import check_memory
 from sdm.tasks.transitions import SparseTransition, Transition
 
 # Bytes per entry of a dense array while JAX copies it: the original and the copy.
@@ -53,23 +53,6 @@ def summed_triplets(
     return Triplets(a, s, following, total[possible])
 
 
-class MemoryLimitError(ValueError):
-    """A model that needs more memory than there is."""
-
-
-def check_memory(size: int, what: str) -> None:
-    """Raise `MemoryLimitError` if `size` bytes for `what` exceed the available memory.
-
-    Call this function before allocating.
-    """
-    available = available_memory()
-    if available is not None and size > available:
-        raise MemoryLimitError(
-            f"{what} needs {in_words(size)} of memory, found {in_words(available)} "
-            "available"
-        )
-
-
 def check_size(states: int, actions: int, observations: int | None) -> None:
     """Raise `MemoryLimitError` if the arrays of a model do not fit in memory.
 
@@ -79,12 +62,11 @@ def check_size(states: int, actions: int, observations: int | None) -> None:
         observations: number of observations O; None for an MDP.
 
     """
-    if observations is None:  # its transitions may be lists, see `transition_of`
-        what = f"a model with {states} states and {actions} actions"
-        check_memory(BYTES * actions * states, what)
-        return
-    what = f"a model with {states} states, {actions} actions and {observations} symbols"
-    check_memory(BYTES * actions * states * (states + observations), what)
+    # Transitions may be lists: `transition_of` checks them.
+    what = f"a model with {states} states and {actions} actions"
+    if observations is not None:
+        what = what.replace(" and", ",") + f" and {observations} symbols"
+    check_memory(BYTES * actions * states * (observations or 1), what)
 
 
 def transition_of(triplets: Triplets, *, states: int, actions: int) -> Transition:
@@ -101,7 +83,7 @@ def transition_of(triplets: Triplets, *, states: int, actions: int) -> Transitio
     what = f"a model with {states} states and {actions} actions"
     if listed * SPARE > full:
         check_memory(full, what)
-        return jnp.asarray(dense_transition(triplets, states=states, actions=actions))
+        return jnp.asarray(_dense_transition(triplets, states=states, actions=actions))
     check_memory(listed, f"{what}, and up to {longest} next states of each,")
     index = np.zeros((states, actions, longest), np.int32)
     chance = np.zeros(index.shape)
@@ -113,7 +95,7 @@ def transition_of(triplets: Triplets, *, states: int, actions: int) -> Transitio
     return SparseTransition(jnp.asarray(index), jnp.asarray(chance))
 
 
-def dense_transition(
+def _dense_transition(
     triplets: Triplets, *, states: int, actions: int
 ) -> Float[np.ndarray, "S A S"]:
     """Return P(s' | s, a) as a dense array, the next state last."""

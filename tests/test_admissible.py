@@ -19,6 +19,7 @@ from sdm.solvers_jax import (
     RobustMDP,
     belief_filter,
     evaluate_policy,
+    hidden_model,
     load_model,
     rollout,
     save_npz,
@@ -26,7 +27,6 @@ from sdm.solvers_jax import (
     solve,
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value
-from sdm.solvers_jax.hidden_model import solve_hidden_model
 from sdm.tasks.admissible import admissible_at, with_mask
 from sdm.tasks.models import check_model
 from sdm.tasks.policy import constant_action, deterministic, uniform_random
@@ -295,8 +295,8 @@ def test_masks_are_refused_where_they_are_not_supported(tmp_path):
     with pytest.raises(ValueError, match=r"the `.POMDP` format does not support"):
         save_pomdp(masked(plain, mask, as_reward=True), tmp_path / "own.POMDP")
     several = masked(random_mdp(0, 2), random_mask(0, 2, 3, 2))
-    with pytest.raises(ValueError, match="`solve_hidden_model` does not support masks"):
-        solve_hidden_model(several, jnp.array([[0.5, 0.5]]), horizon=2)
+    with pytest.raises(ValueError, match="`hidden_model` does not support masks"):
+        hidden_model(several, jnp.array([[0.5, 0.5]]))
 
 
 def test_a_model_without_a_mask_is_left_alone():

@@ -20,7 +20,7 @@ from sdm.policies import count_plan
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.registry import check_rule, prepare
 from sdm.policies.untrained import bayes_adaptive
-from sdm.solvers_jax.hidden_model import solve_hidden_model
+from sdm.solvers_jax.momdp import MixedObservability
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.garnet import GarnetFamily
 from sdm.tasks.rollout import rollout, task_keys
@@ -187,16 +187,16 @@ def test_a_plan_has_the_most_beliefs_that_both_limits_allow(monkeypatch, limit, 
     config = EvaluationConfig(GarnetFamily(states=3, actions=2), 2, 1, 1)
     asked = []
 
-    def cost(models, *, points, **_):
+    def cost(moves, *, points, **_):
         over = 2 * getattr(bayes_adaptive, limit) if points > most else 1
         return (over, 1.0) if limit == "MOST_BYTES" else (1, float(over))
 
-    def solved(*given, points, rewards, **options):
-        asked.append((points, rewards))
-        return solve_hidden_model(*given, points=1, rewards=rewards, **options)
+    def solved(model, *, horizon, method):
+        asked.append((method.points, model.observes_reward))
+        return MixedObservability(points=1).solve(model, horizon=horizon)
 
-    monkeypatch.setattr(bayes_adaptive, "cost_of", cost)
-    monkeypatch.setattr(bayes_adaptive, "solve_hidden_model", solved)
+    monkeypatch.setattr(bayes_adaptive, "plan_cost", cost)
+    monkeypatch.setattr(bayes_adaptive, "solve", solved)
     policy = bayes_adaptive.candidate_plan(make_benchmark(config))
     assert asked == [(most, True)] and policy.rewards
     blind = dataclasses.replace(config, observes_reward=False)

@@ -279,11 +279,11 @@ def test_sixteen_hundred_states_fit(tmp_path):
 def test_a_model_too_large_for_the_memory_is_refused_before_it_is_made(
     read, monkeypatch
 ):
-    monkeypatch.setattr("sdm.tasks.triplets.available_memory", lambda: 4 * 10**9)
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: 4 * 10**9)
     with pytest.raises(PomdpFileError) as error:
-        read(HEAD.replace("a b", "20000") + ROWS)
-    # 2 actions, 20,000 × (20,000 + 2) numbers of 8 bytes, and a copy.
-    assert "line 6: a model with 20000 states, 2 actions and 2 symbols needs" in str(
-        error.value
+        read(HEAD.replace("a b", "20000") + ROWS.replace("identity", "uniform"))
+    # Two actions; 40 bytes for each cell.
+    assert (
+        "a table with 40000 rows of 20000 equal numbers needs 32.0 GB of memory, found "
+        "4.0 GB available" in str(error.value)
     )
-    assert "needs 12.8 GB of memory, found 4.0 GB available" in str(error.value)

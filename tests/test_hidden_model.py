@@ -9,9 +9,9 @@ import pytest
 from random_models import random_mdp
 from tolerances import ROUNDING, SINGLE
 
-from sdm.solvers_jax import hidden_model, solve
-from sdm.solvers_jax.hidden_backup import candidates_of
-from sdm.solvers_jax.hidden_model import solve_hidden_model
+from sdm.solvers_jax import hidden_model, momdp_search, solve
+from sdm.solvers_jax.momdp_moves import moves_of
+from sdm.tasks.momdp import first_beliefs
 
 # One shape for most tests: one compilation.
 T, SIZE, POINTS = 3, 5, 8
@@ -25,6 +25,11 @@ def candidates(seed=0, *, size=SIZE):
 
 def weights(seed=1, *, tasks=4, size=SIZE):
     return np.random.default_rng(seed).dirichlet(np.ones(size), tasks)
+
+
+def solve_hidden_model(models, weight, *, horizon, rewards=False, **options):
+    model = hidden_model(models, weight, observes_reward=rewards)
+    return solve(model, horizon=horizon, atol=0.0, **options)
 
 
 def outcomes(models, joint, x, a, rewards):
@@ -96,7 +101,7 @@ def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
         def choose(task, t, x, joint, found=found):
             belief = np.tile(joint / joint.sum(), (len(found.lower), 1, 1))
             state = jnp.full(belief.shape[:2], x, jnp.int32)
-            return int(found.action(t, state, jnp.asarray(belief))[task, 0])
+            return int(found.action(t, (state, jnp.asarray(belief)))[task, 0])
 
         earned = exact_values(models, weight, rewards, choose)
         assert (earned >= np.asarray(found.lower) - ROUNDING).all()
@@ -130,7 +135,7 @@ def test_one_candidate_is_an_mdp():
     np.testing.assert_allclose(found.upper, mdp.value.repeat(2), rtol=ROUNDING)
     state = jnp.broadcast_to(jnp.arange(3, dtype=jnp.int32), (2, 3))
     for t in range(T):
-        action = found.action(t, state, jnp.ones((2, 3, 1)))
+        action = found.action(t, (state, jnp.ones((2, 3, 1))))
         np.testing.assert_array_equal(action, mdp.policy.repeat(2, 0)[:, t])
 
 
@@ -179,27 +184,20 @@ def test_refinement_stops_at_the_gap_that_was_asked():
     assert (loose.upper - loose.lower > tight.upper - tight.lower).any()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"), [({"points": 0}, "points = 0"), ({"gap": -1.0}, "gap = -1")]
-)
-def test_options_that_make_no_sense_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        solve_hidden_model(candidates(), weights(), horizon=T, **options)
-
-
-def search_of(models, weight, points=64):
-    model = candidates_of(models, horizon=T, rewards=False)
-    return hidden_model._Search(model, weight, points, T)
+def search_of(models, weight):
+    model = hidden_model(models, weight)
+    root, mass = (np.swapaxes(x[:, :, 0], 0, 1) for x in first_beliefs(model))
+    return momdp_search.Search(moves_of(model, horizon=T), root, mass / len(weight))
 
 
 def test_beliefs_are_distinct_and_reached_with_their_probability():
     search = search_of(candidates(3), weights(3))
     search.expand(64)
-    for beliefs in search.beliefs:
+    for beliefs in search.points:
         assert beliefs.reach.sum() == pytest.approx(1)
     search.sweep()
     search.expand(64)
-    for beliefs in search.beliefs[1:]:
+    for beliefs in search.points[1:]:
         for point, n in zip(beliefs.point, beliefs.filled, strict=True):
             assert len(np.unique(point[:n].round(8), axis=0)) == n
 
@@ -208,13 +206,13 @@ def test_beliefs_without_a_gap_are_not_added(monkeypatch):
     search = search_of(candidates(3), weights(3))
     search.expand(1)
     search.sweep()
-    before = [beliefs.filled.copy() for beliefs in search.beliefs]
-    shape = hidden_model.gap_at
+    before = [beliefs.filled.copy() for beliefs in search.points]
+    shape = momdp_search.gap_at
     monkeypatch.setattr(
-        hidden_model, "gap_at", lambda *given: jnp.zeros_like(shape(*given))
+        momdp_search, "gap_at", lambda *given: jnp.zeros_like(shape(*given))
     )
-    search.expand(64)
-    after = [beliefs.filled for beliefs in search.beliefs]
+    assert search.expand(64) == 0
+    after = [beliefs.filled for beliefs in search.points]
     np.testing.assert_array_equal(after, before)
 
 
@@ -230,7 +228,7 @@ def test_a_state_in_which_no_task_starts_has_the_action_of_the_weights():
     models = eqx.tree_at(lambda m: m.initial, models, start)
     found = solve_hidden_model(models, weight, horizon=1, points=POINTS)
     best = np.einsum("bk,ksa->bsa", weight, np.asarray(models.reward)).argmax(-1)
-    np.testing.assert_array_equal(found.first, best)
+    np.testing.assert_array_equal(found.first_actions(), best)
 
 
 def test_rounding_of_large_rewards_tells_nothing():

@@ -351,7 +351,7 @@ def test_an_error_says_where_and_what(write, text, message):
 def test_a_model_too_large_for_the_memory_is_refused_before_it_is_made(
     write, monkeypatch
 ):
-    monkeypatch.setattr("sdm.tasks.triplets.available_memory", lambda: 10**9)
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: 10**9)
     large = document().replace("<NumValues>2", "<NumValues>20000")
     with pytest.raises(PomdpFileError, match=r"needs [0-9,.]+ GB of memory, found 1.0"):
         read_pomdpx(write(large))

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -90,3 +91,20 @@ def test_the_code_of_the_documentation_recomputes_intervals_and_a_comparison(
     # degrees of freedom: the p-values differ in the last of their many zeros.
     value = re.search(r"pvalue=(?:np.float64\()?([\d.e-]+)", printed.getvalue())
     assert max(float(value[1]), at_ten["p"]) < 1e-8
+
+
+def test_the_table_of_the_main_page_is_that_of_its_runs():
+    files = sorted((PUBLISHED / "demo").glob("results-seed-*.json"))
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    assert [run["demo"]["seed"] for run in runs] == list(range(5))
+    gaps: dict[str, list[float]] = {}
+    for run in runs:
+        for policy, row in run["policies"].items():
+            gaps.setdefault(policy, []).append(row["gap_percent"])
+    page = (PUBLISHED.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = {"icl:smollm2": "SmolLM2, in context only"}
+    shown["smollm2 fine-tuned"] = "SmolLM2, fine-tuned"
+    for policy, found in gaps.items():
+        mean, low, high = np.mean(found), min(found), max(found)
+        row = f"| {shown.get(policy, policy)} | {mean:.2f} | {low:.2f} … {high:.2f} |"
+        assert f"{row} {found[0]:.2f}, " in page

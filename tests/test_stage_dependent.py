@@ -26,7 +26,6 @@ from sdm.solvers_jax import (
     solve,
 )
 from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
-from sdm.solvers_jax.hidden_model import solve_hidden_model
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.solvers_jax.rectangular_mdp import (
     rectangular_backward_induction,
@@ -37,6 +36,7 @@ from sdm.solvers_jax.stage_vectors import stage_vectors
 from sdm.tasks.admissible import with_mask
 from sdm.tasks.belief import true_model
 from sdm.tasks.cassandra_writer import save_pomdp
+from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.imported import FamilyError
 from sdm.tasks.model_files import load_npz, long_horizon, save_npz
 from sdm.tasks.model_folder import ModelFolder
@@ -556,10 +556,8 @@ def test_arrays_that_disagree_are_named(model, options, message):
         (lambda: IntervalPOMDP.around(HIDDEN, 0.1), "`IntervalPOMDP.around` needs"),
         (lambda: long_horizon(STAGED), "a horizon without end needs"),
         (
-            lambda: solve_hidden_model(
-                take_tasks(STAGED, None), np.ones((1, 1)), horizon=T
-            ),
-            "`solve_hidden_model` needs",
+            lambda: hidden_model(take_tasks(STAGED, None), np.ones((1, 1))),
+            "`hidden_model` needs",
         ),
         (
             lambda: rollout(

@@ -12,9 +12,9 @@ from sdm.solvers_jax import (
     RobustMDP,
     belief_tree_value,
     evaluate_policy,
+    hidden_model,
     solve,
 )
-from sdm.solvers_jax.hidden_model import solve_hidden_model
 from sdm.tasks.belief import belief_filter
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.model_files import load_model, save_npz
@@ -280,9 +280,8 @@ def test_candidates_with_lists_make_a_hidden_model():
     transition = lists((3,), True)
     reward, initial = rest((3,))
     plans = [
-        solve_hidden_model(
-            MDP(x, reward, initial, 0.9),
-            jnp.full((1, 3), 1 / 3, jnp.float32),
+        solve(
+            hidden_model(MDP(x, reward, initial, 0.9), jnp.full((1, 3), 1 / 3)),
             horizon=2,
         )
         for x in (transition, dense(transition))

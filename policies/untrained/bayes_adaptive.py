@@ -8,7 +8,7 @@ they are optimal for the true task, can have a higher one.
 
 If counts of transitions are a sufficient statistic, the plan is exact (`count_plan`).
 In other families, it is a plan for the K candidates of the prior, weighted by the
-demonstrations, with certified bounds on its suboptimality (`solvers_jax.hidden_model`).
+demonstrations, with certified bounds on its suboptimality (`tasks.hidden_mdp`).
 """
 
 from typing import NamedTuple
@@ -22,10 +22,13 @@ from sdm.policies.count_plan import count_plan, expected_return, is_small
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.prepared import PlanBounds, Prepared
 from sdm.policies.registry import register_policy
-from sdm.solvers_jax.hidden_backup import cost_of
-from sdm.solvers_jax.hidden_model import HiddenModelPlan, solve_hidden_model
+from sdm.solvers_jax.momdp import MixedObservability, MOMDPSolution
+from sdm.solvers_jax.momdp_backup import plan_cost
+from sdm.solvers_jax.momdp_moves import moves_of
+from sdm.solvers_jax.solve import solve
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Kind, TaskFamily
+from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.models import MDP, Model
 from sdm.tasks.rewards import agrees
 from sdm.tasks.transitions import dense
@@ -33,6 +36,7 @@ from sdm.tasks.transitions import dense
 # Beliefs per stage and state; the first number within the limits below is used.
 POINTS = (32, 16, 8)
 MOST_BYTES, MOST_WORK = 1 << 31, 2e11
+GAP = 1e-3  # of the bounds, at which to stop
 
 
 class Weighed(NamedTuple):
@@ -61,7 +65,7 @@ class CandidatePolicy(eqx.Module):
 
     """
 
-    plan: HiddenModelPlan
+    plan: MOMDPSolution
     models: MDP
     weight: Float[Array, "B K"]
     rewards: bool = eqx.field(static=True)
@@ -93,7 +97,7 @@ class CandidatePolicy(eqx.Module):
         for likelihood in likelihoods:
             weight *= jnp.maximum(jnp.moveaxis(likelihood, 0, -1), IMPOSSIBLE)
         weight /= weight.sum(-1, keepdims=True)
-        action = self.plan.action(t, observation, weight)
+        action = self.plan.action(t, (observation, weight))
         return action, Weighed(weight, observation, action)
 
 
@@ -130,14 +134,12 @@ def candidate_plan(bed: Benchmark) -> CandidatePolicy:
     """
     found, config = posterior(bed), bed.config
     assert isinstance(found.models, MDP)
-    seen = config.rewards_seen
+    seen, horizon = config.rewards_seen, config.horizon
+    task = hidden_model(found.models, found.weight, observes_reward=seen)
+    moves = moves_of(task, horizon=horizon)
     for points in POINTS:
-        needed, work = cost_of(
-            found.models,
-            tasks=config.tasks,
-            horizon=config.horizon,
-            rewards=seen,
-            points=points,
+        needed, work = plan_cost(
+            moves, roots=config.tasks, horizon=horizon, points=points
         )
         if needed <= MOST_BYTES and work <= MOST_WORK:
             break
@@ -147,14 +149,9 @@ def candidate_plan(bed: Benchmark) -> CandidatePolicy:
             "policy `bayes-adaptive`: a plan must need at most "
             f"{MOST_BYTES / 2**30:.2g} GiB of memory and {MOST_WORK:.1g} operations "
             f"per sweep, found {count} candidates, {states} states, {actions} actions "
-            f"and {config.horizon} stages, which need {needed / 2**30:.2g} GiB of "
+            f"and {horizon} stages, which need {needed / 2**30:.2g} GiB of "
             f"memory and {work:.1g} operations"
         )
-    plan = solve_hidden_model(
-        found.models,
-        found.weight,
-        horizon=config.horizon,
-        rewards=seen,
-        points=points,
-    )
+    method = MixedObservability(gap=GAP, points=points)
+    plan = solve(task, horizon=horizon, method=method)
     return CandidatePolicy(plan, found.models, found.weight, seen)
