@@ -45,6 +45,7 @@ from sdm.tasks.policy import deterministic, uniform_random
 from sdm.tasks.rectangular import IntervalMDP, IntervalPOMDP
 from sdm.tasks.rewards import observe_rewards
 from sdm.tasks.rollout import rollout_on_host, task_keys
+from sdm.tasks.rollout_in_models import all_models
 from sdm.tasks.simulation import simulate, simulated_returns
 from sdm.tasks.stages import at_stage, stages_of
 from sdm.tasks.transition_lists import sparse
@@ -470,6 +471,23 @@ def test_parts_of_models_keep_the_stages():
     np.testing.assert_array_equal(part.observation, model.observation[:, 1])
     assert stages_of(part) == stages_of(states_observed(part)) == T
     check_model(part)
+
+
+def test_all_models_of_a_batch_keep_the_stages():
+    """Also where sizes differ, so that no axis can stand for another."""
+    options = {"batch": (2,), "models": 4, "states": 5, "symbols": 6}
+    each = [random_apomdp(35 + t, 0.5, **options) for t in range(T)]
+    names = ("transition", "observation", "reward")
+    stacked = {n: jnp.stack([getattr(e, n) for e in each], 1) for n in names}
+    model = dataclasses.replace(each[0], **stacked)
+    check_model(model)
+    every = all_models(model)
+    for t, task, k in itertools.product(range(T), range(2), range(4)):
+        now, one = at_stage(every, t), 4 * task + k
+        for name in names[:2]:
+            mine, theirs = getattr(now, name)[one], getattr(each[t], name)[task, k]
+            np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(now.reward[one], each[t].reward[task])
 
 
 # Refusals.
