@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -651,6 +652,16 @@ def test_a_file_is_solved_kept_played_and_exported(tmp_path):
     assert run("export", out, "--out", tmp_path / "policy")["stages"] == T
     wrong = run("solve", "--model", file, "--horizon", 5)
     assert "transition has 3 entries on its axis of stages" in wrong
+
+
+def test_the_example_of_the_documentation_is_true():
+    page = Path(__file__).resolve().parents[1] / "docs/solvers/stage_dependent.md"
+    example = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(example, names)
+    policy, value = names["solution"].policy[:, 0].tolist(), names["solution"].value
+    assert f"# {policy}: treat" in example
+    assert f"# {round(float(value), 3)}\n" in example
 
 
 def test_compiled_code_takes_any_stage():
