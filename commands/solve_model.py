@@ -62,11 +62,13 @@ def solve_model(
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, truncation_error
     from sdm.tasks.models import batch_shape
+    from sdm.tasks.stages import stages_of
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
     if batch_shape(model):
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
+    horizon = stages_of(model) if horizon is None else horizon
     chosen_method = _method(model, method, options, horizon, progress)
     try:
         stages = _stages(model, horizon, chosen_method)
@@ -251,7 +253,7 @@ def _first_actions(found: "Solution", model: "Model") -> list[Any]:
     from sdm.tasks.models import APOMDP, POMDP
 
     if not isinstance(model, POMDP | APOMDP):
-        return found.action(0, jnp.arange(model.reward.shape[0])).tolist()
+        return found.action(0, jnp.arange(len(model.initial))).tolist()
     roots, first = belief_model(model).root, model.initial_observation
     # The initial beliefs under model 0 come first.
     return found.action(0, roots[: 1 if first is None else first.shape[-1]]).tolist()

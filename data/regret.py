@@ -32,6 +32,7 @@ from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.belief import BeliefFilter, BeliefPolicy, FilterState
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory
+from sdm.tasks.stages import at_stage
 
 
 class Losses(NamedTuple):
@@ -106,7 +107,7 @@ def _lost_in_beliefs(
 
     def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
         t, symbol, before, reward, action = now
-        state = belief.update(state, before, symbol, reward)
+        state = at_stage(belief, t - 1).update(state, before, symbol, reward)
         return state, plan.lost(t, state.belief, action)
 
     stages = jnp.arange(1, len(seen), dtype=jnp.int32)

@@ -29,6 +29,7 @@ from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
 from sdm.tasks.policy import Policy, any_optimal, deterministic, uniform_random
 from sdm.tasks.rewards import observe_rewards
 from sdm.tasks.rollout import Trajectory, discounted_return, rollout, task_keys
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.streams import Stream, stream_key
 
 Solution = MDPSolution | POMDPSolution | APOMDPSolution
@@ -74,6 +75,7 @@ def sample_tasks(
 
     Raises:
         AmbiguityError: if no ambiguity set has the requested radius.
+        ValueError: if an array of the tasks depends on the stage.
 
     """
     family, (tasks, sets) = config.family, STREAMS[split]
@@ -82,6 +84,7 @@ def sample_tasks(
     if config.kind == "apomdp":
         params[SET_KEY] = task_keys(stream_key(config.seed, sets), size, first=first)
     model = family.model(params, config.kind)
+    check_stationary(model, "a family of tasks")
     if isinstance(model, APOMDP):
         far = family.divergence(params, model)
         return Tasks(params, model, true_model(model), far)

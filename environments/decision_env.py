@@ -4,6 +4,7 @@ Use them to train other libraries' learners. To simulate many episodes of many t
 `sdm.tasks.rollout` is thousands of times faster.
 """
 
+import dataclasses
 import os
 from typing import Any
 
@@ -27,7 +28,8 @@ from sdm.tasks.models import (
 )
 from sdm.tasks.registry import load_family
 from sdm.tasks.rollout import task_keys
-from sdm.tasks.transitions import of_tasks, rows, take_tasks
+from sdm.tasks.stages import at_stage, check_stages
+from sdm.tasks.transitions import of_models, rows, take_tasks
 
 Action = int | np.int64
 
@@ -55,7 +57,8 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """Create an environment from a model or a file that `load_model` reads.
 
         Raises:
-            ValueError: if the model or the horizon is invalid, or the model is a batch.
+            ValueError: if the model or the horizon is invalid, or the model is a batch
+                or for another number of stages.
 
         """
         check_horizon(horizon)
@@ -64,31 +67,31 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         if isinstance(model, str | os.PathLike):
             task = load_model(model)
         check_model(task)
-        if np.ndim(task.reward) != 2:
+        if np.ndim(task.initial) != 1:
             raise ValueError(
                 f"reward has shape {np.shape(task.reward)}: must be [S, A], for one "
                 "task"
             )
         self._take(task)
-        self.action_space = Discrete(self._reward.shape[1])
-        seen = self._observation
-        if seen is None:
-            self.observation_space = Discrete(self._reward.shape[0])
+        self.action_space = Discrete(self._world.reward.shape[-1])
+        if self._symbols is None:
+            self.observation_space = Discrete(len(self._initial))
         else:
             blank = self._first_observation is None
-            self.observation_space = Discrete(seen.shape[-1] + blank)
+            self.observation_space = Discrete(self._symbols + blank)
         self._stage, self._state = horizon, 0  # no episode until `reset`
 
     def _take(self, model: Model) -> None:
         """Set the model of the next episodes."""
+        check_stages(model, self.horizon)
         model = with_mask(model)
         self.model, true = model, _true_model(model)
-        self._transition = jax.tree.map(np.asarray, true.transition)
+        paid = dataclasses.replace(true, reward=masked_rewards(true))
+        self._world: Any = jax.tree.map(np.asarray, paid)
         self._initial = _rows(true.initial)
-        self._reward = np.asarray(masked_rewards(true))
-        self._observation = self._first_observation = None
+        self._symbols = self._first_observation = None
         if isinstance(true, POMDP):
-            self._observation = _rows(true.observation)
+            self._symbols = true.observation.shape[-1]
             if true.initial_observation is not None:
                 self._first_observation = _rows(true.initial_observation)
 
@@ -98,10 +101,10 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """Start an episode; `options` are ignored."""
         super().reset(seed=seed)
         self._stage, self._state = 0, self._draw(self._initial)
-        if self._observation is None:
+        if self._symbols is None:
             seen = np.int64(self._state)
         elif self._first_observation is None:
-            seen = np.int64(self._observation.shape[-1])
+            seen = np.int64(self._symbols)
         else:
             seen = np.int64(self._draw(self._first_observation[self._state]))
         return seen, self._info()
@@ -123,19 +126,19 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             raise ValueError(f"action = {action!r}: must be in {self.action_space}")
         if self._stage >= self.horizon:
             raise RuntimeError("the episode is over: call reset() first")
-        action = int(action)
-        paid = float(self._reward[self._state, action])
+        action, world = int(action), at_stage(self._world, self._stage)
+        paid = float(world.reward[self._state, action])
         if np.isneginf(paid):
             raise ValueError(
                 f"action = {action}: not admissible in state {self._state}"
             )
-        row, states = rows(self._transition, self._state, action)
+        row, states = rows(world.transition, self._state, action)
         after = self._draw(_rows(row))
         self._state = after if states is None else int(states[after])
         self._stage += 1
         seen = np.int64(self._state)
-        if self._observation is not None:
-            seen = np.int64(self._draw(self._observation[action, self._state]))
+        if self._symbols is not None:
+            seen = np.int64(self._draw(_rows(world.observation[action, self._state])))
         return seen, paid, self._stage == self.horizon, False, self._info()
 
     def _draw(self, row: np.ndarray) -> int:
@@ -246,7 +249,7 @@ def _true_model(model: Model) -> MDP | POMDP:
         return true_model(model)
     if isinstance(model, RobustMDP):
         return MDP(
-            of_tasks(model.transition, 0),
+            of_models(model.transition, 0),
             model.reward,
             model.initial,
             model.discount,

@@ -82,6 +82,7 @@ class DiscretisedBeliefs:
 
     name: ClassVar[str] = "points"
     handles: ClassVar[tuple[type, ...]] = (APOMDP,)
+    by_stage: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless there are at least 4 points."""
@@ -102,7 +103,7 @@ class DiscretisedBeliefs:
         actions = tuple(sorted(set(equal)))
         task, units = standardise(restrict(belief_model(model), actions), horizon)
         flat, own = flattened((task, units), len(batch))
-        convex = flat.transition.shape[1] == 1 or float(model.alpha) == 0
+        convex = flat.root_mass.shape[1] == 1 or float(model.alpha) == 0
         found = refine(
             flat,
             horizon=horizon,

@@ -27,7 +27,8 @@ from sdm.solvers_jax.chunks import in_chunks
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.host_checks import check_indices, check_stage
-from sdm.tasks.models import MDP, Scalar, batch_shape
+from sdm.tasks.models import MDP, batch_shape
+from sdm.tasks.stages import at_stage, stage_lengths, stage_numbers
 from sdm.tasks.transitions import (
     Transition,
     by_task,
@@ -99,20 +100,22 @@ def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:
     """
     batch = batch_shape(mdp)
     states, actions = mdp.reward.shape[-2:]
-    transition = flat(mdp.transition)
-    reward = masked_rewards(mdp).reshape(-1, states, actions)
-    chunk, tasks_last = max(1, len(reward)), False
+    reward = masked_rewards(mdp)
+    task = MDP(
+        flat(mdp.transition, len(batch)),
+        reward.reshape(-1, *reward.shape[len(batch) :]),
+        jnp.reshape(mdp.initial, (-1, states)),
+        mdp.discount,
+    )
+    chunk, tasks_last = max(1, len(task.reward)), False
     if jax.default_backend() == "cpu":
-        fit = max(1, CPU_CHUNK_BYTES // (transition.nbytes // max(1, len(reward))))
-        tasks_last = fit >= CPU_LANES and not is_sparse(transition)
+        stages = stage_lengths(task).get("transition", 1)
+        size = task.transition.nbytes // max(1, len(task.reward) * stages)
+        fit = max(1, CPU_CHUNK_BYTES // size)
+        tasks_last = fit >= CPU_LANES and not is_sparse(task.transition)
         chunk = _chunk(chunk, fit)
     q, policy, state_value = _solve_chunks(
-        transition,
-        reward,
-        mdp.discount,
-        horizon=horizon,
-        chunk=chunk,
-        tasks_last=tasks_last,
+        task, horizon=horizon, chunk=chunk, tasks_last=tasks_last
     )
     state_value = state_value.reshape(*batch, horizon + 1, states)
     return MDPSolution(
@@ -134,72 +137,81 @@ Stages = tuple[Float[Array, "*C T S A"], Int[Array, "*C T S"], Float[Array, "*C 
 
 
 @partial(jax.jit, static_argnames=("horizon", "chunk", "tasks_last"))
-def _solve_chunks(
-    transition: Transition,
-    reward: Float[Array, "B S A"],
-    discount: Scalar,
-    *,
-    horizon: int,
-    chunk: int,
-    tasks_last: bool,
-) -> Stages:
+def _solve_chunks(mdp: MDP, *, horizon: int, chunk: int, tasks_last: bool) -> Stages:
     recursion: Callable[..., Stages] = _tasks_last if tasks_last else _tasks_first
-    arrays, rebuild = by_task(transition)
+    arrays, rebuild = by_task(mdp.transition)
 
-    def solve_one_chunk(part: tuple[Any, Array]) -> Stages:
-        return recursion(rebuild(part[0]), part[1], discount, horizon)
+    def task(part: tuple[Any, Array, Array]) -> MDP:
+        return MDP(rebuild(part[0]), part[1], part[2], mdp.discount)
 
-    def solve_one(part: tuple[Any, Array]) -> Stages:
+    def solve_one_chunk(part: tuple[Any, Array, Array]) -> Stages:
+        return recursion(task(part), horizon)
+
+    def solve_one(part: tuple[Any, Array, Array]) -> Stages:
         # XLA reads listed states slowly if there is an axis of tasks, even of size 1.
-        arrays, paid = jax.tree.map(lambda x: x[0], part)
-        ahead = expectation(rebuild(arrays))
-        alone = _recursion(ahead, paid, discount, horizon)
-        return jax.tree.map(lambda x: x[None], alone)
+        alone = task(jax.tree.map(lambda x: x[0], part))
+        return jax.tree.map(lambda x: x[None], _recursion(alone, expectation, horizon))
 
-    work = solve_one if chunk == 1 and is_sparse(transition) else solve_one_chunk
-    stages: Stages = in_chunks(work, (arrays, reward), chunk)
+    listed = chunk == 1 and is_sparse(mdp.transition)
+    work = solve_one if listed else solve_one_chunk
+    stages: Stages = in_chunks(work, (arrays, mdp.reward, mdp.initial), chunk)
     return stages
 
 
-def _tasks_first(
-    p: Transition, r: Float[Array, "C S A"], discount: Scalar, horizon: int
-) -> Stages:
+def _tasks_first(mdp: MDP, horizon: int) -> Stages:
     """Run the recursion with one matrix-vector product per task."""
-    return _recursion(partial(expected, p), r, discount, horizon)
+    return _recursion(mdp, lambda p: partial(expected, p), horizon)
 
 
 def _recursion(
-    ahead: Callable[[Array], Array],
-    r: Float[Array, "*C S A"],
-    discount: Scalar,
-    horizon: int,
+    mdp: MDP, mean: Callable[[Transition], Callable[[Array], Array]], horizon: int
 ) -> Stages:
-    """Run the recursion; `ahead` maps values to the expected values of next states."""
+    """Run the recursion.
 
-    def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        q = r + discount * ahead(next_value)
+    Args:
+        mdp: tasks with one leading axis, or one task.
+        mean: function of a transition law that returns what maps values to the expected
+            values of next states.
+        horizon: number of decisions T.
+
+    """
+    steady = None if "transition" in stage_lengths(mdp) else mean(mdp.transition)
+
+    def backup(next_value: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
+        now = at_stage(mdp, t)
+        ahead = mean(now.transition) if steady is None else steady
+        q = now.reward + mdp.discount * ahead(next_value)
         value = q.max(axis=-1)
         return value, (q, q.argmax(axis=-1).astype(jnp.int32), value)
 
-    terminal = jnp.zeros_like(r[..., 0])
+    terminal, numbers = jnp.zeros_like(mdp.initial), stage_numbers(horizon)
     tasks = terminal.ndim - 1
-    _, stages = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
+    _, stages = jax.lax.scan(backup, terminal, numbers, reverse=True)
     q, policy, value = jax.tree.map(lambda x: jnp.moveaxis(x, 0, tasks), stages)
     terminal = jnp.expand_dims(terminal, tasks)
     return q, policy, jnp.concatenate([value, terminal], axis=tasks)
 
 
-def _tasks_last(
-    p: Float[Array, "C S A S"], r: Float[Array, "C S A"], discount: Scalar, horizon: int
-) -> Stages:
+def _tasks_last(mdp: MDP, horizon: int) -> Stages:
     """Run the recursion with explicit sums, each for all tasks of the chunk."""
-    moves, paid = jnp.transpose(p, (3, 2, 1, 0)), jnp.transpose(r, (2, 1, 0))
+    lengths = stage_lengths(mdp)
 
-    def backup(next_value: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
+    def turned(name: str) -> Callable[[Array], Array]:
+        """Return a function of the stage: an array with the axis of tasks last."""
+        x = getattr(mdp, name).T
+        if name not in lengths:
+            return lambda t: x
+        by_stage = jnp.moveaxis(x, -2, 0)
+        return lambda t: by_stage[t]
+
+    move, pay = turned("transition"), turned("reward")
+
+    def backup(next_value: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
+        moves, paid = move(t), pay(t)
         future = moves[0] * next_value[0][None, None]
         for n in range(1, len(moves)):
             future = future + moves[n] * next_value[n][None, None]
-        q = paid + discount * future  # [A, S, C]
+        q = paid + mdp.discount * future  # [A, S, C]
         value, policy = q[0], jnp.zeros(q.shape[1:], jnp.int32)
         for a in range(1, len(q)):
             better = q[a] > value  # strict, so that ties go to the lowest action
@@ -207,8 +219,8 @@ def _tasks_last(
             policy = jnp.where(better, a, policy)
         return value, (q, policy, value)
 
-    terminal = jnp.zeros_like(paid[0])
-    _, (q, policy, value) = jax.lax.scan(backup, terminal, length=horizon, reverse=True)
+    terminal, numbers = jnp.zeros_like(mdp.initial).T, stage_numbers(horizon)
+    _, (q, policy, value) = jax.lax.scan(backup, terminal, numbers, reverse=True)
     value = jnp.concatenate([value, terminal[None]])
     return (
         jnp.transpose(q, (3, 0, 2, 1)),
@@ -233,6 +245,7 @@ class BackwardInduction:
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (MDP,)
+    by_stage: ClassVar[bool] = True
 
     def solve(self, model: MDP, *, horizon: int) -> MDPSolution:
         """Solve every MDP of the batch; JAX can trace it."""

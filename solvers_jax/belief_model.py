@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -10,11 +11,14 @@ from jaxtyping import Array, Bool, Float
 
 from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP, Scalar
+from sdm.tasks.stages import at_stage, axes, equal_stages
 from sdm.tasks.transitions import dense
 
 
 class BeliefModel(eqx.Module):
     """Tasks in the kernels' format: K models and the initial beliefs.
+
+    Kernels take the model of one stage; see `at_stage`.
 
     Attributes:
         transition: P_k(s' | s, a).
@@ -29,14 +33,16 @@ class BeliefModel(eqx.Module):
 
     """
 
-    transition: Float[Array, "*B K S A S"]
-    observation: Float[Array, "*B K A S O"]
-    reward: Float[Array, "*B S A"]
+    axes_at_a_stage = axes(root=2, transition=4, observation=4, reward=2, admissible=2)
+
+    transition: Float[Array, "... K S A S"]
+    observation: Float[Array, "... K A S O"]
+    reward: Float[Array, "... S A"]
     root: Float[Array, "*B R S"]
     root_mass: Float[Array, "*B K I"]
     alpha: Float[Array, "*B"]
     discount: Float[Array, "*B"]
-    admissible: Bool[Array, "*B S A"] | None = None
+    admissible: Bool[Array, "... S A"] | None = None
 
 
 def belief_model(model: POMDP | APOMDP) -> BeliefModel:
@@ -50,8 +56,11 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
         first = None if first is None else first[..., None, :, :]
     else:
         alpha = model.alpha
-    batch, kind = model.reward.shape[:-2], model.reward.dtype
+    batch, kind = model.initial.shape[:-1], model.reward.dtype
     models = transition.shape[-4]
+    reward, mask = model.reward, mask_of(model)
+    if mask is not None:
+        reward, mask = equal_stages(model, reward, mask)
     if first is None:
         shape = (*batch, models, model.initial.shape[-1], 1)
         first = jnp.ones(shape, kind)
@@ -63,12 +72,12 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
     return BeliefModel(
         transition=transition,
         observation=observation,
-        reward=model.reward,
+        reward=reward,
         root=root.reshape(*batch, -1, root.shape[-1]),
         root_mass=mass,
         alpha=jnp.broadcast_to(jnp.asarray(alpha, kind), batch),
         discount=jnp.broadcast_to(jnp.asarray(model.discount, kind), batch),
-        admissible=mask_of(model),
+        admissible=mask,
     )
 
 
@@ -143,7 +152,11 @@ def standardise(model: BeliefModel, horizon: int) -> tuple[BeliefModel, Units]:
     centre = jnp.where(keeps, _observed_value_per_stage(model, horizon), 0)
     span = jnp.where(keeps, high - low, jnp.maximum(abs(low), abs(high)))
     scale = jnp.where(span > 0, span, 1)
-    reward = (model.reward - centre[..., None, None]) / scale[..., None, None]
+    centres, scales = (
+        jnp.expand_dims(x, tuple(range(x.ndim, model.reward.ndim)))
+        for x in (centre, scale)
+    )
+    reward = (model.reward - centres) / scales
     if model.admissible is not None:
         penalty = jnp.asarray(-inadmissible(reward.dtype), reward.dtype)
         reward = jnp.where(model.admissible, reward, penalty)
@@ -155,17 +168,19 @@ def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, 
 
     It is an average of rewards, so it lies between the smallest and the largest.
     """
-    transition, reward = np.asarray(model.transition), np.asarray(model.reward)
-    if model.admissible is not None:
-        reward = np.where(np.asarray(model.admissible), reward, -np.inf)
-    *batch, models, states, actions, _ = transition.shape
-    rows = transition.reshape(*batch, models, states * actions, states)
-    discount = np.asarray(model.discount)
-    value = np.zeros((*batch, states), reward.dtype)
-    for _ in range(horizon):
+    hosted = jax.tree.map(np.asarray, model)
+    discount = hosted.discount[..., None, None]
+    value = np.zeros((*hosted.discount.shape, hosted.reward.shape[-2]))
+    value = value.astype(hosted.reward.dtype)
+    for t in reversed(range(horizon)):
+        now = at_stage(hosted, t)
+        *batch, models, states, actions, _ = now.transition.shape
+        rows = now.transition.reshape(*batch, models, states * actions, states)
         after = (rows @ value[..., None, :, None])[..., 0].max(-2)
-        future = after.reshape(*batch, states, actions)
-        value = (reward + discount[..., None, None] * future).max(-1)
+        gain = now.reward + discount * after.reshape(*batch, states, actions)
+        if now.admissible is not None:
+            gain = np.where(now.admissible, gain, -np.inf)
+        value = gain.max(-1)
     # The first beliefs are those under model 1, one for each first symbol.
     mass = np.asarray(model.root_mass)[..., 0, :]
     root = np.asarray(model.root)[..., : mass.shape[-1], :]
@@ -178,11 +193,12 @@ def _observed_value_per_stage(model: BeliefModel, horizon: int) -> Float[Array, 
 def _extremes(model: BeliefModel) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
     """Return the smallest and the largest reward of an admissible action."""
     reward, mask = model.reward, model.admissible
+    own = tuple(range(model.discount.ndim, reward.ndim))  # with the axis of stages
     if mask is None:
-        return reward.min((-2, -1)), reward.max((-2, -1))
+        return reward.min(own), reward.max(own)
     infinite = jnp.asarray(jnp.inf, reward.dtype)
-    low = jnp.where(mask, reward, infinite).min((-2, -1))
-    return low, jnp.where(mask, reward, -infinite).max((-2, -1))
+    low = jnp.where(mask, reward, infinite).min(own)
+    return low, jnp.where(mask, reward, -infinite).max(own)
 
 
 def inadmissible(kind: DTypeLike) -> float:
@@ -206,7 +222,7 @@ def impossible(value: Any) -> Any:
 
 def lost_mass(model: BeliefModel) -> Float[Array, "*B"]:
     """Return the largest deviation from 1 of the sum of a row of probabilities."""
-    batch = model.reward.ndim - 2
+    batch = model.discount.ndim
     worst = [
         jnp.abs(rows.sum(-1) - 1).max(tuple(range(batch, rows.ndim - 1)))
         for rows in (model.transition, model.observation, model.root_mass)

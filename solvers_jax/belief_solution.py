@@ -13,6 +13,7 @@ from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities, impossib
 from sdm.solvers_jax.refinement import Refined
 from sdm.tasks.admissible import admissible_at
 from sdm.tasks.host_checks import check_stage
+from sdm.tasks.stages import at_stage
 
 T = TypeVar("T")
 
@@ -152,11 +153,16 @@ class BeliefSolution(eqx.Module):
             lambda leaf: leaf.reshape(-1, *leaf.shape[len(batch) :]),
             (self.model, x, after),
         )
-        value = jax.lax.map(lambda task: action_values(*task, exact=True), flat)
+
+        def one(task: tuple[BeliefModel, Array, Plans]) -> Array:
+            return action_values(at_stage(task[0], now), *task[1:], exact=True)
+
+        value = jax.lax.map(one, flat)
         value = value.reshape(*batch, *value.shape[1:])
-        if self.model.admissible is None:
+        mask = at_stage(self.model, now).admissible
+        if mask is None:
             return value
-        allowed = admissible_at(self.model.admissible, x)
+        allowed = admissible_at(mask, x)
         infinite = jnp.asarray(-jnp.inf, value.dtype)
         return jnp.where(allowed & ~impossible(value), value, infinite)
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.admissible import admissible_at, mask_of, with_mask
 from sdm.tasks.models import APOMDP, POMDP, Model, check_horizon, check_model
+from sdm.tasks.stages import at_stage, check_stages, stages_of
 from sdm.tasks.transitions import dense
 
 MAX_BELIEFS = 2_000_000
@@ -83,19 +84,16 @@ def value_at(
 
     Raises:
         BeliefTreeError: if the number of successors exceeds `max_beliefs`.
+        ValueError: if arrays of the model are for another number of stages.
 
     """
-    ambiguous = isinstance(model, APOMDP)
-    transition = np.asarray(dense(model.transition), np.float64)
-    observation = np.asarray(model.observation, np.float64)
-    if not ambiguous:
-        transition, observation = transition[None], observation[None]
-    reward = np.asarray(model.reward, np.float64)
-    alpha = attitude(model)
+    check_stages(model, horizon)
+    ambiguous, alpha = isinstance(model, APOMDP), attitude(model)
+    same = _arrays(model) if stages_of(model) is None else None
     stages, held = [], 0
-    mask = mask_of(model)
     now, place = merge(np.asarray(belief, np.float64))
     for t in range(horizon - 1):
+        transition, observation, _, _ = same or _arrays(at_stage(model, t))
         shape = (len(now), *observation.shape[:2], observation.shape[3])
         held += int(np.prod(shape))
         if held > max_beliefs:
@@ -113,8 +111,10 @@ def value_at(
         following, index = merge(after.reshape(-1, now.shape[1]))
         stages.append(Stage(now, index.reshape(shape), chance))
         now = following
+    _, _, reward, mask = same or _arrays(at_stage(model, horizon - 1))
     value = _barred(now, mask) + now @ reward  # at the last stage, under every model
-    for stage in reversed(stages):
+    for t, stage in reversed(list(enumerate(stages))):
+        _, _, reward, mask = same or _arrays(at_stage(model, t))
         best = value.max(-1)
         after = np.where(stage.chance > 0, best[stage.after], 0)
         future = (stage.chance * after).sum(-1)  # [N, K, A]
@@ -124,6 +124,18 @@ def value_at(
         if ambiguous:
             value = alpha * each.min(1) + (1 - alpha) * each.max(1)
     return value[place]
+
+
+def _arrays(
+    model: POMDP | APOMDP,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Bool[Array, "S A"] | None]:
+    """Return transition and observation of K models, rewards and mask of a stage."""
+    transition = np.asarray(dense(model.transition), np.float64)
+    observation = np.asarray(model.observation, np.float64)
+    if not isinstance(model, APOMDP):
+        transition, observation = transition[None], observation[None]
+    reward = np.asarray(model.reward, np.float64)
+    return transition, observation, reward, mask_of(model)
 
 
 def _barred(
@@ -162,7 +174,7 @@ def belief_tree_value(
         )
     check_model(model)
     model = with_mask(model)
-    if np.ndim(model.reward) != 2:
+    if np.ndim(model.initial) != 1:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [S, A], for one task"
         )

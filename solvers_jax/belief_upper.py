@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from sdm.solvers_jax.belief_backup import FAR, Plans, all_successors, largest
 from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.tasks.stages import at_stage, stage_numbers
 
 TINY = 1e-30  # the smallest entry that the choice in single precision distinguishes
 
@@ -24,24 +25,34 @@ class Next(NamedTuple):
     informed: Float[Array, "S A"]
 
 
-def informed_bound(model: BeliefModel, horizon: int) -> Float[Array, "U S A"]:
+def informed_bound(
+    model: BeliefModel, horizon: int, *, first: int = 0
+) -> Float[Array, "U S A"]:
     """Return the fast informed bound Q_t(s, a) (Hauskrecht, 2000).
 
-    Stage 0 comes first; the entry after the last decision is zero.
+    Stage `first` comes first; the entry after the last decision is zero.
+
+    Args:
+        model: the task.
+        horizon: number of decisions from stage `first`.
+        first: the first stage.
+
     """
 
-    def stage(q: Array, _: None) -> tuple[Array, Array]:
+    def stage(q: Array, t: Array) -> tuple[Array, Array]:
         def one(p: Array, z: Array) -> Array:
             weighed = z[..., None] * q[None, :, None, :]  # [A, S', O, A']
             return jnp.einsum("sam,amoc->saoc", p, weighed).max(-1).sum(-1)
 
-        future = jax.vmap(one)(model.transition, model.observation).max(0)
-        q = model.reward + model.discount * future
+        now = at_stage(model, t)
+        future = jax.vmap(one)(now.transition, now.observation).max(0)
+        q = now.reward + now.discount * future
         return q, q
 
-    last = jnp.zeros_like(model.reward)
-    _, stages = jax.lax.scan(stage, last, length=horizon)
-    return jnp.concatenate([stages[::-1], last[None]])
+    last = jnp.zeros(model.reward.shape[-2:], model.reward.dtype)
+    numbers = stage_numbers(horizon, first=first)
+    _, stages = jax.lax.scan(stage, last, numbers, reverse=True)
+    return jnp.concatenate([stages, last[None]])
 
 
 def sawtooth(

@@ -132,7 +132,7 @@ def certificate(model: BeliefModel, units: Units, horizon: int) -> Certificate:
 
 
 def certificate_of(
-    reward: Float[np.ndarray, "B S A"],
+    reward: Float[np.ndarray, "B ... S A"],
     units: Units,
     *,
     stages: float,
@@ -143,7 +143,7 @@ def certificate_of(
     """Return the certificate of tasks from their standardised rewards.
 
     Args:
-        reward: the rewards.
+        reward: the rewards, with an axis of stages if they depend on it.
         units: their scaling.
         stages: number of decisions, or 1 / (1 - γ) without a horizon.
         annuity: value of a reward of 1 in every stage.
@@ -151,14 +151,14 @@ def certificate_of(
         unit: relative rounding error of one operation.
 
     """
-    centre = np.asarray(units.centre)
+    centre, reward = np.asarray(units.centre), reward.reshape(len(reward), -1)
     return Certificate(
         scale=np.asarray(units.scale),
         offset=centre * annuity,
         sums=stages * length,
         unit=unit,
-        terms=stages * np.abs(np.where(impossible(reward), 0, reward)).max((-2, -1)),
-        gain=stages * np.maximum(reward.max((-2, -1)), 0),
+        terms=stages * np.abs(np.where(impossible(reward), 0, reward)).max(-1),
+        gain=stages * np.maximum(reward.max(-1), 0),
         centre=unit * stages * (4 + length * stages) * np.abs(centre),
     )
 

@@ -9,10 +9,11 @@ the solution holds for every belief. The number of vectors can grow doubly expon
 with the horizon, so use it for small tasks. It runs on the host in double precision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
@@ -31,6 +32,7 @@ from sdm.solvers_jax.certificate import certificate, close
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.pomdp import POMDPSolution
 from sdm.tasks.models import POMDP, batch_shape
+from sdm.tasks.stages import at_stage
 
 TOLERANCE = 1e-9  # largest loss of value at a belief by one pruning
 SOLVER_ERROR = 2e-10  # of a margin, from the tolerances of `linprog` below
@@ -130,24 +132,29 @@ def _witness(vector: np.ndarray, others: np.ndarray) -> np.ndarray | None:
 
 
 def exact_vectors(
-    transition: Float[np.ndarray, "S A S"],
-    observation: Float[np.ndarray, "A S O"],
-    reward: Float[np.ndarray, "S A"],
+    arrays: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
     discount: float,
     *,
     horizon: int,
 ) -> list[Vectors]:
     """Return the α-vectors of every stage, stage 0 first.
 
+    Args:
+        arrays: function of the stage that returns the transition [S, A, S], the
+            observation [A, S, O] and the reward [S, A].
+        discount: factor per stage.
+        horizon: number of decisions T.
+
     Raises:
         PruningError: if more than `MAX_VECTORS` vectors must be compared.
 
     """
-    states, actions = reward.shape
-    symbols = observation.shape[-1]
-    after = np.zeros((1, states))
     stages: list[Vectors] = []
     for t in reversed(range(horizon)):
+        transition, observation, reward = arrays(t)
+        states, actions = reward.shape
+        symbols = observation.shape[-1]
+        after = stages[0].vector if stages else np.zeros((1, states))
         best = []
         for a in range(actions):
             total = np.zeros((1, states))
@@ -190,7 +197,7 @@ def _padded(
     return np.array(vector), np.array(choice).reshape(shape).astype(np.int32)
 
 
-def typical_reward(reward: Float[np.ndarray, "S A"]) -> float:
+def typical_reward(reward: Float[np.ndarray, "... S A"]) -> float:
     """Return the size of standardised rewards without rare large penalties.
 
     Linear programs and `TOLERANCE` use this unit: the range of the rewards can be
@@ -209,6 +216,7 @@ class IncrementalPruning:
 
     name: ClassVar[str] = "exact"
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
+    by_stage: ClassVar[bool] = True
 
     def solve(self, model: POMDP, *, horizon: int) -> POMDPSolution:
         """Solve every POMDP of the batch exactly, up to rounding and `TOLERANCE`.
@@ -263,18 +271,17 @@ def _vectors(
     model: BeliefModel, size: Float[np.ndarray, " B"], horizon: int
 ) -> list[list[Vectors]]:
     """Return the α-vectors of each task, pruned in units of `size`."""
-    transition, observation, reward = (
-        np.asarray(x, np.float64)
-        for x in (model.transition[:, 0], model.observation[:, 0], model.reward)
-    )
-    return [
-        [
-            Vectors(unit * vectors, choice)
-            for vectors, choice in exact_vectors(
-                p, z, r / unit, float(discount), horizon=horizon
-            )
-        ]
-        for p, z, r, discount, unit in zip(
-            transition, observation, reward, model.discount, size, strict=True
-        )
-    ]
+    hosted = jax.tree.map(lambda x: np.asarray(x, np.float64), model)
+
+    def of_task(number: int) -> list[Vectors]:
+        task, unit = jax.tree.map(lambda x: x[number], hosted), size[number]
+
+        def arrays(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            now: Any = at_stage(task, t)
+            return now.transition[0], now.observation[0], now.reward / unit
+
+        discount = float(model.discount[number])
+        stages = exact_vectors(arrays, discount, horizon=horizon)
+        return [Vectors(unit * vectors, choice) for vectors, choice in stages]
+
+    return [of_task(number) for number in range(len(size))]

@@ -43,6 +43,7 @@ from sdm.solvers_jax.belief_backup import (
 )
 from sdm.solvers_jax.belief_model import BeliefModel
 from sdm.solvers_jax.belief_upper import Next, informed_bound, upper_action_values
+from sdm.tasks.stages import at_stage, stage_numbers
 
 # Beliefs with closer random projections are merged: far above the rounding of a Bayes
 # update, and far below differences that affect a value.
@@ -90,31 +91,29 @@ def sweep(
     corners = jnp.eye(states, dtype=point.dtype)
 
     def stage(after: Next, now: tuple[Array, ...]) -> tuple[Next, tuple[Array, ...]]:
-        here, known = now
-        vector, choice = backup(model, here, after.plans)
+        here, known, t = now
+        task = at_stage(model, t)
+        vector, choice = backup(task, here, after.plans)
         both = jnp.concatenate([here, corners])
         bound = (both @ known).max(-1)
         if convex:
-            above, _, _ = upper_action_values(model, both, after)
+            above, _, _ = upper_action_values(task, both, after)
             bound = jnp.minimum(bound, above.max(-1))
         upper, corner = bound[:count], bound[count:]
-        return Next(Plans(vector, here), upper, corner, known), (
-            vector,
-            choice,
-            upper,
-            corner,
-        )
+        found = (vector, choice, upper, corner)
+        return Next(Plans(vector, here), upper, corner, known), found
 
     after_all = _after_all(model, count, convex=convex)
-    _, found = jax.lax.scan(stage, after_all, (point, informed[1:-1]), reverse=True)
+    every = (point, informed[1:-1], stage_numbers(later, first=1))
+    _, found = jax.lax.scan(stage, after_all, every, reverse=True)
     return Bounds(point, weight, *found)
 
 
 def _after_all(model: BeliefModel, count: int, *, convex: bool) -> Next:
     """Return the stage after the last decision, where all values are zero."""
-    states, actions = model.reward.shape
+    states, actions = model.reward.shape[-2:]
     kind = model.reward.dtype
-    parts = 1 if convex else len(model.transition)
+    parts = 1 if convex else len(model.root_mass)
     return Next(
         plans=Plans(
             jnp.zeros((count, parts, states), kind),
@@ -135,7 +134,7 @@ def _after_first(model: BeliefModel, bounds: Bounds, *, convex: bool) -> Next:
         Plans(bounds.vector[0], bounds.point[0]),
         bounds.upper[0],
         bounds.corner[0],
-        informed_bound(model, later)[0],
+        informed_bound(model, later, first=1)[0],
     )
 
 
@@ -158,17 +157,17 @@ def expand(
     later, _, states = bounds.point.shape
     informed = informed_bound(model, later + 1)
 
-    def candidates(point: Array, weight: Array, there: Next) -> tuple[Array, ...]:
+    def candidates(task: BeliefModel, point: Array, weight: Array, there: Next) -> Any:
         """Return successor beliefs, their probability and their priority."""
         if convex:
-            value, above, reached = upper_action_values(model, point, there)
+            value, above, reached = upper_action_values(task, point, there)
             best = value == value.max(-1, keepdims=True)
             taste = jnp.where(best, 1.0, OTHER_ACTIONS)
         else:
-            value = action_values(model, point, there.plans)
+            value = action_values(task, point, there.plans)
             loss = value.max(-1, keepdims=True) - value
             taste = jax.nn.softmax(-loss / _typical_loss(loss), axis=-1)
-            reached = all_successors(model, point)
+            reached = all_successors(task, point)
         share = weight[:, None, None, None] * taste[:, None, :, None]
         mass = reached.sum(-1)
         some = jnp.where(mass > 0, mass, 1)
@@ -189,8 +188,8 @@ def expand(
     def stage(
         now: tuple[Array, Array], after: tuple[Any, ...]
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        there, weight = Next(*after[:-1]), after[-1]
-        belief, reach, want = candidates(*now, there)
+        there, weight, t = Next(*after[:-2]), *after[-2:]
+        belief, reach, want = candidates(at_stage(model, t), *now, there)
         grown = add_points(there.plans.point, weight, belief, reach, want, new)
         return grown, grown
 
@@ -204,9 +203,10 @@ def expand(
         )
     else:
         begin = (model.root, model.root_mass.reshape(-1) / len(model.root_mass))
-        first = jax.tree.map(lambda x: x[0], (*known, weight))
+        every = (*known, weight, stage_numbers(later))
+        first = jax.tree.map(lambda x: x[0], every)
         now, found = stage(begin, first)
-        rest = jax.tree.map(lambda x: x[1:], (*known, weight))
+        rest = jax.tree.map(lambda x: x[1:], every)
         _, more = jax.lax.scan(stage, now, rest)
         point, weight = (
             jnp.concatenate([a[None], b]) for a, b in zip(found, more, strict=True)
@@ -277,7 +277,7 @@ def root_values(
     model: BeliefModel, bounds: Bounds, *, convex: bool
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return lower and upper values before the first observation."""
-    after = _after_first(model, bounds, convex=convex)
+    after, now = _after_first(model, bounds, convex=convex), at_stage(model, 0)
 
     def before_seeing(value: Array) -> Array:
         expected = (value.reshape(model.root_mass.shape) * model.root_mass).sum(-1)
@@ -287,14 +287,14 @@ def root_values(
     if not len(bounds.point):
         # With one decision, avoid products with constant zeros, for which XLA computes
         # wrong results on a CPU (jax 0.10.2).
-        exact = before_seeing((model.root @ model.reward).max(-1))
+        exact = before_seeing((model.root @ now.reward).max(-1))
         return exact, exact if convex else nothing
     if not convex:
-        value = action_values(model, model.root, after.plans, exact=True)
+        value = action_values(now, model.root, after.plans, exact=True)
         return before_seeing(value.max(-1)), nothing
-    reached = all_successors(model, model.root)
+    reached = all_successors(now, model.root)
     score = (reached @ after.plans.vector[:, 0].T).max(-1).sum(-1).max(1)
-    lower = before_seeing((model.root @ model.reward + model.discount * score).max(-1))
-    upper, _, _ = upper_action_values(model, model.root, after)
+    lower = before_seeing((model.root @ now.reward + model.discount * score).max(-1))
+    upper, _, _ = upper_action_values(now, model.root, after)
     known = model.root @ informed_bound(model, len(bounds.point) + 1)[0]
     return lower, before_seeing(jnp.minimum(upper, known).max(-1))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.models import MDP
+from sdm.tasks.stages import at_stage, check_stages, stage_numbers
 from sdm.tasks.transitions import expected, reaches
 
 
@@ -28,15 +29,20 @@ def evaluate_policy(
         The value from the initial distribution of each task, in units of reward; -inf
         if the policy can take an action that is not admissible.
 
+    Raises:
+        ValueError: if the model has arrays for another number of stages.
+
     """
 
-    def backup(next_value: Array, choice: Array) -> tuple[Array, None]:
-        future = _expected(mdp, next_value)
-        q = reward + mdp.discount * future
+    def backup(next_value: Array, stage: tuple[Array, Array]) -> tuple[Array, None]:
+        choice, t = stage
+        now = at_stage(mdp, t)
+        q = masked_rewards(now) + mdp.discount * _expected(now, next_value)
         return jnp.where(choice > 0, choice * q, jnp.zeros_like(q)).sum(-1), None
 
-    reward = masked_rewards(mdp)
-    stages = jnp.moveaxis(probabilities, -3, 0)
+    horizon = probabilities.shape[-3]
+    check_stages(mdp, horizon)
+    stages = (jnp.moveaxis(probabilities, -3, 0), stage_numbers(horizon))
     terminal = jnp.zeros_like(mdp.initial)
     value, _ = jax.lax.scan(backup, terminal, stages, reverse=True)
     weighed = jnp.where(mdp.initial > 0, mdp.initial * value, jnp.zeros_like(value))

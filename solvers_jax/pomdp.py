@@ -72,6 +72,7 @@ class PointBased:
 
     name: ClassVar[str] = "points"
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
+    by_stage: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an invalid gap or number of points."""

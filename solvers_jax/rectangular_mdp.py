@@ -27,6 +27,7 @@ from sdm.solvers_jax.methods import register_method
 from sdm.tasks.models import RobustMDP, Scalar, check_model
 from sdm.tasks.policy import TabularPolicy
 from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, RectangularMDP
+from sdm.tasks.stages import at_stage, check_stages, shape_at_stage, stage_numbers
 from sdm.tasks.transitions import dense
 
 ROUNDED_SUM = 1e-5  # by which the sum of a row of a policy may differ from 1
@@ -102,7 +103,7 @@ class RectangularSolution(MDPSolution):
         if not 0 <= t < horizon:
             raise ValueError(f"t = {t}: must be a stage from 0 to {horizon - 1}")
         after = jnp.take(self.state_value, t + 1, axis=self.state_value.ndim - 2)
-        return _rows(self.model, after, attitude_sign(self.attitude))
+        return _rows(at_stage(self.model, t), after, attitude_sign(self.attitude))
 
 
 @jax.jit
@@ -131,13 +132,14 @@ def rectangular_backward_induction(
     """
     sign = attitude_sign(attitude)
 
-    def stage(after: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        q = model.reward + model.discount * _future(model, after, sign)
+    def stage(after: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
+        now = at_stage(model, t)
+        q = now.reward + model.discount * _future(now, after, sign)
         value = q.max(-1)
         return value, (q, q.argmax(-1).astype(jnp.int32), value)
 
     terminal = jnp.zeros_like(model.initial)
-    _, stages = jax.lax.scan(stage, terminal, length=horizon, reverse=True)
+    _, stages = jax.lax.scan(stage, terminal, stage_numbers(horizon), reverse=True)
     batch = terminal.ndim - 1
     q, policy, value = (jnp.moveaxis(x, 0, batch) for x in stages)
     value = jnp.concatenate([value, jnp.expand_dims(terminal, batch)], axis=batch)
@@ -206,18 +208,23 @@ def worst_case_value(
 def _(model: Any, policy: Any, *, attitude: str = "pessimistic") -> Float[Array, "*B"]:
     check_model(model)
     sign = attitude_sign(attitude)
-    return _evaluate(model, _probabilities(policy, model), sign)
+    probabilities = _probabilities(policy, model)
+    check_stages(model, probabilities.shape[-3])
+    return _evaluate(model, probabilities, sign)
 
 
 @jax.jit
 def _evaluate(
     model: Any, probabilities: Float[Array, "*B T S A"], sign: Scalar
 ) -> Float[Array, "*B"]:
-    def backup(after: Array, choice: Array) -> tuple[Array, None]:
-        q = model.reward + model.discount * _future(model, after, sign)
+    def backup(after: Array, stage: tuple[Array, Array]) -> tuple[Array, None]:
+        choice, t = stage
+        now = at_stage(model, t)
+        q = now.reward + model.discount * _future(now, after, sign)
         return (choice * q).sum(-1), None
 
-    stages = jnp.moveaxis(probabilities, -3, 0)
+    moved = jnp.moveaxis(probabilities, -3, 0)
+    stages = (moved, stage_numbers(len(moved)))
     terminal = jnp.zeros_like(model.initial)
     value, _ = jax.lax.scan(backup, terminal, stages, reverse=True)
     return (model.initial * value).sum(-1)
@@ -228,7 +235,7 @@ def _probabilities(policy: Any, model: Any) -> Float[Array, "*B T S A"]:
     if isinstance(policy, TabularPolicy):
         policy = policy.probabilities
     table = np.asarray(policy)
-    *batch, states, actions = model.reward.shape
+    *batch, states, actions = shape_at_stage(model, "reward")
     if table.dtype.kind in "iu":
         _check_table(table, len(batch) + 2, (*batch, states), -1, "[*B, T, S]")
         wrong = (table < 0) | (table >= actions)

@@ -20,6 +20,7 @@ from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.methods import register_method
 from sdm.tasks.admissible import masked_rewards
 from sdm.tasks.models import RobustMDP
+from sdm.tasks.stages import at_stage, stage_numbers
 from sdm.tasks.transitions import expected
 
 
@@ -36,15 +37,17 @@ def robust_backward_induction(model: RobustMDP, *, horizon: int) -> MDPSolution:
 
     """
 
-    def stage(after: Array, _: None) -> tuple[Array, tuple[Array, ...]]:
-        future = expected(model.transition, after[..., None, :])  # [*B, K, S, A]
+    def stage(after: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
+        now = at_stage(model, t)
+        future = expected(now.transition, after[..., None, :])  # [*B, K, S, A]
         worst, best = future.min(-3), future.max(-3)
+        reward = masked_rewards(now)
         q = reward + model.discount * (best + model.alpha * (worst - best))
         value = q.max(-1)
         return value, (q, q.argmax(-1).astype(jnp.int32), value)
 
-    reward, terminal = masked_rewards(model), jnp.zeros_like(model.initial)
-    _, stages = jax.lax.scan(stage, terminal, length=horizon, reverse=True)
+    terminal, numbers = jnp.zeros_like(model.initial), stage_numbers(horizon)
+    _, stages = jax.lax.scan(stage, terminal, numbers, reverse=True)
     batch = terminal.ndim - 1
     q, policy, value = (jnp.moveaxis(x, 0, batch) for x in stages)
     value = jnp.concatenate([value, jnp.expand_dims(terminal, batch)], axis=batch)
@@ -59,6 +62,7 @@ class RobustBackwardInduction:
 
     name: ClassVar[str] = "backward-induction"
     handles: ClassVar[tuple[type, ...]] = (RobustMDP,)
+    by_stage: ClassVar[bool] = True
 
     def solve(self, model: RobustMDP, *, horizon: int) -> MDPSolution:
         """Solve every robust MDP of the batch; JAX can trace it."""

@@ -30,6 +30,7 @@ from sdm.tasks.models import (
 )
 from sdm.tasks.momdp import MOMDP
 from sdm.tasks.rectangular import IntervalPOMDP, RectangularMDP
+from sdm.tasks.stages import check_stages, check_stationary
 
 M = TypeVar("M")
 S = TypeVar("S")
@@ -166,5 +167,8 @@ def solve(
             "`BackwardInduction` or `RobustBackwardInduction`"
         )
     check_model(model)
+    check_stages(model, horizon)
+    if not getattr(method, "by_stage", False):
+        check_stationary(model, f"the method {method.name!r}")
     model = with_mask(model)
     return method.solve(model, horizon=horizon)  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from sdm.solvers_jax.search_solution import SearchSolution
 from sdm.storage.files import write_atomically
 from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.models import check_count
+from sdm.tasks.stages import at_stage
 
 
 class StageVectors(NamedTuple):
@@ -99,7 +100,7 @@ def _(solution: POMDPSolution, t: int) -> StageVectors:
     else:  # the solution has plans for the stages after the first decision
         model = solution.model
         first = Plans(*jax.tree.map(lambda x: x[0], solution.plans))
-        scaled, index = backup(model, model.root, first)
+        scaled, index = backup(at_stage(model, 0), model.root, first)
         left = annuities(model.discount, horizon)[-1]
         units = solution.units
         vector = np.asarray(units.scale * scaled[:, 0] + units.centre * left)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from sdm.tasks.stages import equal_stages
+
 M = TypeVar("M")
 
 
@@ -40,10 +42,11 @@ def with_mask(model: M) -> M:
     if model.admissible is None and allowed.all():
         return model
     if model.admissible is not None:
-        given = np.asarray(model.admissible)
+        given, allowed = equal_stages(model, np.asarray(model.admissible), allowed)
         if given.shape != allowed.shape or given.dtype != bool:
             return model  # `check_mask` says what is wrong
-        allowed &= given
+        allowed = allowed & given
+        _, reward = equal_stages(model, allowed, reward)
     finite = jnp.where(allowed, reward, jnp.zeros((), reward.dtype))
     return eqx.tree_at(
         lambda m: (m.reward, m.admissible),
@@ -61,10 +64,12 @@ def check_mask(model: Any) -> None:
     given = np.asarray(mask)
     if given.dtype != bool:
         raise ValueError(f"admissible has dtype {given.dtype}: must be bool")
-    if given.shape != np.shape(model.reward):
+    reward = np.asarray(model.reward)
+    given, reward = equal_stages(model, given, reward)
+    if given.shape != reward.shape:
         raise ValueError(
             f"admissible has shape {given.shape}: must be [*B, S, A] = "
-            f"{np.shape(model.reward)}, as reward"
+            f"{reward.shape}, as reward"
         )
     none = ~given.any(-1)
     if none.any():
@@ -84,11 +89,15 @@ def check_no_mask(model: Any, user: str) -> None:
 
 
 def masked_rewards(model: Any) -> Float[Array, "*B S A"]:
-    """Return the rewards, -inf where an action is not admissible."""
+    """Return the rewards, -inf where an action is not admissible.
+
+    They have an axis of stages if the rewards or the mask have it.
+    """
     reward: Float[Array, "*B S A"] = model.reward
     mask = mask_of(model)
     if mask is None:
         return reward
+    mask, reward = equal_stages(model, mask, reward)
     return jnp.where(mask, reward, jnp.asarray(-jnp.inf, reward.dtype))
 
 

@@ -25,7 +25,8 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.tasks.host_checks import check_indices
 from sdm.tasks.models import APOMDP, POMDP, Model
 from sdm.tasks.rewards import agrees
-from sdm.tasks.transitions import Transition, of_models, of_tasks, predicted
+from sdm.tasks.stages import at_stage, axes, check_stationary
+from sdm.tasks.transitions import Transition, of_models, of_one_model, predicted
 
 
 class FilterState(NamedTuple):
@@ -58,15 +59,17 @@ class BeliefFilter(eqx.Module):
 
     """
 
+    axes_at_a_stage = axes(initial=1, transition=4, observation=4, reward=2)
+
     transition: Transition  # [B, K, S, A, S]
-    observation: Float[Array, "B K A S O"]
+    observation: Float[Array, "B ... K A S O"]
     initial: Float[Array, "B S"]
     initial_observation: Float[Array, "B K S O"] | None
-    reward: Float[Array, "B S A"] | None = None
+    reward: Float[Array, "B ... S A"] | None = None
 
     def start(self, episodes: int) -> FilterState:
         """Return the belief before the first observation."""
-        tasks, models = self.transition.shape[:2]
+        tasks, models = len(self.initial), self.transition.shape[-4]
         shape = (tasks, episodes, models, self.initial.shape[-1])
         prior = jnp.broadcast_to(self.initial[:, None, None] / models, shape)
         return FilterState(prior, jnp.zeros((tasks, episodes), jnp.int32))
@@ -97,11 +100,16 @@ class BeliefFilter(eqx.Module):
     ) -> FilterState:
         """Return the belief after an action, its reward and the next symbol.
 
+        If arrays depend on the stage, use the filter of the action's stage t,
+        `at_stage(filter, t)`; see `stages`.
+
         Raises:
             ValueError: if the agent observes rewards and `reward` is None; if an
-                action or a symbol is out of range, unless JAX traces it.
+                action or a symbol is out of range, unless JAX traces it; if arrays
+                depend on the stage.
 
         """
+        check_stationary(self, "`update`, of the filter `at_stage(filter, t)`,")
         actions, _, symbols = self.observation.shape[-3:]
         check_indices("action", action, actions, "actions")
         check_indices("observation", observation, symbols, "symbols")
@@ -142,7 +150,7 @@ def belief_filter(
         ValueError: if `believe` is invalid, or the model is not a batch.
 
     """
-    if np.ndim(model.reward) != 3:
+    if np.ndim(model.initial) != 2:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [B, S, A]; add a "
             "batch axis to a single task"
@@ -151,8 +159,8 @@ def belief_filter(
     if isinstance(model, POMDP):
         first = model.initial_observation
         return BeliefFilter(
-            of_tasks(model.transition, np.s_[:, None]),
-            model.observation[:, None],
+            of_one_model(model.transition),
+            model.observation[..., None, :, :, :],
             model.initial,
             None if first is None else first[:, None],
             paid,
@@ -161,7 +169,7 @@ def belief_filter(
     first = model.initial_observation
     return BeliefFilter(
         of_models(model.transition, chosen),
-        model.observation[:, chosen],
+        model.observation[..., chosen, :, :, :],
         model.initial,
         None if first is None else first[:, chosen],
         paid,
@@ -183,7 +191,7 @@ def check_believe(believe: int | str, models: int) -> None:
 
 
 def _chosen(model: APOMDP, believe: int | str) -> slice:
-    check_believe(believe, model.transition.shape[1])
+    check_believe(believe, model.transition.shape[-4])
     return slice(None) if isinstance(believe, str) else slice(believe, believe + 1)
 
 
@@ -240,6 +248,7 @@ class BeliefPolicy(eqx.Module):
             start = self.filter.start(observation.shape[1])
             state = self.filter.see_first(start, observation)
         else:
-            state = self.filter.update(*memory, observation, reward)
+            belief = at_stage(self.filter, t - 1)
+            state = belief.update(*memory, observation, reward)
         action = self.plan.action(t, state.belief)
         return action, (state, action)

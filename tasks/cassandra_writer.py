@@ -12,6 +12,7 @@ from sdm.storage.files import temporary_name
 from sdm.tasks.admissible import check_no_mask, with_mask
 from sdm.tasks.cassandra_words import RESERVED
 from sdm.tasks.models import MDP, POMDP, Model, check_model
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.transitions import dense
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -38,8 +39,8 @@ def save_pomdp(
 
     Raises:
         ValueError: if the model is not a valid single POMDP or MDP; if it has an
-            observation before the first action, which the format lacks; or if a name
-            is invalid.
+            observation before the first action or arrays that depend on the stage,
+            which the format lacks; or if a name is invalid.
         OSError: if the file cannot be written.
 
     """
@@ -49,7 +50,8 @@ def save_pomdp(
         )
     check_model(model)
     check_no_mask(with_mask(model), "the `.POMDP` format")
-    if np.ndim(model.reward) != 2:
+    check_stationary(model, "the `.POMDP` format, unlike `save_npz`,")
+    if np.ndim(model.initial) != 1:
         raise ValueError("model: must be one task, found a batch")
     count_states, count_actions = model.reward.shape
     lines = [

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from sdm.tasks.family import SET_KEY, Kind, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, batch_shape, check_model
 from sdm.tasks.registry import FamilyError
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.streams import Stream, stream_key
 
 CLASSES: dict[Kind, type] = {"mdp": MDP, "pomdp": POMDP, "apomdp": APOMDP}
@@ -145,6 +146,7 @@ def check_posed(
     """Check that models are valid and have the sizes in `spaces`."""
     try:
         check_model(model)
+        check_stationary(model, "a family of tasks")
     except ValueError as error:
         subject.wrong(where, f"is not a valid {kind}: {error}")
     if batch_shape(model) != (n,):

@@ -8,6 +8,7 @@ from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.array_checks import check_rows
 from sdm.tasks.models import MDP
 from sdm.tasks.momdp import MOMDP
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.transitions import SparseTransition
 
 
@@ -30,11 +31,13 @@ def hidden_model(
         observes_reward: whether the agent observes its rewards.
 
     Raises:
-        ValueError: if the models have more or fewer than one leading axis or a mask, or
-            the prior is not a distribution over them.
+        ValueError: if the models have more or fewer than one leading axis, a mask or
+            arrays that depend on the stage, or the prior is not a distribution over
+            them.
 
     """
     check_no_mask(models, "`hidden_model`")
+    check_stationary(models, "`hidden_model`")
     if np.ndim(models.reward) != 3:
         raise ValueError(
             f"reward has shape {np.shape(models.reward)}: must be [K, S, A], for K "

@@ -14,6 +14,7 @@ from sdm.tasks.admissible import with_mask
 from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.model_kinds import model_kinds, optional_fields
 from sdm.tasks.models import check_model
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.transition_lists import sparse_transition, transition_from_csr
 from sdm.tasks.transitions import SparseTransition
 
@@ -149,9 +150,11 @@ def long_horizon(model: Any, *, share: float = 0.001) -> int:
     It is the smallest T with γ^T ≤ `share`; `truncation_error` bounds the remainder.
 
     Raises:
-        ValueError: if the model is undiscounted, or T exceeds `LONGEST` decisions.
+        ValueError: if the model is undiscounted or depends on the stage, or T exceeds
+            `LONGEST` decisions.
 
     """
+    check_stationary(model, "a horizon without end")
     discount = float(model.discount)
     if discount >= 1:
         raise ValueError("the model is not discounted: set the number of decisions")

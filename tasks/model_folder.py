@@ -16,6 +16,7 @@ from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.imported import FamilyError
 from sdm.tasks.model_formats import format_of, suffixes
 from sdm.tasks.models import Model
+from sdm.tasks.stages import check_stationary
 
 CLASSES = ("MDP", "POMDP", "APOMDP")
 
@@ -167,6 +168,7 @@ def _read(path: Path) -> ModelFile:
     try:
         model, *names = format_of(path).read(path)
         check_no_mask(model, "a folder of models")
+        check_stationary(model, "a folder of models")
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from error
     found = ModelFile(path, model, *map(_names, names))

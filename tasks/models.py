@@ -9,7 +9,8 @@ Axis names in the whole package:
 
 Horizon convention: T decisions at stages t = 0, ..., T-1 and T+1 values; stage 0 comes
 first and the value after the last decision is zero. The same code runs a single task, a
-batch and a grid of devices. Arrays keep their floating-point type.
+batch and a grid of devices. Arrays keep their floating-point type. Those that change
+with the stage have an axis T after the axes of the batch: see `stages`.
 """
 
 from typing import Any
@@ -31,6 +32,7 @@ from sdm.tasks.array_checks import (
 )
 from sdm.tasks.host_checks import check_arrays
 from sdm.tasks.model_kinds import register_model
+from sdm.tasks.stages import axes, check_equal_lengths, lead_of, shape_at_stage
 from sdm.tasks.transition_lists import sparse_transition
 from sdm.tasks.transitions import Transition, chances, check_transition
 
@@ -61,11 +63,13 @@ class MDP(eqx.Module):
 
     """
 
+    axes_at_a_stage = axes(initial=1, transition=3, reward=2, admissible=2)
+
     transition: Transition
-    reward: Float[Array, "*B S A"]
+    reward: Float[Array, "... S A"]
     initial: Float[Array, "*B S"]
     discount: Scalar
-    admissible: Bool[Array, "*B S A"] | None = None
+    admissible: Bool[Array, "... S A"] | None = None
 
     @classmethod
     def sparse(
@@ -109,12 +113,14 @@ class RobustMDP(eqx.Module):
 
     """
 
+    axes_at_a_stage = axes(initial=1, transition=4, reward=2, admissible=2)
+
     transition: Transition  # [*B, K, S, A, S]
-    reward: Float[Array, "*B S A"]
+    reward: Float[Array, "... S A"]
     initial: Float[Array, "*B S"]
     alpha: Scalar
     discount: Scalar
-    admissible: Bool[Array, "*B S A"] | None = None
+    admissible: Bool[Array, "... S A"] | None = None
 
 
 @register_model
@@ -134,13 +140,17 @@ class POMDP(eqx.Module):
 
     """
 
+    axes_at_a_stage = axes(
+        initial=1, transition=3, observation=3, reward=2, admissible=2
+    )
+
     transition: Transition
-    observation: Float[Array, "*B A S O"]
-    reward: Float[Array, "*B S A"]
+    observation: Float[Array, "... A S O"]
+    reward: Float[Array, "... S A"]
     initial: Float[Array, "*B S"]
     discount: Scalar
     initial_observation: Float[Array, "*B S O"] | None = None
-    admissible: Bool[Array, "*B S A"] | None = None
+    admissible: Bool[Array, "... S A"] | None = None
 
 
 @register_model
@@ -158,9 +168,11 @@ class APOMDP(eqx.Module):
 
     """
 
+    axes_at_a_stage = axes(initial=1, transition=4, observation=4, reward=2)
+
     transition: Transition  # [*B, K, S, A, S]
-    observation: Float[Array, "*B K A S O"]
-    reward: Float[Array, "*B S A"]
+    observation: Float[Array, "... K A S O"]
+    reward: Float[Array, "... S A"]
     initial: Float[Array, "*B S"]
     alpha: Scalar
     discount: Scalar
@@ -176,7 +188,7 @@ def batch_shape(model: Any) -> tuple[int, ...]:
     A class of models with a property `batch` says itself.
     """
     own = getattr(model, "batch", None)
-    return tuple(model.reward.shape[:-2]) if own is None else tuple(own)
+    return shape_at_stage(model, "reward")[:-2] if own is None else tuple(own)
 
 
 def check_model(model: Any) -> None:
@@ -197,26 +209,23 @@ def check_model(model: Any) -> None:
         own()
         return
     check_task(model, ("transition", "observation"))
-    *batch, states, actions = np.shape(model.reward)
+    *batch, states, actions = shape_at_stage(model, "reward")
+    lead, letters = lead_of(model, "transition", batch)
     models: list[int] = []
     if isinstance(model, APOMDP | RobustMDP):
-        if len(model.transition.shape) != len(batch) + 4:
+        if len(model.transition.shape) != len(lead) + 4:
             raise ValueError(
                 f"transition has shape {model.transition.shape}: must be "
                 "[*B, K, S, A, S]"
             )
-        models = [model.transition.shape[len(batch)]]
+        models, letters = [model.transition.shape[len(lead)]], f"{letters}K, "
         check_unit_interval("alpha", model.alpha)
-    lead = (*batch, *models)
-    check_shape(
-        "transition",
-        model.transition,
-        (*lead, states, actions, states),
-        f"[*B, {'K, ' if models else ''}S, A, S]",
-    )
+    expected = (*lead, *models, states, actions, states)
+    check_shape("transition", model.transition, expected, f"[{letters}S, A, S]")
     check_transition(model.transition)
     if not isinstance(model, MDP | RobustMDP):
-        _check_observation(model, (*lead, actions, states), (*lead, states))
+        _check_observation(model, (*batch, *models), (states, actions))
+    check_equal_lengths(model)
 
 
 def check_task(model: Any, arrays: tuple[str, ...]) -> None:
@@ -239,7 +248,7 @@ def check_task(model: Any, arrays: tuple[str, ...]) -> None:
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
         )
-    *batch, states, actions = np.shape(model.reward)
+    *batch, states, actions = shape_at_stage(model, "reward")
     if 0 in (*batch, states, actions):
         raise ValueError(
             f"reward has shape {np.shape(model.reward)}: must have a task, a state and "
@@ -268,22 +277,20 @@ def check_task(model: Any, arrays: tuple[str, ...]) -> None:
 
 
 def _check_observation(
-    model: POMDP | APOMDP, lead: tuple[int, ...], initial_lead: tuple[int, ...]
+    model: POMDP | APOMDP, lead: tuple[int, ...], sizes: tuple[int, int]
 ) -> None:
-    k = "K, " if isinstance(model, APOMDP) else ""
+    """Check observations of a model with leading axes *B, and K if it has them."""
+    k, (states, actions) = "K, " if isinstance(model, APOMDP) else "", sizes
     symbols = np.shape(model.observation)[-1:] or (0,)
-    check_shape(
-        "observation", model.observation, (*lead, *symbols), f"[*B, {k}A, S, O]"
-    )
+    batch = lead[: len(lead) - bool(k)]
+    front, letters = lead_of(model, "observation", batch)
+    shape = (*front, *lead[len(batch) :], actions, states, *symbols)
+    check_shape("observation", model.observation, shape, f"[{letters}{k}A, S, O]")
     check_rows("observation", model.observation)
-    if model.initial_observation is not None:
-        check_shape(
-            "initial_observation",
-            model.initial_observation,
-            (*initial_lead, *symbols),
-            f"[*B, {k}S, O]",
-        )
-        check_rows("initial_observation", model.initial_observation)
+    if (first := model.initial_observation) is not None:
+        shape = (*lead, states, *symbols)
+        check_shape("initial_observation", first, shape, f"[*B, {k}S, O]")
+        check_rows("initial_observation", first)
 
 
 def states_observed(model: MDP | POMDP) -> MDP:

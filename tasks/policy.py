@@ -95,13 +95,14 @@ def uniform_random(mdp: MDP, horizon: int) -> TabularPolicy:
 
     Duplicate actions count as often as they occur.
     """
-    tasks, states, actions = mdp.reward.shape
+    (tasks, states), actions = mdp.initial.shape, mdp.reward.shape[-1]
     shape = (tasks, horizon, states, actions)
     if mdp.admissible is None:
         return TabularPolicy(jnp.full(shape, 1 / actions, mdp.reward.dtype))
     mask = mdp.admissible.astype(mdp.reward.dtype)
     equal = mask / mask.sum(-1, keepdims=True)
-    return TabularPolicy(jnp.broadcast_to(equal[:, None], shape))
+    by_stage = equal if equal.ndim == len(shape) else equal[:, None]
+    return TabularPolicy(jnp.broadcast_to(by_stage, shape))
 
 
 def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:
@@ -112,6 +113,6 @@ def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:
 
 def constant_action(mdp: MDP, horizon: int, action: int) -> TabularPolicy:
     """Return the policy that always takes the same action."""
-    tasks, states, actions = mdp.reward.shape
+    (tasks, states), actions = mdp.initial.shape, mdp.reward.shape[-1]
     choice = jnp.full((tasks, horizon, states), action, jnp.int32)
     return deterministic(choice, actions)

@@ -30,6 +30,7 @@ from sdm.tasks.array_checks import (
 )
 from sdm.tasks.model_kinds import register_model
 from sdm.tasks.models import MDP, POMDP, Scalar, check_task
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.transitions import dense
 
 
@@ -68,9 +69,11 @@ class IntervalMDP(RectangularMDP):
             keep_zeros: whether a probability of 0 stays exactly 0.
 
         Raises:
-            ValueError: if `half_width` is negative or not finite.
+            ValueError: if `half_width` is negative or not finite, or an array depends
+                on the stage.
 
         """
+        check_stationary(mdp, "`IntervalMDP.around`")
         lower, upper = intervals_around(dense(mdp.transition), half_width, keep_zeros)
         return cls(lower, upper, mdp.reward, mdp.initial, mdp.discount)
 
@@ -170,6 +173,7 @@ class IntervalPOMDP(eqx.Module):
         joint: bool = True,
     ) -> "IntervalPOMDP":
         """Return intervals around the probabilities of `pomdp`; see `IntervalMDP`."""
+        check_stationary(pomdp, "`IntervalPOMDP.around`")
         rows = (dense(pomdp.transition), pomdp.observation)
         moved, seen = (intervals_around(x, half_width, keep_zeros) for x in rows)
         return cls(

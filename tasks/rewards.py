@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.admissible import mask_of
 from sdm.tasks.models import APOMDP, POMDP
+from sdm.tasks.stages import check_stationary
 from sdm.tasks.transitions import dense
 
 # Two rewards are equal if they agree up to rounding: relative to the larger of 1 and
@@ -92,7 +93,11 @@ def observe_rewards(model: POMDP | APOMDP) -> RewardsObserved:
     Args:
         model: a batch with one leading axis.
 
+    Raises:
+        ValueError: if an array depends on the stage.
+
     """
+    check_stationary(model, "`observe_rewards`")
     reward, mask = np.asarray(model.reward), mask_of(model)
     levels, level_of = reward_levels(reward)
     same = np.eye(levels.shape[1], dtype=reward.dtype)

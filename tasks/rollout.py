@@ -18,6 +18,7 @@ from sdm.tasks.admissible import mask_of, masked_rewards, with_mask
 from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.policy import Policy, draw
+from sdm.tasks.stages import at_stage, check_stages
 from sdm.tasks.transitions import rows
 
 Carry = tuple[Array, Array, Array, Any]  # state, symbol, last reward, memory
@@ -165,9 +166,10 @@ def rollout(
 
     Raises:
         ValueError: if the policy takes an action that is not admissible, unless JAX
-            traces the model.
+            traces the model; if arrays are for another number of stages.
 
     """
+    check_stages(model, horizon)
     numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
     if is_traced(model):
         return _play(model, policy, numbers)
@@ -231,9 +233,11 @@ def rollout_on_host(
     Use it for policies that JAX cannot trace, such as a language model.
 
     Raises:
-        ValueError: if the policy takes an action that is not admissible.
+        ValueError: if the policy takes an action that is not admissible; if arrays are
+            for another number of stages.
 
     """
+    check_stages(model, horizon)
     model = with_mask(model)
     numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
     now, played = _start(model, policy, numbers), []
@@ -269,8 +273,9 @@ def _stage(
     state, seen, reward, memory = carry
     t, move, show, key = now
     action, memory = policy.act(memory, t, seen, reward, key)
-    state, reward = environment_step(model, state, action, move)
-    following = next_observation(model, action, state, show)
+    world = at_stage(model, t)
+    state, reward = environment_step(world, state, action, move)
+    following = next_observation(world, action, state, show)
     return (state, following, reward, memory), (seen, action, reward)
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 from sdm.tasks.models import APOMDP, MDP, POMDP, Model
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.transitions import flat, take_tasks
+from sdm.tasks.stages import models_as_tasks
+from sdm.tasks.transitions import take_tasks
 
 
 class InEveryModel(eqx.Module):
@@ -53,13 +54,13 @@ class InEveryModel(eqx.Module):
 
 def all_models(model: APOMDP) -> POMDP:
     """Return the models of a batch of B ambiguity sets as a batch of B K tasks."""
-    models = model.transition.shape[1]
+    models = model.transition.shape[-4]
     first = model.initial_observation
     shared = (jnp.repeat(x, models, axis=0) for x in (model.reward, model.initial))
     reward, initial = shared
     return POMDP(
-        transition=flat(model.transition),
-        observation=model.observation.reshape(-1, *model.observation.shape[2:]),
+        transition=models_as_tasks(model, "transition"),
+        observation=models_as_tasks(model, "observation"),
         reward=reward,
         initial=initial,
         discount=model.discount,

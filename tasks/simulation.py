@@ -10,7 +10,6 @@ from functools import singledispatch
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -22,6 +21,8 @@ from sdm.tasks.models import APOMDP, MDP, POMDP, Model, RobustMDP, check_count
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import discounted_return, rollout, task_keys
 from sdm.tasks.rollout_in_models import all_models, play_in_models
+from sdm.tasks.stages import models_as_tasks
+from sdm.tasks.transitions import take_tasks
 
 # Numbers that the simulation of one block of episodes may hold, 8 bytes each.
 BLOCK = 1 << 24
@@ -111,19 +112,20 @@ def in_its_model(model: Any, plan: Plan) -> Played:
 
 @in_its_model.register
 def _(model: MDP, plan: Plan) -> Played:
-    return Played(_batch(model), StatePolicy(OneTask(plan)), model.reward.shape[0])
+    return Played(_batch(model), StatePolicy(OneTask(plan)), len(model.initial))
 
 
 @in_its_model.register
 def _(model: RobustMDP, plan: Plan) -> Played:
-    models = model.transition.shape[0]
+    models = model.transition.shape[-4]
     reward, initial = (
         jnp.broadcast_to(x, (models, *x.shape)) for x in (model.reward, model.initial)
     )
     mask = mask_of(model)
     allowed = None if mask is None else jnp.broadcast_to(mask, (models, *mask.shape))
-    worlds = MDP(model.transition, reward, initial, model.discount, allowed)
-    return Played(worlds, StatePolicy(OneTask(plan)), model.reward.shape[0])
+    moves = models_as_tasks(model, "transition")
+    worlds = MDP(moves, reward, initial, model.discount, allowed)
+    return Played(worlds, StatePolicy(OneTask(plan)), len(model.initial))
 
 
 @in_its_model.register
@@ -137,7 +139,7 @@ def _(model: POMDP, plan: Plan) -> Played:
 def _(model: APOMDP, plan: Plan) -> Played:
     batch = _batch(model)
     policy = BeliefPolicy(OneTask(plan), belief_filter(batch, believe="mixture"))
-    models = model.transition.shape[0]
+    models = model.transition.shape[-4]
     return Played(
         all_models(batch), policy, models * _numbers(model.observation, models=models)
     )
@@ -145,7 +147,7 @@ def _(model: APOMDP, plan: Plan) -> Played:
 
 def _batch(model: Any) -> Any:
     """Return a model as a batch of one."""
-    return jax.tree.map(lambda x: x[None] if np.ndim(x) else x, model)
+    return take_tasks(model, None)
 
 
 def _numbers(observation: Float[Array, "*K A S O"], *, models: int) -> int:

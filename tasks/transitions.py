@@ -262,10 +262,10 @@ def of_tasks(transition: Transition, chosen: Any) -> Transition:
     return rebuild(jax.tree.map(lambda x: x[chosen], arrays))
 
 
-def flat(transition: Transition) -> Transition:
-    """Return the transitions of a batch with one axis in place of its leading axes."""
+def flat(transition: Transition, axes: int) -> Transition:
+    """Return the transitions of a batch with one axis in place of the first `axes`."""
     arrays, rebuild = by_task(transition)
-    return rebuild(jax.tree.map(lambda x: x.reshape(-1, *x.shape[-3:]), arrays))
+    return rebuild(jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), arrays))
 
 
 def of_models(transition: Transition, chosen: Any) -> Transition:
@@ -273,6 +273,12 @@ def of_models(transition: Transition, chosen: Any) -> Transition:
     arrays, rebuild = by_task(transition)
     place = (..., chosen, slice(None), slice(None), slice(None))
     return rebuild(jax.tree.map(lambda x: x[place], arrays))
+
+
+def of_one_model(transition: Transition) -> Transition:
+    """Return transitions with an axis K of one model before the last three axes."""
+    arrays, rebuild = by_task(transition)
+    return rebuild(jax.tree.map(lambda x: x[..., None, :, :, :], arrays))
 
 
 def take_tasks(model: Model, chosen: Any) -> Model:

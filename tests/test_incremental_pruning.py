@@ -28,10 +28,10 @@ def test_values_are_those_of_the_belief_tree(first):
 def test_the_tiger_needs_as_many_vectors_as_are_known():
     # pomdp-solve, horizons 1 to 6, discount 0.95.
     model = tiger()
-    arrays = (
+    arrays = tuple(
         np.asarray(x) for x in (model.transition, model.observation, model.reward)
     )
-    stages = exact_vectors(*arrays, 0.95, horizon=6)
+    stages = exact_vectors(lambda t: arrays, 0.95, horizon=6)
     assert [len(s.vector) for s in stages[::-1]] == [3, 5, 9, 7, 13, 15]
     assert stages[0].vector.max() <= 6 * 10 and set(stages[-1].action) == {0, 1, 2}
 

@@ -130,7 +130,10 @@ def test_other_bad_numbers_are_named(model, message):
             unshaped(mdp(), transition=jnp.ones((2, 3, 2, 4))),
             r"transition has shape \(2, 3, 2, 4\): must be \[\*B, S, A, S\] = \(2, 3",
         ),
-        (unshaped(mdp(), initial=jnp.ones(3)), r"initial has shape \(3,\): must be"),
+        (
+            unshaped(mdp(), initial=jnp.ones((2, 4))),
+            r"initial has shape \(2, 4\): must",
+        ),
         (unshaped(mdp(), reward=jnp.ones(3)), r"reward has shape \(3,\)"),
         (
             unshaped(pomdp(), observation=jnp.ones((3, 2, 4))),
