@@ -65,7 +65,8 @@ def rock_sample() -> POMDP:
     first = cells.index(START) * len(goods)
     initial[first : first + len(goods)] = 1 / len(goods)
     moves = sparse_transition(after, np.ones(after.shape))
-    return POMDP(moves, *map(jnp.asarray, (shown, reward, initial)), DISCOUNT)
+    seen, paid, first_belief = map(jnp.asarray, (shown, reward, initial))
+    return POMDP(moves, seen, paid, first_belief, DISCOUNT)
 
 
 def line(name: str, method: str, found: object, seconds: float) -> None:
@@ -109,6 +110,8 @@ def main() -> None:
     for file in given.files:
         path, _, horizon = file.partition("@")
         model = load_pomdp(Path(path))
+        if not isinstance(model, POMDP):
+            parser.error(f"{path}: must be a POMDP, found a {type(model).__name__}")
         measure(Path(path).stem, model, int(horizon) if horizon else None, limits)
 
 
