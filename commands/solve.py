@@ -75,8 +75,8 @@ def solve(
         str | None,
         typer.Option(
             help="Solution method for `--model`: for pomdp, `points`, `search` for a "
-            "large or long one, or `exact` for a small one (default: that of the kind "
-            "of model; `search` for a pomdp without `--horizon`)."
+            "large or long one, or `exact` for a small one (default: `search` for a "
+            "large pomdp or one without `--horizon`, else that of the kind of model)."
         ),
     ] = None,
     simulate: Annotated[
@@ -88,8 +88,8 @@ def solve(
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="Time limit of `--method search`, which also ends with Ctrl-C, with "
-            "the best answer so far (default none)."
+            help="Time limit of `--method search`, which then has the best answer so "
+            "far, as after Ctrl-C (default 60)."
         ),
     ] = None,
     attitude: Annotated[

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sdm.tasks.models import Model
 
 
+SECONDS = 60.0  # default time limit of methods that have one
+
 Progress = Callable[[float, float, float], None]
 
 
@@ -108,8 +110,8 @@ def _method(
 ) -> Any:
     """Return the method, with the options that it has; warn of the others.
 
-    Without a horizon and a name, it is one that can do without a horizon, if there is
-    one for this class of models and the task is discounted.
+    Without a name, it is one that suits the size of the model or, without a horizon, a
+    discounted task, if there is one; else the default.
     """
     from sdm.solvers_jax.methods import (
         make_method,
@@ -119,9 +121,13 @@ def _method(
     )
 
     kind = type(model)
-    if name is None and horizon is None and float(model.discount) < 1:
-        every = methods_for(kind)
-        name = next((n for n, x in every.items() if getattr(x, "endless", False)), None)
+    endless = horizon is None and float(model.discount) < 1
+    if name is None and "points" not in options:
+        for own, method in methods_for(kind).items():
+            suits = getattr(method, "suits", lambda model: False)
+            if suits(model) or (endless and getattr(method, "endless", False)):
+                name = own
+                break
     chosen = method_class(kind, name)
     known = option_names(chosen)
     for option in options.keys() - known:
@@ -133,6 +139,8 @@ def _method(
     used = {option: value for option, value in options.items() if option in known}
     if "progress" in known:
         used["progress"] = progress
+    if "seconds" in known:
+        used.setdefault("seconds", SECONDS)
     return make_method(kind, name, used)
 
 

@@ -20,12 +20,14 @@ from sdm.solvers_jax.search_solution import Found, SearchSolution, search_soluti
 from sdm.solvers_jax.search_tree import Tree
 from sdm.storage.checks import check_tolerance
 from sdm.tasks.models import POMDP, batch_shape
+from sdm.tasks.stages import stages_of
 from sdm.tasks.transitions import take_tasks
 
 # Widths of the gap at which trials end, as shares of the present gap: shallow trials
 # improve upper bounds, deep ones lower bounds. Each has the same time.
 SHARES = (0.9, 0.6, 0.3, 0.05)
 AIM = 0.9  # smallest width, as a share of the gap to reach
+LARGE = 4_000  # triples of a state, an action and a symbol of a large task
 REPORT = 0.2  # seconds between reports of progress
 NARROWER = 0.98  # the gap, as a share of the last one in the history, of a new entry
 
@@ -57,6 +59,11 @@ class DepthFirst:
     name: ClassVar[str] = "search"
     handles: ClassVar[tuple[type, ...]] = (POMDP,)
     endless: ClassVar[bool] = True
+
+    @staticmethod
+    def suits(model: POMDP) -> bool:
+        """Return whether a task is too large for methods that work on all beliefs."""
+        return stages_of(model) is None and model.observation.size > LARGE
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an invalid gap or time limit."""
