@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -339,7 +340,7 @@ def test_masks_by_stage_are_followed():
 def test_masks_by_stage_are_followed_if_states_are_hidden():
     model = random_pomdp(24, first=False)
     mask = np.ones((T, 3, 2), bool)
-    mask[1, :, 1] = False
+    mask[0, :, 0] = mask[2, :, 1] = False
     late = dataclasses.replace(model, admissible=jnp.asarray(mask))
     exact = belief_tree_value(late, horizon=T)
     assert exact < belief_tree_value(model, horizon=T) - 1e-3  # the mask matters
@@ -348,7 +349,9 @@ def test_masks_by_stage_are_followed_if_states_are_hidden():
         found = solve(late, horizon=T, method=method)
         assert found.lower <= exact + ROUNDING and exact <= found.upper + ROUNDING
         assert found.upper - found.lower <= 0.01 * abs(found.upper)  # the default gap
-        assert (found.action(1, belief) == 0).all()
+        assert (found.action(0, belief) == 1).all()
+        assert set(found.action(1, belief).tolist()) == {0, 1}
+        assert (found.action(2, belief) == 0).all()
 
 
 # Acting.
@@ -651,6 +654,16 @@ def test_a_file_is_solved_kept_played_and_exported(tmp_path):
     assert run("export", out, "--out", tmp_path / "policy")["stages"] == T
     wrong = run("solve", "--model", file, "--horizon", 5)
     assert "transition has 3 entries on its axis of stages" in wrong
+
+
+def test_the_example_of_the_documentation_is_true():
+    page = Path(__file__).resolve().parents[1] / "docs/solvers/stage_dependent.md"
+    example = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(example, names)
+    policy, value = names["solution"].policy[:, 0].tolist(), names["solution"].value
+    assert f"# {policy}: treat" in example
+    assert f"# {round(float(value), 3)}\n" in example
 
 
 def test_compiled_code_takes_any_stage():
