@@ -138,7 +138,9 @@ def test_policy_evaluation_is_minus_infinity_only_where_a_barred_action_is_met()
     ).all()
 
 
-@pytest.mark.parametrize("as_reward", [False, True])
+@pytest.mark.parametrize(
+    "as_reward", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_bounds_of_masked_pomdps_contain_the_exact_value(as_reward):
     plain, mask = hidden(0)
     model = masked(plain, mask, as_reward=as_reward)

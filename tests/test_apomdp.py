@@ -27,7 +27,8 @@ def solved(seed, alpha, points=POINTS):
     return model, solve(model, horizon=T, points=points)
 
 
-@pytest.mark.parametrize("alpha", [pytest.param(0.3, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_values_are_right_and_the_error_estimate_is_honest(alpha):
     model, found = solved(11, alpha, points=None)
     exact = [belief_tree_value(task, horizon=T) for task in tasks_of(model)]
@@ -70,7 +71,7 @@ def test_one_model_is_a_pomdp(alpha):
     assert (found.lower <= wanted.upper).all() and (wanted.lower <= found.upper).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_equal_models_are_one_model(alpha):
     pomdp = random_pomdp(6, states=4, actions=3, symbols=4, batch=(8,))
     same = [jnp.stack([x] * 3, axis=1) for x in (pomdp.transition, pomdp.observation)]
@@ -82,7 +83,7 @@ def test_equal_models_are_one_model(alpha):
     assert (abs(found.value - wanted.value) <= width).all()
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0])
+@pytest.mark.parametrize("alpha", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_perfect_observation_is_the_robust_mdp(alpha):
     family = EnergyFamily(q=1.0, models=3, alpha=alpha, max_energy=3)
     model, _ = family.apomdp(task_keys(jax.random.key(1), 8), jnp.linspace(0.2, 0.9, 8))

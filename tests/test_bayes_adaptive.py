@@ -182,7 +182,7 @@ def test_the_value_of_a_plan_is_that_of_the_states_in_which_tasks_start(bed):
 
 
 @pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_WORK"])
-@pytest.mark.parametrize("most", [32, 16])
+@pytest.mark.parametrize("most", [pytest.param(32, marks=pytest.mark.slow), 16])
 def test_a_plan_has_the_most_beliefs_that_both_limits_allow(monkeypatch, limit, most):
     config = EvaluationConfig(GarnetFamily(states=3, actions=2), 2, 1, 1)
     asked = []

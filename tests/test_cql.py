@@ -52,6 +52,7 @@ def test_it_learns_from_the_pooled_episodes(tmp_path):
     np.testing.assert_array_equal(*twice)
 
 
+@pytest.mark.slow
 def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
     from sdm.policies.cql_training import train_cql
 

@@ -183,6 +183,7 @@ def test_demonstrations_leave_the_goals_that_explain_them(pays, demonstrations):
         np.testing.assert_allclose(found[task], wanted, atol=1e-9)  # 1e-12 a surprise
 
 
+@pytest.mark.slow
 def test_policies_without_learning_against_the_oracle():
     config = EvaluationConfig(DarkroomFamily(size=5), 20, 4, 5)
     bed = make_benchmark(config)

@@ -390,6 +390,7 @@ def test_the_table_is_what_the_network_says_of_every_state():
     assert len(found) > 1
 
 
+@pytest.mark.slow
 def test_a_policy_of_hidden_tasks_reads_its_own_episode():
     family = EnergyFamily(max_energy=3, q=0.8)
     config = EvaluationConfig(family, 3, 2, 3, kind="pomdp")

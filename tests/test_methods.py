@@ -16,6 +16,7 @@ from sdm.solvers_jax import (
     MDP,
     POMDP,
     BackwardInduction,
+    DepthFirst,
     DiscretisedBeliefs,
     IncrementalPruning,
     PointBased,
@@ -32,7 +33,11 @@ HIDDEN = random_pomdp(0)
 
 
 def test_every_type_of_model_has_a_default_and_names():
-    assert methods_for(POMDP) == {"points": PointBased, "exact": IncrementalPruning}
+    assert methods_for(POMDP) == {
+        "points": PointBased,
+        "search": DepthFirst,
+        "exact": IncrementalPruning,
+    }
     assert methods_for(APOMDP) == {"points": DiscretisedBeliefs}
     assert methods_for(MDP) == {"backward-induction": BackwardInduction}
 
@@ -64,7 +69,7 @@ def test_fields_are_documented_for_the_command_line():
             HIDDEN,
             {"method": "guess"},
             ValueError,
-            "POMDP models, whose methods are points, exact",
+            "POMDP models, whose methods are points, search, exact",
         ),
         (
             random_mdp(0),
