@@ -1,5 +1,6 @@
 """Intervals over tasks and seeds, and paired comparisons of policies."""
 
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from sdm.cli import app
 from sdm.experiments.catalogue import experiments
-from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.comparison import _same_test, as_row, compare
+from sdm.experiments.grid_cells import cells
 from sdm.experiments.intervals import (
     NotComparableError,
     holm,
@@ -266,3 +268,18 @@ def test_the_command_prints_what_the_function_finds(folder):
     assert "tiny against ce, gap in %" in table and "+0.20" in table
     wrong = CliRunner().invoke(app, [*arguments, "--measure", "median"])
     assert wrong.exit_code == 2 and "worst_model" in wrong.output
+
+
+def test_a_policy_is_compared_on_its_own_data_if_there_is_such_a_run():
+    first = cells(experiments()["support-quality"], "laptop")[0]
+
+    def runs(q, **test):
+        cell = dataclasses.replace(
+            first, data={**first.data, "q": q}, test={**first.test, **test}
+        )
+        return [(cell, {})]
+
+    others = {"a": runs(0.6), "b": runs(1.0), "c": runs(1.0, seed=99)}
+    assert [key for key, _ in _same_test(runs(1.0), others)] == ["b"]
+    # Without such a run, all with the same test are compared; never one of another.
+    assert [key for key, _ in _same_test(runs(0.8), others)] == ["a", "b"]
