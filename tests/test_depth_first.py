@@ -322,3 +322,23 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
     # SARSOP: 19.3711 to 19.3721; its digits are rounded.
     assert found["endless"].lower <= 19.3722 and found["endless"].upper >= 19.371
     assert found["limited"].lower < found["endless"].upper
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_first_bounds_without_a_horizon_hold_wherever_iteration_stops(sign):
+    task = random_pomdp(16, symbols=3)
+    # With observed states, the informed bound is the value and leaves no room.
+    task = eqx.tree_at(
+        lambda m: (m.reward, m.observation),
+        task,
+        (sign * jnp.abs(task.reward), jnp.stack([jnp.eye(3)] * 2)),
+    )
+    model = search_model(task, None)
+    known, blind = model.forever(lambda: True)
+    for a, move in enumerate(model.moves):
+        exact = np.linalg.solve(np.eye(3) - 0.9 * move, model.reward[:, a])
+        assert (blind[:, a] <= exact + ROUNDING).all()
+        # As near as the iteration promises.
+        assert (blind[:, a] >= exact - 1e-2).all()
+    # A bound that its own backup does not raise is above the fixed point.
+    assert (model.informed(known) <= known + ROUNDING).all()
