@@ -17,6 +17,7 @@ from sdm.solvers_jax import POMDP, DepthFirst, PointBased, save_pomdp, solve
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.solvers_jax.search_bounds import Points
 from sdm.solvers_jax.search_model import search_model
+from sdm.solvers_jax.search_solution import _keep_continuations
 from sdm.solvers_jax.search_tree import Tree
 from sdm.tasks.transition_lists import sparse_transition
 
@@ -194,20 +195,19 @@ def test_scaled_and_shifted_rewards_scale_and_shift_the_bounds():
     np.testing.assert_allclose(other.upper, 7 * one.upper + 3 * years, atol=1e-9)
 
 
-def test_every_vector_is_the_value_of_a_plan_that_exists():
-    """Each is at most one backup of the vectors kept for the next stage."""
-    model = random_pomdp(12, states=4, actions=3)
+def test_every_vector_continues_with_vectors_that_are_kept():
+    """Without its continuations, the best vector would promise what no policy earns."""
+    model = random_pomdp(16, states=4, actions=3)
     p, z, r = map(np.asarray, (model.transition, model.observation, model.reward))
     for horizon in (T, None):
-        found = solve(model, horizon=horizon, method=DepthFirst(gap=1e-3))
+        found = solve(model, horizon=horizon, method=DepthFirst(gap=0.005))
         alpha, choice = np.asarray(found.alpha_vectors), np.asarray(found.choice)
         ends = [*alpha[1:], np.zeros((1, 4))] if horizon else alpha
         for now, actions, after in zip(alpha, choice, ends, strict=True):
             for vector, a in zip(now, actions, strict=True):
-                # The best continuation for each symbol, at each state alone, bounds
-                # that of every plan.
-                best = (z[a][:, :, None] * after.T[:, None]).max(-1).sum(1)
-                assert (vector <= r[:, a] + 0.9 * p[:, a] @ best + ROUNDING).all()
+                first, second = (0.9 * (after * z[a, :, o]) @ p[:, a].T for o in (0, 1))
+                backed = r[:, a] + first[:, None] + second
+                assert (vector <= backed + ROUNDING).all(-1).any()
 
 
 def test_points_never_fall_below_the_value():
@@ -342,3 +342,9 @@ def test_first_bounds_without_a_horizon_hold_wherever_iteration_stops(sign):
         assert (blind[:, a] >= exact - 1e-2).all()
     # A bound that its own backup does not raise is above the fixed point.
     assert (model.informed(known) <= known + ROUNDING).all()
+
+
+def test_what_a_kept_plan_continues_with_is_kept():
+    kept = np.array([False, False, True, False])
+    _keep_continuations(kept, np.array([[0, 0], [0, 1], [1, 2], [2, 3]]))
+    assert kept.tolist() == [True, True, True, False]
