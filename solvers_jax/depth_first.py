@@ -69,8 +69,10 @@ class DepthFirst:
         """Raise `ValueError` for an invalid gap or time limit."""
         for name in ("gap", "atol"):
             check_tolerance(name, getattr(self, name))
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(f"seconds = {self.seconds}: must be above 0")
+        if self.seconds is not None:
+            check_tolerance("seconds", self.seconds)
+            if not self.seconds:
+                raise ValueError(f"seconds = {self.seconds}: must be above 0")
 
     def solve(self, model: POMDP, *, horizon: int | None) -> SearchSolution:
         """Search in each task of the batch until its gap is small or its time is over.

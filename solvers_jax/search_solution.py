@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sdm.solvers_jax.belief_model import Units, impossible
+from sdm.solvers_jax.belief_model import Units, impossible, inadmissible
 from sdm.solvers_jax.belief_solution import shaped
 from sdm.solvers_jax.certificate import Certified
 from sdm.solvers_jax.search_tree import Tree
@@ -122,12 +122,12 @@ def search_solution(
     plans = [needed_plans(each.tree) for each in found]
     most = max(len(stage.action) for task in plans for stage in task)
 
-    def stacked(field: int) -> Array:
+    def stacked(field: int) -> np.ndarray:
         rows = [
             [stage[field][_up_to(len(stage.action), most)] for stage in task]
             for task in plans
         ]
-        return shaped(np.array(rows), batch)
+        return np.array(rows)
 
     def joined(values: list[np.ndarray]) -> Array:
         return shaped(np.concatenate(values), batch)
@@ -137,8 +137,8 @@ def search_solution(
     histories = [each.history for each in found]
     longest = max(map(len, histories))
     return SearchSolution(
-        vector=stacked(0),
-        choice=stacked(1),
+        vector=shaped(_finite(stacked(0)), batch),
+        choice=shaped(stacked(1), batch),
         annuity=jnp.asarray(_annuity(models[0].discount, horizon)),
         units=Units(
             joined([np.asarray(model.units.centre) for model in models]),
@@ -161,6 +161,16 @@ def search_solution(
 def _up_to(count: int, most: int) -> Int[np.ndarray, " N"]:
     """Return the indices 0, …, count - 1, and the last again up to `most` indices."""
     return np.minimum(np.arange(most), count - 1)
+
+
+def _finite(vector: Float[np.ndarray, "B U N S"]) -> Float[np.ndarray, "B U N S"]:
+    """Return vectors in JAX's precision, with its penalty for barred actions.
+
+    That of double precision is infinite in single precision: times a probability of
+    zero, it would not be a number.
+    """
+    kind = np.dtype(jnp.result_type(float))
+    return np.where(impossible(vector), -inadmissible(kind), vector).astype(kind)
 
 
 def _annuity(discount: float, horizon: int | None) -> Float[np.ndarray, " U"]:

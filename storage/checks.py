@@ -1,6 +1,6 @@
 """Checks of options. This module imports nothing heavy."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 
 def check_count(name: str, value: object, least: int, most: int = 2**31 - 1) -> None:
@@ -17,7 +17,8 @@ def check_horizon(horizon: object) -> None:
     check_count("horizon", horizon, 1, 10**6)
 
 
-def check_tolerance(name: str, value: float) -> None:
-    """Raise `ValueError` unless a tolerance is 0 or more."""
-    if not value >= 0:
-        raise ValueError(f"{name} = {value}: must be 0 or more")
+def check_tolerance(name: str, value: object) -> None:
+    """Raise `ValueError` unless a tolerance is a number, 0 or more."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not value >= 0:  # type: ignore[operator]
+        raise ValueError(f"{name} = {value!r}: must be 0 or more")

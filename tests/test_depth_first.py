@@ -297,6 +297,7 @@ def test_a_batch_is_its_tasks():
         (random_mdp(0), {}, "horizon = None: set the number of decisions"),
         (tiger(), {"seconds": 0.0}, "seconds = 0.0: must be above 0"),
         (tiger(), {"gap": -1.0}, "gap = -1.0: must be 0 or more"),
+        (tiger(), {"seconds": -1.0}, "seconds = -1.0: must be 0 or more"),
     ],
 )
 def test_what_cannot_be_solved_without_a_horizon_is_said(model, options, words):
