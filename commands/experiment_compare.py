@@ -90,8 +90,8 @@ def comparison_table(
         table.add_row(
             row["experiment"],
             row["test"],
-            f"{row['first']:.2f}",
-            f"{row['second']:.2f}",
+            "" if row["first"] is None else f"{row['first']:.2f}",
+            "" if row["second"] is None else f"{row['second']:.2f}",
             "" if row["difference"] is None else f"{row['difference']:+.2f}",
             "" if low is None else f"{low:+.2f} … {high:+.2f}",
             _probability(row["p"]),

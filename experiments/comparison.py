@@ -5,6 +5,7 @@ A policy is named by its label, and by values if several of its cells share a te
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,9 +213,14 @@ def _no_common_test(
             )
     parts = (f"`{name}` in {'; '.join(tests[name])}" for name in (first, second))
     return ExperimentError(
-        f"`{first}` and `{second}` were tested on different tasks",
+        f"`{first}` and `{second}` were tested on different tasks in every experiment",
         f"a paired difference needs the same tasks; rows are of {', '.join(parts)}",
     )
+
+
+def _known(value: float) -> float | None:
+    """Return a value, and None if it could not be computed."""
+    return None if math.isnan(value) else value
 
 
 def as_row(comparison: Comparison) -> dict[str, Any]:
@@ -223,8 +229,8 @@ def as_row(comparison: Comparison) -> dict[str, Any]:
     return {
         "experiment": comparison.experiment,
         "test": comparison.condition,
-        "first": comparison.first,
-        "second": comparison.second,
+        "first": _known(comparison.first),
+        "second": _known(comparison.second),
         "difference": found and found.mean,
         "ci_low": found and found.low,
         "ci_high": found and found.high,

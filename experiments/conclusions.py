@@ -4,6 +4,7 @@ Every number in them is computed from the rows, and every comparison by the pair
 of `comparison`, so that running a cell again changes the sentence.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from sdm.experiments.spec import Experiment, ExperimentError
 from sdm.experiments.tables import Point
 
 LEVEL = 0.05  # of the corrected p-values
+NUMBER = r"-?\d+(?:\.\d+)?"
 FEW = 4  # most tests that a sentence lists
 Row = dict[str, Any]
 
@@ -83,7 +85,7 @@ def sentences(
 
 def _gaps(experiment: Experiment, lead: Sequence[Point]) -> str:
     """Return a sentence with the gaps of a policy, by test."""
-    seeds = max(point.seeds for point in lead)
+    counts = sorted({point.seeds for point in lead})
     what = "gap" if experiment.measure == "gap" else f"{_plain(experiment.measure)} gap"
     if len(lead) > FEW:
         low, high = (
@@ -94,7 +96,9 @@ def _gaps(experiment: Experiment, lead: Sequence[Point]) -> str:
         parts = ", ".join(map(_gap, lead))
     paper = sorted(point.paper for point in lead if point.paper is not None)
     theirs = f"; the paper's, {_range(paper)} %" if paper else ""
-    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    over = "one seed" if counts == [1] else f"mean of {counts[0]} seeds"
+    if len(counts) > 1:
+        over = f"{' or '.join(map(str, counts))} seeds"
     return f"The {what} of `{lead[0].policy}` is {parts} ({over}){theirs}."
 
 
@@ -123,7 +127,12 @@ def _none_lost(point: Point) -> str:
 def _where(point: Point) -> str:
     """Return the test of a point, with its value on the axis if that adds something."""
     x = "" if point.x is None else str(point.x)
-    return point.condition if x in point.condition else f"{point.condition}, {x}"
+    shown = re.findall(NUMBER, point.condition)
+    if re.fullmatch(NUMBER, x):
+        known = float(x) in map(float, shown)
+    else:
+        known = x in point.condition
+    return point.condition if known else f"{point.condition}, {x}"
 
 
 def _range(values: Sequence[float]) -> str:

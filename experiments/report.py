@@ -24,10 +24,10 @@ from sdm.storage.files import temporary_name, write_atomically
 
 TITLE = "<title>sdm: experiments</title>"
 ABOUT = (
-    "Smallest and largest optimality gap over the tests of each figure, in per cent of "
-    "the optimal return; a gap of 0 is optimal play. The paper's policy is its "
-    "fine-tuned Llama-2-7B or its DPT. Its task parameters are not public, so its "
-    "numbers are for orientation."
+    "Smallest and largest optimality gap over the tests of each figure for which the "
+    "paper has a value, in per cent of the optimal return; the oracle's gap is 0. The "
+    "paper's policy is its fine-tuned Llama-2-7B or its DPT. Its task parameters are "
+    "not public, so its numbers are for orientation."
 )
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 

@@ -266,6 +266,12 @@ def test_the_command_prints_what_the_function_finds(folder):
     assert report["comparisons"] == [as_row(x) for x in found]
     table = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}).stdout
     assert "tiny against ce, gap in %" in table and "+0.20" in table
+    # Tasks with one model have no worst one: the values are missing, not NaN.
+    single = CliRunner().invoke(app, [*arguments, "--json", "--measure", "worst_model"])
+    assert single.exit_code == 0, single.output
+    for row in json.loads(single.stdout)["comparisons"]:
+        assert row["first"] is row["second"] is row["difference"] is None
+        assert row["note"]
     wrong = CliRunner().invoke(app, [*arguments, "--measure", "median"])
     assert wrong.exit_code == 2 and "worst_model" in wrong.output
 

@@ -11,8 +11,10 @@ from test_comparison import result
 from sdm.experiments import report, sections
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.conclusions import _gaps
 from sdm.experiments.rows import rows_file, write_rows
 from sdm.experiments.summary import answers, table_of
+from sdm.experiments.tables import Point
 
 HORIZON = experiments()["mdp-horizon"]
 SPREAD = np.linspace(-0.1, 0.1, 9)
@@ -205,3 +207,24 @@ def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
         "`smollm2` at T = 10, T = 20, T = 30: trained with an earlier recipe: "
         "batch_size 64 (now 2)"
     )
+
+
+def point(x, condition, seeds):
+    gaps = tuple(1.0 + i for i in range(seeds))
+    empty = dict.fromkeys(Point.__dataclass_fields__)
+    values = {**empty, "policy": "tiny", "x": x, "condition": condition}
+    values |= {"gap": 2.0, "by_seed": gaps, "measures": {}, "seeds": seeds, "wanted": 3}
+    return Point(**{**values, "tested": "", "test_tasks": 9, "published": True})
+
+
+def test_a_sentence_says_how_many_seeds_each_gap_has():
+    lead = [point(0.6, "q = 0.6", 3), point(0.8, "q = 0.8", 1)]
+    assert "(1 or 3 seeds)" in _gaps(HORIZON, lead)
+    assert "(mean of 3 seeds)" in _gaps(HORIZON, lead[:1])
+    assert "(one seed)" in _gaps(HORIZON, lead[1:])
+
+
+def test_a_value_on_the_axis_is_added_unless_the_test_says_it():
+    # The demonstrations of "T = 10" are not 0, and 1.0 is the q of "q = 1".
+    found = _gaps(HORIZON, [point(0, "T = 10", 1), point(1.0, "q = 1", 1)])
+    assert "at T = 10, 0," in found and "at q = 1 (" in found
