@@ -148,9 +148,8 @@ def test_known_models_are_worth_their_own_value():
     np.testing.assert_allclose(found.upper, exact, rtol=ROUNDING)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("constant", marks=pytest.mark.slow), "masked"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["constant", "masked"])
 def test_a_batch_is_the_stack_of_its_tasks(kind, monkeypatch):
     batch = random_momdp(8, batch=(2, 2), **KINDS[kind])
     # Groups of three tasks: the second is filled up.

@@ -209,6 +209,7 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path):
     assert not (tmp_path / "data.partial").exists()
 
 
+@pytest.mark.slow
 def test_ambiguous_episodes_are_played_in_the_first_model():
     family = EnergyFamily(models=2, q=0.7)
     chosen = OracleConfig(family, 3, 2, 20, seed=1, batch=2, kind="apomdp")

@@ -247,6 +247,7 @@ def test_episodes_in_every_model_are_those_in_each_model(ambiguous_bed):
     assert differ == 2  # the other models lead elsewhere
 
 
+@pytest.mark.slow
 def test_policies_stepped_from_the_host_play_in_every_model(ambiguous_bed):
     """A language model's episodes in the first model are those without the others."""
     bed = ambiguous_bed

@@ -190,7 +190,9 @@ def test_equal_copies_change_nothing(name):
             same(solve(repeated(model, 4, names), horizon=4), found)
 
 
-@pytest.mark.parametrize("method", ["points", "exact"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("points", marks=pytest.mark.slow), "exact"]
+)
 def test_equal_copies_change_nothing_if_states_are_hidden(method):
     model = random_pomdp(15, batch=(2,))
     options = {"method": method} | ({"points": 32} if method == "points" else {})
