@@ -14,9 +14,10 @@ A method is a frozen dataclass whose fields are its options:
 `solve(model, horizon=T, method=MyMethod(points=50))` accepts any method; the decorator
 also makes it available as `method="mine"`. A method that can solve a task without a
 horizon sets `endless: ClassVar[bool] = True`; one that can solve models whose arrays
-depend on the stage (see `tasks.stages`) sets `by_stage: ClassVar[bool] = True`. Every
-module of this package can register methods. Another package can do so in a module in
-its entry-point group `sdm.methods`.
+depend on the stage (see `tasks.stages`) sets `by_stage: ClassVar[bool] = True`. A
+static method `suits(model)` that is true makes a method the default of the command line
+for that model. Every module of this package can register methods. Another package can
+do so in a module in its entry-point group `sdm.methods`.
 """
 
 import dataclasses

@@ -26,7 +26,7 @@ class Stage:
 
 
 class Block:
-    """Beliefs after one action, by symbol, and their bounds.
+    """Beliefs after one action, by symbol.
 
     Attributes:
         states: states that are possible after the action.
@@ -54,6 +54,7 @@ class Outlook:
 
     Attributes:
         upper: upper bounds.
+        base: upper bounds from the corners of the simplex only.
         lower: values of the best plans.
         plan: their indices.
         points: how many changes of points `upper` includes.

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def test_a_horizon_and_a_name_choose_the_method(file):
 def test_a_large_model_is_searched_and_a_missed_gap_is_said(tmp_path):
     model = random_pomdp(0, states=40, actions=6, symbols=20, first=False)
     assert DepthFirst.suits(model) and not DepthFirst.suits(tiger())
+    weekly = eqx.tree_at(lambda m: m.reward, model, jnp.stack([model.reward] * 4))
+    assert not DepthFirst.suits(weekly)  # `search` refuses rewards that change
     save_npz(model, tmp_path / "large.npz")
     ask = ["solve", "--model", str(tmp_path / "large.npz"), "--horizon", "4"]
     found = run(app, [*ask, "--gap", "0", "--seconds", "0.5", "--json"])
