@@ -24,7 +24,8 @@ from sdm.tasks.stages import stages_of
 from sdm.tasks.transitions import take_tasks
 
 # Widths of the gap at which trials end, as shares of the present gap: shallow trials
-# improve upper bounds, deep ones lower bounds. Each has the same time.
+# improve upper bounds, deep ones lower bounds. A further kind of trial plays the best
+# plan, which improves lower bounds most. Each kind has the same time.
 SHARES = (0.9, 0.6, 0.3, 0.05)
 AIM = 0.9  # smallest width, as a share of the gap to reach
 LARGE = 4_000  # triples of a state, an action and a symbol of a large task
@@ -107,7 +108,7 @@ class DepthFirst:
         """Return the tree of one task, and its certified bounds."""
         clock.start()
         tree, proof = Tree(model, horizon, enough=clock.early), model.proof
-        spent, idle, reported = [0.0] * len(SHARES), 0, 0.0
+        spent, idle, reported = np.zeros(len(SHARES) + 1), set[int](), 0.0
         history: list[tuple[float, float, float]] = []
         while True:
             lower, upper = tree.bounds
@@ -116,23 +117,28 @@ class DepthFirst:
             # More points do not narrow a width that is only rounding.
             rounded = proof.scale * (upper - lower) <= bounds.slack
             near = close(bounds.lower, bounds.upper, self.gap, self.atol)
-            done = near.all() or rounded.all() or idle > len(SHARES) or clock.over()
+            stuck = idle.issuperset(range(len(SHARES)))
+            done = near.all() or rounded.all() or stuck or clock.over()
             if done or not history or now[2] - now[1] < NARROWER * _width(history):
                 history.append(now)
             if done:
                 return Found(tree, bounds, near, np.array(history))
             aim = self.gap * max(abs(now[1]), abs(now[2]))
             aim = AIM * max(aim, self.atol) / proof.scale.item()
-            turn, changes = int(np.argmin(spent)), tree.changes
+            turn, changes = int(spent.argmin()), tree.changes
             try:
                 if self.progress is not None and now[0] >= reported:
                     self.progress(*now)
                     reported = now[0] + REPORT
-                tree.trial(max(SHARES[turn] * (upper - lower), aim), clock.over)
+                if play := turn == len(SHARES):
+                    width = aim
+                else:
+                    width = max(SHARES[turn] * (upper - lower), aim)
+                tree.trial(width, clock.over, play=play)
             except KeyboardInterrupt:
                 clock.stopped = True
             spent[turn] += clock.now() - now[0]
-            idle = 0 if tree.changes > changes else idle + 1
+            idle = set() if tree.changes > changes else idle | {turn}
 
 
 def _width(history: list[tuple[float, float, float]]) -> float:

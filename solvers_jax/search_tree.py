@@ -3,7 +3,8 @@
 A trial follows the action of the highest upper bound and the symbol whose belief adds
 most to the gap, until the gap of a belief is small. On the way back, it makes an
 α-vector and a sawtooth point at every belief of the path. SARSOP (Kurniawati, Hsu, Lee,
-2008) samples in a similar way.
+2008) samples in a similar way. Some trials play the best plan instead, and draw the
+symbols: their beliefs are those that the policy meets, which raises the lower bound.
 """
 
 from collections.abc import Callable
@@ -45,6 +46,7 @@ class Tree:
 
         """
         self.model, self.horizon, self.changes = model, horizon, 0
+        self.rng = np.random.default_rng(0)
         if horizon is None:
             first = [model.forever(enough)]
         else:
@@ -125,10 +127,17 @@ class Tree:
         return block, outlook
 
     def raise_floor(self, node: Node) -> None:
-        """Make an α-vector if it is better at the node than all others.
+        """Make an α-vector if it is better at the node than all others."""
+        value, a = self._best_action(node)
+        if value > node.lower + GAIN * max(1, abs(node.lower)):
+            self._add_vector(node, a)
+
+    def _best_action(self, node: Node) -> tuple[float, int]:
+        """Return the highest lower bound of an action, and the action.
 
         Only actions whose upper bound was once the highest are examined: the others are
-        not better by what is known.
+        not better by what is known. The value is -inf if none can be as good as the
+        node's best plan.
         """
         best, chosen = -np.inf, -1
         for a in node.outlooks:
@@ -136,9 +145,8 @@ class Tree:
                 _, outlook = self._look_ahead(node, a)
                 value = node.paid[a] + self.model.discount * outlook.lower.sum()
                 if value > best:
-                    best, chosen = value, a
-        if best > node.lower + GAIN * max(1, abs(node.lower)):
-            self._add_vector(node, chosen)
+                    best, chosen = float(value), a
+        return best, chosen
 
     def _add_vector(self, node: Node, a: int) -> None:
         """Add the α-vector of a node's best plan, which starts with action `a`."""
@@ -173,34 +181,52 @@ class Tree:
         node.upper = min(node.upper, float(node.above[a]))
         return a
 
-    def trial(self, width: float, stop: Callable[[], bool]) -> None:
+    def trial(
+        self, width: float, stop: Callable[[], bool], *, play: bool = False
+    ) -> None:
         """Follow the gap from a root until it is at most `width`, and go back.
 
         Args:
             width: gap at the root, in the units of the values.
             stop: function that says whether to go no deeper.
+            play: follow the best plan and random symbols instead, until the gap of a
+                belief, discounted to the root, is at most `width`.
 
         """
-        gap = [
-            p * (r.upper - r.lower - width)
-            for p, r in zip(self.model.mass, self.roots, strict=True)
-        ]
-        node, path = self.roots[int(np.argmax(gap))], list[Node]()
+        node, path = self._root(width, play), list[Node]()
         last = DEEPEST if self.horizon is None else self.horizon
         while len(path) < last and not stop():
             path.append(node)
             a = self.lower_ceiling(node)
+            if play:
+                value, best = self._best_action(node)
+                a = best if value > -np.inf else a
             block, outlook = self._look_ahead(node, a)
             if node.upper - node.lower <= width or not self.model.discount:
                 break
             width /= self.model.discount
-            excess = outlook.upper - outlook.lower - width * block.mass
-            row = int(excess.argmax())
-            if excess[row] <= 0:
-                break
+            if play:
+                row = self._drawn(block.mass)
+            else:
+                excess = outlook.upper - outlook.lower - width * block.mass
+                row = int(excess.argmax())
+                if excess[row] <= 0:
+                    break
             node = self._child(node, a, row)
         for node in reversed(path):
             self._back_up(node)
+
+    def _root(self, width: float, play: bool) -> Node:
+        """Return the belief where a trial begins."""
+        mass = self.model.mass
+        if play:
+            return self.roots[self._drawn(mass)]
+        gaps = [root.upper - root.lower - width for root in self.roots]
+        return self.roots[int(np.argmax(mass * gaps))]
+
+    def _drawn(self, mass: Float[np.ndarray, " N"]) -> int:
+        """Return a random index, with probabilities proportional to `mass`."""
+        return int(self.rng.choice(len(mass), p=mass / mass.sum()))
 
     def _child(self, node: Node, a: int, row: int) -> Node:
         """Return the node after an action and a symbol."""

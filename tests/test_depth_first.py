@@ -140,6 +140,26 @@ def test_tiger_without_a_horizon():
     assert found.converged
 
 
+def test_played_episodes_reach_the_beliefs_that_the_policy_meets():
+    """The value of tiger is 19.37 (SARSOP, within 0.001); blind policies earn -20."""
+    task = search_model(tiger(), None)
+
+    def lower_after(trials, play):
+        tree = Tree(task, None)
+        for _ in range(trials):
+            tree.trial(1e-6, lambda: False, play=play)
+        found = task.proof.bounds(*(np.array([x]) for x in tree.bounds))
+        assert found.lower <= 19.3721 + 1e-3 and found.upper >= 19.3711 - 1e-3
+        return found.lower.item(), tree
+
+    before, _ = lower_after(0, True)
+    after, tree = lower_after(30, True)
+    assert before < -15 and after > 18
+    # Symbols are drawn: both sides are heard first, each with probability 1/2.
+    listened = [child for (a, _), child in tree.roots[0].children.items() if a == 0]
+    assert len(listened) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "horizon", "right"),
     [
