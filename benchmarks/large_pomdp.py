@@ -2,7 +2,7 @@
 
 Prints a Markdown table: the bounds of depth-first search after each limit, and those of
 the point-based method with its time, where there is a horizon. The models are
-RockSample(4, 4), which is made here, and the files that are given:
+RockSample(4, 4) and Tiger-grid, which are made here, and the files that are given:
 
     python benchmarks/large_pomdp.py --seconds 10 --seconds 60 FILE FILE@60
 
@@ -26,6 +26,16 @@ from sdm.tasks.transition_lists import sparse_transition
 ROCKS = ((3, 1), (2, 1), (1, 3), (1, 0))
 SIDE, START, DISCOUNT, HALF = 4, (0, 2), 0.95, 20.0
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))  # north, east, south, west
+
+# Tiger-grid: a row of five cells, with a cell below each but the middle one, the goal.
+CELLS = ((0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (0, 0), (1, 0), (3, 0), (4, 0))
+GOAL, TIGERS, STARTS = 2, (0, 4), (6, 7)
+TURNS = (
+    (1.0, 0.0, 0.0, 0.0),  # stay
+    (0.1, 0.7, 0.1, 0.1),  # right
+    (0.1, 0.15, 0.6, 0.15),  # around
+    (0.1, 0.1, 0.1, 0.7),  # left
+)
 
 
 def rock_sample() -> POMDP:
@@ -69,6 +79,50 @@ def rock_sample() -> POMDP:
     return POMDP(moves, seen, paid, first_belief, DISCOUNT)
 
 
+def tiger_grid() -> POMDP:
+    """Return Tiger-grid (Littman, Cassandra, Kaelbling, 1995), 36 × 5 × 17.
+
+    A state is a cell and a heading. Stepping forward succeeds with probability 0.8; it
+    goes left, right or back with probability 0.05 each, and heads where it goes, or as
+    often the other way after going back. Walls stop it. Noisy sensors show the walls in
+    front, right, behind and left: a wall is seen with probability 0.9, and where there
+    is none with probability 0.05. Reaching the goal pays 1 and is seen, reaching a
+    tiger's cell costs 1. From the goal, the task starts again.
+    """
+    states = 4 * len(CELLS)
+    moves = np.zeros((states, 5, states))
+    shown = np.zeros((states, 17))
+    paid = np.zeros(states)
+    initial = np.zeros(states)
+    initial[[4 * cell for cell in STARTS]] = 1 / len(STARTS)
+    for (i, cell), heading in itertools.product(enumerate(CELLS), range(4)):
+        s = 4 * i + heading
+        ahead = [tuple(np.add(cell, MOVES[(heading + k) % 4])) for k in range(4)]
+        open_ = [place in CELLS for place in ahead]
+        paid[s] = float(i == GOAL) - float(i in TIGERS)
+        if i == GOAL:
+            moves[s, :], shown[s, 16] = initial, 1
+            continue
+        for symbol, seen in enumerate(itertools.product((0, 1), repeat=4)):
+            right = zip(seen, open_, strict=True)
+            shown[s, symbol] = np.prod(
+                [abs(1 - x - (0.05 if o else 0.9)) for x, o in right]
+            )
+        for a, turn in zip((0, 2, 3, 4), TURNS, strict=True):
+            for k, chance in enumerate(turn):
+                moves[s, a, 4 * i + (heading + k) % 4] = chance
+        for k, chance in enumerate((0.8, 0.05, 0.05, 0.05)):
+            after = (heading + k) % 4
+            ends = (after, heading) if k == 2 else (after,)
+            for end in ends:
+                to = 4 * CELLS.index(ahead[k]) + end if open_[k] else s
+                moves[s, 1, to] += chance / len(ends)
+        moves[s, 1, s] += 0.05
+    reward = np.einsum("sat,t->sa", moves, paid)
+    shown = np.broadcast_to(shown, (5, *shown.shape))
+    return POMDP(*map(jnp.asarray, (moves, shown, reward, initial)), DISCOUNT)
+
+
 def line(name: str, method: str, found: object, seconds: float) -> None:
     """Print the bounds of a solution."""
     lower, upper = float(found.lower), float(found.upper)  # type: ignore[attr-defined]
@@ -107,6 +161,7 @@ def main() -> None:
     print("| model (S × A × O) | method | bounds | gap | seconds | peak memory |")
     print("|---|---|---|---|---|---|")
     measure("RockSample(4, 4)", rock_sample(), None, limits)
+    measure("Tiger-grid", tiger_grid(), None, limits)
     for file in given.files:
         path, _, horizon = file.partition("@")
         model = load_pomdp(Path(path))
