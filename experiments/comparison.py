@@ -30,6 +30,8 @@ from sdm.experiments.spec import (
 )
 
 Run = tuple[Cell, Row]
+Group = tuple[Experiment, list[Run]]
+Groups = dict[str, Group]
 
 
 @dataclass(frozen=True)
@@ -97,24 +99,19 @@ def compare(
         raise ExperimentError(
             f"unknown measure `{measure}`", f"measures are {', '.join(MEASURES)}"
         )
-    tests: dict[str, list[str]] = {first: [], second: []}
-    found: dict[str, Comparison] = {}
-    for experiment in chosen:
-        found_here = found_rows(experiment, profile, results)
-        runs = [(cell, row) for cell, row in found_here if row is not None]
-        ours, theirs = (_groups(_select(name, runs)) for name in (first, second))
-        for name, groups in ((first, ours), (second, theirs)):
-            tests[name] += [
-                f"{experiment.name}: {_about(experiment, g)}" for g in groups.values()
-            ]
-        for key, group in ours.items():
-            for other, against in _same_test(group, theirs):
-                if key != other and f"{key} {other}" not in found:
-                    one = _compare(experiment, group, against, measure)
-                    if one is not None:
-                        found[f"{key} {other}"] = one
+    ours, theirs = (
+        _named_groups(name, chosen, profile, results) for name in (first, second)
+    )
+    found: dict[frozenset[str], Comparison] = {}
+    for key, (experiment, group) in ours.items():
+        for other in _same_test(group, theirs):
+            pair = frozenset((key, other))
+            if key != other and pair not in found:
+                one = _compare((experiment, group), theirs[other], measure)
+                if one is not None:
+                    found[pair] = one
     if not found:
-        raise _no_common_test(first, second, tests, chosen, profile)
+        raise _no_common_test({first: ours, second: theirs}, chosen, profile)
     made = list(found.values())
     p_values = [x.difference.p if x.difference else None for x in made]
     corrected = iter(holm([p for p in p_values if p is not None]))
@@ -139,32 +136,37 @@ def _select(name: str, runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs that differ in their seeds only, by a key."""
-    groups: dict[str, list[Run]] = {}
-    for cell, row in runs:
-        spec = {k: x for k, x in cell.spec.items() if k != "seed"}
-        groups.setdefault(key_of(spec), []).append((cell, row))
+def _named_groups(
+    name: str, chosen: Sequence[Experiment], profile: str, results: Path
+) -> Groups:
+    """Return the runs of a policy that differ in their seeds only, by a key.
+
+    Runs that experiments share are in the first of them.
+    """
+    groups: Groups = {}
+    for experiment in chosen:
+        found = found_rows(experiment, profile, results)
+        runs = [(cell, row) for cell, row in found if row is not None]
+        here: Groups = {}
+        for cell, row in _select(name, runs):
+            spec = {k: x for k, x in cell.spec.items() if k != "seed"}
+            group = here.setdefault(key_of(spec), (experiment, []))
+            group[1].append((cell, row))
+        groups = here | groups
     return groups
 
 
-def _same_test(
-    group: Sequence[Run], others: dict[str, list[Run]]
-) -> list[tuple[str, list[Run]]]:
+def _same_test(group: Sequence[Run], others: Groups) -> list[str]:
     """Return the others with the same test: those with the same data, if there are."""
     cell = group[0][0]
-    found = [
-        (key, other)
-        for key, other in others.items()
-        if key_of(other[0][0].test) == key_of(cell.test)
-    ]
-    alike = [x for x in found if key_of(x[1][0][0].data) == key_of(cell.data)]
+    tested = {key: runs[0][0] for key, (_, runs) in others.items()}
+    found = [k for k, x in tested.items() if key_of(x.test) == key_of(cell.test)]
+    alike = [k for k in found if key_of(tested[k].data) == key_of(cell.data)]
     return alike or found
 
 
-def _compare(
-    experiment: Experiment, first: Sequence[Run], second: Sequence[Run], measure: str
-) -> Comparison | None:
+def _compare(ours_in: Group, theirs_in: Group, measure: str) -> Comparison | None:
+    (experiment, first), (another, second) = ours_in, theirs_in
     ours, theirs = ({cell.seed: row for cell, row in g} for g in (first, second))
     seeds = tuple(seed for seed in ours if seed in theirs)
     if not seeds:
@@ -181,39 +183,49 @@ def _compare(
         difference = paired(pairs, measure, trained=trained)
     except NotComparableError as error:
         why = str(error)
-    about = max((_about(experiment, x) for x in (first, second)), key=len)
-    return Comparison(
-        experiment.name, about, mean, other, difference, seeds, trained, why=why
-    )
+    about = _about(experiment, first[0][0], second[0][0])
+    names = " and ".join(dict.fromkeys((experiment.name, another.name)))
+    return Comparison(names, about, mean, other, difference, seeds, trained, why=why)
 
 
-def _about(experiment: Experiment, group: Sequence[Run]) -> str:
-    """Return the test of a group, and its value on the axis if that adds something."""
-    cell, text = group[0][0], group[0][0].condition
-    if experiment.x in ("condition", "tasks"):
-        return text
-    x = cell.value(experiment.x)
-    shown = experiment.x in cell.shows.values() or x is None
-    return text if shown else f"{text}, {experiment.x_title}: {plain(x)}"
+def _about(experiment: Experiment, *tested: Cell) -> str:
+    """Return the test of cells, with what the axis and the panel add to it.
+
+    Values in which the cells differ are shown as "one against another".
+    """
+    text = max((cell.condition for cell in tested), key=len)
+    shown = {name for cell in tested for name in cell.shows.values()}
+    for dotted, title in (
+        (experiment.x, experiment.x_title),
+        (experiment.facet, experiment.facet_title.strip(" :")),
+    ):
+        if not title or dotted in shown | {"condition", "tasks"}:
+            continue
+        values = [cell.value(dotted) for cell in tested]
+        known = dict.fromkeys(plain(x) for x in values if x is not None)
+        if known:
+            text += f", {title}: {' against '.join(known)}"
+    return text
 
 
 def _no_common_test(
-    first: str,
-    second: str,
-    tests: dict[str, list[str]],
-    chosen: Sequence[Experiment],
-    profile: str,
+    groups: dict[str, Groups], chosen: Sequence[Experiment], profile: str
 ) -> ExperimentError:
-    for name in (first, second):
-        if not tests[name]:
+    for name, found in groups.items():
+        if not found:
             labels = {c.policy for e in chosen for c in cells(e, profile)}
             return ExperimentError(
                 f"policy `{name}`: no row in profile `{profile}`",
                 f"policies of these experiments are {', '.join(sorted(labels))}",
             )
-    parts = (f"`{name}` in {'; '.join(tests[name])}" for name in (first, second))
+    tests = {
+        name: "; ".join(f"{e.name}: {_about(e, runs[0][0])}" for e, runs in x.values())
+        for name, x in groups.items()
+    }
+    parts = (f"`{name}` in {where}" for name, where in tests.items())
     return ExperimentError(
-        f"`{first}` and `{second}` were tested on different tasks in every experiment",
+        f"{' and '.join(f'`{name}`' for name in groups)} were tested on different "
+        "tasks in every experiment",
         f"a paired difference needs the same tasks; rows are of {', '.join(parts)}",
     )
 

@@ -80,6 +80,36 @@ def test_trained_policies_have_the_wider_interval():
     assert found.high - found.mean == pytest.approx(own / math.sqrt(3))
 
 
+def test_two_trained_seeds_have_one_degree_of_freedom():
+    zero = np.linspace(-0.01, 0.01, 20)
+    found = over_seeds([result(zero + m) for m in (1.0, 2.0)], "gap", trained=True)
+    half = stats.t.ppf(0.975, 1) * 0.5
+    assert found.high - found.mean == pytest.approx(half)
+    pairs = [(result(zero + m), result(zero * 2)) for m in (1.0, 2.0)]
+    difference = paired(pairs, "gap", trained=True)
+    assert difference.p == pytest.approx(stats.ttest_1samp([1.0, 2.0], 0).pvalue)
+    assert difference.high - difference.mean == pytest.approx(half)
+
+
+def test_ends_of_an_interval_stay_on_their_sides():
+    one = {"gap_percent": 1.0, "ci_low": 0.9, "ci_high": 3.0}
+    found = over_seeds([one, one], "gap", trained=True)
+    assert found.mean - found.low == pytest.approx(0.1 / math.sqrt(2))
+    assert found.high - found.mean == pytest.approx(2.0 / math.sqrt(2))
+
+
+def test_tasks_of_every_seed_vary_around_their_own_mean():
+    """Two seeds of three tasks leave four degrees of freedom."""
+    ours = [np.array([1.0, 2.0, 4.0]), np.array([0.0, 5.0, 6.0])]
+    pairs = [(result(x), result([0.0, 1e-9, 0.0])) for x in ours]
+    found = paired(pairs, "gap", trained=False)
+    error = math.hypot(*map(stats.sem, ours)) / 2
+    # The second policy's gaps of 1e-9 change nothing that is shown.
+    assert found.high - found.mean == pytest.approx(
+        error * stats.t.ppf(0.975, 4), rel=1e-6
+    )
+
+
 def test_a_single_task_has_no_interval():
     one = {"gap_percent": 3.0, "ci_low": None, "ci_high": None}
     found = over_seeds([one, one], "gap", trained=True)
@@ -115,6 +145,9 @@ def test_the_estimate_of_a_difference_is_the_narrower_one():
     assert found.mean == pytest.approx((ours - theirs).mean())
     del first["regrets"]
     assert paired([(first, second)], "gap", trained=False).estimator == "returns"
+    # A difference that does not vary at all is the narrowest.
+    pair = result(ours, 1.0), result(ours, 1.0)
+    assert paired([pair], "gap", trained=False).estimator == "regret"
 
 
 def test_seeds_that_disagree_make_a_difference_of_trained_policies_uncertain():
@@ -215,9 +248,44 @@ def test_values_select_the_cells_of_a_policy(tmp_path, monkeypatch):
     names = ("tiny,learn.loss=actions", "tiny,learn.loss=all")
     (found,) = compare(*names, [experiments()["loss"]], "laptop", tmp_path)
     assert found.difference.mean > 3 and found.p_corrected == found.difference.p
+    assert found.condition == "T = 10, tokens in the loss: actions against all"
     assert "one training seed" in found.note
     with pytest.raises(ExperimentError, match="`loss` is not NAME=VALUE"):
         compare("tiny,loss", "ce", [experiments()["loss"]], "laptop", tmp_path)
+
+
+def test_the_panel_of_a_test_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    rows = rows_with_tasks("support-quality", policies=["tiny", "ce"])
+    write_rows(rows_file(tmp_path, "support-quality", "laptop"), rows)
+    chosen = [experiments()["support-quality"]]
+    found = compare("tiny", "ce", chosen, "laptop", tmp_path)
+    assert sorted(x.condition for x in found) == [
+        f"T = {t}, demonstrations: {how}"
+        for t in (10, 20, 30)
+        for how in ("optimal", "random")
+    ]
+
+
+def test_runs_of_one_policy_are_compared_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    rows = rows_with_tasks("loss", policies=["tiny"])
+    write_rows(rows_file(tmp_path, "loss", "laptop"), rows)
+    (found,) = compare("tiny", "tiny", [experiments()["loss"]], "laptop", tmp_path)
+    assert found.condition == "T = 10, tokens in the loss: all against actions"
+
+
+def test_policies_of_different_experiments_are_compared_in_the_same_test(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    for name, policy in (("mdp-horizon", "ce"), ("dpt", "dpt")):
+        rows = rows_with_tasks(name, policies=[policy])
+        write_rows(rows_file(tmp_path, name, "laptop"), rows)
+    chosen = [experiments()[name] for name in ("mdp-horizon", "dpt")]
+    found = compare("ce", "dpt", chosen, "laptop", tmp_path)
+    assert {x.experiment for x in found} == {"mdp-horizon and dpt"}
+    assert [x.condition for x in found] == [f"T = {t}" for t in (10, 20, 30)]
 
 
 def test_p_values_are_corrected_for_all_comparisons_shown(folder):
@@ -279,13 +347,13 @@ def test_the_command_prints_what_the_function_finds(folder):
 def test_a_policy_is_compared_on_its_own_data_if_there_is_such_a_run():
     first = cells(experiments()["support-quality"], "laptop")[0]
 
-    def runs(q, **test):
+    def run(q, **test):
         cell = dataclasses.replace(
             first, data={**first.data, "q": q}, test={**first.test, **test}
         )
-        return [(cell, {})]
+        return experiments()["support-quality"], [(cell, {})]
 
-    others = {"a": runs(0.6), "b": runs(1.0), "c": runs(1.0, seed=99)}
-    assert [key for key, _ in _same_test(runs(1.0), others)] == ["b"]
+    others = {"a": run(0.6), "b": run(1.0), "c": run(1.0, seed=99)}
+    assert _same_test(run(1.0)[1], others) == ["b"]
     # Without such a run, all with the same test are compared; never one of another.
-    assert [key for key, _ in _same_test(runs(0.8), others)] == ["a", "b"]
+    assert _same_test(run(0.8)[1], others) == ["a", "b"]
