@@ -25,9 +25,11 @@ from sdm.storage.files import temporary_name, write_atomically
 TITLE = "<title>sdm: experiments</title>"
 ABOUT = (
     "Smallest and largest optimality gap over the tests of each figure for which the "
-    "paper has a value, in per cent of the optimal return; the oracle's gap is 0. The "
+    "paper has a value, in per cent of the optimal return; the oracle's gap is 0. A "
+    "line without the paper's number is a test that the paper does not have. The "
     "paper's policy is its fine-tuned Llama-2-7B or its DPT. Its task parameters are "
-    "not public, so its numbers are for orientation."
+    "not public, so its numbers are for orientation. A star marks gaps after a "
+    "training with an earlier recipe, which the experiment's notes name."
 )
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 

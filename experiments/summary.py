@@ -29,6 +29,7 @@ HEAD = [
     "seeds",
 ]
 NAMES = 2  # leading columns that are text
+EARLIER = "*"  # marks gaps after a training with an earlier recipe
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,17 @@ class Answer:
 
 
 def answers(shown: Sequence[tuple[Experiment, Sequence[Point]]]) -> list[Answer]:
-    """Return a line for each figure of the paper of which a test was run.
+    """Return a line for each experiment with a figure of the paper that was run.
 
-    A field is the smallest and the largest gap over the figure's tests, in per cent;
-    `seeds` is the smallest number of seeds of a test.
+    A field is the smallest and the largest gap over the tests that the paper has too,
+    or over all tests if it has none of them, in per cent; `seeds` is the smallest
+    number of seeds of a test.
     """
     found = []
     for experiment, every in shown:
-        known = {
-            policy: [p for p in every if p.policy == policy and _both(p)]
-            for policy in SHOWN
-        }
+        ours = [p for p in every if p.gap is not None and experiment.paper]
+        ours = [p for p in ours if p.paper is not None] or ours
+        known = {policy: [p for p in ours if p.policy == policy] for policy in SHOWN}
         language = [p for policy in SHOWN if policy != "dpt" for p in known[policy]]
         both = [*language, *known["dpt"]]
         if both:
@@ -64,12 +65,9 @@ def answers(shown: Sequence[tuple[Experiment, Sequence[Point]]]) -> list[Answer]
                 experiment.paper,
                 experiment.title,
                 _range([p.paper for p in language], "g"),
-                *(
-                    _range([p.gap for p in known[policy]], ".2f")
-                    for policy in ("tiny", "smollm2", "llama-2-7b")
-                ),
+                *(_gaps(known[policy]) for policy in ("tiny", "smollm2", "llama-2-7b")),
                 _range([p.paper for p in known["dpt"]], "g"),
-                _range([p.gap for p in known["dpt"]], ".2f"),
+                _gaps(known["dpt"]),
                 str(min(p.seeds for p in both)),
             )
             found.append(Answer(experiment.name, texts))
@@ -85,6 +83,12 @@ def table_of(found: Sequence[Answer]) -> tuple[list[str], list[tuple[str, ...]]]
 
 def _both(point: Point) -> bool:
     return point.paper is not None and point.gap is not None
+
+
+def _gaps(known: Sequence[Point]) -> str:
+    """Return the range of the gaps, marked if a recipe has changed since."""
+    mark = EARLIER if any(point.earlier for point in known) else ""
+    return _range([point.gap for point in known], ".2f") + mark
 
 
 def _range(values: Sequence[float | None], digits: str) -> str:

@@ -45,6 +45,7 @@ class Point:
         tested: number of tasks and of episodes per task, for one seed.
         test_tasks: number of tasks of all seeds.
         published: whether a row is published with the code rather than the user's own.
+        earlier: whether a row was trained with an earlier recipe; see `remarks`.
 
     """
 
@@ -68,6 +69,7 @@ class Point:
     tested: str
     test_tasks: int
     published: bool
+    earlier: bool
 
 
 def points(experiment: Experiment, found: Found) -> list[Point]:
@@ -114,6 +116,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
         test_tasks=cell.test["tasks"] * len(rows),
         published=any(row.get("published", False) for row in rows),
+        earlier=any(_earlier_recipe(c, row) for c, row in group if row is not None),
     )
 
 

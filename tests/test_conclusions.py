@@ -207,6 +207,25 @@ def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
         "`smollm2` at T = 10, T = 20, T = 30: trained with an earlier recipe: "
         "batch_size 64 (now 2)"
     )
+    found = sections.section_of(HORIZON, "laptop", folder)
+    head, (texts,) = table_of(answers([(found.experiment, found.points)]))
+    first_screen = dict(zip(head, texts, strict=True))
+    assert first_screen["SmolLM2"] == "1.00*" and first_screen["tiny"] == "1.00"
+
+
+def test_tests_that_the_paper_lacks_are_on_the_first_screen_too(folder):
+    experiment = experiments()["apomdp-ambiguity"]
+    rows = fabricated(experiment, "laptop")
+    for row in rows:
+        row["result"] = result(3.0 + SPREAD)
+        gap = {"gap_percent": 3.0, "ci_low": 2.0, "ci_high": 4.0}
+        row["result"] |= {f"worst_model_{name}": x for name, x in gap.items()}
+        del row["result"]["returns"]  # without values of each task
+    write_rows(rows_file(folder, experiment.name, "laptop"), rows)
+    found = sections.section_of(experiment, "laptop", folder)
+    head, (texts,) = table_of(answers([(experiment, found.points)]))
+    assert head == ["paper", "experiment", "tiny", "seeds"]
+    assert texts[0] == "Fig. 3" and texts[2:] == ("3.00", "3")
 
 
 def point(x, condition, seeds):
@@ -214,7 +233,8 @@ def point(x, condition, seeds):
     empty = dict.fromkeys(Point.__dataclass_fields__)
     values = {**empty, "policy": "tiny", "x": x, "condition": condition}
     values |= {"gap": 2.0, "by_seed": gaps, "measures": {}, "seeds": seeds, "wanted": 3}
-    return Point(**{**values, "tested": "", "test_tasks": 9, "published": True})
+    values |= {"tested": "", "test_tasks": 9, "published": True, "earlier": False}
+    return Point(**values)
 
 
 def test_a_sentence_says_how_many_seeds_each_gap_has():
