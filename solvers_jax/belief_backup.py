@@ -14,6 +14,9 @@ from sdm.solvers_jax.belief_model import BeliefModel
 # Squared distance within which a belief equals a plan's point in single precision.
 SAME_PLAN = 1e-6
 FAR = 1e30  # a finite infinity, to avoid infinity times zero
+# Beliefs that are compared with all plans or points at once: the comparisons then stay
+# in a processor's cache.
+AT_ONCE = 256
 
 
 class Plans(NamedTuple):
@@ -89,22 +92,26 @@ def lookahead(
     vector = vector.astype(kind)
     point, weight = plans.point.astype(kind), model.alpha.astype(kind)
 
-    def one(p: Array, z: Array) -> tuple[Array, Array]:
-        reached = successors(belief, p, z).astype(kind)
-        score = reached @ vector.T
+    def best(reached: Array) -> tuple[Array, Array]:
+        """Return the value of a successor, times its probability, and its plan."""
+        score = vector @ reached
         if parts == 1:
-            value, index = largest(score)
-            return value.sum(-1), index
-        score = score.reshape(*score.shape[:-1], parts, count)
-        score = mix(weight, score.min(-2), score.max(-2))
-        mass = reached.sum(-1, keepdims=True)
-        square = (reached**2).sum(-1, keepdims=True)
-        length = (point**2).sum(-1)[None, None, None]
-        far = square - 2 * mass * (reached @ point.T) + mass**2 * length
+            return largest(score)
+        score = score.reshape(parts, count)
+        score = mix(weight, score.min(0), score.max(0))
+        mass = reached.sum()
+        square, length = (reached**2).sum(), (point**2).sum(-1)
+        far = square - 2 * mass * (point @ reached) + mass**2 * length
         here = far < SAME_PLAN * mass**2
         _, index = largest(jnp.where(here, FAR, score))
-        value = jnp.take_along_axis(score, index[..., None], axis=-1)[..., 0]
-        return value.sum(-1), index
+        return score[index], index
+
+    def one(p: Array, z: Array) -> tuple[Array, Array]:
+        reached = successors(belief, p, z).astype(kind)
+        flat = reached.reshape(-1, states)
+        value, index = jax.lax.map(best, flat, batch_size=AT_ONCE)
+        shape = reached.shape[:-1]
+        return value.reshape(shape).sum(-1), index.reshape(shape)
 
     future, index = jax.lax.map(
         lambda k: one(*k), (model.transition, model.observation)

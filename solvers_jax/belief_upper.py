@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sdm.solvers_jax.belief_backup import FAR, Plans, all_successors, largest
+from sdm.solvers_jax.belief_backup import (
+    AT_ONCE,
+    FAR,
+    Plans,
+    all_successors,
+    largest,
+)
 from sdm.solvers_jax.belief_model import BeliefModel
 from sdm.tasks.stages import at_stage, stage_numbers
 
@@ -70,13 +76,21 @@ def sawtooth(
     small = jnp.where(seen, inverse, 0).astype(jnp.float32)
     beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
     narrow = mass.astype(jnp.float32)
-    share = jnp.full((len(mass), len(point)), FAR, jnp.float32)
-    for s in range(mass.shape[-1]):
-        share = jnp.minimum(
-            share, narrow[:, s, None] * small[None, :, s] + beyond[None, :, s]
-        )
     lower = jnp.maximum(drop, -FAR).astype(jnp.float32)
-    _, at = largest(-share * lower[None])
+
+    def chosen(belief: Array) -> Array:
+        """Return the point that lowers the bound of a belief most."""
+
+        # A loop over states, which XLA vectorises on a CPU, other than an unrolled one.
+        def state(share: Array, s: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            own, inverse, beyond = s
+            return jnp.minimum(share, own * inverse + beyond), None
+
+        start = jnp.full(len(point), FAR, jnp.float32)
+        share, _ = jax.lax.scan(state, start, (belief, small.T, beyond.T))
+        return largest(-share * lower)[1]
+
+    at = jax.lax.map(chosen, narrow, batch_size=AT_ONCE)
     exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
     return mass @ corner + exact * drop[at]
 
