@@ -108,3 +108,97 @@ def test_the_table_of_the_main_page_is_that_of_its_runs():
         mean, low, high = np.mean(found), min(found), max(found)
         row = f"| {shown.get(policy, policy)} | {mean:.2f} | {low:.2f} … {high:.2f} |"
         assert f"{row} {found[0]:.2f}, " in page
+
+
+def mean_gap(name, policy, measure="gap_percent", **test):
+    """The mean over seeds of a published gap."""
+    rows = read_rows(rows_file(PUBLISHED, name, "laptop"))
+    found = [
+        row["result"][measure]
+        for row in rows
+        if row["policy"] == policy and test.items() <= row["test"].items()
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def goals():
+    """Where each goal is reached and in how many tests, by the mean over seeds."""
+    horizons, qualities = (10, 20, 30), (0.6, 0.8, 1.0)
+    mdp = [mean_gap("mdp-horizon", "tiny", horizon=t) for t in horizons]
+    pomdp = [mean_gap("pomdp-observation", "tiny", q=q) for q in qualities]
+    beyond = [mean_gap("ood", "tiny", kind="mdp", horizon=t) for t in horizons]
+    sets = [{"models": k, "alpha": a} for k in (2, 5, 10) for a in (1.0, 0.5, 0.0)]
+    worst = [
+        [
+            mean_gap("apomdp-ambiguity", policy, "worst_model_gap_percent", **test)
+            for policy in ("tiny", "tiny-nominal", "mean-plan")
+        ]
+        for test in sets
+    ]
+    darkroom = [
+        [mean_gap("darkroom", policy, demonstrations="random") for policy in pair]
+        for pair in (("tiny-mixed", "ce"),)
+    ]
+    return {
+        "MDPs": [x <= 0.5 for x in mdp],
+        "POMDPs": [x <= 1.0 for x in pomdp],
+        "APOMDPs": [x[0] < min(x[1:]) for x in worst if None not in x],
+        "Darkroom": [x[0] <= 2 * x[1] for x in darkroom if None not in x],
+        "MDPs out of distribution": [
+            x <= y + 1 for x, y in zip(beyond, mdp, strict=True)
+        ],
+    }
+
+
+def test_the_goals_that_are_reached_are_those_of_the_rows():
+    page = (PUBLISHED.parent / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| ([^|]+?) \| [^|]+ \| ([^|]+?) \|$", page, re.MULTILINE)
+    shown = {tasks: reached for tasks, reached in lines if tasks in goals()}
+    assert shown == {
+        tasks: f"in {sum(met)} of {len(met)} tests" if met else "not run"
+        for tasks, met in goals().items()
+    }
+
+
+def test_the_distance_of_plans_in_the_docs_is_that_of_the_rows():
+    """Of the default radius, where `nominal` is far from the robust plan at each K."""
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"In the published rows.*?;", text, re.DOTALL)
+    shown = re.findall(r"(-?\d+\.\d) % at K = (\d+)", sentence)
+    assert [int(k) for _, k in shown] == [2, 5, 10]
+    for value, k in shown:
+        gap = mean_gap(
+            "apomdp-ambiguity",
+            "nominal",
+            "worst_model_gap_percent",
+            models=int(k),
+            alpha=1.0,
+        )
+        assert value == f"{gap:.1f}"
+
+
+def test_the_table_of_recipes_is_that_of_its_rows():
+    folder = PUBLISHED / "recipes"
+    rows = [
+        json.loads(line)
+        for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    lines = [
+        [field.strip() for field in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| (smollm2|tiny) \|", line)
+    ]
+    shown = {tuple(line[:6]) for line in lines}
+    assert len(shown) == len(lines) == len(rows)
+    assert shown == {
+        (
+            row["base"],
+            str(row["horizon"]),
+            str(row["texts"]),
+            row["cell"],
+            f"{row['gap_percent']:.2f}",
+            f"{row['ci_low']:.2f} … {row['ci_high']:.2f}",
+        )
+        for row in rows
+    }
