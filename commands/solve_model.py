@@ -171,7 +171,10 @@ def _after(
     if wanted.out is not None:
         report["out"] = str(wanted.out)
     if wanted.simulate is not None:
-        report |= _simulated(found, named.model, horizon, wanted)
+        try:
+            report |= _simulated(found, named.model, horizon, wanted)
+        except KeyboardInterrupt:
+            say("warning: interrupted while playing episodes: not simulated", "yellow")
     if wanted.plot is not None:
         words = {"states": named.states, "actions": named.actions}
         draw(found, wanted.plot, title=title, **words)

@@ -126,3 +126,18 @@ def test_an_interrupt_reports_and_keeps_the_best_answer(tmp_path):
     assert report["lower"] < report["upper"] and not report["converged"]
     assert float(load_solution(tmp_path / "kept").upper) == report["upper"]
     assert not Path(tmp_path / "kept.partial").exists()
+
+
+def test_ctrl_c_while_playing_keeps_the_answer(file, tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdm.tasks.simulation.simulate", interrupted)
+    kept = str(tmp_path / "kept")
+    ask = ["solve", "--model", file, "--out", kept, "--simulate", "5", "--json"]
+    found = run(app, ask)
+    assert found.exit_code == 0, found.output
+    report = json.loads(found.stdout)
+    assert report["converged"] and "simulated_mean" not in report
+    assert "interrupted while playing" in found.stderr
+    assert float(load_solution(kept).lower) == report["lower"]
