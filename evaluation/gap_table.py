@@ -80,8 +80,8 @@ def gap_table(
     title = "Optimality gap in unseen tasks, % of the optimal return"
     caption = "\n".join(filter(None, (caption, bounds_notes(rows)))) or None
     own = [x for x in measure_titles() if any(x in row for row in rows.values())]
-    spare = ("seconds", "invalid", "merged", "agreement", "return", "exact gap")
-    spare += tuple(measure_titles()[name] for name in reversed(own))
+    spare = ["seconds", "invalid", "merged", "agreement", "return", "exact gap"]
+    spare += [measure_titles()[name] for name in reversed(own)]
     table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
     table.add_column("policy", overflow="fold")
     for title in ("gap", "95 % interval", "exact gap"):
