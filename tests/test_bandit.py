@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import cache
 
 import expected_bandit
 import jax
@@ -51,12 +52,18 @@ KINDS = [
 ]
 
 
-def random_episodes(family, *, tasks, episodes, horizon, seed=0):
-    params = family.parameters(jax.random.key(seed), tasks, split="train")
+@cache
+def random_episodes(family):
+    """Two tasks, and 500 episodes of random arms in each."""
+    params = family.parameters(jax.random.key(0), 2, split="train")
     model = family.model(params, "mdp")
-    keys = task_keys(jax.random.key(seed + 1), tasks)
+    return model, play(model, episodes=500, horizon=4)
+
+
+def play(model, *, episodes, horizon):
+    keys = task_keys(jax.random.key(1), len(model.reward))
     policy = uniform_random(model, horizon)
-    return model, rollout(keys, model, policy, horizon=horizon, episodes=episodes)
+    return rollout(keys, model, policy, horizon=horizon, episodes=episodes)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +148,7 @@ def test_a_longer_plan_earns_its_value_and_more_than_the_others():
     bed = make_benchmark(EvaluationConfig(UNIFORM, 20, 1000, 2, support=0))
     value = arm_plan(UNIFORM, 20).value
     earned = {}
-    for name in ("bayes-optimal", "thompson", "ucb", "greedy"):
+    for name in ("bayes-optimal", "ucb"):
         result = evaluate_untrained(name, bed)
         earned[name] = result.optimal_values - result.regrets
         error = stats.sem(earned[name])
@@ -228,9 +235,16 @@ def test_thompson_samples_posterior_means():
     assert stats.kstest(posterior, "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("family", KINDS, ids=repr)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(x, marks=pytest.mark.slow if i in (1, 4) else ())
+        for i, x in enumerate(KINDS)
+    ],
+    ids=[f"{x.law}-{x.feedback}-{x.change}" for x in KINDS],
+)
 def test_rewards_have_the_means_by_which_the_solver_plans(family):
-    model, played = random_episodes(family, tasks=2, episodes=500, horizon=4)
+    model, played = random_episodes(family)
     check_model(model)
     state, action = np.asarray(played.observation), np.asarray(played.action)
     reward, expected = np.asarray(played.reward), np.asarray(model.reward)
@@ -239,6 +253,8 @@ def test_rewards_have_the_means_by_which_the_solver_plans(family):
         for t, arm in itertools.product(range(4), range(family.arms)):
             one = surplus[:, t][action[task][:, t] == arm]
             assert abs(one.mean()) < 4.5 * stats.sem(one) + ROUNDING
+        # Rounds are independent: the correlation of 500 pairs has error 1/√500.
+        assert abs(np.corrcoef(surplus[:, 0], surplus[:, 1])[0, 1]) < 4.5 / 500**0.5
     if family.values:
         assert np.isin(reward.round(9), np.round(family.values, 9)).all()
     if family.shows_all:  # the next observation shows what was paid
@@ -252,21 +268,17 @@ def test_rewards_have_the_means_by_which_the_solver_plans(family):
 
 
 def test_rewards_leave_the_other_random_numbers_alone_and_depend_on_their_episode():
-    model, played = random_episodes(KINDS[3], tasks=2, episodes=5, horizon=6)
+    model, played = random_episodes(KINDS[3])
     certain = dataclasses.replace(model, law=None)
-    keys, policy = task_keys(jax.random.key(1), 2), uniform_random(model, 6)
-    same = rollout(keys, certain, policy, horizon=6, episodes=5)
+    same = play(certain, episodes=500, horizon=4)
     np.testing.assert_array_equal(same.observation, played.observation)
     np.testing.assert_array_equal(same.action, played.action)
-    for family in (KINDS[0], KINDS[2]):
-        model, played = random_episodes(family, tasks=2, episodes=5, horizon=6)
-        keys, policy = task_keys(jax.random.key(1), 2), uniform_random(model, 3)
-        last = jax.tree.map(lambda x: x[1:], policy)
-        fewer = rollout(
-            keys[1:], take_tasks(model, np.s_[1:]), last, horizon=3, episodes=2
-        )
-        np.testing.assert_allclose(fewer.reward[0], played.reward[1, :2, :3])
-        assert len(np.unique(played.reward)) > 1
+    model, played = random_episodes(KINDS[2])
+    keys, last = task_keys(jax.random.key(1), 2)[1:], take_tasks(model, np.s_[1:])
+    policy = uniform_random(last, 3)
+    fewer = rollout(keys, last, policy, horizon=3, episodes=2)
+    np.testing.assert_allclose(fewer.reward[0], played.reward[1, :2, :3])
+    assert len(np.unique(played.reward)) > 1000
 
 
 def test_means_change_as_often_as_asked_and_the_oracle_follows_them():
@@ -304,7 +316,8 @@ def test_the_separation_puts_the_best_arm_anywhere():
 def test_demonstrations_weigh_candidates_by_all_rewards_that_they_show(family):
     params, _ = family.prior()
     models = family.model(params, "mdp")
-    _, played = random_episodes(family, tasks=2, episodes=2, horizon=3)
+    _, played = random_episodes(family)
+    played = jax.tree.map(lambda x: x[:, :2, :3], played)
     found = np.asarray(log_likelihood(models, played, rewards=True))
     mean = np.asarray(params["mean"])[:, 0]
     shown = np.asarray(family.shown(played.observation)) if family.shows_all else None
@@ -320,13 +333,12 @@ def test_demonstrations_weigh_candidates_by_all_rewards_that_they_show(family):
         assert found[task, g] == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_full_information_ends_exploration():
-    """Every policy learns all arms: the leader is followed, at a regret that levels."""
+    """All arms' rewards are seen: to follow the leader has a regret that levels."""
     family = BanditFamily(arms=2, separation=0.4, feedback="full")
     bed = make_benchmark(EvaluationConfig(family, 40, 200, 2, support=0))
     row = result_row(evaluate_untrained("greedy", bed))
-    other = result_row(evaluate_untrained("ucb", bed))
-    assert row["regret_curve"] == other["regret_curve"]  # all counts are equal
     assert row["greedy_fraction"] == 1
     curve = np.asarray(row["regret_curve"])
     assert curve[0] == pytest.approx(0.2, abs=0.03)  # a random arm: half of 0.4
@@ -351,7 +363,8 @@ def test_an_episode_is_text_with_the_rewards_that_the_agent_saw():
     )
     assert paper.render(one).endswith("<A_2> 1, <R_2> 0.00, <O_3> 0, <A_3>")
     for family in KINDS:
-        _, played = random_episodes(family, tasks=1, episodes=2, horizon=3)
+        _, played = random_episodes(family)
+        played = jax.tree.map(lambda x: x[:1, :5], played)
         schema = make_schema("words", family.spaces, "mdp", rewards=True)
         for episode in episodes_of(played)[0]:
             read = schema.parse(schema.render(episode))
@@ -364,12 +377,12 @@ def test_an_episode_is_text_with_the_rewards_that_the_agent_saw():
 
 def test_a_gymnasium_environment_draws_the_rewards():
     model = EASY.model(EASY.parameters(jax.random.key(0), 1, split="train"), "mdp")
-    env = DecisionEnv(take_tasks(model, 0), horizon=400)
+    env = DecisionEnv(take_tasks(model, 0), horizon=150)
     env.reset(seed=0)
-    paid = [env.step(0)[1] for _ in range(400)]
+    paid = [env.step(0)[1] for _ in range(150)]
     assert set(paid) == {0.0, 1.0}
     mean = float(model.reward[0, 0, 0])
-    assert abs(np.mean(paid) - mean) < 4 * np.sqrt(0.21 / 400)
+    assert abs(np.mean(paid) - mean) < 4 * np.sqrt(0.21 / 150)
 
 
 def test_policies_refuse_what_they_cannot_do(tmp_path):

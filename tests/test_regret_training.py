@@ -128,7 +128,7 @@ def test_the_step_is_its_expectation():
     assert abs(predicted_step(setting) - wanted) < 5 * error + 0.005 * wanted
 
 
-@pytest.mark.parametrize("start", [0.0, 0.2])
+@pytest.mark.parametrize("start", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_an_iteration_adds_a_multiple_of_the_identity(start):
     setting = Setting(radius=np.inf, scenarios=4000)
     generator = np.random.default_rng(0)
