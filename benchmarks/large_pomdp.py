@@ -120,8 +120,8 @@ def tiger_grid() -> POMDP:
         moves[s, 1, s] += 0.05
     reward = np.einsum("sat,t->sa", moves, paid)
     shown = np.broadcast_to(shown, (5, *shown.shape))
-    arrays = (jnp.asarray(x) for x in (moves, shown, reward, initial))
-    return POMDP(*arrays, discount=DISCOUNT)
+    moved, seen, earned, first = map(jnp.asarray, (moves, shown, reward, initial))
+    return POMDP(moved, seen, earned, first, DISCOUNT)
 
 
 def line(name: str, method: str, found: object, seconds: float) -> None:
