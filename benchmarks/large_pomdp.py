@@ -120,8 +120,8 @@ def tiger_grid() -> POMDP:
         moves[s, 1, s] += 0.05
     reward = np.einsum("sat,t->sa", moves, paid)
     shown = np.broadcast_to(shown, (5, *shown.shape))
-    moved, seen, earned, first = map(jnp.asarray, (moves, shown, reward, initial))
-    return POMDP(moved, seen, earned, first, DISCOUNT)
+    arrays = [jnp.asarray(x) for x in (moves, shown, reward, initial)]
+    return POMDP(arrays[0], arrays[1], arrays[2], arrays[3], DISCOUNT)
 
 
 def line(name: str, method: str, found: object, seconds: float) -> None:
