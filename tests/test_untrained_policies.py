@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from sdm.tasks.belief import belief_filter, true_model
 from sdm.tasks.models import states_observed
 from sdm.tasks.policy import TabularPolicy, uniform_random
 from sdm.tasks.rollout import discounted_return, task_keys
+from sdm.tasks.transition_lists import sparse_transition
 
 SMALL = EnergyFamily(max_energy=2, q=0.7)
 P = jnp.array([0.3, 0.5, 0.8])
@@ -281,6 +283,14 @@ def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
     best = np.asarray(solve(family.mdp(P), horizon=6).value)
     # So narrow a posterior picks another plan only where both are worth as much.
     np.testing.assert_allclose(value, best, rtol=2e-3)
+    # Next states that all tasks share, as lists.
+    dense = family.mdp(P)
+    states, actions = dense.reward.shape[-2:]
+    every = np.broadcast_to(np.arange(states), (states, actions, states))
+    listed = sparse_transition(every, np.asarray(dense.transition))
+    assert listed.shared
+    lists = eqx.tree_at(lambda x: x.transition, dense, listed)
+    np.testing.assert_allclose(expected_return(policy, lists), value, rtol=ROUNDING)
     # Symbols that are the states: the same draws, and so the same episodes.
     shown = Posterior(found.params, family.pomdp(found.params["p"]), found.weight)
     hidden = sample_and_plan(shown, horizon=6)

@@ -22,7 +22,7 @@ from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks.models import MDP, POMDP, Model, states_observed
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rewards import agrees
-from sdm.tasks.transitions import dense
+from sdm.tasks.transitions import dense, take_tasks
 
 
 class Drawn(NamedTuple):
@@ -135,12 +135,10 @@ def expected_return(policy: PosteriorSampling, tasks: MDP) -> Float[Array, " B"]
     """
     plans = deterministic(policy.q.argmax(-1).astype(jnp.int32), tasks.reward.shape[-1])
 
-    def of_task(transition: Array, reward: Array, initial: Array) -> Array:
-        task = MDP(transition, reward, initial, tasks.discount)
+    def of_task(index: Array) -> Array:
+        task = take_tasks(tasks, index)
         return jax.vmap(lambda table: evaluate_policy(task, table))(plans.probabilities)
 
     # Task by task, since a table of every plan for every task would not fit the memory.
-    values = jax.lax.map(
-        lambda arrays: of_task(*arrays), (tasks.transition, tasks.reward, tasks.initial)
-    )
+    values = jax.lax.map(of_task, jnp.arange(len(tasks.initial)))
     return (policy.posterior.weight * values).sum(-1)
