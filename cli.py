@@ -19,6 +19,7 @@ from sdm.commands.eval_benchmarks import EvalCommand
 from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
 from sdm.commands.export import export
+from sdm.commands.feedback import FeedbackCommand, feedback
 from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge
 from sdm.commands.solve import SolveCommand, solve
@@ -56,6 +57,7 @@ app.command(cls=FinetuneCommand)(finetune)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
+app.command(cls=FeedbackCommand)(feedback)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")
