@@ -22,6 +22,7 @@ from sdm.commands.export import export
 from sdm.commands.feedback import FeedbackCommand, feedback
 from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge
+from sdm.commands.novelty import NoveltyCommand, novelty
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
 from sdm.commands.train import train
@@ -58,6 +59,7 @@ app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
 app.command(cls=FeedbackCommand)(feedback)
+app.command(cls=NoveltyCommand)(novelty)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")

@@ -1,29 +1,18 @@
-"""Run a study of judges over seeds, and write its folder.
+"""Run a study of judges over seeds, and report it."""
 
-config.json    how it was made
-rows.jsonl     one result per judge and seed
-report.json    means over seeds with intervals
-env.json       versions, commit and device
-README.md      a table of the results
-"""
-
-import json
-import shutil
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from sdm.feedback.cells import half_width, mean_of, run_cells, seeds_text
 from sdm.feedback.judge import Judge
 from sdm.feedback.study import FeedbackConfig, run_cell
 from sdm.storage.checks import check_count
-from sdm.storage.files import folder_in_progress, write_atomically
-from sdm.storage.provenance import provenance
 
-CELLS = "cells"
 # Measurements of a cell whose mean over seeds is reported, and those that add up.
 MEASURES = (
     *("judge_accuracy", "accuracy", "log_loss", "calibration_error"),
@@ -67,51 +56,30 @@ def run_feedback(
     for seed in seeds:
         check_count("seed", seed, 0, 2**32 - 1)
 
-    def cells(folder: Path | None) -> list[dict[str, Any]]:
-        return [
-            run_cell(
-                judge,
-                config,
-                seed=seed,
-                folder=None if folder is None else folder / CELLS / f"{i}-{seed}",
-                progress=partial(progress, f"judge {judge.name}, seed {seed}"),
-            )
-            for i, judge in enumerate(judges)
-            for seed in seeds
-        ]
-
-    if out is None:
-        return report_of(cells(None), config)
-    plan = {"feedback": config.describe(), "judges": names, "seeds": list(seeds)}
-    with folder_in_progress(out, plan, resume=resume, overwrite=overwrite) as folder:
-        found = cells(folder)
-        report = report_of(found, config)
-        _write(folder, plan, found, report)
-    shutil.rmtree(out / CELLS)
-    return report
-
-
-def _write(
-    folder: Path,
-    plan: dict[str, Any],
-    found: list[dict[str, Any]],
-    report: dict[str, Any],
-) -> None:
-    """Write the results of a study into its folder."""
-    rows = "".join(json.dumps(cell) + "\n" for cell in found)
-    made = json.dumps(provenance(by_torch=False), indent=2) + "\n"
-    for name, text in (
-        ("config.json", json.dumps(plan, indent=2) + "\n"),
-        ("rows.jsonl", rows),
-        ("report.json", json.dumps(report, indent=2) + "\n"),
-        ("env.json", made),
-        ("README.md", card(report)),
-    ):
-        write_atomically(folder / name, text)
+    cells = {
+        f"{i}-{seed}": partial(
+            run_cell,
+            judge,
+            config,
+            seed,
+            progress=partial(progress, f"judge {judge.name}, seed {seed}"),
+        )
+        for i, judge in enumerate(judges)
+        for seed in seeds
+    }
+    return run_cells(
+        cells,
+        partial(report_of, config),
+        card,
+        {"feedback": config.describe(), "judges": names, "seeds": list(seeds)},
+        out,
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
 def report_of(
-    cells: Sequence[dict[str, Any]], config: FeedbackConfig
+    config: FeedbackConfig, cells: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return means over seeds, with intervals.
 
@@ -124,7 +92,7 @@ def report_of(
         rows = zip(*(cell["rows"] for cell in mine), strict=True)
         judges[name] = {
             "seeds": len(mine),
-            **{each: _mean([cell.get(each) for cell in mine]) for each in MEASURES},
+            **{each: mean_of([cell.get(each) for cell in mine]) for each in MEASURES},
             **{total: sum(cell[total] for cell in mine) for total in TOTALS},
             "unusable": sum(len(cell["unusable"]) for cell in mine),
             "gaps": [_over_seeds(each) for each in rows],
@@ -144,35 +112,26 @@ def report_of(
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are known; None if none is."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
 def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean of one gap over seeds with its 95 % interval.
 
     The interval is the wider of Student's t over the means of the seeds, and that of
     the mean over the tasks of all seeds.
     """
-    means = np.array([row["gap_percent"] for row in rows])
+    means = [row["gap_percent"] for row in rows]
+    mean = float(np.mean(means))
     low: float | None = None
     high: float | None = None
     if all(row["ci_low"] is not None for row in rows):
-        half = np.sqrt(sum((row["ci_high"] - row["gap_percent"]) ** 2 for row in rows))
-        half = float(half) / len(rows)
-        if len(rows) > 1:
-            free = len(rows) - 1
-            spread = float(stats.sem(means) * stats.t.ppf(0.975, free))
-            half = max(half, spread)
-        low, high = float(means.mean()) - half, float(means.mean()) + half
+        ends = (row["ci_high"] - row["gap_percent"] for row in rows)
+        half = max(math.hypot(*ends) / len(rows), half_width(means) or 0.0)
+        low, high = mean - half, mean + half
     return {
         **{key: rows[0][key] for key in KEYS},
-        "gap_percent": float(means.mean()),
+        "gap_percent": mean,
         "ci_low": low,
         "ci_high": high,
-        "seeds": means.tolist(),
+        "seeds": means,
     }
 
 
@@ -183,9 +142,8 @@ def card(report: dict[str, Any]) -> str:
     lines = [
         f"# Feedback of {len(judges)} judges in tasks of `{report['family']}`",
         "",
-        f"{report['tasks']} tasks of {report['horizon']} decisions, {seeds} seed"
-        + "s" * (seeds > 1)
-        + ". Made by `sdm feedback`; `config.json` has the options.",
+        f"{report['tasks']} tasks of {report['horizon']} decisions, "
+        f"{seeds_text(seeds)}. Made by `sdm feedback`; `config.json` has the options.",
         "",
         "| judge | correct, % | held-out accuracy, % | rank correlation with V* |",
         "|---|---|---|---|",

@@ -3,11 +3,9 @@
 A cell is one judge and one seed: its tasks, its comparisons, and the plans for the
 fitted rewards. Plans are evaluated in the tasks by the exact recursion of
 `policy_evaluation`, so that the only variation is that of tasks, comparisons and
-answers. A cell's result is stored when it is complete, and slow judges store their
-answers on the way.
+answers.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +35,6 @@ from sdm.feedback.uses import ADDED, plan, scaled, use_of
 from sdm.solvers_jax.backward_induction import BackwardInduction, MDPSolution
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.storage.checks import check_count
-from sdm.storage.files import write_atomically
 from sdm.tasks.family import Split, TaskFamily
 from sdm.tasks.models import MDP, check_horizon
 from sdm.tasks.transitions import take_tasks
@@ -211,18 +208,18 @@ def _subjects(
 def run_cell(
     judge: Judge,
     config: FeedbackConfig,
-    *,
     seed: int,
     folder: Path | None = None,
+    *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Return the result of one judge and one seed, or read it from `folder`.
+    """Return the result of one judge and one seed.
 
     Args:
         judge: the judge.
         config: the study.
         seed: random seed of tasks, comparisons and answers.
-        folder: folder that stores answers and the result; None to store nothing.
+        folder: folder that stores answers for a resumed run; None to store nothing.
         progress: called with the number of tasks done, and of tasks to judge.
 
     Raises:
@@ -230,12 +227,6 @@ def run_cell(
         JudgeError: if the judge answers outside of its choices.
 
     """
-    file = None if folder is None else folder / "result.json"
-    if file is not None and file.is_file():
-        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return stored
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     solved = solve_for(config, seed)
     models, unusable = learned_rewards(
         judge, config, solved, seed=seed, kept=folder, progress=progress
@@ -244,7 +235,7 @@ def run_cell(
     chosen = [model for model in models if model is not None]
     kept = Solved(take_tasks(solved.mdp, usable), take_tasks(solved.solution, usable))
     scores = np.stack([model.scores for model in chosen])
-    result = {
+    return {
         "judge": judge.name,
         "seed": seed,
         "tasks": len(usable),
@@ -253,9 +244,6 @@ def run_cell(
         "rank_correlation": mean_rank_correlation(scores, kept.solution),
         "rows": list(gaps(config, kept, scores)),
     }
-    if file is not None:
-        write_atomically(file, json.dumps(result) + "\n")
-    return result
 
 
 def mean_rank_correlation(

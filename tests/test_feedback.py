@@ -285,7 +285,7 @@ def test_preferences_between_segments_find_the_rewarded_state():
 
 @pytest.mark.parametrize("family", ["energy", "darkroom:4"])
 def test_a_perfect_judge_ranks_states_as_their_values(family):
-    found = run_cell(SyntheticJudge(1.0), study(family, horizon=8), seed=1)
+    found = run_cell(SyntheticJudge(1.0), study(family, horizon=8), 1)
     assert found["rank_correlation"] >= 0.99
     exact = [row for row in found["rows"] if row["use"] in ("none", "potential")]
     # All decisions are seen, so the plan is optimal: the gap is rounding.
@@ -296,8 +296,7 @@ def test_an_added_reward_costs_more_the_larger_it_is():
     """Even if its order is perfect: the trap that potentials avoid."""
     config = study(horizon=10, tasks=20, uses=("added",), weights=(0.05, 0.2, 1.0))
     gaps = [
-        row["gap_percent"]
-        for row in run_cell(SyntheticJudge(1.0), config, seed=0)["rows"]
+        row["gap_percent"] for row in run_cell(SyntheticJudge(1.0), config, 0)["rows"]
     ]
     assert gaps[0] == pytest.approx(0.0, abs=1e-9)
     assert 0.05 < gaps[1] < gaps[2] < gaps[3]
@@ -305,7 +304,7 @@ def test_an_added_reward_costs_more_the_larger_it_is():
 
 def test_a_judge_that_ignores_the_task_is_asked_once():
     judge = Scripted(by_number)
-    found = run_cell(judge, study(tasks=5, reward=RewardConfig(held_out=0.0)), seed=0)
+    found = run_cell(judge, study(tasks=5, reward=RewardConfig(held_out=0.0)), 0)
     assert found["asked"] == len(judge.asked) == 45
     assert found["rank_correlation"] == pytest.approx(1.0)  # V* grows with energy
 
