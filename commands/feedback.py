@@ -1,12 +1,21 @@
 """`sdm feedback`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdm.commands.config_command import OptionGroup, group_of
-from sdm.commands.console import emit, fail, progress_bars, start_jax, user_faults
+from sdm.commands.console import (
+    emit,
+    fail,
+    pairs_table,
+    progress_bars,
+    start_jax,
+    start_torch,
+    user_faults,
+)
 from sdm.commands.family_options import DEFAULT, FamilyCommand, make_family
 from sdm.commands.options import (
     Context,
@@ -35,7 +44,7 @@ class FeedbackCommand(FamilyCommand):
     @property
     def configs(self) -> dict[str, OptionGroup]:
         """Return the options of the study and of the rewards."""
-        study = config_fields("feedback/study.py", "FeedbackConfig", without=LISTS)
+        study = config_fields("feedback/config.py", "FeedbackConfig", without=LISTS)
         reward = config_fields("feedback/reward_model.py", "RewardConfig")
         return {"config": group_of(study), "reward": group_of(reward)}
 
@@ -73,6 +82,22 @@ def feedback(
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of seeds, from `--seed` upwards.")
     ] = 3,
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            help="Policy that acts in the same tasks, as in `sdm eval`; repeatable."
+        ),
+    ] = [],  # noqa: B006
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Dataset to write instead, for `sdm finetune`: episodes of the plan "
+            "for the reward in training tasks."
+        ),
+    ] = None,
+    trajectories: Annotated[
+        int, typer.Option(min=1, help="Episodes per task in `--data`.")
+    ] = 15,
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -86,16 +111,19 @@ def feedback(
 
     Example: `sdm feedback --judge synthetic:0.7 --judge synthetic:0.9 --out feedback`
     """
-    if resume and out is None:
+    if resume and out is None and data is None:
         fail("`--resume` needs `--out`: only a written folder can be continued")
+    if data is not None and (out is not None or policy or len(judge) > 1):
+        fail("`--data` is of one judge: remove `--out`, `--policy` or other judges")
     with user_faults(), progress_bars() as bar:
         posed = make_family(family, given(context, "family").merged(None))
         start_jax()
         check_own_family(posed, "mdp")
+        from sdm.feedback.config import FeedbackConfig
         from sdm.feedback.judge import parse_judge
         from sdm.feedback.reward_model import RewardConfig
         from sdm.feedback.run import run_feedback
-        from sdm.feedback.study import FeedbackConfig
+        from sdm.policies.spec import parse_policy
 
         default = posed.defaults
         sizes = {
@@ -110,10 +138,32 @@ def feedback(
             lookaheads=tuple(dict.fromkeys(lookahead)),
             **(sizes | given(context, "config").merged(None)),
         )
+        judges = [parse_judge(text) for text in judge]
+        names = tuple(dict.fromkeys(policy))
+        of_policies = (parse_policy(name).needs_torch for name in names)
+        if any(each.needs_torch for each in judges) or any(of_policies):
+            start_torch()
+        if data is not None:
+            from sdm.feedback.dataset import write_plan_dataset
+
+            written = write_plan_dataset(
+                judges[0],
+                config,
+                data,
+                trajectories=trajectories,
+                seed=seed,
+                resume=resume,
+                overwrite=overwrite,
+                progress=partial(bar, f"judge {judges[0].name}"),
+            )
+            written["out"] = str(data)
+            emit(written, as_json, lambda: pairs_table(written))
+            return
         report = run_feedback(
-            [parse_judge(text) for text in judge],
+            judges,
             config,
             seeds=range(seed, seed + seeds),
+            policies=names,
             out=out,
             resume=resume,
             overwrite=overwrite,
@@ -146,4 +196,8 @@ def _table(report: dict[str, Any]) -> "Table":
                 f"{row['gap_percent'] + 0.0:.3f}",
                 "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}",
             )
+    for name, row in report["policies"].items():
+        ends = (row["ci_low"], row["ci_high"])
+        shown = "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}"
+        table.add_row(name, *[""] * 5, f"{row['gap_percent'] + 0.0:.3f}", shown)
     return table

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdm.commands.config_command import OptionGroup
-from sdm.commands.console import emit, fail, progress_bars, start_jax, user_faults
+from sdm.commands.console import (
+    emit,
+    fail,
+    progress_bars,
+    start_jax,
+    start_torch,
+    user_faults,
+)
 from sdm.commands.family_options import DEFAULT, FamilyCommand, make_family
 from sdm.commands.options import (
     Context,
@@ -84,8 +91,11 @@ def novelty(
             else default.test_tasks or posed.available("test") or 1,
             bonus=bonus,
         )
+        judges = [parse_judge(text) for text in judge]
+        if any(each.needs_torch for each in judges):
+            start_torch()
         report = run_novelty(
-            [parse_judge(text) for text in judge],
+            judges,
             config,
             seeds=range(seed, seed + seeds),
             out=out,

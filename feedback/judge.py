@@ -52,6 +52,7 @@ class Judge(Protocol):
         name: name on the command line, with its argument.
         reads_task: whether answers depend on more than goal and captions, so that every
             task is judged; otherwise the answers in one task hold for all.
+        needs_torch: whether PyTorch computes it.
         together: comparisons that are stored together, so that an interrupted run
             resumes after them.
 
@@ -61,6 +62,8 @@ class Judge(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def reads_task(self) -> bool: ...  # noqa: D102
+    @property
+    def needs_torch(self) -> bool: ...  # noqa: D102
     @property
     def together(self) -> int: ...  # noqa: D102
 

@@ -40,6 +40,7 @@ class RewardConfig:
         held_out: share of the comparisons that measure the fit.
         most_outside: largest share of answers outside of the judge's choices.
         goal: what the agent wants, in words; the family's text by default.
+        support: episodes of the oracle that the judge reads; every task is then judged.
 
     """
 
@@ -49,11 +50,13 @@ class RewardConfig:
     held_out: float = 0.1
     most_outside: float = 0.5
     goal: str = ""
+    support: int = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an option that is out of range."""
         check_count("comparisons", self.comparisons, 1)
         check_count("segment", self.segment, 0)
+        check_count("support", self.support, 0)
         check_tolerance("penalty", self.penalty)
         for name in ("held_out", "most_outside"):
             if not 0 <= getattr(self, name) < 1:

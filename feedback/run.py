@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sdm.feedback.cells import half_width, mean_of, run_cells, seeds_text
+from sdm.data.benchmark import make_benchmark
+from sdm.evaluation.evaluate import check_policy, evaluate
+from sdm.feedback.cells import Cell, half_width, mean_of, run_cells, seeds_text
+from sdm.feedback.config import FeedbackConfig, benchmark_of
 from sdm.feedback.judge import Judge
-from sdm.feedback.study import FeedbackConfig, run_cell
+from sdm.feedback.study import run_cell
 from sdm.storage.checks import check_count
 
 # Measurements of a cell whose mean over seeds is reported, and those that add up.
@@ -20,6 +23,7 @@ MEASURES = (
 )
 TOTALS = ("asked", "outside")
 KEYS = ("use", "weight", "lookahead")
+EPISODES = 10  # of a policy in each task
 
 
 def run_feedback(
@@ -27,6 +31,7 @@ def run_feedback(
     config: FeedbackConfig,
     *,
     seeds: Sequence[int],
+    policies: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -38,6 +43,7 @@ def run_feedback(
         judges: the judges.
         config: the study.
         seeds: random seeds of tasks, comparisons and answers.
+        policies: names of policies that act in the same tasks, as in `sdm eval`.
         out: folder to write; None to write nothing.
         resume: continue an unfinished run.
         overwrite: replace `out`.
@@ -56,7 +62,7 @@ def run_feedback(
     for seed in seeds:
         check_count("seed", seed, 0, 2**32 - 1)
 
-    cells = {
+    cells: dict[str, Cell] = {
         f"{i}-{seed}": partial(
             run_cell,
             judge,
@@ -67,11 +73,23 @@ def run_feedback(
         for i, judge in enumerate(judges)
         for seed in seeds
     }
+    for i, policy in enumerate(policies):
+        check_policy(policy, benchmark_of(config, seeds[0]))
+        for seed in seeds:
+            step = partial(progress, f"policy {policy}, seed {seed}")
+            cells[f"policy-{i}-{seed}"] = partial(
+                policy_cell, policy, config, seed, progress=step
+            )
     return run_cells(
         cells,
         partial(report_of, config),
         card,
-        {"feedback": config.describe(), "judges": names, "seeds": list(seeds)},
+        {
+            "feedback": config.describe(),
+            "judges": names,
+            "policies": list(policies),
+            "seeds": list(seeds),
+        },
         out,
         resume=resume,
         overwrite=overwrite,
@@ -87,8 +105,9 @@ def report_of(
     a limited lookahead, are also at the top.
     """
     judges: dict[str, Any] = {}
-    for name in dict.fromkeys(cell["judge"] for cell in cells):
-        mine = [cell for cell in cells if cell["judge"] == name]
+    judged = [cell for cell in cells if "judge" in cell]
+    for name in dict.fromkeys(cell["judge"] for cell in judged):
+        mine = [cell for cell in judged if cell["judge"] == name]
         rows = zip(*(cell["rows"] for cell in mine), strict=True)
         judges[name] = {
             "seeds": len(mine),
@@ -109,6 +128,49 @@ def report_of(
             if row["lookahead"] == config.lookaheads[0]
         },
         "judges": judges,
+        "policies": {
+            name: _over_seeds([c for c in cells if c.get("policy") == name])
+            for name in dict.fromkeys(c["policy"] for c in cells if "policy" in c)
+        },
+    }
+
+
+def policy_cell(
+    name: str,
+    config: FeedbackConfig,
+    seed: int,
+    folder: Path | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Return the gap of a policy that acts in the tasks of a seed.
+
+    It sees as many demonstrations as the judges. A language model as a policy does not
+    know the transitions, which a planner with a learned reward does.
+
+    Args:
+        name: name of the policy.
+        config: the study.
+        seed: random seed of tasks, demonstrations and episodes.
+        folder: folder that stores episodes for a resumed run; None to store nothing.
+        progress: called with the number of tasks done and of all tasks.
+
+    """
+    bed = make_benchmark(benchmark_of(config, seed, EPISODES))
+    (found,) = evaluate(
+        [name],
+        bed,
+        kept=None if folder is None else folder / "episodes",
+        progress=lambda step, done, total: progress(done, total),
+    )
+    gap = found.exact_gap or found.gap
+    return {
+        **dict.fromkeys(KEYS),
+        "policy": name,
+        "seed": seed,
+        "gap_percent": 100 * gap.mean,
+        "ci_low": 100 * gap.low if config.tasks > 1 else None,
+        "ci_high": 100 * gap.high if config.tasks > 1 else None,
     }
 
 
@@ -167,6 +229,12 @@ def card(report: dict[str, Any]) -> str:
                 f"| `{name}` | {row['use']} | {row['weight']:g} | "
                 f"{row['lookahead'] or 'all'} | {_shown(row['gap_percent'])} | {ends} |"
             )
+    if report["policies"]:
+        head = "| policy in the same tasks | gap, % | 95 % interval |"
+        lines += ["", head, "|---|---|---|"]
+    for name, row in report["policies"].items():
+        ends = f"{_shown(row['ci_low'])}, {_shown(row['ci_high'])}"
+        lines.append(f"| `{name}` | {_shown(row['gap_percent'])} | {ends} |")
     return "\n".join(lines) + "\n"
 
 

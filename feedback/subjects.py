@@ -10,7 +10,7 @@ from scipy import sparse
 
 from sdm.feedback.judge import Items
 from sdm.llm.episode import Episode
-from sdm.llm.schema import Contents, schemas
+from sdm.llm.schema import Contents, Schema, schemas
 from sdm.tasks.family import Kind, Spaces, TaskFamily
 from sdm.tasks.models import MDP
 from sdm.tasks.policy import uniform_random
@@ -54,13 +54,35 @@ def captions_of(spaces: Spaces, kind: Kind) -> tuple[str, ...]:
     )
 
 
+def in_words(spaces: Spaces, *, rewards: bool) -> Schema:
+    """Return the schema in which a judge reads episodes.
+
+    Raises:
+        ValueError: if the names of the family do not fit sentences.
+
+    """
+    contents = Contents(spaces.seen("mdp"), spaces.actions, rewards)
+    return schemas()["words"](contents)
+
+
+def texts_of(
+    family: TaskFamily, episodes: Sequence[Sequence[Episode]], *, rewards: bool
+) -> list[tuple[str, ...]]:
+    """Return the texts of the episodes of each task, for a judge to read."""
+    schema = in_words(family.spaces, rewards=rewards)
+    return [tuple(map(schema.render, of_task)) for of_task in episodes]
+
+
 def goal_of(family: TaskFamily, goal: str) -> str:
     """Return the goal that a judge reads: the given one, or the family's."""
     return goal or getattr(family, "goal", "") or GOAL
 
 
 def states_as_items(
-    captions: Sequence[str], value: Float[np.ndarray, " S"], goal: str
+    captions: Sequence[str],
+    value: Float[np.ndarray, " S"],
+    goal: str,
+    demonstrations: Sequence[str] = (),
 ) -> Subjects:
     """Return the states as items, whose quality is their optimal value.
 
@@ -68,9 +90,10 @@ def states_as_items(
         captions: text of each state.
         value: optimal value V*_0(s).
         goal: what the agent wants.
+        demonstrations: texts of episodes of the task.
 
     """
-    items = Items(captions, np.asarray(value, np.float64), goal)
+    items = Items(captions, np.asarray(value, np.float64), goal, demonstrations)
     visits = sparse.csr_array(sparse.eye_array(len(captions)))
     return Subjects(items, visits, captions, single=True)
 
@@ -84,6 +107,7 @@ def segments_as_items(
     horizon: int,
     goal: str,
     seed: int,
+    demonstrations: Sequence[str] = (),
 ) -> Subjects:
     """Return segments of episodes of random actions, whose quality is their reward.
 
@@ -98,6 +122,7 @@ def segments_as_items(
         horizon: decisions per episode.
         goal: what the agent wants.
         seed: random seed of the episodes.
+        demonstrations: texts of episodes of the task.
 
     Raises:
         ValueError: if the length is not below the horizon, or the names of the family
@@ -126,7 +151,7 @@ def segments_as_items(
     start = random.integers(0, horizon - length, len(seen))
     window = start[:, None] + np.arange(length + 1)
     spaces = family.spaces
-    words = schemas()["words"](Contents(spaces.seen("mdp"), spaces.actions, False))
+    words = in_words(spaces, rewards=False)
     rows = np.arange(len(seen))[:, None]
     seen, done, paid = (
         seen[rows, window],
@@ -140,7 +165,7 @@ def segments_as_items(
     visits = np.zeros((len(seen), states))
     np.add.at(visits, (np.repeat(rows[:, 0], length), seen[:, 1:].ravel()), 1.0)
     return Subjects(
-        Items(captions, paid.sum(-1), goal),
+        Items(captions, paid.sum(-1), goal, demonstrations),
         sparse.csr_array(visits),
         captions_of(spaces, "mdp"),
         single=False,

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.feedback import judge as judge_module
 from sdm.feedback.comparisons import Preferences, ask, choose_pairs, hold_out
+from sdm.feedback.config import FeedbackConfig
 from sdm.feedback.identifiability import DegeneratePreferences, pairs_identify
 from sdm.feedback.judge import (
     FIRST,
@@ -31,7 +32,6 @@ from sdm.feedback.judge import (
 from sdm.feedback.judges.synthetic import SyntheticJudge
 from sdm.feedback.reward_model import RewardConfig, judge_accuracy, learn_reward
 from sdm.feedback.study import (
-    FeedbackConfig,
     learned_rewards,
     run_cell,
     solve_for,
@@ -47,7 +47,7 @@ VALUES = np.array([0.0, 1.0, 1.0, 4.0, 2.0, 7.0, 5.0, 3.0])
 class Scripted:
     """A judge that answers as a function of the two captions says."""
 
-    name, reads_task, together = "scripted", False, 3
+    name, reads_task, needs_torch, together = "scripted", False, False, 3
 
     def __init__(self, answer):
         self.answer, self.asked = answer, []
@@ -415,3 +415,77 @@ def test_a_run_with_other_options_is_not_resumed(tmp_path):
     result = feedback("--out", tmp_path / "out", "--resume")
     assert result.exit_code == 2 and "other options" in result.stderr
     assert os.environ.get("SDM_DEBUG") != "1" and issubclass(StorageError, ValueError)
+
+
+def test_policies_act_in_the_same_tasks_as_the_plans():
+    words = ("--policy", "oracle", "--policy", "mean-plan", "--judge", "synthetic")
+    report = json.loads(feedback(*words).stdout)
+    assert report["policies"]["oracle"]["gap_percent"] == pytest.approx(0, abs=1e-9)
+    one = ["eval", *"--policy mean-plan --tasks 4 --horizon 4 --json".split()]
+    one += ["--support", "0"]
+    gaps = []
+    for seed in ("0", "1"):
+        found = json.loads(CliRunner().invoke(app, [*one, "--seed", seed]).stdout)
+        gaps.append(found["policies"]["mean-plan"]["exact_gap_percent"])
+    assert report["policies"]["mean-plan"]["seeds"] == pytest.approx(gaps)
+
+
+def test_a_judge_reads_the_demonstrations_of_each_task():
+    judge, shown = Scripted(by_number), []
+    compare = judge.compare
+
+    def listen(items, pairs, *, seed):
+        shown.append(items.demonstrations)
+        return compare(items, pairs, seed=seed)
+
+    judge.compare = listen
+    found = run_cell(judge, study(reward=RewardConfig(support=2)), 0)
+    assert found["asked"] == 3 * 45  # each task is judged
+    assert len(set(shown)) == 3 and all(len(texts) == 2 for texts in shown)
+    assert all(text.startswith("energy ") for texts in shown for text in texts)
+
+
+PLAN = "--use added --weight 1 --data".split()
+
+
+def test_a_dataset_holds_the_episodes_of_the_plan(tmp_path):
+    from sdm.data.shards import read_manifest, read_shards
+
+    one = "feedback --tasks 4 --horizon 4 --trajectories 3 --json".split()
+    result = CliRunner().invoke(app, [*one, *PLAN, str(tmp_path / "plan")])
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    table = read_shards(tmp_path / "plan")
+    assert report["tasks"] == read_manifest(tmp_path / "plan")["tasks"] == 4
+    assert table.num_rows == report["episodes"] == 12
+    exact = [
+        *one,
+        *"--use potential --weight 1 --data".split(),
+        str(tmp_path / "exact"),
+    ]
+    assert CliRunner().invoke(app, exact).exit_code == 0
+    solve = "solve --tasks 4 --horizon 4 --trajectories 3 --out".split()
+    assert CliRunner().invoke(app, [*solve, str(tmp_path / "oracle")]).exit_code == 0
+    # A potential leaves the oracle's plan, in the same tasks with the same numbers.
+    oracle, same = read_shards(tmp_path / "oracle"), read_shards(tmp_path / "exact")
+    for name in ("task", "observation", "action", "reward", "optimal_action"):
+        assert same[name].to_pylist() == oracle[name].to_pylist(), name
+    for name in ("value", "oracle_value", "random_value"):
+        assert np.allclose(same[name], oracle[name])
+    assert table["parameters"].to_pylist() == oracle["parameters"].to_pylist()
+    # The added reward costs something, and the episodes say how much.
+    lost = 1 - np.array(table["oracle_value"]) / np.array(table["value"])
+    assert (
+        report["plan_gap_percent"] == pytest.approx(100 * lost.mean())
+        and lost.mean() > 0
+    )
+
+
+def test_a_dataset_is_of_one_plan(tmp_path):
+    for words, message in (
+        (("--judge", "synthetic", "--judge", "synthetic:0.5"), "is of one judge"),
+        (("--weight", "0.5"), "uses: a dataset is of one plan, found 2"),
+        (("--use", "added", "--weight", "0.5"), "weights: a dataset is of one plan"),
+    ):
+        result = feedback(*words, "--data", tmp_path / "data")
+        assert result.exit_code == 2 and message in result.stderr

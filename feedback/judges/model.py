@@ -55,6 +55,7 @@ class ModelJudge:
     """
 
     reads_task = False
+    needs_torch = True
     together = 64
 
     def __init__(

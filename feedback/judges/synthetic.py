@@ -35,6 +35,7 @@ class SyntheticJudge:
     accuracy: float
 
     reads_task = True
+    needs_torch = False
     together = 10**7  # it is fast: nothing is stored in between
 
     def __post_init__(self) -> None:
