@@ -21,6 +21,7 @@ from sdm.commands.experiment import experiment
 from sdm.commands.export import export
 from sdm.commands.feedback import FeedbackCommand, feedback
 from sdm.commands.finetune import FinetuneCommand, finetune
+from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
 from sdm.commands.novelty import NoveltyCommand, novelty
 from sdm.commands.solve import SolveCommand, solve
@@ -60,6 +61,7 @@ app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
 app.command(cls=FeedbackCommand)(feedback)
 app.command(cls=NoveltyCommand)(novelty)
+app.command(cls=ForgettingCommand)(forgetting)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")
