@@ -239,4 +239,5 @@ def card(report: dict[str, Any]) -> str:
 
 
 def _shown(value: float | None, factor: float = 1.0, digits: int = 2) -> str:
-    return "" if value is None else f"{factor * value + 0.0:.{digits}f}"
+    # Adding zero turns -0.0 to 0.0.
+    return "" if value is None else f"{round(factor * value, digits) + 0.0:.{digits}f}"

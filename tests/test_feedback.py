@@ -36,7 +36,13 @@ from sdm.feedback.study import (
     run_cell,
     solve_for,
 )
-from sdm.feedback.subjects import captions_of, segments_as_items, states_as_items
+from sdm.feedback.subjects import (
+    GOAL,
+    captions_of,
+    goal_of,
+    segments_as_items,
+    states_as_items,
+)
 from sdm.storage.files import StorageError
 from sdm.tasks.registry import load_family
 
@@ -234,6 +240,13 @@ def test_captions_use_the_names_of_a_family():
         *("row 0 column 0", "row 0 column 1"),
         *("row 1 column 0", "row 1 column 1"),
     )
+
+
+def test_the_goal_is_the_given_one_or_that_of_the_family():
+    energy, garnet = load_family("energy"), load_family("garnet")
+    assert "energy" in goal_of(energy, "")
+    assert goal_of(energy, "Rest.") == "Rest."
+    assert goal_of(garnet, "") == GOAL
 
 
 def study(family="energy", **options):

@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.feedback.choices import ChoiceScorer
 from sdm.feedback.config import FeedbackConfig
-from sdm.feedback.forgetting import HELD_OUT, ForgettingConfig, tuning_blocks
+from sdm.feedback.forgetting import (
+    HELD_OUT,
+    ForgettingConfig,
+    forgetting_cell,
+    tuning_blocks,
+)
 from sdm.feedback.language_tests import (
     blocks_of,
     held_out_text,
@@ -144,6 +149,48 @@ WORDS = (
 ).split()
 
 
+def test_a_training_learns_the_texts_and_changes_the_tests(tmp_path):
+    config = ForgettingConfig(
+        "tiny",
+        tokens=512,
+        block=64,
+        batch=2,
+        full_rate=2e-3,
+        held_out_tokens=64,
+        questions=1,
+    )
+
+    def tuned(seed):
+        return forgetting_cell(
+            config,
+            study(30),
+            "reward",
+            seed,
+            tmp_path,
+            adapter=False,
+            progress=lambda step, done, total: None,
+        )
+
+    found = tuned(0)
+    before, after = found["before"], found["after"]
+    assert found["tokens"] == 512
+    assert after["tuning_loss"] < before["tuning_loss"] - 0.5
+    assert after["perplexity"] != before["perplexity"]
+    assert before.keys() == after.keys() and len(after["by_task"]) == 5
+    assert not list(tmp_path.iterdir())  # no checkpoint is kept
+    with pytest.raises(ValueError, match="a folder is needed"):
+        forgetting_cell(
+            config,
+            study(),
+            "policy",
+            0,
+            None,
+            adapter=True,
+            progress=lambda step, done, total: None,
+        )
+
+
+@pytest.mark.slow  # four trainings, and one again
 def test_the_command_tunes_in_four_ways_and_resumes(tmp_path):
     out = tmp_path / "out"
     first = CliRunner().invoke(app, [*WORDS, "--out", str(out)])
