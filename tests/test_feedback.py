@@ -430,6 +430,7 @@ def test_a_run_with_other_options_is_not_resumed(tmp_path):
     assert os.environ.get("SDM_DEBUG") != "1" and issubclass(StorageError, ValueError)
 
 
+@pytest.mark.slow  # solves and plays each benchmark twice
 def test_policies_act_in_the_same_tasks_as_the_plans():
     words = ("--policy", "oracle", "--policy", "mean-plan", "--judge", "synthetic")
     report = json.loads(feedback(*words).stdout)
