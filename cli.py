@@ -19,8 +19,11 @@ from sdm.commands.eval_benchmarks import EvalCommand
 from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
 from sdm.commands.export import export
+from sdm.commands.feedback import FeedbackCommand, feedback
 from sdm.commands.finetune import FinetuneCommand, finetune
+from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
+from sdm.commands.novelty import NoveltyCommand, novelty
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
 from sdm.commands.train import train
@@ -56,6 +59,9 @@ app.command(cls=FinetuneCommand)(finetune)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
+app.command(cls=FeedbackCommand)(feedback)
+app.command(cls=NoveltyCommand)(novelty)
+app.command(cls=ForgettingCommand)(forgetting)
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(train, name="train")

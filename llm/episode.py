@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from sdm.tasks.rollout import Trajectory
+
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -59,3 +63,13 @@ class Episode:
 def render_prompt(schema: "Renders", support: Sequence[Episode], query: Episode) -> str:
     """Return demonstrations, one per line, then the query episode."""
     return "\n".join(schema.render(episode) for episode in (*support, query))
+
+
+def episodes_of(trajectory: Trajectory) -> list[list[Episode]]:
+    """Return the N complete episodes of each of B tasks, ready to be rendered."""
+    arrays = (trajectory.observation, trajectory.action, trajectory.reward)
+    tasks = zip(*(np.asarray(x).tolist() for x in arrays), strict=True)
+    return [
+        [Episode(tuple(o), tuple(a), tuple(r)) for o, a, r in zip(*task, strict=True)]
+        for task in tasks
+    ]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from transformers import PreTrainedTokenizerBase
 
 from sdm.llm.episode import Episode, render_prompt
+from sdm.llm.episode import episodes_of as episodes_of
 from sdm.llm.schema import Schema
 from sdm.llm.scoring import (
     Rows,
@@ -18,7 +19,6 @@ from sdm.llm.scoring import (
     split_candidates,
 )
 from sdm.tasks.models import Model
-from sdm.tasks.rollout import Trajectory
 
 
 @dataclass
@@ -145,13 +145,3 @@ class LanguageModelPolicy:
             for i in range(0, len(encoded), self.actions)
         ]
         return [shared for shared, _ in split], [left for _, left in split]
-
-
-def episodes_of(trajectory: Trajectory) -> list[list[Episode]]:
-    """Return the N complete episodes of each of B tasks, ready to be rendered."""
-    arrays = (trajectory.observation, trajectory.action, trajectory.reward)
-    tasks = zip(*(np.asarray(x).tolist() for x in arrays), strict=True)
-    return [
-        [Episode(tuple(o), tuple(a), tuple(r)) for o, a, r in zip(*task, strict=True)]
-        for task in tasks
-    ]

@@ -254,6 +254,7 @@ class Family:
     name: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp"})
     defaults: ClassVar[Defaults] = Defaults()
+    goal: ClassVar[str] = ""  # what the agent wants, in words, for a judge to read
 
     def prior(self) -> WeightedParams:
         """Return equally weighted parameters of sampled training tasks."""

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From top to bottom: a package may import those below it. `theory` stands alone.
 PACKAGES = (
-    *("cli", "commands", "experiments", "llm", "evaluation", "policies", "data"),
-    *("environments", "solvers_jax", "tasks", "storage"),
+    *("cli", "commands", "experiments", "feedback", "llm", "evaluation", "policies"),
+    *("data", "environments", "solvers_jax", "tasks", "storage"),
 )
 ALONE = "theory"
 ABOVE_THEORY = ("cli", "commands", "experiments")

@@ -57,6 +57,7 @@ class DarkroomFamily(Family):
     split: int = 0
 
     name: ClassVar[str] = "darkroom"
+    goal: ClassVar[str] = "Reach the hidden goal cell, and stay there."
     defaults: ClassVar[Defaults] = Defaults(
         horizon=100,
         tasks=None,

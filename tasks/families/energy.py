@@ -77,6 +77,7 @@ class EnergyFamily(Family):
     concentration: float = 1.0
 
     name: ClassVar[str] = "energy"
+    goal: ClassVar[str] = "Have much energy, because work pays more with more energy."
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp", "apomdp"})
     defaults: ClassVar[Defaults] = Defaults(observes_reward=frozenset({"mdp"}))
     counts: ClassVar[int] = 2  # successful and failed moves

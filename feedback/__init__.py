@@ -1,0 +1,1 @@
+"""AI feedback: preferences of a judge, the reward fitted to them, and its effects."""

@@ -1,0 +1,1 @@
+"""Judges: each file registers one with `sdm.feedback.judge.register_judge`."""

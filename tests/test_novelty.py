@@ -1,0 +1,112 @@
+"""Exploration with a bonus against walks by hand, and `sdm novelty`."""
+
+import json
+
+import numpy as np
+import pytest
+from test_feedback import Scripted, by_number
+from typer.testing import CliRunner
+
+from sdm.cli import app
+from sdm.feedback.judges.synthetic import SyntheticJudge
+from sdm.feedback.novelty import Asked, explore
+from sdm.feedback.subjects import captions_of
+from sdm.tasks.registry import load_family
+
+FAMILY = load_family("darkroom:4", {"pays": "arrival"})
+CAPTIONS = captions_of(FAMILY.spaces, "mdp")
+
+
+def played(judge, *, horizon=30, bonus=0.1, seed=0):
+    import jax.numpy as jnp
+
+    mdp = FAMILY.mdp(jnp.arange(1, 16, dtype=jnp.int32))  # every goal but the start
+    return explore(judge, mdp, CAPTIONS, horizon=horizon, bonus=bonus, seed=seed)
+
+
+def test_an_exact_judge_visits_a_new_cell_at_almost_every_step():
+    found = played(SyntheticJudge(1.0))
+    assert (found.found < 30).all()
+    # 15 other cells: a walk that backtracks at most twice as often as it advances.
+    assert found.found.max() < 22
+    assert (found.hits, found.false_alarms) == (1.0, 0.0)
+    # The agent knows the reward of the one move that it made: it moves away and back.
+    assert (found.returns == (31 - found.found) // 2).all()
+
+
+def test_random_exploration_finds_fewer_goals():
+    exact = played(SyntheticJudge(1.0), horizon=20)
+    randomly = played(SyntheticJudge(1.0), horizon=20, bonus=0.0)
+    assert (randomly.found < 20).sum() < (exact.found < 20).sum()
+    assert randomly.hits is None and randomly.false_alarms is None
+
+
+def test_a_judge_that_always_errs_does_not_explore():
+    wrong = played(SyntheticJudge(0.0), horizon=20)
+    assert (wrong.hits, wrong.false_alarms) == (0.0, 1.0)
+    exact = played(SyntheticJudge(1.0), horizon=20)
+    assert wrong.visited.mean() < exact.visited.mean()
+
+
+def test_a_judge_is_asked_once_with_the_captions_of_the_history():
+    asked = []
+
+    class Listening(Scripted):
+        def is_new(self, caption, history, *, seed):
+            asked.append((caption, tuple(history), seed))
+            return caption not in history
+
+    answers = Asked(Listening(by_number), ["a", "b", "c"], 5)
+    assert (
+        answers.is_new(1, [0]) and not answers.is_new(0, [0]) and answers.is_new(1, [0])
+    )
+    assert asked == [("b", ("a",), (5, 1, 1)), ("a", ("a",), (5, 1, 0))]
+    assert answers.share_called_new(new=True) == 1.0
+    assert answers.share_called_new(new=False) == 0.0
+
+
+def test_the_same_seed_gives_the_same_episodes():
+    first, again, other = (played(SyntheticJudge(0.8), seed=s) for s in (1, 1, 2))
+    assert (first.found == again.found).all() and (first.found != other.found).any()
+
+
+def test_a_wrong_bonus_is_named():
+    with pytest.raises(ValueError, match="bonus = -1"):
+        played(SyntheticJudge(1.0), bonus=-1.0)
+
+
+WORDS = (
+    "novelty --family darkroom:3 --pays arrival --horizon 8 --seeds 2 --json".split()
+)
+
+
+def test_the_command_compares_judges_with_no_bonus(tmp_path):
+    out = tmp_path / "out"
+    words = [*WORDS, "--judge", "synthetic", "--out", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    judges = json.loads(result.stdout)["judges"]
+    assert list(judges) == ["none", "synthetic:1"]
+    means = {name: found["states_mean"]["mean"] for name, found in judges.items()}
+    assert means["none"] < means["synthetic:1"]
+    assert len(judges["none"]["steps_mean"]["seeds"]) == 2
+    assert judges["synthetic:1"]["hits"]["mean"] == 1.0
+    rows = [json.loads(row) for row in (out / "rows.jsonl").read_text().splitlines()]
+    assert np.mean([r["steps_mean"] for r in rows if r["judge"] == "none"]) == (
+        pytest.approx(judges["none"]["steps_mean"]["mean"])
+    )
+    assert CliRunner().invoke(app, words).exit_code == 2  # it exists already
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--bonus", "0"), "bonus = 0: must be above 0"),
+        (("--resume",), "`--resume` needs `--out`"),
+        (("--judge", "nobody"), "judge: unknown"),
+        (("--tasks", "0"), "tasks = 0"),
+    ],
+)
+def test_the_command_names_wrong_input(words, message):
+    result = CliRunner().invoke(app, [*WORDS, *words])
+    assert result.exit_code == 2 and message in result.stderr
