@@ -51,7 +51,7 @@ def test_bounds_are_only_given_where_they_hold():
     assert found.lower is None and found.upper is None and (found.error > 0).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_one_model_is_a_pomdp(alpha):
     pomdp = random_pomdp(6, states=4, actions=3, symbols=4, batch=(8,))
     one = APOMDP(
@@ -170,7 +170,7 @@ def ambiguous_tiger(penalty=None):
     return APOMDP(moved, jnp.asarray(heard), paid, plain.initial, 0.5, 0.95)
 
 
-@pytest.mark.parametrize("penalty", [None, 1e6])
+@pytest.mark.parametrize("penalty", [pytest.param(None, marks=pytest.mark.slow), 1e6])
 def test_the_error_follows_the_values_and_not_the_range_of_rewards(penalty):
     model = ambiguous_tiger(penalty)
     found = solve(model, horizon=10)

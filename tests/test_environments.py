@@ -59,6 +59,7 @@ def test_the_optimal_policy_earns_its_value():
     assert abs(np.mean(total) - float(found.value)) < 4 * error < 0.3
 
 
+@pytest.mark.slow
 def test_symbols_come_with_their_probabilities():
     env = gymnasium.make("sdm/Energy-v0", kind="pomdp", q=0.7, horizon=1).unwrapped
     env.reset(seed=0)

@@ -66,6 +66,7 @@ def test_no_other_entry_has_a_slope_on_the_way(flowed):
         assert (slope.key_query[:, -1] == 0).all()
 
 
+@pytest.mark.slow
 def test_ten_dimensions_as_well():
     covariance = np.diag(log_spaced_eigenvalues(10, 100.0))
     path = gradient_flow(initialise(jax.random.key(0), covariance, 20), covariance, 20)

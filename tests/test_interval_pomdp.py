@@ -73,7 +73,11 @@ def plan_value(model, plan, law):
 
 @pytest.mark.parametrize(
     ("seed", "states", "horizon", "joint"),
-    [(0, 2, 3, True), (0, 2, 3, False), (1, 3, 2, True)],
+    [
+        pytest.param(0, 2, 3, True, marks=pytest.mark.slow),
+        (0, 2, 3, False),
+        (1, 3, 2, True),
+    ],
 )
 def test_bounds_contain_the_value_of_linear_programmes(seed, states, horizon, joint):
     model = interval_model(seed, joint=joint, states=states, first=False)
@@ -232,6 +236,7 @@ def test_equal_actions_are_one():
     assert int(two.plan.choice.max()) < 2
 
 
+@pytest.mark.slow
 def test_the_plan_can_be_played():
     pomdp = random_pomdp(10, batch=(2,))
     model = IntervalPOMDP.around(pomdp, 0.1)
