@@ -39,7 +39,7 @@ from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.transitions import dense
+from sdm.tasks.transitions import rows
 
 
 @jax.tree_util.register_dataclass
@@ -147,7 +147,10 @@ def random_transitions(
     def drawn(key: Array, row: Array) -> Array:
         return draw(row, jax.random.uniform(key, shape, row.dtype))
 
-    after = drawn(keys[2], dense(world.transition)[own, state, action])
+    chance, lists = rows(world.transition, own, state, action)
+    after = drawn(keys[2], chance)
+    if lists is not None:
+        after = jnp.take_along_axis(lists, after[..., None], axis=-1)[..., 0]
     expected, pay = world.reward[own, state, action], None
     if law_of(world) is not None:
         pay = jax.random.split(jax.random.fold_in(key, 5), shape)

@@ -27,7 +27,7 @@ from sdm.tasks.models import MDP, POMDP
 from sdm.tasks.policy import draw
 from sdm.tasks.rewards import agrees
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.transitions import dense
+from sdm.tasks.transitions import SparseTransition, dense, likelihood
 
 # Least probability of an outcome: the true parameters lie between candidates, so all
 # candidates may exclude an outcome, and the posterior must still be defined.
@@ -52,12 +52,17 @@ class Posterior(eqx.Module):
         """Return the posterior-mean model of each task."""
 
         def mean(x: Any) -> Any:
+            if isinstance(x, SparseTransition):
+                if not x.shared:
+                    return mean(dense(x))
+                return SparseTransition(x.successors, mean(x.probabilities))
             if jnp.ndim(x) == 0:  # the discount
                 return x
             flat = self.weight @ x.reshape(len(x), -1)
             return flat.reshape(len(self.weight), *x.shape[1:])
 
-        return jax.tree.map(mean, self.models)
+        sparse = SparseTransition
+        return jax.tree.map(mean, self.models, is_leaf=lambda x: isinstance(x, sparse))
 
     def draw(self, uniform: Float[Array, "B N"]) -> Array:
         """Draw N candidates for each task by inverse transform."""
@@ -122,7 +127,7 @@ def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
     def of_task(played: Trajectory) -> Array:
         state, action = played.observation, played.action
         before, after = state[..., :-1], state[..., 1:]
-        moves = _log(dense(models.transition)[:, before, action[..., :-1], after])
+        moves = _log(likelihood(models.transition, before, action[..., :-1], after))
         log = moves.sum((-2, -1))
         if rewards and models.law is not None:
             each = models.law.log_likelihood(state, action, played.reward)

@@ -1,8 +1,8 @@
 """Transition probabilities, dense or as lists of possible next states.
 
 A dense transition is an array [*B, S, A, S]. A sparse one is a `SparseTransition`,
-which lists the N next states that a state and an action can lead to. Nothing here makes
-an array of size S × S of a sparse transition, except `dense`, on request.
+which lists the N next states that a state and an action can lead to. Only `dense` makes
+an array of size S × S of it.
 """
 
 import math
@@ -200,19 +200,23 @@ def reaches(
 def rows(transition: Any, *place: Any) -> tuple[Any, Any]:
     """Return the probabilities of next states after a state and an action each.
 
-    Args:
-        transition: transitions of a task or a batch, with arrays of JAX or NumPy.
-        place: indices of task, state and action; of state and action for one task.
-
-    Returns:
-        The probabilities [*C, N], and the next states [*C, N] that they are of; None if
-        they are of all states in order.
-
+    Indices are of task, state and action, or of state and action for one task. Next
+    states have the shape of the probabilities, or are None for all states in order.
     """
     if not isinstance(transition, SparseTransition):
         return transition[place], None
     lists = transition.successors
     return transition.probabilities[place], lists[place[len(place) + 1 - lists.ndim :]]
+
+
+def likelihood(transition: Transition, *move: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Return P(s' | s, a) [B, *C] of moves s, a and s' [*C] in each task of a batch."""
+    *place, following = move
+    if not isinstance(transition, SparseTransition):
+        return transition[:, *place, following]
+    chance, there = rows(transition, slice(None), *place)
+    met = jnp.broadcast_to(following[..., None], chance.shape)
+    return jnp.where(jnp.broadcast_to(there, met.shape) == met, chance, 0).sum(-1)
 
 
 def predicted(

@@ -31,6 +31,7 @@ from sdm.tasks.models import states_observed
 from sdm.tasks.policy import TabularPolicy, uniform_random
 from sdm.tasks.rollout import discounted_return, task_keys
 from sdm.tasks.transition_lists import sparse_transition
+from sdm.tasks.transitions import dense
 
 SMALL = EnergyFamily(max_energy=2, q=0.7)
 P = jnp.array([0.3, 0.5, 0.8])
@@ -291,6 +292,7 @@ def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
     assert listed.shared
     lists = eqx.tree_at(lambda x: x.transition, dense, listed)
     np.testing.assert_allclose(expected_return(policy, lists), value, rtol=ROUNDING)
+
     # Symbols that are the states: the same draws, and so the same episodes.
     shown = Posterior(found.params, family.pomdp(found.params["p"]), found.weight)
     hidden = sample_and_plan(shown, horizon=6)
@@ -456,3 +458,26 @@ def test_a_policy_that_does_not_fit_is_refused_with_those_that_do():
             check_rule("mixture", made, kind)
     with pytest.raises(ValueError, match="has no such action: choose from always-stay"):
         check_rule("always-work", families()["darkroom"](), "mdp")
+
+
+def test_candidates_with_lists_of_next_states_are_weighed_and_averaged_like_others():
+    family = EnergyFamily()
+    params = family.prior().params
+    models = family.model(params, "mdp")
+    states, actions = models.reward.shape[-2:]
+    every = np.broadcast_to(np.arange(states), (states, actions, states))
+    support = random_support(family.mdp(P), horizon=6, episodes=2)
+    chance = np.asarray(models.transition)
+    own = np.broadcast_to(every, chance.shape).copy()
+    plain = log_likelihood(models, support, rewards=False)
+    wanted = Posterior(params, models, jax.nn.softmax(plain, axis=-1)).mean_model()
+    for lists in (every, own):  # shared by all candidates, and not
+        moves = sparse_transition(lists, chance)
+        listed = eqx.tree_at(lambda x: x.transition, models, moves)
+        found = log_likelihood(listed, support, rewards=False)
+        np.testing.assert_allclose(found, plain, rtol=ROUNDING)
+        weight = jax.nn.softmax(found, axis=-1)
+        mean = Posterior(params, listed, weight).mean_model()
+        np.testing.assert_allclose(
+            dense(mean.transition), wanted.transition, atol=ROUNDING
+        )

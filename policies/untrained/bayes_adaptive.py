@@ -31,7 +31,7 @@ from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.hidden_mdp import hidden_model
 from sdm.tasks.models import MDP, Model
 from sdm.tasks.rewards import agrees
-from sdm.tasks.transitions import dense
+from sdm.tasks.transitions import likelihood
 
 # Beliefs per stage and state; the first number within the limits below is used.
 POINTS = (32, 16, 8)
@@ -89,13 +89,15 @@ class CandidatePolicy(eqx.Module):
             likelihoods: list[Array] = [self.models.initial[:, observation]]
         else:
             weight, state, action = memory
-            likelihoods = [dense(self.models.transition)[:, state, action, observation]]
+            likelihoods = [
+                likelihood(self.models.transition, state, action, observation)
+            ]
             if self.rewards:
                 expected = self.models.reward[:, state, action]
                 same = agrees(reward[None], expected)
                 likelihoods.append(same.astype(expected.dtype))
-        for likelihood in likelihoods:
-            weight *= jnp.maximum(jnp.moveaxis(likelihood, 0, -1), IMPOSSIBLE)
+        for each in likelihoods:
+            weight *= jnp.maximum(jnp.moveaxis(each, 0, -1), IMPOSSIBLE)
         weight /= weight.sum(-1, keepdims=True)
         action = self.plan.action(t, (observation, weight))
         return action, Weighed(weight, observation, action)

@@ -72,16 +72,17 @@ class PosteriorSampling(eqx.Module):
             belief = tasks.initial[place]
         else:
             place, belief = memory.place, memory.belief
-            if self.rewards and isinstance(tasks, POMDP):
+        if isinstance(tasks, MDP):
+            action = self.q[place, t, observation].argmax(-1).astype(jnp.int32)
+            return action, Drawn(place, belief, action)
+        if memory is not None:
+            if self.rewards:
                 expected = jnp.moveaxis(tasks.reward, 2, 1)[place, memory.action]
                 same = agrees(reward[..., None].astype(expected.dtype), expected)
                 belief = _condition(belief, same.astype(belief.dtype))
             moves = dense(tasks.transition)[place, :, memory.action]
             belief = jnp.einsum("bns,bnsm->bnm", belief, moves)
-        if isinstance(tasks, MDP):
-            belief = jax.nn.one_hot(observation, self.q.shape[-2], dtype=self.q.dtype)
-        else:
-            belief = _see(tasks, belief, place, memory, observation)
+        belief = _see(tasks, belief, place, memory, observation)
         values = jnp.einsum("bns,bnsa->bna", belief, self.q[place, t])
         action = values.argmax(-1).astype(jnp.int32)
         return action, Drawn(place, belief, action)

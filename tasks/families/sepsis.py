@@ -1,0 +1,165 @@
+"""Treatment of sepsis (Oberst and Sontag, 2019), in hospitals that differ.
+
+A patient has or has not diabetes, which never changes, four vital signs and three
+treatments. Each action says which treatments are on. One step, in this order:
+
+1. Antibiotics turn high heart rate and high blood pressure to normal; their withdrawal
+   turns normal ones to high. Otherwise, both fluctuate.
+2. Ventilation turns low oxygen to normal; its withdrawal turns normal to low.
+   Otherwise, oxygen fluctuates.
+3. Vasopressors raise blood pressure, more in diabetics, and diabetics' glucose; their
+   withdrawal lowers blood pressure. Glucose fluctuates while they are off.
+
+A patient without abnormal vitals and treatments is discharged (+1); with three or more
+abnormal vitals dies (-1). Both end the episode: the state stays, and pays nothing.
+
+Source: Oberst and Sontag (2019), *Counterfactual off-policy evaluation with
+Gumbel-max structural causal models*, whose probabilities are the centres of the ranges
+here. In their simulator, the glucose of a patient without diabetes that goes up lands
+on low from any level above; `as_published` keeps that. The ranges are ours.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split
+from sdm.tasks.models import MDP
+from sdm.tasks.ranges import check_between
+from sdm.tasks.registry import register
+from sdm.tasks.sepsis_dynamics import (
+    EFFECTS,
+    STATE,
+    for_all,
+    initial,
+    next_states,
+    tables,
+)
+from sdm.tasks.transitions import SparseTransition
+
+FLUCTUATION, DIABETIC = 0.1, 0.2
+LEAST, MOST = 0.05, 0.95  # limits of the drawn effects
+
+TREATMENTS = ("antibiotics", "ventilation", "vasopressors")  # from the highest bit
+
+
+def _action_name(action: int) -> str:
+    chosen = [
+        x for x, bit in zip(TREATMENTS, f"{action:03b}", strict=True) if bit > "0"
+    ]
+    return " and ".join(chosen) or "nothing"
+
+
+@register
+@dataclass(frozen=True)
+class SepsisFamily(Family):
+    """Treatment of sepsis in hospitals that differ in the effects of treatments.
+
+    Attributes:
+        spread: largest distance of an effect's probability from the published one;
+            probabilities stay between 0.05 and 0.95.
+        fluctuation_min: smallest probability that a vital goes up, or down, by itself.
+        fluctuation_max: largest probability of that.
+        diabetic_min: smallest share of patients with diabetes.
+        diabetic_max: largest share of patients with diabetes.
+        as_published: whether glucose rises as in the published simulator.
+        discount: discount factor per stage, in [0, 1].
+
+    """
+
+    spread: float = 0.2
+    fluctuation_min: float = 0.05
+    fluctuation_max: float = 0.2
+    diabetic_min: float = 0.05
+    diabetic_max: float = 0.5
+    as_published: bool = True
+    discount: float = 1.0
+
+    name: ClassVar[str] = "sepsis"
+    goal: ClassVar[str] = "bring all vitals to normal, and stop all treatments"
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp"})
+    defaults: ClassVar[Defaults] = Defaults(horizon=20, tasks=1000, test_tasks=100)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an invalid range or discount."""
+        ranges = ("fluctuation_min", "fluctuation_max", "diabetic_min", "diabetic_max")
+        check_between(self, ("spread", "discount", *ranges))
+        check_between(self, ("fluctuation_max",), most=0.5)
+        for name in ("fluctuation", "diabetic"):
+            low, high = (getattr(self, f"{name}_{end}") for end in ("min", "max"))
+            if low > high:
+                raise ValueError(
+                    f"{name}_min = {low:g} is larger than {name}_max = {high:g}"
+                )
+
+    @property
+    def spaces(self) -> Spaces:
+        """Eight components of a state, and eight combinations of treatments."""
+        return Spaces(state=STATE, actions=tuple(map(_action_name, range(8))))
+
+    def parameters(
+        self,
+        key: Key[Array, ""],
+        n: int,
+        *,
+        split: Split,
+        first: int | Int[Array, ""] = 0,
+    ) -> Params:
+        """Draw the hospitals; see `TaskFamily.parameters`."""
+        ranges = {
+            name: (max(LEAST, x - self.spread), min(MOST, x + self.spread))
+            for name, x in EFFECTS.items()
+        }
+        ranges["fluctuation"] = (self.fluctuation_min, self.fluctuation_max)
+        ranges["diabetic"] = (self.diabetic_min, self.diabetic_max)
+
+        def one(index: Array) -> dict[str, Array]:
+            keys = jax.random.split(jax.random.fold_in(key, index), len(ranges))
+            drawn = {
+                name: jax.random.uniform(own, minval=low, maxval=high)
+                for own, (name, (low, high)) in zip(keys, ranges.items(), strict=True)
+            }
+            # Low blood pressure rises by one or by two levels: at most surely.
+            both = drawn["pressure_normal"] + drawn["pressure_raised"]
+            share = jnp.minimum(1.0, MOST / both)
+            for name in ("pressure_normal", "pressure_raised"):
+                drawn[name] = share * drawn[name]
+            return drawn
+
+        return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
+
+    def model(self, params: Params, kind: Kind) -> MDP:
+        """Return the models of hospitals, whose possible next states are the same."""
+        lists = next_states(self.as_published)
+        chances = tables(params, as_published=self.as_published)
+        share = params["diabetic"]
+        ended, stays, arrived = (
+            for_all(x, share)
+            for x in (lists.ended, lists.stays, lists.paid[lists.successors])
+        )
+        chance = jnp.ones((*share.shape, *lists.successors.shape), share.dtype)
+        for name, table in chances.items():
+            chance = chance * table[..., lists.entry[name]]
+        chance = jnp.where(ended[..., None, None] > 0, stays, chance)
+        paid = (chance * arrived).sum(-1)
+        return MDP(
+            transition=SparseTransition(jnp.asarray(lists.successors), chance),
+            reward=jnp.where(ended[..., None] > 0, jnp.zeros_like(paid), paid),
+            initial=initial(share),
+            discount=self.discount,
+        )
+
+    def published(self, kind: Kind = "mdp") -> MDP:
+        """Return the published model, without a batch axis.
+
+        Raises:
+            ValueError: for another kind than `mdp`.
+
+        """
+        if kind != "mdp":
+            raise ValueError(f"kind = {kind!r}: the published model has the kind mdp")
+        values = {**EFFECTS, "fluctuation": FLUCTUATION, "diabetic": DIABETIC}
+        return self.model({x: jnp.asarray(y) for x, y in values.items()}, kind)
