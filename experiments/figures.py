@@ -189,6 +189,38 @@ def _panels(
     return chart
 
 
+def gap_lines(records: list[Record], x_title: str) -> alt.TopLevelMixin:
+    """Draw gaps against a number, with a line per `line` and a panel per `panel`.
+
+    Args:
+        records: points with `x`, `gap`, `low`, `high`, `line`, `panel` and `judge`.
+        x_title: title of the horizontal axis.
+
+    """
+    lines = list(dict.fromkeys(record["line"] for record in records))
+    base = alt.Chart().encode(
+        x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, padding=12)),
+        color=alt.Color(
+            "line:N", title=None, scale=alt.Scale(domain=lines, scheme="tableau10")
+        ),
+        tooltip=["line:N", "judge:N", *_gap_tips()],
+    )
+    gap_axis = partial(_gap_axis, Y_TITLES["gap"])
+    bars = base.mark_errorbar(thickness=1.2)
+    layered = alt.layer(
+        bars.encode(y=gap_axis("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=1.4).encode(y=gap_axis("gap:Q")),
+        base.mark_point(size=55, filled=True).encode(y=gap_axis("gap:Q")),
+    )
+    order = list(dict.fromkeys(record["panel"] for record in records))
+    chart: alt.TopLevelMixin = layered.properties(**PANEL).facet(
+        facet=alt.Facet("panel:N", title=None, sort=order),
+        columns=2,
+        data=alt.Data(values=records),
+    )
+    return chart
+
+
 def _gap_tips() -> list[alt.Tooltip]:
     """Return a gap and its interval as tooltips."""
     return [
