@@ -132,9 +132,11 @@ def run(
         from sdm.experiments.grid_cells import cells
 
         chosen = experiment_named(name)
-        learners = {cell.learner for cell in cells(chosen, profile.value)}
+        from sdm.experiments.study import needs_torch
+
+        found = cells(chosen, profile.value)
         start_jax(every_core=True)
-        if learners & {"finetune", "icl"} and importlib.util.find_spec("torch"):
+        if importlib.util.find_spec("torch") and any(map(needs_torch, found)):
             start_torch()  # without PyTorch, the other cells still run
         from sdm.experiments.runner import run_experiment
 

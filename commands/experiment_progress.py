@@ -99,11 +99,12 @@ def rows_table(title: str, rows: "list[Row]") -> "Table":
 
 def row_words(row: "Row") -> tuple[str, str, str, str, str]:
     """Return the test, policy, gap, interval and seconds of a row as text."""
+    from sdm.experiments.study import studies
+
     seconds = f"{row['seconds']:.0f}"
-    if "cells" in row:
-        holds = sum(cell["holds"] for cell in row["cells"])
-        text = f"{holds} of {len(row['cells'])} below the bound"
-        return "κ, M and N", row["policy"], text, "", seconds
+    if study := studies().get(row["learner"]):
+        about = study.condition(row["learn"])
+        return about, row["policy"], study.result(row), "", seconds
     result, options = row["result"], dict(row["test"])
     low, high = result["ci_low"], result["ci_high"]
     interval = "" if low is None else f"{low:.2f} … {high:.2f}"

@@ -8,14 +8,24 @@ format. `grid_cells` expands the grids.
 import dataclasses
 import difflib
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from sdm.experiments.spec import MEASURES, Experiment, ExperimentError, Grid, Options
+from sdm.experiments.spec import (
+    MEASURES,
+    PROFILES,
+    Experiment,
+    ExperimentError,
+    Grid,
+    Options,
+)
+from sdm.experiments.study import studies
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published"
 SUFFIX = ".toml"
+AXIS = ("x", "x_title")  # keys that an experiment other than a study needs
 
 
 @cache
@@ -82,10 +92,18 @@ def read(path: Path) -> Experiment:
         options["compare"] = tuple((first, second) for first, second in pairs)
         _check_keys(options, Experiment, {"name", "grids"}, "at the top")
         found = Experiment(name=path.stem, grids=grids, **options)
+        if not found.study:
+            _check_keys(options, Experiment, {"name", "grids"}, "at the top", AXIS)
     except KeyError as error:
         raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
     except (TypeError, ValueError) as error:
         raise ExperimentError(f"`{path}`: {error}") from error
+    if len(kinds := {grid.study for grid in grids}) > 1:
+        raise ExperimentError(
+            f"`{path}`: all tables `cells` must be of one study or of policies, found "
+            f"{', '.join(sorted(kind or 'policies' for kind in kinds))}",
+            "write one configuration for each",
+        )
     if found.measure not in MEASURES:
         raise ExperimentError(
             f"`{path}`: unknown measure `{found.measure}` (measures are "
@@ -99,11 +117,17 @@ def read(path: Path) -> Experiment:
     return found
 
 
-def _check_keys(options: Options, kind: type, made: set[str], where: str) -> None:
+def _check_keys(
+    options: Options,
+    kind: type,
+    made: set[str],
+    where: str,
+    needed: Sequence[str] = (),
+) -> None:
     """Raise an error for a missing key, or one that is no field; `made` are neither.
 
     Raises:
-        KeyError: if a field without a default has no key.
+        KeyError: if a field without a default, or one in `needed`, has no key.
         ValueError: if a key is no field.
 
     """
@@ -118,16 +142,38 @@ def _check_keys(options: Options, kind: type, made: set[str], where: str) -> Non
             )
     for each in known:
         required = each.default is nothing and each.default_factory is nothing
-        if required and each.name not in options:
+        if (required or each.name in needed) and each.name not in options:
             raise KeyError(f"`{each.name}` {where}")
 
 
 def _grid(options: Options) -> Grid:
+    of_study = [name for name in studies() if name in options]
+    if of_study:
+        return _study_grid(of_study, options)
     policies = options.get("policies", {})
     named = policies if isinstance(policies, dict) else {p: p for p in policies}
-    if "theory" not in options and "kind" not in options.get("test", {}):
+    if "kind" not in options.get("test", {}):
         raise KeyError("`kind` in `test` of a table `cells`")
     tuples = ("profiles", "seeds", "prior")
     lists = {name: tuple(options[name]) for name in tuples if name in options}
-    _check_keys(options, Grid, set(), "in a table `cells`")
+    _check_keys(options, Grid, {"study", "options"}, "in a table `cells`")
     return Grid(**{**options, **lists, "policies": named})
+
+
+def _study_grid(names: Sequence[str], options: Options) -> Grid:
+    """Return a grid of the only study in `names`, without a test and policies."""
+    others = {name: x for name, x in options.items() if name != names[0]}
+    others.pop("shows", None)
+    known = ("profiles", "seeds")
+    for name in others:
+        if name not in known:
+            raise ValueError(
+                f"unknown key `{name}` in a table `cells` of the study `{names[0]}` "
+                f"(keys are {', '.join((names[0], *known))})"
+            )
+    return Grid(
+        study=names[0],
+        options=options[names[0]],
+        profiles=tuple(others.get("profiles", PROFILES)),
+        seeds=tuple(others.get("seeds", ())),
+    )

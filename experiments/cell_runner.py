@@ -1,7 +1,6 @@
 """Run one cell: train its policy if it is not trained yet, and evaluate it."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +8,9 @@ from sdm.experiments.artifacts import Artifacts, benchmark_of
 from sdm.experiments.cell_configs import evaluation_of
 from sdm.experiments.rows import VERSION, Row
 from sdm.experiments.spec import Cell, key_of
+from sdm.experiments.study import Step, studies
 from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
-
-Step = Callable[[str, int, int], None]  # name of a step, work done, total work
 
 
 def run_cell(cell: Cell, work: Path, step: Step) -> Row:
@@ -26,7 +24,7 @@ def run_cell(cell: Cell, work: Path, step: Step) -> Row:
     """
     names = ("experiment", "profile", "key", "policy")
     about = {name: getattr(cell, name) for name in names}
-    found = _theory(cell) if cell.learner == "theory" else _evaluate(cell, work, step)
+    found = (_study if cell.study else _evaluate)(cell, work, step)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     made = {"version": VERSION, **about, **cell.spec, **found}
     return {**made, "finished": finished}
@@ -65,12 +63,15 @@ def _acting(step: Step, _: str, done: int, tasks: int) -> None:
     step("acting", done, tasks)
 
 
-def _theory(cell: Cell) -> Row:
-    """Check Proposition 1 in every cell of κ, M and N."""
-    from sdm.theory.proposition_1 import Grid, rows, validate
-
-    start = time.monotonic()
-    checked = validate(Grid(seed=cell.seed, **cell.learn))
+def _study(cell: Cell, work: Path, step: Step) -> Row:
+    """Run a cell of a study."""
+    study, start = studies()[cell.learner], time.monotonic()
+    found = study.run(cell, study_folder(work, cell), step)
     seconds = time.monotonic() - start
-    made = provenance(by_torch=False)
-    return {"cells": rows(checked), "training": None, "seconds": seconds, **made}
+    made = provenance(by_torch=study.needs_torch(cell.learn))
+    return {**found, "training": None, "seconds": seconds, **made}
+
+
+def study_folder(work: Path, cell: Cell) -> Path:
+    """Return the folder in which an unfinished cell of a study stores its parts."""
+    return work / f"study-{cell.key}"

@@ -144,7 +144,7 @@ def _named_groups(
     Runs that experiments share are in the first of them.
     """
     groups: Groups = {}
-    for experiment in chosen:
+    for experiment in (each for each in chosen if not each.study):
         found = found_rows(experiment, profile, results)
         runs = [(cell, row) for cell, row in found if row is not None]
         here: Groups = {}

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import altair as alt
 import vl_convert
 
-from sdm.experiments.rows import Row
 from sdm.experiments.spec import Experiment, plain
 from sdm.experiments.tables import Point
 
@@ -87,9 +86,7 @@ def _axis_and_colours(
             alt.Tooltip("policy:N"),
             alt.Tooltip("source:N"),
             alt.Tooltip("condition:N", title="test"),
-            alt.Tooltip("gap:Q", title="gap, %", format=".2f"),
-            alt.Tooltip("low:Q", title="from", format=".2f"),
-            alt.Tooltip("high:Q", title="to", format=".2f"),
+            *_gap_tips(),
         ],
     )
     if numbers:
@@ -192,54 +189,45 @@ def _panels(
     return chart
 
 
-def theory_figure(rows: Sequence[Row]) -> alt.TopLevelMixin:
-    """Draw gap and bound against M, with a line per N and a panel per κ."""
-    records = [
-        {
-            "M": cell["support"],
-            "N": str(cell["train"]),
-            "κ": f"κ = {cell['kappa']:g}",
-            "value": cell[name],
-            "what": what,
-        }
-        for row in rows
-        for cell in row["cells"]
-        for name, what in (("gap", "gap"), ("bound", "bound"))
-    ]
-    trains = sorted({record["N"] for record in records}, key=int)
-    lines = (
-        alt.Chart()
-        .mark_line(point=True)
-        .encode(
-            x=alt.X(
-                "M:Q",
-                scale=alt.Scale(type="log", nice=False),
-                title="M, prompt examples",
-            ),
-            y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="loss of return"),
-            color=alt.Color("N:N", sort=trains, title="N, training examples"),
-            strokeDash=alt.StrokeDash(
-                "what:N",
-                sort=["gap", "bound"],
-                title=None,
-                legend=alt.Legend(symbolType="stroke"),
-            ),
-            tooltip=[
-                "κ:N",
-                "M:Q",
-                "N:N",
-                "what:N",
-                alt.Tooltip("value:Q", format=".3g"),
-            ],
-        )
+def gap_lines(records: list[Record], x_title: str) -> alt.TopLevelMixin:
+    """Draw gaps against a number, with a line per `line` and a panel per `panel`.
+
+    Args:
+        records: points with `x`, `gap`, `low`, `high`, `line`, `panel` and `judge`.
+        x_title: title of the horizontal axis.
+
+    """
+    lines = list(dict.fromkeys(record["line"] for record in records))
+    base = alt.Chart().encode(
+        x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, padding=12)),
+        color=alt.Color(
+            "line:N", title=None, scale=alt.Scale(domain=lines, scheme="tableau10")
+        ),
+        tooltip=["line:N", "judge:N", *_gap_tips()],
     )
-    order = list(dict.fromkeys(record["κ"] for record in records))
-    chart: alt.TopLevelMixin = lines.properties(**PANEL).facet(
-        facet=alt.Facet("κ:N", title=None, sort=order),
-        columns=3,
+    gap_axis = partial(_gap_axis, Y_TITLES["gap"])
+    bars = base.mark_errorbar(thickness=1.2)
+    layered = alt.layer(
+        bars.encode(y=gap_axis("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=1.4).encode(y=gap_axis("gap:Q")),
+        base.mark_point(size=55, filled=True).encode(y=gap_axis("gap:Q")),
+    )
+    order = list(dict.fromkeys(record["panel"] for record in records))
+    chart: alt.TopLevelMixin = layered.properties(**PANEL).facet(
+        facet=alt.Facet("panel:N", title=None, sort=order),
+        columns=2,
         data=alt.Data(values=records),
     )
     return chart
+
+
+def _gap_tips() -> list[alt.Tooltip]:
+    """Return a gap and its interval as tooltips."""
+    return [
+        alt.Tooltip("gap:Q", title="gap, %", format=".2f"),
+        alt.Tooltip("low:Q", title="from", format=".2f"),
+        alt.Tooltip("high:Q", title="to", format=".2f"),
+    ]
 
 
 def png(chart: alt.TopLevelMixin) -> bytes:

@@ -5,7 +5,7 @@ by the values in the grid.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sdm.experiments.catalogue import profiles
@@ -18,6 +18,7 @@ from sdm.experiments.spec import (
     Options,
     key_of,
 )
+from sdm.experiments.study import studies
 
 
 def cells(experiment: Experiment, profile: str) -> list[Cell]:
@@ -48,12 +49,10 @@ def cells(experiment: Experiment, profile: str) -> list[Cell]:
 def _expand(experiment: Experiment, profile: str, grid: Grid) -> Iterator[Cell]:
     """Yield every cell of a grid in a profile."""
     about: Options = {"experiment": experiment.name, "profile": profile}
-    if grid.theory:
-        learn = dict(grid.theory)
-        blank: Options = {"seed": 0, "test": {}, "data": {}, "learn": learn}
-        yield Cell(**about, policy="linear attention", learner="theory", **blank)
-        return
     sizes = profiles()[profile]
+    if grid.study:
+        yield from _study_cells(grid, sizes, about)
+        return
     sizes = {**sizes, "learners": {**sizes["learners"], **experiment.learners}}
     corner = sizes.get("corner", False)
     seeds = grid.seeds or tuple(sizes["seeds"])
@@ -73,21 +72,50 @@ def _expand(experiment: Experiment, profile: str, grid: Grid) -> Iterator[Cell]:
                     )
 
 
+def _study_cells(grid: Grid, sizes: Options, about: Options) -> Iterator[Cell]:
+    """Yield every cell of a grid of a study."""
+    study, corner = studies()[grid.study], sizes.get("corner", False)
+    seeds = grid.seeds or study.seeds or tuple(sizes["seeds"])
+    options = {"learn": grid.options}
+    for seed in seeds[:1] if corner else seeds:
+        for chosen in _product(options, corner=corner, lists=study.lists):
+            yield Cell(
+                **about,
+                policy=study.label,
+                learner=study.name,
+                seed=seed,
+                test={},
+                data={},
+                learn=chosen["learn"],
+                study=study.condition(chosen["learn"]),
+            )
+
+
 def _product(
-    parts: Mapping[str, Mapping[str, Any]], *, corner: bool
+    parts: Mapping[str, Mapping[str, Any]],
+    *,
+    corner: bool,
+    lists: Collection[str] = (),
 ) -> Iterator[dict[str, Options]]:
-    """Yield every combination of the listed values, or only the first of each list."""
+    """Yield every combination of the listed values, or only the first of each list.
+
+    Options in `lists` have lists as values, and lists of lists as axes.
+    """
     axes = [
         [(part, name, value) for value in (values[:1] if corner else values)]
         for part, options in parts.items()
         for name, values in options.items()
-        if isinstance(values, list)
+        if _is_axis(values) and (name not in lists or any(map(_is_axis, values)))
     ]
     for combination in itertools.product(*axes):
         chosen = {part: dict(options) for part, options in parts.items()}
         for part, name, value in combination:
             chosen[part][name] = value
         yield chosen
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def _spec(

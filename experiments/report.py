@@ -16,10 +16,10 @@ from markupsafe import Markup, escape
 
 from sdm.experiments.catalogue import HERE
 from sdm.experiments.figures import browser_code, png
-from sdm.experiments.section_tables import Line, Table
 from sdm.experiments.sections import Section
 from sdm.experiments.spec import ExperimentError
 from sdm.experiments.summary import NAMES, answers, summary_figure, table_of
+from sdm.experiments.text_table import Line, Table
 from sdm.storage.files import temporary_name, write_atomically
 
 TITLE = "<title>sdm: experiments</title>"

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import PUBLISHED
-from sdm.experiments.cell_runner import run_cell
+from sdm.experiments.cell_runner import run_cell, study_folder
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import (
     Row,
@@ -123,7 +123,7 @@ def run_experiment(
         with changing(file) as rows:
             rows[:] = [row for row in rows if row["key"] not in keys]
         for cell in asked:
-            _forget_played(results / WORK, cell)
+            _forget_unfinished(results / WORK, cell)
     done = {row["key"] for row in read_rows(file)}
     todo = {cell.key: cell for cell in asked if cell.key not in done}
     commit()  # cache the commit now, since the files may change during the run
@@ -182,7 +182,7 @@ class _Run:
 
         def step(name: str, part: int, total: int) -> None:
             share = part / max(1, total)
-            done = share_done(name, share, trains=trains)
+            done = share if cell.study else share_done(name, share, trains=trains)
             seconds = left(cell, done, time.monotonic())
             self.watcher.step(cell, name, share, seconds)
 
@@ -191,7 +191,7 @@ class _Run:
             taken = _done_elsewhere(cell, self.results) if self.reuse else None
             row = taken or run_cell(cell, self.work, step)
             outcome.rows = add_row(self.file, row, self.order)
-            _forget_played(self.work, cell)
+            _forget_unfinished(self.work, cell)
         except Exception as error:
             if os.environ.get("SDM_DEBUG") == "1":
                 raise
@@ -247,7 +247,8 @@ def _done_elsewhere(cell: Cell, results: Path) -> Row | None:
     return None
 
 
-def _forget_played(work: Path, cell: Cell) -> None:
-    """Remove the saved episodes of a cell, which only an unfinished cell needs."""
+def _forget_unfinished(work: Path, cell: Cell) -> None:
+    """Remove what an unfinished cell saved: episodes, or parts of a study."""
     for folder in work.glob(f"played-{cell.key}-*"):
         shutil.rmtree(folder)
+    shutil.rmtree(study_folder(work, cell), ignore_errors=True)

@@ -1,14 +1,12 @@
 """Tables of a section of the report, as text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sdm.experiments.conclusions import Compared
-from sdm.experiments.rows import Row
 from sdm.experiments.spec import Experiment, plain
 from sdm.experiments.tables import Point
+from sdm.experiments.text_table import NOT_RUN, Line, Table
 
-NOT_RUN = "not run"
 # Titles of the measures.
 TITLES = {
     "gap": "in nominal model",
@@ -16,36 +14,6 @@ TITLES = {
     "alpha_meu": "by α-MEU",
     "random_model": "in random model",
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a table.
-
-    Attributes:
-        texts: its fields.
-        done: whether its cells have been run.
-
-    """
-
-    texts: list[str]
-    done: bool
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        head: titles of the columns.
-        names: number of leading text columns.
-        lines: its lines.
-
-    """
-
-    head: list[str]
-    names: int
-    lines: list[Line]
 
 
 def gap_table(experiment: Experiment, shown: Sequence[Point]) -> Table:
@@ -118,30 +86,6 @@ def compared_table(pairs: Sequence[Compared]) -> Table | None:
             ]
             lines.append(Line(texts, row["difference"] is not None))
     return Table(head, 2, lines) if lines else None
-
-
-def theory_table(rows: Sequence[Row]) -> Table:
-    """Return a table with a line per κ."""
-    head = ["κ", "cells of M and N", "paper", "ours", "bound / gap, least", "most"]
-    theirs = "every gap below the bound"
-    everything = [one for row in rows for one in row["cells"]]
-    if not everything:
-        return Table(head, 1, [Line(["any", "", theirs, NOT_RUN, "", ""], False)])
-    lines = []
-    for kappa in sorted({one["kappa"] for one in everything}):
-        checked = [one for one in everything if one["kappa"] == kappa]
-        holds = sum(one["holds"] for one in checked)
-        ratios = [one["bound"] / one["gap"] for one in checked if one["gap"] > 0]
-        texts = [
-            f"{kappa:g}",
-            str(len(checked)),
-            theirs,
-            f"{holds} of {len(checked)} below it",
-            f"{min(ratios):.3g}" if ratios else "",
-            f"{max(ratios):.3g}" if ratios else "",
-        ]
-        lines.append(Line(texts, True))
-    return Table(head, 1, lines)
 
 
 def _number(value: float | None, digits: str) -> str:

@@ -8,16 +8,13 @@ from typing import Any
 
 from sdm.experiments.catalogue import profiles
 from sdm.experiments.conclusions import Compared, compared, sentences
-from sdm.experiments.figures import gap_figure, png, theory_figure
+from sdm.experiments.figures import gap_figure, png
 from sdm.experiments.rows import Row, found_rows
-from sdm.experiments.section_tables import (
-    Table,
-    compared_table,
-    gap_table,
-    theory_table,
-)
+from sdm.experiments.section_tables import compared_table, gap_table
 from sdm.experiments.spec import PROFILES, Experiment
+from sdm.experiments.study import studies
 from sdm.experiments.tables import Point, points, reached, remarks
+from sdm.experiments.text_table import Table
 
 
 @dataclass(frozen=True)
@@ -121,14 +118,16 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
     chart, goal = None, ""
     shown: list[Point] = []
     pairs: list[Compared] = []
-    if any(cell.learner == "theory" for cell, _ in found):
-        table = theory_table(rows)
-        chart = theory_figure(rows) if rows else None
+    if experiment.study:
+        study = studies()[experiment.study]
+        table, conclusion = study.table(rows), study.conclusion(rows)
+        chart = study.figure(rows) if rows else None
     else:
         shown = points(experiment, found)
         table, goal = gap_table(experiment, shown), reached(experiment, shown)
         chart = gap_figure(experiment, shown) if rows else None
         pairs = compared(experiment, profile, results)
+        conclusion = sentences(experiment, shown, pairs)
     paper = experiment.paper
     return Section(
         name=experiment.name,
@@ -139,7 +138,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         about=profiles()[profile]["about"],
         question=experiment.question,
         remark=experiment.remark,
-        conclusion=sentences(experiment, shown, pairs),
+        conclusion=conclusion,
         compared=compared_table(pairs),
         reached=goal,
         table=table,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROFILES = ("smoke", "laptop", "paper")
-NOT_TRAINED = ("untrained", "icl", "theory")  # the others train a policy
+NOT_TRAINED = ("untrained", "icl")  # the others train a policy
 
 # Measures of a row: the headline gap, and those over all models of ambiguity sets.
 MEASURES = ("gap", "worst_model", "alpha_meu", "random_model")
@@ -50,7 +50,8 @@ class Grid:
             training, which ignore all other options in `data`.
         texts: number of training texts, split evenly among the tasks; None for the
             learner's default.
-        theory: options of a check of Proposition 1, instead of a test.
+        study: name of a study whose cells replace policies in tests; see `study`.
+        options: its options.
         profiles: profiles that include the grid.
         seeds: random seeds; () for the profile's.
         shows: values that describe a test, by their symbol; the values in `test` if
@@ -65,7 +66,8 @@ class Grid:
     learn: Mapping[str, Any] = field(default_factory=dict)
     prior: tuple[str, ...] = ()
     texts: int | None = None
-    theory: Mapping[str, Any] = field(default_factory=dict)
+    study: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     profiles: tuple[str, ...] = PROFILES
     seeds: tuple[int, ...] = ()
     shows: Mapping[str, str] = field(default_factory=dict)
@@ -87,10 +89,10 @@ class Experiment:
         title: title of the experiment.
         paper: the paper's figure; "" for an experiment beyond the paper.
         question: question that the experiment answers.
-        x: value on the axis: the dotted name of a cell's value, or `condition` for the
-            values in `Grid.shows`, or `tasks` for family and kind.
-        x_title: title of the axis.
         grids: grids of cells.
+        x: value on the axis: the dotted name of a cell's value, or `condition` for the
+            values in `Grid.shows`, or `tasks` for family and kind. A study has its own.
+        x_title: title of the axis.
         x_scale: log or nominal.
         facet: dotted name of the value that defines the panels; "" for one panel.
         facet_title: text before the value of a panel.
@@ -112,9 +114,9 @@ class Experiment:
     title: str
     paper: str
     question: str
-    x: str
-    x_title: str
     grids: tuple[Grid, ...]
+    x: str = ""
+    x_title: str = ""
     x_scale: str = "nominal"
     facet: str = ""
     facet_title: str = ""
@@ -132,6 +134,11 @@ class Experiment:
         """Argument of `sdm experiment run`."""
         return self.source or self.name
 
+    @property
+    def study(self) -> str:
+        """Name of the study that all its grids are of; "" for policies in tests."""
+        return self.grids[0].study if self.grids else ""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -142,15 +149,16 @@ class Cell:
         profile: name of the profile.
         policy: label of the policy in figures and tables.
         learner: origin of the policy: `finetune` or a registered learner (trained),
-            `icl` (a prompted language model), `untrained`, or `theory` for a check of
-            Proposition 1.
+            `icl` (a prompted language model), `untrained`, or the name of a study.
         seed: random seed of tasks, episodes, weights and texts.
-        test: options of the test.
+        test: options of the test; {} for a study.
         data: options of the training dataset; for policies without training, the
             family options in which their prior differs from the test's.
-        learn: options of the learner; for `untrained`, the `name` of the policy.
+        learn: options of the learner or the study; for `untrained`, the `name` of the
+            policy.
         shows: values that describe the test; see `Grid`.
         paper: whether the paper has results of this policy.
+        study: short description of a study's cell; "" for a policy in a test.
 
     """
 
@@ -164,6 +172,7 @@ class Cell:
     learn: Options
     shows: Mapping[str, str] = field(default_factory=dict)
     paper: bool = True
+    study: str = ""
 
     @property
     def spec(self) -> Options:
@@ -180,7 +189,7 @@ class Cell:
     @property
     def trains(self) -> bool:
         """Whether the cell trains a policy."""
-        return self.learner not in NOT_TRAINED
+        return not self.study and self.learner not in NOT_TRAINED
 
     @property
     def family(self) -> str:
@@ -200,8 +209,8 @@ class Cell:
     @property
     def condition(self) -> str:
         """Short description of the test."""
-        if self.learner == "theory":
-            return "κ, M and N"
+        if self.study:
+            return self.study
         shown = {s: self.value(name) for s, name in self.shows.items()}
         parts = [
             f"{symbol} = {plain(value)}" if symbol else plain(value)

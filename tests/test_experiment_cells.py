@@ -53,7 +53,7 @@ def test_every_number_of_every_cell_arrives():
     """What a configuration says is what the test, the data and the training have."""
     asked = set()
     for cell in everywhere():
-        if cell.learner == "theory":
+        if cell.study:
             continue
         test = evaluation_of(cell)
         for name, value in cell.test.items():

@@ -99,7 +99,7 @@ def point_at(policy, x, gap):
     seen = {"policy": policy, "x": x, "gap": gap, "condition": "T = 10"}
     test = {"tested": "100 × 30", "seeds": 1, "wanted": 1, "published": False}
     known = () if gap is None else (gap,)
-    test |= {"test_tasks": 100}
+    test |= {"test_tasks": 100, "earlier": False}
     test |= {"by_seed": known, "measures": dict(zip(["gap"], known, strict=False))}
     return tables.Point(**{**others, **seen, **test})
 

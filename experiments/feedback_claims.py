@@ -1,0 +1,192 @@
+"""What rows of the study `feedback` say about the claims on rewards from AI feedback.
+
+The claims are those on rewards in Klissarov et al. (2024), and that a potential does
+not change optimal plans (Ng, Harada and Russell, 1999), measured against exact optima.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sdm.experiments.claims import Case, case, claim_text
+from sdm.experiments.study import Row
+from sdm.experiments.study_options import condition_of
+from sdm.feedback.cells import mean_of
+from sdm.feedback.effects import NOT_USED
+from sdm.feedback.uses import ADDED
+
+Plan = tuple[str, float, int]  # use, weight and lookahead
+# Options that do not define the tasks and the comparisons.
+HIDDEN = ("judge", "tasks", "uses", "weights", "lookaheads")
+PERFECT = 0.99  # least rank correlation of a reward that orders states as V* does
+RANKED = f"(rank correlation ≥ {PERFECT:g})"
+ROUNDING = 1e-6  # gap in per cent that double precision explains in any such task
+POTENTIAL = "potential"
+
+
+@dataclass
+class Group:
+    """Rows that differ in judge and seed only.
+
+    Attributes:
+        name: the tasks in words.
+        rows: the rows of each judge, by seed.
+
+    """
+
+    name: str
+    rows: dict[str, dict[int, Row]] = field(default_factory=dict)
+
+    @property
+    def judges(self) -> list[str]:
+        """Names of the judges, from the least to the most accurate."""
+        return sorted(self.rows, key=lambda x: self.measure(x, "judge_accuracy") or 0.0)
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Plans of the rows, in their order."""
+        every = (
+            (each["use"], each["weight"], each["lookahead"])
+            for mine in self.rows.values()
+            for row in mine.values()
+            for each in row["rows"]
+        )
+        return list(dict.fromkeys(every))
+
+    @property
+    def lookaheads(self) -> list[int]:
+        """Lookaheads of the plans, in their order."""
+        return list(dict.fromkeys(plan[2] for plan in self.plans))
+
+    def seeds(self, *judges: str) -> list[int]:
+        """Return the seeds that all judges were run with."""
+        every = (set(self.rows[judge]) for judge in judges)
+        return sorted(set.intersection(*every))
+
+    def measure(self, judge: str, name: str) -> float | None:
+        """Return the mean of a measurement over seeds; None if it is not known."""
+        return mean_of([row[name] for row in self.rows[judge].values()])
+
+    def gaps(self, judge: str, plan: Plan, *others: str) -> list[float]:
+        """Return the gap in each seed that the other judges were run with, too."""
+        return [
+            float(each["gap_percent"])
+            for seed in self.seeds(judge, *others)
+            for each in self.rows[judge][seed]["rows"]
+            if (each["use"], each["weight"], each["lookahead"]) == plan
+        ]
+
+    @property
+    def perfect(self) -> str | None:
+        """The judge of highest rank correlation, if that is at least `PERFECT`."""
+        ranks = {x: self.measure(x, "rank_correlation") or 0.0 for x in self.rows}
+        best = max(ranks, key=ranks.__getitem__)
+        return best if ranks[best] >= PERFECT else None
+
+
+def groups(rows: Sequence[Row]) -> list[Group]:
+    """Return the rows of the study by tasks."""
+    found: dict[str, Group] = {}
+    for row in rows:
+        name = condition_of(row["learn"], *HIDDEN)
+        of_judge = found.setdefault(name, Group(name)).rows
+        cell = row["feedback"]
+        of_judge.setdefault(cell["judge"], {})[row["seed"]] = cell
+    return list(found.values())
+
+
+def sentences(found: Sequence[Group]) -> list[str]:
+    """Return a sentence with the verdicts on each claim that the rows can test."""
+    texts = _claim(
+        f"A reward in the order of V* {RANKED} costs if added", _costs, found
+    )
+    texts += _claim("The larger its weight, the more it costs", _weight, found)
+    texts += _nothing(found)
+    claim = "As a potential, it helps a planner that sees few decisions"
+    texts += _claim(claim, _helps, found)
+    return [*texts, *_claim("The more accurate judge costs less", _accuracy, found)]
+
+
+def _claim(
+    claim: str, cases: Callable[[Group], list[Case]], found: Sequence[Group]
+) -> list[str]:
+    every = {group.name: cases(group) for group in found}
+    return claim_text(claim, every, "points", ROUNDING)
+
+
+def _costs(group: Group) -> list[Case]:
+    """Return the gaps of the perfect reward, added with each weight."""
+    judge = group.perfect
+    plans = _of_use(group, ADDED)
+    return [
+        case(f"w = {plan[1]:g}", group.gaps(judge, plan)) for plan in plans if judge
+    ]
+
+
+def _weight(group: Group) -> list[Case]:
+    """Return the gap at the largest weight minus that at the smallest."""
+    judge = group.perfect
+    plans = sorted(_of_use(group, ADDED), key=lambda plan: plan[1])
+    if judge is None or len(plans) < 2:
+        return []
+    ends = f"w = {plans[-1][1]:g} against {plans[0][1]:g}"
+    return [_difference(ends, *(group.gaps(judge, plans[i]) for i in (-1, 0)))]
+
+
+def _accuracy(group: Group) -> list[Case]:
+    """Return gaps with the least accurate judge minus those with the most accurate."""
+    worst, best = group.judges[0], group.judges[-1]
+    if not group.seeds(worst, best) or worst == best:
+        return []
+    cases = []
+    for plan in group.plans:
+        use, weight, lookahead = plan
+        if use == NOT_USED or (use == POTENTIAL and not lookahead):
+            continue  # no judge changes these plans
+        where = f"{use} w = {weight:g}" + f", seeing {lookahead}" * bool(lookahead)
+        ours = (group.gaps(worst, plan, best), group.gaps(best, plan, worst))
+        cases.append(_difference(where, *ours))
+    return cases
+
+
+def _helps(group: Group) -> list[Case]:
+    """Return gaps without a reward minus those with it as a potential."""
+    judge = group.perfect
+    return [
+        _difference(
+            f"w = {plan[1]:g}, seeing {plan[2]}",
+            group.gaps(judge, (NOT_USED, 0.0, plan[2])),
+            group.gaps(judge, plan),
+        )
+        for plan in group.plans
+        if judge and plan[0] == POTENTIAL and plan[2]
+    ]
+
+
+def _of_use(group: Group, use: str) -> list[Plan]:
+    """Return the plans of a use that see all decisions."""
+    return [plan for plan in group.plans if plan[0] == use and not plan[2]]
+
+
+def _difference(where: str, first: Sequence[float], second: Sequence[float]) -> Case:
+    return case(where, [a - b for a, b in zip(first, second, strict=True)])
+
+
+def _nothing(found: Sequence[Group]) -> list[str]:
+    """Return the sentence on potentials of every judge, if a planner sees all."""
+    largest: Mapping[str, list[float]] = {
+        group.name: [
+            abs(gap)
+            for plan in _of_use(group, POTENTIAL)
+            for judge in group.rows
+            for gap in group.gaps(judge, plan)
+        ]
+        for group in found
+    }
+    parts = [
+        f"in {name}, {'confirmed' if max(gaps) <= ROUNDING else 'refuted'} (at most "
+        f"{max(gaps):.1g} % in {len(gaps)} plans)"
+        for name, gaps in largest.items()
+        if gaps
+    ]
+    claim = "As a potential, the reward of any judge costs nothing"
+    return [f"{claim}: {'; '.join(parts)}."] if parts else []

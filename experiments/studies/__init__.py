@@ -1,0 +1,1 @@
+"""Studies: experiments that measure something else than policies, one file each."""
