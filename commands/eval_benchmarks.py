@@ -84,6 +84,7 @@ def _test(
         "horizon": default.horizon,
         "tasks": default.test_tasks or posed.available("test") or 1,
         "trajectories": default.test_trajectories,
+        "support": default.support,
     }
     return EvaluationConfig(
         family=posed,

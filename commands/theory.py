@@ -1,4 +1,4 @@
-"""`sdm theory validate`, `flow`, `sample-size` and `beyond`."""
+"""`sdm theory validate`, `flow`, `sample-size`, `beyond` and `regret`."""
 
 import dataclasses
 from pathlib import Path
@@ -18,6 +18,7 @@ from sdm.commands.console import (
 )
 from sdm.commands.options import Json, Overwrite, Seed
 from sdm.commands.theory_output import Report, claims_table, rows_table, run_study
+from sdm.commands.theory_regret import regret
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 theory = typer.Typer(
     no_args_is_help=True, help="Check the theory of linear self-attention."
 )
+
+theory.command()(regret)
 
 Dim = Annotated[int, typer.Option(help="Dimension d of the features.")]
 Kappas = Annotated[

@@ -48,7 +48,7 @@ class EvaluationConfig:
         tasks: number of unseen tasks; the family's default, energy 100.
         trajectories: episodes per task, in each model of an ambiguity set; the family's
             default, energy 30.
-        support: demonstrations shown to a policy.
+        support: demonstrations shown to a policy; the family's default, energy 2.
         seed: random seed of tasks, episodes and demonstrations.
         training_family: family of the prior of policies that have one; `family` unless
             the test is out of distribution.

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
@@ -27,6 +28,7 @@ from sdm.tasks.models import (
     check_model,
 )
 from sdm.tasks.registry import load_family
+from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.rollout import task_keys
 from sdm.tasks.stages import at_stage, check_stages
 from sdm.tasks.transitions import of_models, rows, take_tasks
@@ -40,8 +42,9 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
     An observation is the state of an MDP or a symbol of a POMDP. If a POMDP has no
     observation before the first action, an additional symbol, the last, stands for it.
     The first of several candidate models generates episodes. The reward is the expected
-    reward r(s, a), undiscounted. An episode is `terminated`, not truncated, with its
-    last decision. `info` contains the `stage` and the hidden `state`.
+    reward r(s, a), or drawn from the model's law of rewards, undiscounted. An episode
+    is `terminated`, not truncated, with its last decision. `info` contains the `stage`
+    and the hidden `state`.
 
     Attributes:
         model: the model, with all its candidates.
@@ -134,12 +137,29 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
             )
         row, states = rows(world.transition, self._state, action)
         after = self._draw(_rows(row))
-        self._state = after if states is None else int(states[after])
+        before, self._state = (
+            self._state,
+            after if states is None else int(states[after]),
+        )
+        paid = self._paid(paid, before, action)
         self._stage += 1
         seen = np.int64(self._state)
         if self._symbols is not None:
             seen = np.int64(self._draw(_rows(world.observation[action, self._state])))
         return seen, paid, self._stage == self.horizon, False, self._info()
+
+    def _paid(self, expected: float, before: int, action: int) -> float:
+        """Return the reward of a decision, drawn if rewards are random."""
+        if law_of(self.model) is None:
+            return expected
+        seed = int(self.np_random.integers(2**32))
+        task, state, choice, after = (
+            jnp.asarray([[x]], jnp.int32) for x in (0, before, action, self._state)
+        )
+        mean, key = jnp.asarray([[expected]]), jax.random.key(seed).reshape(1, 1)
+        batch = take_tasks(self.model, None)
+        paid = realised(batch, mean, task, state, choice, after, key)
+        return float(paid[0, 0])
 
     def _draw(self, row: np.ndarray) -> int:
         return int(self.np_random.choice(len(row), p=row))

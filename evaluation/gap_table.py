@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Table
 
+from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.tables import Row
 
 # Measures over all models of an ambiguity set, and the titles of their columns.
@@ -78,7 +79,9 @@ def gap_table(
     """
     title = "Optimality gap in unseen tasks, % of the optimal return"
     caption = "\n".join(filter(None, (caption, bounds_notes(rows)))) or None
-    spare = ("seconds", "invalid", "merged", "agreement", "return", "exact gap")
+    own = [x for x in measure_titles() if any(x in row for row in rows.values())]
+    spare = ["seconds", "invalid", "merged", "agreement", "return", "exact gap"]
+    spare += [measure_titles()[name] for name in reversed(own)]
     table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
     table.add_column("policy", overflow="fold")
     for title in ("gap", "95 % interval", "exact gap"):
@@ -90,6 +93,8 @@ def gap_table(
     for name, title in IN_MODELS.items():
         if any(f"{name}_gap_percent" in row for row in rows.values()):
             table.add_column(title, justify="right")
+    for name in own:
+        table.add_column(measure_titles()[name], justify="right")
     merged = any(row["merged_agreement"] is not None for row in rows.values())
     last = ("return", "agreement", *["merged"] * merged, "invalid", "seconds")
     for title in last:
@@ -111,6 +116,7 @@ def gap_table(
             for name in IN_MODELS
             if f"{name}_gap_percent" in row
         ]
+        cells += ["" if row.get(x) is None else f"{row[x]:.3g}" for x in own]
         cells += [
             f"{row['return_mean']:.3f}",
             f"{100 * row['agreement']:.1f} %",

@@ -1,6 +1,8 @@
 """The results of one policy in a benchmark: gaps, regrets and where they arise."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +15,7 @@ from sdm.data.optimality_gap import (
     optimality_gap,
     regret_gap,
 )
+from sdm.evaluation.measure import measured
 from sdm.policies.prepared import PlanBounds
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.tasks.family import Component
@@ -123,6 +126,7 @@ class PolicyResult:
             policies.
         in_every_model: results in all models of the ambiguity sets; None if the tasks
             have one model.
+        measures: entries of the measures that apply to the family, by name.
 
     """
 
@@ -144,6 +148,7 @@ class PolicyResult:
     losses: LostParts | None
     bounds: PlanBounds | None = None
     in_every_model: EveryModel | None = None
+    measures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gap(self) -> OptimalityGap:
@@ -208,6 +213,7 @@ def result_of(
         losses=None if lost is None else where_lost(bed, played, lost),
         bounds=bounds,
         in_every_model=_in_every_model(bed, episodes),
+        measures=measured(bed, played),
     )
 
 

@@ -77,6 +77,7 @@ def result_row(result: PolicyResult, *, per_task: bool = False) -> Row:
         "seconds": result.seconds,
         **_losses(result),
         **_plan_bounds(result),
+        **result.measures,
     }
     if result.in_every_model is not None:
         for name, found in result.in_every_model.gaps().items():

@@ -39,7 +39,7 @@ class Contents:
         levels: every possible reward, if rewards are informative; () if observations
             and actions determine them.
         unlisted: whether rewards are informative and the family does not list them:
-            states are hidden and `levels` is empty.
+            states are hidden or rewards are random, and `levels` is empty.
 
     """
 
@@ -182,7 +182,7 @@ def make_schema(name: str, spaces: Spaces, kind: Kind, *, rewards: bool) -> Sche
             f"schema: unknown, found `{name}`: choose from {', '.join(schemas())}"
         )
     levels = spaces.levels(kind)
-    unlisted = kind in HIDDEN and not levels
+    unlisted = not levels and (kind in HIDDEN or spaces.random_rewards)
     return schemas()[name](
         Contents(spaces.seen(kind), spaces.actions, rewards, levels, unlisted)
     )

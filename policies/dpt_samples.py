@@ -37,6 +37,7 @@ from sdm.tasks.belief import true_model
 from sdm.tasks.family import HIDDEN
 from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.policy import draw
+from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.rollout import Trajectory
 from sdm.tasks.transitions import dense
 
@@ -147,8 +148,11 @@ def random_transitions(
         return draw(row, jax.random.uniform(key, shape, row.dtype))
 
     after = drawn(keys[2], dense(world.transition)[own, state, action])
-    paid = world.reward[own, state, action].astype(jnp.float32)
-    paid = paid if rewards else jnp.zeros_like(paid)
+    expected, pay = world.reward[own, state, action], None
+    if law_of(world) is not None:
+        pay = jax.random.split(jax.random.fold_in(key, 5), shape)
+    paid = realised(world, expected, own, state, action, after, pay)
+    paid = paid.astype(jnp.float32) if rewards else jnp.zeros(shape, jnp.float32)
     if isinstance(world, MDP):
         return Transitions(state, action, after, paid)
     if world.initial_observation is None:

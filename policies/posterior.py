@@ -124,7 +124,10 @@ def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
         before, after = state[..., :-1], state[..., 1:]
         moves = _log(dense(models.transition)[:, before, action[..., :-1], after])
         log = moves.sum((-2, -1))
-        if rewards:
+        if rewards and models.law is not None:
+            each = models.law.log_likelihood(state, action, played.reward)
+            log += jnp.maximum(each, np.log(IMPOSSIBLE)).sum((-2, -1))
+        elif rewards:
             expected = models.reward[:, state, action]
             log += _log(_agrees(played.reward[None], expected)).sum((-2, -1))
         return log

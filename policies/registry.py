@@ -25,6 +25,7 @@ Refuse = Callable[[TaskFamily, Kind], str | None]
 ORDER = (
     *("oracle", "random", "mean-plan", "bc", "ce", "psrl", "bayes-adaptive"),
     *("bayes-imitation", "qmdp", "observation-as-state", "nominal", "mixture"),
+    *("bayes-optimal", "thompson", "ucb", "epsilon-greedy", "greedy"),
 )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from sdm.tasks.family import SET_KEY, Kind, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, batch_shape, check_model
 from sdm.tasks.registry import FamilyError
+from sdm.tasks.reward_law import law_of
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.streams import Stream, stream_key
 
@@ -197,9 +198,19 @@ def _check_duplicates(subject: Subject, model: Any, where: str) -> None:
 
 
 def _check_rewards(subject: Subject, model: Any, kind: Kind, where: str) -> None:
-    """Check that all rewards are among those in `spaces`, if it lists any."""
-    listed = np.asarray(subject.family.spaces.levels(kind), float)
-    if not listed.size:
+    """Check that all rewards are among those in `spaces`, if it lists any.
+
+    Expected rewards need not be among those that can be paid.
+    """
+    spaces = subject.family.spaces
+    listed = np.asarray(spaces.levels(kind), float)
+    if spaces.random_rewards != (law_of(model) is not None):
+        subject.wrong(
+            "spaces.random_rewards",
+            f"must say whether models have a `law` of rewards, found "
+            f"{spaces.random_rewards}",
+        )
+    if not listed.size or spaces.random_rewards:
         return
     reward = np.asarray(model.reward, float)
     near = SAME_REWARD * np.maximum(1, np.abs(reward))

@@ -74,6 +74,8 @@ class Spaces:
             observations and actions determine the reward.
         hidden_rewards: the same for POMDPs and APOMDPs, if rewards are informative in
             these only.
+        random_rewards: whether paid rewards are random; `rewards` then lists those that
+            can be paid, or is () if they are continuous.
 
     """
 
@@ -83,6 +85,7 @@ class Spaces:
     duplicates: tuple[tuple[int, ...], ...] = ()
     rewards: tuple[float, ...] = ()
     hidden_rewards: tuple[float, ...] = ()
+    random_rewards: bool = False
 
     def levels(self, kind: Kind) -> tuple[float, ...]:
         """Return the informative rewards of a kind; () if rewards are uninformative."""
@@ -129,6 +132,7 @@ class Defaults:
         random_trajectories: episodes of random actions per training task.
         test_tasks: number of test tasks; None for all.
         test_trajectories: episodes per test task.
+        support: demonstrations of each test task that a policy is shown.
         observes_reward: kinds of model in which the agent observes its rewards.
         stationary: whether an action that is optimal at stage 0 is optimal at every
             stage; labels and networks then ignore the stage, and ties between optimal
@@ -142,6 +146,7 @@ class Defaults:
     random_trajectories: int = 0
     test_tasks: int | None = 100
     test_trajectories: int = 30
+    support: int = 2
     observes_reward: frozenset[Kind] = frozenset()
     stationary: bool = False
 

@@ -32,12 +32,17 @@ def hidden_model(
 
     Raises:
         ValueError: if the models have more or fewer than one leading axis, a mask or
-            arrays that depend on the stage, or the prior is not a distribution over
-            them.
+            arrays that depend on the stage, or observed random rewards, or the prior is
+            not a distribution over them.
 
     """
     check_no_mask(models, "`hidden_model`")
     check_stationary(models, "`hidden_model`")
+    if observes_reward and models.law is not None:
+        raise ValueError(
+            "law: `hidden_model` cannot learn from random rewards, found a law of "
+            "rewards; set observes_reward = False"
+        )
     if np.ndim(models.reward) != 3:
         raise ValueError(
             f"reward has shape {np.shape(models.reward)}: must be [K, S, A], for K "

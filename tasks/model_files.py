@@ -14,6 +14,7 @@ from sdm.tasks.admissible import with_mask
 from sdm.tasks.model_formats import NamedModel, format_of
 from sdm.tasks.model_kinds import model_kinds, optional_fields
 from sdm.tasks.models import check_model
+from sdm.tasks.reward_law import law_of
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.transition_lists import sparse_transition, transition_from_csr
 from sdm.tasks.transitions import SparseTransition
@@ -51,6 +52,11 @@ def save_npz(model: Any, path: str | os.PathLike[str]) -> None:
 
     """
     check_model(model)
+    if law_of(model) is not None:
+        raise ValueError(
+            "law: a model file cannot hold random rewards, found a law of rewards; set "
+            "law = None to write expected rewards"
+        )
     names = model.__dataclass_fields__
     arrays = {name: getattr(model, name) for name in names}
     arrays = {name: x for name, x in arrays.items() if x is not None}

@@ -32,6 +32,7 @@ from sdm.tasks.array_checks import (
 )
 from sdm.tasks.host_checks import check_arrays
 from sdm.tasks.model_kinds import register_model
+from sdm.tasks.reward_law import RewardLaw, law_of
 from sdm.tasks.stages import axes, check_equal_lengths, lead_of, shape_at_stage
 from sdm.tasks.transition_lists import sparse_transition
 from sdm.tasks.transitions import Transition, chances, check_transition
@@ -58,8 +59,8 @@ class MDP(eqx.Module):
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
-        admissible: which actions can be chosen in each state; None for all. See
-            `tasks.admissible`.
+        admissible: actions that can be chosen; None for all. See `tasks.admissible`.
+        law: law of the paid rewards; None if r(s, a) is paid. See `tasks.reward_law`.
 
     """
 
@@ -70,6 +71,7 @@ class MDP(eqx.Module):
     initial: Float[Array, "*B S"]
     discount: Scalar
     admissible: Bool[Array, "... S A"] | None = None
+    law: RewardLaw | None = None
 
     @classmethod
     def sparse(
@@ -108,8 +110,7 @@ class RobustMDP(eqx.Module):
         initial: distribution of the first state.
         alpha: weight of the worst model, in [0, 1].
         discount: factor per stage, in [0, 1], common to the batch.
-        admissible: which actions can be chosen in each state; None for all. See
-            `tasks.admissible`.
+        admissible: actions that can be chosen; None for all. See `tasks.admissible`.
 
     """
 
@@ -135,8 +136,7 @@ class POMDP(eqx.Module):
         discount: factor per stage, in [0, 1], common to the batch.
         initial_observation: Z_1(o | s) of the first state, or None if there is no
             observation before the first action.
-        admissible: which actions can be chosen in each state; None for all. See
-            `tasks.admissible`.
+        admissible: actions that can be chosen; None for all. See `tasks.admissible`.
 
     """
 
@@ -295,6 +295,5 @@ def _check_observation(
 
 def states_observed(model: MDP | POMDP) -> MDP:
     """Return the same tasks with their states fully observed."""
-    return MDP(
-        model.transition, model.reward, model.initial, model.discount, model.admissible
-    )
+    fields = (model.transition, model.reward, model.initial, model.discount)
+    return MDP(*fields, model.admissible, law_of(model))

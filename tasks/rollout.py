@@ -1,8 +1,9 @@
 """Simulate episodes of many tasks, with random numbers independent of the policy.
 
 Every task has its own key, from which each episode draws one uniform number for the
-initial state, one for each transition and, with hidden states, one for each symbol. Two
-policies with the same keys therefore use common random numbers, for every batch size.
+initial state, one for each transition and, with hidden states, one for each symbol; if
+rewards are random, it also derives a key for each of them. Two policies with the same
+keys therefore use common random numbers, for every batch size.
 """
 
 from functools import partial
@@ -18,6 +19,10 @@ from sdm.tasks.admissible import mask_of, masked_rewards, with_mask
 from sdm.tasks.host_checks import is_traced
 from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.policy import Policy, draw
+from sdm.tasks.random_numbers import RandomNumbers
+from sdm.tasks.random_numbers import draw_random_numbers as draw_random_numbers
+from sdm.tasks.random_numbers import task_keys as task_keys
+from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.stages import at_stage, check_stages
 from sdm.tasks.transitions import rows
 
@@ -38,59 +43,6 @@ class Trajectory(eqx.Module):
     observation: Int[Array, "*B N T"]
     action: Int[Array, "*B N T"]
     reward: Float[Array, "*B N T"]
-
-
-class RandomNumbers(eqx.Module):
-    """Common random numbers of N episodes, drawn before any policy acts.
-
-    Attributes:
-        initial: uniform numbers that sample the first states.
-        transition: uniform numbers that sample the next states.
-        observation: uniform numbers that sample the observation before each decision.
-        policy: keys for stochastic policies.
-
-    """
-
-    initial: Float[Array, "B N"]
-    transition: Float[Array, "T B N"]
-    observation: Float[Array, "T B N"]
-    policy: Key[Array, "T B N"]
-
-
-def task_keys(
-    key: Key[Array, ""], n: int, *, first: int | Int[Array, ""] = 0
-) -> Key[Array, " n"]:
-    """Return the keys of tasks `first`, ..., `first + n - 1`, each from its index."""
-    index = first + jnp.arange(n, dtype=jnp.int32)
-    return jax.vmap(partial(jax.random.fold_in, key))(index)
-
-
-@partial(jax.jit, static_argnames=("episodes", "horizon"))
-def draw_random_numbers(
-    keys: Key[Array, " B"], *, episodes: int, horizon: int
-) -> RandomNumbers:
-    """Draw the random numbers of each task's episodes; episode i depends only on i."""
-    # The generator is slow to compile, and JAX compiles this function for every shape:
-    # derive all keys of one purpose in one call.
-    shape = (len(keys), episodes)
-    fold = jax.vmap(jax.random.fold_in)
-    own = fold(
-        jnp.repeat(keys, episodes),
-        jnp.tile(jnp.arange(episodes, dtype=jnp.int32), len(keys)),
-    )
-    start, move, choose = jax.vmap(partial(jax.random.split, num=3))(own).T
-    show = fold(own, jnp.full(own.shape, 3, jnp.int32))
-    parts = jnp.concatenate([move, show, choose])
-    of_stage = fold(
-        jnp.tile(parts, horizon),
-        jnp.repeat(jnp.arange(horizon, dtype=jnp.int32), len(parts)),
-    ).reshape(horizon, 3, *shape)
-    moves_and_shows = of_stage[:, :2].reshape(-1)
-    number = jax.vmap(jax.random.uniform)(jnp.concatenate([start, moves_and_shows]))
-    later = number[len(start) :].reshape(horizon, 2, *shape)
-    return RandomNumbers(
-        number[: len(start)].reshape(shape), later[:, 0], later[:, 1], of_stage[:, 2]
-    )
 
 
 def first_state(model: MDP | POMDP, numbers: RandomNumbers) -> Int[Array, "B N"]:
@@ -131,17 +83,20 @@ def environment_step(
     state: Int[Array, "B N"],
     action: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
+    key: Key[Array, "B N"] | None = None,
 ) -> tuple[Int[Array, "B N"], Float[Array, "B N"]]:
     """Return the next states and the rewards of one decision in every episode.
 
-    The reward of an action that is not admissible in its state is -inf.
+    The reward of an action that is not admissible in its state is -inf. `key` has a
+    random key for each reward, if rewards are random.
     """
     task = jnp.arange(len(model.reward))[:, None]
     row, states = rows(model.transition, task, state, action)
     after = draw(row, uniform.astype(row.dtype))
     if states is not None:
         after = jnp.take_along_axis(states, after[..., None], axis=-1)[..., 0]
-    return after, masked_rewards(model)[task, state, action]
+    expected = masked_rewards(model)[task, state, action]
+    return after, realised(model, expected, task, state, action, after, key)
 
 
 def rollout(
@@ -170,7 +125,12 @@ def rollout(
 
     """
     check_stages(model, horizon)
-    numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
+    numbers = draw_random_numbers(
+        keys,
+        episodes=episodes,
+        horizon=horizon,
+        rewards=law_of(model) is not None,
+    )
     if is_traced(model):
         return _play(model, policy, numbers)
     model = with_mask(model)
@@ -239,7 +199,12 @@ def rollout_on_host(
     """
     check_stages(model, horizon)
     model = with_mask(model)
-    numbers = draw_random_numbers(keys, episodes=episodes, horizon=horizon)
+    numbers = draw_random_numbers(
+        keys,
+        episodes=episodes,
+        horizon=horizon,
+        rewards=law_of(model) is not None,
+    )
     now, played = _start(model, policy, numbers), []
     for t in range(horizon):
         now, stage = _stage(model, policy, now, (t, *_stage_numbers(numbers, t)))
@@ -250,12 +215,13 @@ def rollout_on_host(
 
 def _stage_numbers(
     numbers: RandomNumbers, t: int | slice
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array | None]:
     """Return the random numbers of a stage, with those of the next symbol."""
     return (
         numbers.transition[t],
         jnp.roll(numbers.observation, -1, axis=0)[t],
         numbers.policy[t],
+        None if numbers.reward is None else numbers.reward[t],
     )
 
 
@@ -271,10 +237,10 @@ def _stage(
 ) -> tuple[Carry, tuple[Array, Array, Array]]:
     """Simulate one decision of every episode; return observation, action and reward."""
     state, seen, reward, memory = carry
-    t, move, show, key = now
+    t, move, show, key, pay = now
     action, memory = policy.act(memory, t, seen, reward, key)
     world = at_stage(model, t)
-    state, reward = environment_step(world, state, action, move)
+    state, reward = environment_step(world, state, action, move, pay)
     following = next_observation(world, action, state, show)
     return (state, following, reward, memory), (seen, action, reward)
 

@@ -193,3 +193,22 @@ def save(figure: "Figure", path: Path) -> None:
     """Write the figure as `path`.png and `path`.pdf."""
     for suffix in (".png", ".pdf"):
         figure.savefig(path.with_suffix(suffix), dpi=150)
+
+
+def regret_training(rows: Rows) -> "Figure":
+    """Draw alignment with the identity and step over iterations, a curve per space."""
+    figure, panels = _figure(2)
+    spaces = _values(rows, "space")
+    for space, colour in zip(spaces, _colours(len(spaces)), strict=True):
+        own = _where(rows, space=space)
+        n = [r["iteration"] for r in own]
+        panels[0].plot(n, [r["alignment"] for r in own], color=colour, label=space)
+        panels[1].plot(n, [r["step"] for r in own], color=colour, label=space)
+        steps = [r["predicted_step"] for r in own]
+        panels[1].plot(n, steps, "--", color=colour, label=f"{space}, first order")
+    panels[0].set_ylabel("cosine of V and the identity")
+    panels[1].set_ylabel("step η of follow the regularised leader")
+    for axes in panels:
+        axes.set_xlabel("iteration")
+    panels[1].legend(fontsize="small")
+    return figure

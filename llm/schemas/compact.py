@@ -27,7 +27,7 @@ class CompactSchema:
 
     Raises:
         ValueError: if there are more, or if the family does not list the observed
-            rewards of tasks with hidden states.
+            rewards of tasks with hidden states or random rewards.
 
     """
 
@@ -49,9 +49,8 @@ class CompactSchema:
                 )
         if self.contents.rewards and self.contents.unlisted:
             raise ValueError(
-                "schema `compact`: rewards are observed and states are hidden, but the "
-                "family lists no rewards in `Spaces.hidden_rewards`: use the schema "
-                "`paper`"
+                "schema `compact`: rewards are observed, but the family lists no "
+                "rewards in `Spaces`: use the schema `paper`"
             )
 
     @property

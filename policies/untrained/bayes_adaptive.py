@@ -102,9 +102,11 @@ class CandidatePolicy(eqx.Module):
 
 
 def _fits(family: TaskFamily, kind: Kind) -> str | None:
-    if kind == "mdp":
-        return None
-    return "it plans for observed states, and beliefs over candidates"
+    if kind != "mdp":
+        return "it plans for observed states, and beliefs over candidates"
+    if family.spaces.random_rewards:
+        return "it does not learn from random rewards"
+    return None
 
 
 @register_policy("bayes-adaptive", _fits)

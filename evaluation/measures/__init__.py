@@ -1,0 +1,1 @@
+"""Measures of some families, one file each; each registers itself."""
