@@ -202,5 +202,9 @@ def _record(out: Path) -> dict[str, Any]:
 
 
 def _without_data(config: Any) -> dict[str, Any]:
-    """Return a configuration without its dataset's path, which affects no result."""
-    return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}
+    """Return a configuration without its dataset's path, which affects no result.
+
+    `start` is left out unless it is set, so that earlier runs keep their folders.
+    """
+    values = {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}
+    return {k: x for k, x in values.items() if k != "start" or x is not None}
