@@ -21,6 +21,7 @@ from sdm.commands.experiment import experiment
 from sdm.commands.export import export
 from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.merge import merge
+from sdm.commands.selftrain import SelfTrainCommand, selftrain
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
 from sdm.commands.train import train
@@ -53,6 +54,7 @@ def sdm(
 
 app.command(cls=SolveCommand)(solve)
 app.command(cls=FinetuneCommand)(finetune)
+app.command(cls=SelfTrainCommand)(selftrain)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)

@@ -8,11 +8,13 @@ from pathlib import Path
 from sdm.experiments.artifacts import Artifacts, benchmark_of
 from sdm.experiments.cell_configs import evaluation_of
 from sdm.experiments.rows import VERSION, Row
+from sdm.experiments.self_trained import LEARNER
 from sdm.experiments.spec import Cell, key_of
 from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
 
 Step = Callable[[str, int, int], None]  # name of a step, work done, total work
+STEPWISE = ("finetune", "icl", LEARNER)  # learners of policies that play for minutes
 
 
 def run_cell(cell: Cell, work: Path, step: Step) -> Row:
@@ -49,7 +51,7 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
         [policy.name],
         benchmark_of(test),
         policy.options,
-        kept=work / played if cell.learner in ("finetune", "icl") else None,
+        kept=work / played if cell.learner in STEPWISE else None,
         progress=partial(_acting, step),
     )
     trained = 0.0 if policy.training is None else policy.training["seconds"]

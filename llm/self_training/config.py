@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sdm.data.benchmark import EvaluationConfig
@@ -11,12 +11,6 @@ from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.self_training.selection import check_score
 from sdm.storage.checks import check_count, check_tolerance
 from sdm.tasks.family import Kind, TaskFamily
-
-# Options of `FinetuneConfig` that self-training sets itself.
-OWN = (
-    *("data", "base", "support", "tasks", "start", "seed"),
-    *("demonstrations", "queries", "from_scratch", "eval_gap"),
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class SelfTrainConfig:
     reference: str | None = None
     observes_reward: bool | None = None
     seed: int = 0
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an option that is out of range."""
@@ -87,7 +81,7 @@ class SelfTrainConfig:
                 f"keep = {self.keep}: must be below episodes = {self.episodes}, else "
                 "every episode is kept and nothing is selected"
             )
-        check_score(self.select)
+        check_score(self.select, self.kind)
         for name in ("temperature", "test_temperature", "invalid_limit"):
             check_tolerance(name, getattr(self, name))
         if not self.temperature:
@@ -169,7 +163,7 @@ class SelfTrainConfig:
             start: run folder to continue; None for the base's weights.
 
         """
-        options = {"texts_per_task": self.keep, **self.training}
+        options = {"texts_per_task": self.keep, **(self.training or {})}
         return recipe(
             data,
             base,
@@ -185,7 +179,7 @@ class SelfTrainConfig:
         names = (f.name for f in dataclasses.fields(self))
         fields = {name: getattr(self, name) for name in names}
         header = family_header(fields.pop("family"), fields.pop("kind"))
-        return {**header, **fields, "training": dict(self.training)}
+        return {**header, **fields, "training": dict(self.training or {})}
 
 
 LEAST = {

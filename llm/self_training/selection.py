@@ -12,7 +12,7 @@ Each file in `scores` registers the scores that it defines:
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Key
 import sdm.llm.self_training.scores
 from sdm.data.request import OracleConfig
 from sdm.data.solved_tasks import Tasks
+from sdm.tasks.family import KINDS, Kind
 from sdm.tasks.rollout import Trajectory, discounted_return
 
 SAME = 1e-9  # relative difference of scores that rounding can make
@@ -61,21 +62,25 @@ class Scored:
         score: the function; lower is better.
         across: whether the best episodes of all scenarios are kept, not the best of
             each scenario.
+        kinds: kinds of model that it is defined for.
 
     """
 
     score: Score
     across: bool
+    kinds: Sequence[Kind]
 
 
 _registered: dict[str, Scored] = {}
 
 
-def register_score(name: str, *, across: bool = False) -> Callable[[Score], Score]:
+def register_score(
+    name: str, *, across: bool = False, kinds: Sequence[Kind] = KINDS
+) -> Callable[[Score], Score]:
     """Return a decorator that registers a score; see `Scored`."""
 
     def add(score: Score) -> Score:
-        _registered[name] = Scored(score, across)
+        _registered[name] = Scored(score, across, kinds)
         return score
 
     return add
@@ -90,11 +95,12 @@ def scores() -> Mapping[str, Scored]:
     return dict(_registered)
 
 
-def check_score(name: str) -> None:
-    """Raise `ValueError` unless there is a score of this name."""
-    if name not in scores():
+def check_score(name: str, kind: Kind) -> None:
+    """Raise `ValueError` unless there is a score of this name for a kind of model."""
+    known = sorted(each for each, score in scores().items() if kind in score.kinds)
+    if name not in known:
         raise ValueError(
-            f"select = {name!r}: must be one of {', '.join(sorted(scores()))}"
+            f"select = {name!r}: must be one of {', '.join(known)} for kind {kind}"
         )
 
 

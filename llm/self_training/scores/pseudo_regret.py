@@ -8,20 +8,11 @@ from sdm.data.solved_tasks import solve_sampled
 from sdm.llm.self_training.selection import Scenarios, register_score
 
 
-@register_score("pseudo-regret")
+# The values of ambiguous tasks are not expected returns.
+@register_score("pseudo-regret", kinds=("mdp", "pomdp"))
 def pseudo_regret(scenarios: Scenarios) -> Float[np.ndarray, "S L"]:
-    """Return the expected return that the actions of an episode lose.
-
-    Raises:
-        ValueError: if the oracle's action values are unknown (apomdp).
-
-    """
+    """Return the expected return that the actions of an episode lose."""
     config, tasks = scenarios.config, scenarios.tasks
-    if config.kind == "apomdp":
-        raise ValueError(
-            "select = 'pseudo-regret': must be another score for kind apomdp, since "
-            "the values of ambiguous tasks are not expected returns"
-        )
     solution, oracle = solve_sampled(tasks.model, config)
     discount = float(np.asarray(tasks.world.discount))
     found = losses(solution, oracle, scenarios.played, discount)
