@@ -24,6 +24,7 @@ from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
 from sdm.commands.novelty import NoveltyCommand, novelty
+from sdm.commands.selftrain import SelfTrainCommand, selftrain
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
 from sdm.commands.train import train
@@ -56,6 +57,7 @@ def sdm(
 
 app.command(cls=SolveCommand)(solve)
 app.command(cls=FinetuneCommand)(finetune)
+app.command(cls=SelfTrainCommand)(selftrain)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)

@@ -30,7 +30,10 @@ def check_one_process() -> None:
 def warn_of_language_model_options(context: Context) -> None:
     """Warn of options on the command line that only language models use."""
     for name, option in given_options(context).items():
-        if name in ("schema", "quantize", "backend", "trust_remote_code"):
+        if name in (
+            *("schema", "quantize", "backend", "trust_remote_code"),
+            "temperature",
+        ):
             say(
                 f"warning: `{option}` has no effect: no policy is a language model",
                 "yellow",

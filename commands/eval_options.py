@@ -51,6 +51,15 @@ TrustRemoteCode = Annotated[
         help="Execution of the Python code in the repositories of `icl:` bases.",
     ),
 ]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Temperature at which language models sample actions; 0 for the most "
+        "probable one (default 0).",
+        show_default=False,
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(help="YAML file with options of the test."),

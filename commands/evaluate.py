@@ -35,6 +35,7 @@ from sdm.commands.eval_options import (
     Reference,
     SchemaName,
     Setting,
+    Temperature,
     TrustRemoteCode,
 )
 from sdm.commands.eval_report import Players, table_of
@@ -66,6 +67,7 @@ def evaluate(
     quantize: Quantized = None,
     backend: ChosenBackend = Backend.torch,
     trust_remote_code: TrustRemoteCode = False,
+    temperature: Temperature = 0.0,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     per_task: PerTask = False,
@@ -98,6 +100,7 @@ def evaluate(
             quantize=quantize and quantize.value,
             backend=backend.value,
             trust_remote_code=trust_remote_code,
+            temperature=temperature,
         )
         players = _players(context, tests, policy, reference, options, several=several)
         with ExitStack() as stack:

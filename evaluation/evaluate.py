@@ -8,39 +8,28 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.evaluation.result import PolicyResult, result_of
+from sdm.evaluation.stepwise import (
+    ROWS_TOGETHER,
+    play_in_groups,
+    play_stepwise,
+    played_of,
+)
 from sdm.policies.prepared import Prepared
 from sdm.policies.registry import prepare
 from sdm.policies.spec import ActingOptions, parse_policy
-from sdm.storage.files import temporary_name
 from sdm.tasks.policy import Policy
-from sdm.tasks.rollout import Trajectory, rollout, rollout_on_host
+from sdm.tasks.rollout import rollout
 from sdm.tasks.rollout_in_models import play_in_models
 from sdm.tasks.transitions import take_tasks
 
-# Most episodes that are played together; more would not use a processor better.
-ROWS_TOGETHER = 1024
 DEFAULT = ActingOptions()
 Progress = Callable[[int, int], None]  # called with completed tasks and all tasks
-
-
-@runtime_checkable
-class StepwisePolicy(Policy, Protocol):
-    """A policy that is stepped from the host and records invalid probability mass.
-
-    Attributes:
-        invalid: probability of any text but an action, for every decision so far.
-
-    """
-
-    invalid: list[float]
 
 
 def evaluate_untrained(name: str, bed: Benchmark) -> PolicyResult:
@@ -105,26 +94,14 @@ def evaluate_stepwise(
             "it runs out, lower `--trajectories`",
             stacklevel=2,
         )
-    together = max(1, min(rows, ROWS_TOGETHER) // episodes)
-    parts: list[dict[str, np.ndarray]] = []
-    first = 0
-    while first < config.tasks:
-        group = slice(first, min(first + together, config.tasks))
-        file = None if kept is None else kept.with_name(f"{kept.name}-{first}.npz")
-        if file is None or not file.is_file():
-            part = _play_group(bed, group, make_policy)
-            if file is not None:
-                _keep(file, part)
-        else:
-            with np.load(file) as arrays:
-                part = dict(arrays)
-        parts.append(part)
-        first += len(part["action"])  # a stored group can have another machine's size
-        progress(first, config.tasks)
-    whole = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    played = Trajectory(
-        *(jnp.asarray(whole[f]) for f in Trajectory.__dataclass_fields__)
+    whole = play_in_groups(
+        lambda group: _play_group(bed, group, make_policy),
+        config.tasks,
+        together=max(1, min(rows, ROWS_TOGETHER) // episodes),
+        kept=kept,
+        progress=progress,
     )
+    played = played_of(whole)
     invalid = whole["invalid"]
     return result_of(
         name,
@@ -138,29 +115,15 @@ def evaluate_stepwise(
 def _play_group(
     bed: Benchmark, group: slice, make_policy: Callable[[slice], Policy]
 ) -> dict[str, np.ndarray]:
-    """Play a group of tasks; return its episodes, invalid mass and seconds."""
-    start, policy = time.perf_counter(), make_policy(group)
+    """Play a group of tasks in all models; see `play_stepwise`."""
     models = slice(group.start * bed.models, group.stop * bed.models)
-    played = play_in_models(
-        rollout_on_host,
+    return play_stepwise(
         bed.keys[group],
         take_tasks(bed.worlds, models),
-        policy,
+        lambda: make_policy(group),
         horizon=bed.config.horizon,
         episodes=bed.config.trajectories,
     )
-    invalid = policy.invalid if isinstance(policy, StepwisePolicy) else []
-    return {
-        **{f: np.asarray(getattr(played, f)) for f in played.__dataclass_fields__},
-        "invalid": np.asarray(invalid, np.float64),
-        "seconds": np.array([time.perf_counter() - start]),
-    }
-
-
-def _keep(file: Path, part: dict[str, np.ndarray]) -> None:
-    """Write a group's episodes atomically."""
-    with temporary_name(file) as temporary, temporary.open("wb") as out:
-        np.savez_compressed(out, allow_pickle=False, **part)
 
 
 def evaluate(

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
 from sdm.data.generation import describe, write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.experiments.cell_configs import dataset_of, first_stage, training_of
+from sdm.experiments.self_trained import (
+    LEARNER,
+    run_self_training,
+    self_trained,
+    self_training_folder,
+)
 from sdm.experiments.spec import Cell, ExperimentError, key_of
 from sdm.policies.learner import learners
 from sdm.policies.spec import ActingOptions
@@ -75,6 +81,8 @@ class Artifacts:
             options = {k: x for k, x in cell.learn.items() if k != "base"}
             name = f"icl:{cell.learn['base']}"
             return ReadyPolicy(name, options=ActingOptions(**options))
+        if cell.learner == LEARNER:
+            return self._self_trained(cell)
         stage = first_stage(cell)
         first = None if stage is None else self.policy(stage)
         data = self.dataset(dataset_of(cell))
@@ -94,6 +102,14 @@ class Artifacts:
             training["first"] = first.training
         name = str(out) if cell.learner == "finetune" else f"{cell.learner}:{out}"
         return ReadyPolicy(name, training)
+
+    def _self_trained(self, cell: Cell) -> ReadyPolicy:
+        """Return the model of an iteration; train all iterations if there are none."""
+        out = self.run_folder(cell)
+        with _alone(out):
+            if not out.is_dir():
+                _resume(out, partial(run_self_training, cell, out, self._progress))
+        return ReadyPolicy(*self_trained(cell, out))
 
     def dataset(self, config: OracleConfig) -> Path:
         """Return the folder of an oracle dataset; generate it if it does not exist."""
@@ -121,6 +137,8 @@ class Artifacts:
 
     def run_folder(self, cell: Cell) -> Path:
         """Return the folder of a cell's trained policy, whether or not it exists."""
+        if cell.learner == LEARNER:
+            return self_training_folder(cell, self.folder)
         data = self._dataset_folder(dataset_of(cell))
         spec: dict[str, Any] = {
             "data": data.name,
@@ -202,5 +220,9 @@ def _record(out: Path) -> dict[str, Any]:
 
 
 def _without_data(config: Any) -> dict[str, Any]:
-    """Return a configuration without its dataset's path, which affects no result."""
-    return {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}
+    """Return a configuration without its dataset's path, which affects no result.
+
+    `start` is left out unless it is set, so that earlier runs keep their folders.
+    """
+    values = {k: x for k, x in dataclasses.asdict(config).items() if k != "data"}
+    return {k: x for k, x in values.items() if k != "start" or x is not None}

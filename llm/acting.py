@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ from sdm.llm.vllm_rows import VllmRows, start_engine
 from sdm.llm.whole_rows import WholeRows
 from sdm.policies.trained_on import warn_of_other_tasks
 from sdm.tasks.registry import FamilyError
+from sdm.tasks.rollout import Trajectory
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class PolicyMaker:
         schema: text schema of the episodes.
         support: the demonstrations of each task.
         rows: number of episodes whose texts fit the memory together.
+        temperature: see `LanguageModelPolicy`.
 
     """
 
@@ -50,6 +53,7 @@ class PolicyMaker:
     schema: Schema
     support: Sequence[Sequence[Episode]]
     rows: int
+    temperature: float = 0.0
 
     def __call__(self, group: slice) -> LanguageModelPolicy:
         """Return the policy for these tasks."""
@@ -59,7 +63,23 @@ class PolicyMaker:
             self.schema,
             self.support[group],
             len(self.schema.contents.actions),
+            self.temperature,
         )
+
+
+class Situation(NamedTuple):
+    """What a language model needs to know of tasks in which it acts.
+
+    Attributes:
+        support: demonstrations of each task.
+        played: any episodes in the tasks, by which its cache is checked.
+        reward: smallest and largest reward of a decision.
+
+    """
+
+    support: Trajectory
+    played: Trajectory
+    reward: tuple[float, float]
 
 
 def language_model_policy(
@@ -124,10 +144,24 @@ def maker_of(
     model: CausalModel | Callable[[Sequence[Tokens]], Rows],
     name: str = "model",
 ) -> PolicyMaker:
+    """Return the policy factory of a benchmark; see `policy_maker`."""
+    paid = np.asarray(bed.tasks.world.reward)
+    ends = float(paid.min()), float(paid.max())
+    tasks = Situation(bed.support, bed.optimal_played, ends)
+    return policy_maker(tasks, schema, tokenizer, model, name)
+
+
+def policy_maker(
+    tasks: Situation,
+    schema: Schema,
+    tokenizer: PreTrainedTokenizerBase,
+    model: CausalModel | Callable[[Sequence[Tokens]], Rows],
+    name: str = "model",
+) -> PolicyMaker:
     """Return the policy factory for a model, or for a function that begins rows.
 
     Args:
-        bed: the benchmark.
+        tasks: the tasks.
         schema: text schema of the episodes.
         tokenizer: the model's tokenizer.
         model: the model, or the function.
@@ -135,7 +169,7 @@ def maker_of(
 
     """
     check_tokenizer(tokenizer, schema)
-    support = episodes_of(bed.support)
+    support = episodes_of(tasks.support)
     if not isinstance(model, CausalModel):
         # vLLM limits its cache itself.
         return PolicyMaker(model, tokenizer, schema, support, sys.maxsize)
@@ -143,12 +177,12 @@ def maker_of(
     def policy(begin: Callable[[Sequence[Tokens]], Rows]) -> LanguageModelPolicy:
         return PolicyMaker(begin, tokenizer, schema, support, 1)(slice(TASKS))
 
-    some = jax.tree.map(lambda x: x[:TASKS, :EPISODES], bed.optimal_played)
+    some = jax.tree.map(lambda x: x[:TASKS, :EPISODES], tasks.played)
     if (why := why_whole(model, policy, some)) is not None:
         warnings.warn(f"`{name}`: {why}: {WHOLE}", stacklevel=3)
         begin = partial(WholeRows, model)
         return PolicyMaker(begin, tokenizer, schema, support, sys.maxsize)
-    rows = rows_that_fit(model, _longest(tokenizer, schema, support, bed))
+    rows = rows_that_fit(model, _longest(tokenizer, schema, support, tasks))
     return PolicyMaker(partial(RowsInWindow, model), tokenizer, schema, support, rows)
 
 
@@ -156,13 +190,10 @@ def _longest(
     tokenizer: PreTrainedTokenizerBase,
     schema: Schema,
     support: Sequence[Sequence[Episode]],
-    bed: Benchmark,
+    tasks: Situation,
 ) -> int:
     """Return the most tokens of a task's demonstrations and one more episode."""
-    paid = np.asarray(bed.tasks.world.reward)
-    unseen = longest_episode(
-        schema, bed.config.horizon, (float(paid.min()), float(paid.max()))
-    )
+    unseen = longest_episode(schema, tasks.played.action.shape[-1], tasks.reward)
     texts = [render_prompt(schema, s, s[-1] if s else unseen) for s in support]
     return max(map(len, encode(tokenizer, texts)))
 

@@ -7,16 +7,13 @@ that follow the paper, and our choices.
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from sdm.data.request import family_of
-from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.acting_check import check_acting
 from sdm.llm.context import check_length
 from sdm.llm.devices import threads_for
@@ -30,14 +27,6 @@ from sdm.llm.runs import (
     save_run,
     write_metrics,
 )
-from sdm.llm.schema import Schema, make_schema
-from sdm.llm.texts import (
-    PlayedEpisode,
-    TrainingText,
-    episodes_by_task,
-    split_tasks,
-    training_texts,
-)
 from sdm.llm.tokens import check_tokenizer, tokenise
 from sdm.llm.training import (
     CHECKPOINTS,
@@ -47,6 +36,7 @@ from sdm.llm.training import (
     tensorboard_callback,
     train,
 )
+from sdm.llm.training_data import TrainingData, read_training_data
 from sdm.llm.validation_gap import ValidationGap
 from sdm.policies.policy_runs import tasks_of
 from sdm.storage.processes import folder_of_all
@@ -75,26 +65,6 @@ class FinetuneReport:
     seconds: float
     steps: int
     processes: int
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The texts that a run uses.
-
-    Attributes:
-        manifest: manifest of the dataset.
-        schema: text schema of the episodes.
-        train: training texts.
-        validation: texts of the validation tasks.
-        validation_tasks: indices of the validation tasks in the dataset.
-
-    """
-
-    manifest: Mapping[str, Any]
-    schema: Schema
-    train: list[TrainingText]
-    validation: list[TrainingText]
-    validation_tasks: list[int]
 
 
 def finetune(
@@ -135,7 +105,10 @@ def finetune(
     share_of_batch(config, processes.num_processes)
     plan = {"finetune": dataclasses.asdict(config), "data": data.manifest["shards"]}
     options = {
-        "inputs": (Path(config.data), Path(config.base)),
+        "inputs": (
+            *(Path(config.data), Path(config.base)),
+            *((Path(config.start),) if config.start else ()),
+        ),
         "resume": resume,
         "overwrite": overwrite,
     }
@@ -200,68 +173,6 @@ def _fill(
         write_metrics(folder, trainer.state.log_history)
         save_run(folder, record, tokenizer)
     return report
-
-
-def read_training_data(config: FinetuneConfig) -> TrainingData:
-    """Read a dataset, and return its training and validation texts.
-
-    Raises:
-        StorageError: if the data cannot be read.
-        ValueError: if the dataset is too small, or the schema cannot write it.
-
-    """
-    manifest = read_manifest(Path(config.data))
-    spaces = family_of(manifest).spaces
-    schema = make_schema(
-        config.schema, spaces, manifest["kind"], rewards=manifest["observes_reward"]
-    )
-    table = read_shards(Path(config.data))
-    tasks = _choose_tasks(config, episodes_by_task(table))
-    random = None
-    if "all" in (config.demonstrations, config.queries):
-        random = episodes_by_task(table, random=True)
-        _check_random(config, random)
-    parts = split_tasks(list(tasks), held_out=config.held_out, seed=config.seed)
-    training, validation = (
-        training_texts(
-            {task: tasks[task] for task in chosen},
-            schema,
-            random=random,
-            show_random=config.demonstrations == "all",
-            ask_random=config.queries == "all",
-            support=config.support,
-            per_task=config.texts_per_task,
-            seed=config.seed,
-        )
-        for chosen in parts
-    )
-    return TrainingData(manifest, schema, training, validation, list(parts[1]))
-
-
-def _check_random(
-    config: FinetuneConfig, random: Mapping[int, list[PlayedEpisode]]
-) -> None:
-    """Raise `ValueError` if an option needs random episodes that the dataset lacks."""
-    for option in ("demonstrations", "queries"):
-        if getattr(config, option) == "all" and not random:
-            raise ValueError(
-                f"`--{option} all` needs random episodes, found none in "
-                f"`{config.data}`: make them with `sdm solve --random-trajectories`"
-            )
-
-
-def _choose_tasks(
-    config: FinetuneConfig, tasks: dict[int, list[PlayedEpisode]]
-) -> dict[int, list[PlayedEpisode]]:
-    """Return the first `config.tasks` tasks of a dataset."""
-    if config.tasks is None:
-        return tasks
-    if config.tasks > len(tasks):
-        raise ValueError(
-            f"tasks = {config.tasks}: must be at most the {len(tasks)} in "
-            f"`{config.data}`"
-        )
-    return dict(list(tasks.items())[: config.tasks])
 
 
 def _report(trainer: Trainer) -> FinetuneReport:

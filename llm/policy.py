@@ -1,8 +1,9 @@
-"""A language model as a policy, which takes the most probable action in context."""
+"""A language model as a policy, which takes the most probable action or samples one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -19,6 +20,7 @@ from sdm.llm.scoring import (
     split_candidates,
 )
 from sdm.tasks.models import Model
+from sdm.tasks.policy import draw
 
 
 @dataclass
@@ -34,7 +36,7 @@ class EpisodeTexts:
 
 @dataclass(frozen=True)
 class LanguageModelPolicy:
-    """A policy that takes the action whose text the model finds most probable.
+    """A policy that acts by the probabilities that a model assigns to actions' texts.
 
     Attributes:
         begin: makes the rows in which a language model scores continuations of the
@@ -43,6 +45,8 @@ class LanguageModelPolicy:
         schema: text schema of the episodes.
         support: the demonstrations of each task, one possibly empty list per task.
         actions: number of actions to choose from.
+        temperature: at 0, the most probable action is taken; above, actions are sampled
+            with probabilities proportional to p^(1 / temperature).
         invalid: probability of any text but an action, for every decision so far.
 
     """
@@ -52,6 +56,7 @@ class LanguageModelPolicy:
     schema: Schema
     support: Sequence[Sequence[Episode]]
     actions: int
+    temperature: float = 0.0
     invalid: list[float] = field(default_factory=list)
 
     def init(self, model: Model) -> EpisodeTexts:
@@ -66,9 +71,16 @@ class LanguageModelPolicy:
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], EpisodeTexts]:
-        """Choose the most probable action in every episode; ties go to the lowest."""
+        """Choose an action in every episode.
+
+        Of equally probable actions, the lowest is taken. Sampled actions depend on the
+        probabilities and the keys only.
+        """
         scores = self.action_scores(memory, observation, reward)
-        choice = scores.argmax(-1)
+        if self.temperature:
+            choice = sampled(scores, self.temperature, key)
+        else:
+            choice = scores.argmax(-1)
         for row, action in enumerate(choice):
             memory.actions[row].append(int(action))
         return jnp.asarray(choice.reshape(observation.shape), jnp.int32), memory
@@ -145,3 +157,12 @@ class LanguageModelPolicy:
             for i in range(0, len(encoded), self.actions)
         ]
         return [shared for shared, _ in split], [left for _, left in split]
+
+
+def sampled(
+    scores: Float[np.ndarray, "rows A"], temperature: float, key: Key[Array, "B N"]
+) -> Int[np.ndarray, " rows"]:
+    """Sample an action per row from log-probabilities, at a temperature above 0."""
+    uniform = jax.vmap(jax.random.uniform)(key.ravel())
+    chances = jax.nn.softmax(jnp.asarray(scores, uniform.dtype) / temperature, axis=-1)
+    return np.asarray(draw(chances, uniform))

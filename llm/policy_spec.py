@@ -84,7 +84,7 @@ class LanguageModel:
         """Load the model, and return a factory of its policy."""
         from sdm.llm.acting import language_model_policy
 
-        return language_model_policy(
+        made = language_model_policy(
             self.text,
             bed,
             schema=options.schema,
@@ -92,6 +92,7 @@ class LanguageModel:
             backend=options.backend,
             trust_remote_code=options.trust_remote_code,
         )
+        return dataclasses.replace(made, temperature=options.temperature)
 
 
 def _warn_of_unused(name: str, trained: FinetuneConfig, options: ActingOptions) -> None:

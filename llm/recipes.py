@@ -17,12 +17,13 @@ from typing import Any, Literal, get_args
 from sdm.llm.base_names import stored_name
 from sdm.storage.checks import check_count
 
-Shown = Literal["optimal", "all"]
+Shown = Literal["optimal", "all", "random"]
+Asked = Literal["optimal", "all"]
 Loss = Literal["all", "actions"]
 Quantize = Literal["nf4", "none"]
 CHOICES = {
     "demonstrations": get_args(Shown),
-    "queries": get_args(Shown),
+    "queries": get_args(Asked),
     "loss": get_args(Loss),
     "quantize": get_args(Quantize),
 }
@@ -52,8 +53,8 @@ class FinetuneConfig:
         learning_rate: peak learning rate, reached after the warm-up.
         warmup: share of the optimizer steps in which the learning rate rises.
         weight_decay: weight decay of AdamW.
-        demonstrations: episodes to draw demonstrations from, the oracle's (`optimal`)
-            or `all`, which adds the dataset's random episodes.
+        demonstrations: episodes to draw demonstrations from, the oracle's (`optimal`),
+            the dataset's random ones (`random`) or `all` of them.
         queries: episodes at the end of the texts, the oracle's (`optimal`) or `all`, in
             which every other one is random; the labels are the oracle's actions.
         loss: tokens in the next-token loss, `all` or those of `actions`.
@@ -66,6 +67,8 @@ class FinetuneConfig:
         gradient_checkpointing: recomputation of activations; needs less memory and
             about a third more time.
         trust_remote_code: execution of the Python code in a base's repository.
+        start: run folder of the same base, whose weights the training starts from; the
+            base's own if not given.
         seed: random seed of texts, order, weights and dropout.
 
     """
@@ -85,7 +88,7 @@ class FinetuneConfig:
     warmup: float = 0.05
     weight_decay: float = 0.0
     demonstrations: Shown = "optimal"
-    queries: Shown = "optimal"
+    queries: Asked = "optimal"
     loss: Loss = "all"
     quantize: Quantize = "none"
     from_scratch: bool = False
@@ -94,6 +97,7 @@ class FinetuneConfig:
     lora_dropout: float = 0.1
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    start: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,6 +123,11 @@ class FinetuneConfig:
             raise ValueError(
                 f"lora_rank = {self.lora_rank}: must be 0, since from_scratch trains "
                 "all weights"
+            )
+        if self.from_scratch and self.start is not None:
+            raise ValueError(
+                f"start = {self.start!r}: must not be given with from_scratch, which "
+                "starts from random weights"
             )
 
     def _check_shares(self) -> None:
@@ -207,6 +216,8 @@ def recipe(data: str, base: str, *, seed: int = 0, **given: Any) -> FinetuneConf
     if options.get("from_scratch"):  # an adapter would leave the base's weights random
         options = options | {"lora_rank": 0, "quantize": "none"} | chosen
     base = stored_name(base)
+    if "start" in options:
+        options = options | {"start": str(Path(options["start"]).resolve())}
     config = FinetuneConfig(data=data, base=base, seed=seed, **options)
     if "accumulate" in chosen:
         return config

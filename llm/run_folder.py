@@ -139,6 +139,25 @@ def read_run(folder: Path) -> RunHeader:
     return found
 
 
+def start_weights(config: FinetuneConfig) -> Path:
+    """Return the folder of the weights from which a training starts.
+
+    Raises:
+        StorageError: if `config.start` is no run folder.
+        ValueError: if its base or rank is another one.
+
+    """
+    folder = Path(str(config.start))
+    before = read_run(folder).config
+    for name in ("base", "lora_rank", "schema"):
+        mine, other = getattr(config, name), getattr(before, name)
+        if mine != other:
+            raise ValueError(
+                f"start = {str(folder)!r}: {name} must be {mine!r}, found {other!r}"
+            )
+    return weights_folder(folder, config.lora_rank)
+
+
 def _check_files(folder: Path, lora_rank: int) -> None:
     """Raise `StorageError` if a run folder lacks its weights or tokenizer."""
     weights = weights_folder(folder, lora_rank)

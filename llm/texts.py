@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sdm.llm.episode import Episode, render_prompt
+from sdm.llm.recipes import Shown
 from sdm.llm.schema import Schema
 
 Wanted = tuple[int | None, ...]
@@ -97,7 +98,7 @@ def training_texts(
     schema: Schema,
     *,
     random: Mapping[int, Sequence[PlayedEpisode]] | None = None,
-    show_random: bool = False,
+    show: Shown = "optimal",
     ask_random: bool = False,
     support: int,
     per_task: int,
@@ -113,24 +114,30 @@ def training_texts(
         tasks: the oracle's episodes of each task.
         schema: text schema of the episodes.
         random: random episodes of each task.
-        show_random: also draw demonstrations from the random episodes.
+        show: episodes to draw demonstrations from, the oracle's (`optimal`), the
+            `random` ones, or `all` of them.
         ask_random: use a random episode as every other query.
         support: demonstrations in each text.
         per_task: texts of each task.
         seed: random seed of queries and demonstrations.
 
     Raises:
-        ValueError: if a task has fewer than `support + 1` episodes.
+        ValueError: if a task has too few episodes for a query and its demonstrations.
 
     """
     texts = []
     for task, own in tasks.items():
-        more = [] if random is None else list(random[task])
+        more = list(random[task]) if random else []
         everything = [*own, *more]
-        shown = range(len(everything) if show_random else len(own))
-        if len(shown) < support + 1:
+        shown = {
+            "optimal": range(len(own)),
+            "random": range(len(own), len(everything)),
+            "all": range(len(everything)),
+        }[show]
+        needed = support + (show != "random" or ask_random)  # the query may be one
+        if len(shown) < needed:
             raise ValueError(
-                f"task {task}: {support} demonstrations and a query need {support + 1} "
+                f"task {task}: {support} demonstrations and a query need {needed} "
                 f"trajectories, found {len(shown)}"
             )
         generator = np.random.default_rng([seed, 2, task])

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -25,6 +30,7 @@ from sdm.llm.devices import compute_dtype
 from sdm.llm.memory import memory_explained
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.reporter import Reporter
+from sdm.llm.run_folder import start_weights
 from sdm.llm.tokens import IGNORED
 
 CHECKPOINTS = "checkpoints"
@@ -54,9 +60,15 @@ def prepare_model(
         config: fine-tuning configuration.
         check: called with the base and its tokenizer before the adapter is added.
 
+    Raises:
+        StorageError: if `config.start` is no run folder.
+        ValueError: if its base or rank is another one.
+
     """
+    weights = None if config.start is None else start_weights(config)
+    whole = weights is not None and config.lora_rank == 0
     model, tokenizer = load_base(
-        config.base,
+        str(weights) if whole else config.base,
         quantize=config.quantize,
         from_scratch=config.from_scratch,
         every_weight=config.lora_rank == 0,
@@ -69,7 +81,9 @@ def prepare_model(
         return model, tokenizer
     if config.quantize == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return _with_adapter(model, config), tokenizer
+    if weights is None:
+        return _with_adapter(model, config), tokenizer
+    return PeftModel.from_pretrained(model, weights, is_trainable=True), tokenizer
 
 
 def _with_adapter(model: PreTrainedModel, config: FinetuneConfig) -> CausalModel:

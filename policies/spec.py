@@ -21,6 +21,7 @@ from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.data.request import family_of
 from sdm.policies.prepared import Prepared
 from sdm.policies.registry import GROUP, check_rule, is_rule, names, prepare, rules
+from sdm.storage.checks import check_tolerance
 from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.policy import Policy
 
@@ -34,6 +35,8 @@ class ActingOptions:
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
         backend: `vllm` to compute `icl:` policies with vLLM.
         trust_remote_code: run the Python code in the repositories of `icl:` bases.
+        temperature: at 0, language models take the most probable action; above, they
+            sample actions with probabilities proportional to p^(1 / temperature).
 
     """
 
@@ -41,6 +44,11 @@ class ActingOptions:
     quantize: str | None = None
     backend: str | None = None
     trust_remote_code: bool = False
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless the temperature is 0 or more."""
+        check_tolerance("temperature", self.temperature)
 
 
 @runtime_checkable

@@ -24,6 +24,8 @@ class Stream(IntEnum):
     TRAIN_RANDOM = 7  # episodes of random actions
     VALIDATION_SUPPORT = 8
     VALIDATION_EPISODES = 9
+    SELF_PLAY = 10  # episodes of a model that trains itself
+    SELF_TIES = 11  # order of episodes of equal score
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:

@@ -73,14 +73,14 @@ def test_a_tasks_texts_depend_on_the_seed_and_its_index_only():
     assert among != other
 
 
-@pytest.mark.parametrize("shows", [False, True])
+@pytest.mark.parametrize("shows", ["optimal", "random", "all"])
 @pytest.mark.parametrize("asks", [False, True])
 def test_random_episodes_are_shown_or_asked_about_only_where_wanted(shows, asks):
     texts = training_texts(
         tasks(),
         COMPACT,
         random=wandered(),
-        show_random=shows,
+        show=shows,
         ask_random=asks,
         support=2,
         per_task=20,
@@ -92,7 +92,7 @@ def test_random_episodes_are_shown_or_asked_about_only_where_wanted(shows, asks)
     assert set(queries) == (own | more if asks else own)
     assert sum(query in more for query in queries) == asks * len(queries) / 2
     support = {episode for *support, _ in seen for episode in support}
-    assert support == (own | more if shows else own)
+    assert support == {"optimal": own, "random": more, "all": own | more}[shows]
     assert all(len(set(episodes)) == 3 for episodes in seen)
     for text, episodes in zip(texts, seen, strict=True):
         # What the oracle did, nothing of random demonstrations, and of a random query
@@ -106,6 +106,12 @@ def test_random_episodes_are_shown_or_asked_about_only_where_wanted(shows, asks)
 def test_more_demonstrations_than_there_are_is_an_error():
     with pytest.raises(ValueError, match=r"task 0: .* need 6 trajectories, found 5"):
         training_texts(tasks(), COMPACT, support=5, per_task=1, seed=0)
+    options = {"random": wandered(), "show": "random", "per_task": 1, "seed": 0}
+    training_texts(tasks(), COMPACT, support=4, **options)
+    with pytest.raises(ValueError, match=r"task 0: .* need 5 trajectories, found 4"):
+        training_texts(tasks(), COMPACT, support=5, **options)
+    with pytest.raises(ValueError, match=r"task 0: .* need 5 trajectories, found 4"):
+        training_texts(tasks(), COMPACT, support=4, ask_random=True, **options)
 
 
 def test_validation_tasks_are_held_out():

@@ -12,8 +12,9 @@ from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.shards import read_shards
 from sdm.evaluation.evaluate import evaluate_untrained
 from sdm.llm import finetune as finetune_module
-from sdm.llm.finetune import finetune, read_training_data
+from sdm.llm.finetune import finetune
 from sdm.llm.tiny import tiny_model, tiny_tokenizer
+from sdm.llm.training_data import read_training_data
 from sdm.llm.validation_gap import ValidationGap, validation_bed
 from sdm.tasks.families.energy import EnergyFamily
 

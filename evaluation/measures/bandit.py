@@ -17,9 +17,11 @@ from sdm.evaluation.exploration import (
     k_min_fraction,
     suffix_failure_frequency,
 )
+from sdm.evaluation.hindsight import register_hindsight
 from sdm.evaluation.measure import register_measure
 from sdm.evaluation.regret_curve import regret_curve, regret_exponent
 from sdm.tasks.arms_family import ArmsFamily
+from sdm.tasks.family import TaskFamily
 from sdm.tasks.rollout import Trajectory
 
 DIGITS = 5  # significant digits of the points of a curve
@@ -57,14 +59,36 @@ def of_arms(bed: Benchmark, played: Trajectory) -> dict[str, Any]:
         "greedy_fraction": _number(greedy_fraction(flat, *rewards)),
         "replicates": len(flat),
     }
-    if family.shows_all and flat.shape[-1] > 1:
-        shown, _ = (x[:, :-1] for x in rewards)
-        taken = np.take_along_axis(shown, flat[:, :-1, None], -1)[..., 0]
-        best = np.cumsum(shown, 1).max(-1)
-        lost = np.diff(best, axis=-1, prepend=0.0) - taken
-        lost = lost.reshape(*action.shape[:2], -1)
+    lost = _lost_by_round(family, played)
+    if lost is not None:
         row |= _curve(_replicates(lost), "hindsight_regret")
     return row
+
+
+@register_hindsight
+def of_best_arm(
+    family: TaskFamily, played: Trajectory
+) -> Float[np.ndarray, "B N"] | None:
+    """Return the realised regret to the best single arm, if all rewards are shown."""
+    if not isinstance(family, ArmsFamily):
+        return None
+    lost = _lost_by_round(family, played)
+    return None if lost is None else lost.sum(-1)
+
+
+def _lost_by_round(
+    family: ArmsFamily, played: Trajectory
+) -> Float[np.ndarray, "B N R"] | None:
+    """Return each round's increase of the hindsight regret, without the last round."""
+    action = np.asarray(played.action)
+    if not family.shows_all or action.shape[-1] == 1:
+        return None
+    shown = _rewards(family, played)[0][:, :-1]
+    flat = action.reshape(-1, action.shape[-1])
+    taken = np.take_along_axis(shown, flat[:, :-1, None], -1)[..., 0]
+    best = np.cumsum(shown, 1).max(-1)
+    lost = np.diff(best, axis=-1, prepend=0.0) - taken
+    return lost.reshape(*action.shape[:2], -1)
 
 
 def _replicates(lost: Float[np.ndarray, "B N T"]) -> Float[np.ndarray, "R T"]:

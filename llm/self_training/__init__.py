@@ -1,0 +1,1 @@
+"""Self-training: a language model learns from the best of its own episodes."""

@@ -1,0 +1,1 @@
+"""Scores of episodes, one file each; see `selection`."""

@@ -1,0 +1,449 @@
+"""Self-training: what is selected, written, trained on, and resumed."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from training_support import QUIET
+from typer.testing import CliRunner
+
+from sdm.cli import app
+from sdm.data.generation import write_oracle_dataset
+from sdm.data.request import OracleConfig
+from sdm.data.shards import read_manifest, read_shards
+from sdm.llm.self_training import iterations
+from sdm.llm.self_training.config import SelfTrainConfig
+from sdm.llm.self_training.dataset import NO_ACTION, write_dataset
+from sdm.llm.self_training.iterations import (
+    NothingToLearnError,
+    selected,
+    self_train,
+)
+from sdm.llm.self_training.play import random_play
+from sdm.llm.self_training.results import report_of
+from sdm.llm.self_training.selection import Scenarios, scores, select
+from sdm.llm.texts import episodes_by_task
+from sdm.llm.training_data import read_training_data
+from sdm.solvers_jax import DarkroomFamily, EnergyFamily, solve
+from sdm.tasks import load_family
+
+pytestmark = QUIET
+run = CliRunner().invoke
+KEY = jax.random.key(0)
+
+
+def small(**changes):
+    """Return a configuration that a test can afford; its model stays near random."""
+    options = {
+        "family": EnergyFamily(),
+        "horizon": 3,
+        "support": 1,
+        "iterations": 2,
+        "scenarios": 6,
+        "episodes": 4,
+        "keep": 1,
+        "random_trajectories": 2,
+        "start_scenarios": 8,
+        "invalid_limit": 1.0,
+        "test_tasks": 3,
+        "test_trajectories": 2,
+        "seed": 5,
+    }
+    return SelfTrainConfig(**(options | changes))
+
+
+def without_seconds(report):
+    """Return a report without what differs between two runs of one machine."""
+    if isinstance(report, dict):
+        return {k: without_seconds(x) for k, x in report.items() if k != "seconds"}
+    return [without_seconds(x) for x in report] if isinstance(report, list) else report
+
+
+# Selection
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_no_other_choice_has_a_lower_score(keep):
+    score = np.random.default_rng(keep).integers(0, 4, (20, 5)).astype(float)
+    score[3] = 1.0  # no spread
+    kept = select(score, keep, key=KEY)
+    for own, mask in zip(score, kept, strict=True):
+        if np.ptp(own) == 0:
+            assert not mask.any()
+            continue
+        assert mask.sum() == keep
+        best = min(sum(own[list(c)]) for c in itertools.combinations(range(5), keep))
+        assert own[mask].sum() == best
+
+
+def test_across_scenarios_the_best_of_all_are_kept():
+    score = np.random.default_rng(0).normal(size=(6, 5))
+    score[2] += 100  # a scenario that pays little
+    kept = select(score, 2, key=KEY, across=True)
+    assert sorted(score[kept]) == sorted(score.ravel())[:12]
+    assert not kept[2].any()
+    assert not select(np.ones((6, 5)), 2, key=KEY, across=True).any()
+
+
+def test_the_key_decides_between_equal_scores():
+    score = np.array([[0.0, 1.0, 0.0, 0.0]])
+    masks = [select(score, 1, key=k)[0] for k in jax.random.split(KEY, 300)]
+    count = np.sum(masks, 0)
+    assert (select(score, 1, key=KEY) == select(score, 1, key=KEY)).all()
+    # Binomial(300, 1/3) has a standard deviation of 8.2: five of them.
+    assert count[1] == 0 and (np.abs(count[[0, 2, 3]] - 100) < 41).all()
+
+
+def test_differences_by_rounding_are_no_spread():
+    score = np.array([[0.1 + 0.2, 0.3, 0.3], [0.0, 1e-6, 1.0]])
+    assert select(score, 1, key=KEY).tolist() == [[False] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize("keep", [0, 3, 4])
+def test_keeping_all_or_more_is_an_error(keep):
+    with pytest.raises(ValueError, match="keep"):
+        select(np.zeros((2, 3)), keep, key=KEY)
+
+
+def test_a_score_that_is_not_finite_is_an_error():
+    score = np.zeros((2, 3))
+    score[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"score\[\(1, 2\)\] = nan"):
+        select(score, 1, key=KEY)
+
+
+# Scores
+
+
+@pytest.fixture(scope="module")
+def play():
+    """Three random episodes of three stages in each of eight scenarios."""
+    return random_play(small(keep=3))
+
+
+def scenarios_of(play, config):
+    size = len(play.played.action)
+    return Scenarios(config.tasks(size), play.tasks, play.played)
+
+
+def test_scores_are_those_computed_episode_by_episode(play):
+    found = scenarios_of(play, small())
+    q = np.asarray(solve(play.tasks.model, horizon=3).q)
+    reward, action, state = (
+        np.asarray(getattr(play.played, name))
+        for name in ("reward", "action", "observation")
+    )
+    factor = [float(play.tasks.world.discount) ** t for t in range(3)]
+    for s in range(len(reward)):
+        returns = [sum(np.multiply(factor, episode)) for episode in reward[s]]
+        for e in range(3):
+            here = [q[s, t, state[s, e, t]] for t in range(3)]
+            lost = sum(
+                factor[t] * (here[t].max() - here[t][action[s, e, t]]) for t in range(3)
+            )
+            wanted = {
+                "regret": max(returns) - returns[e],
+                "reward": -returns[e],
+                "pseudo-regret": lost,
+            }
+            for name, value in wanted.items():
+                # Sums of three rewards below 10: rounding of 1e-14.
+                got = scores()[name].score(found)[s, e]
+                assert got == pytest.approx(value, abs=1e-12), name
+    assert {n for n, score in scores().items() if score.across} == {"reward"}
+
+
+def test_full_information_compares_with_the_best_arm_of_the_episode():
+    options = {"arms": 3, "feedback": "full", "law": "bernoulli", "separation": 0.4}
+    family = load_family("bandit", options)
+    config = small(family=family, horizon=7, support=0, keep=3)
+    play = random_play(config)
+    lost = scores()["regret"].score(scenarios_of(play, config))
+    paid = np.asarray(family.shown(play.played.observation))  # of the round before
+    for s, e in np.ndindex(lost.shape):
+        shown = paid[s, e, 1:]
+        own = sum(shown[t, play.played.action[s, e, t]] for t in range(6))
+        assert lost[s, e] == max(shown.sum(0)) - own
+
+
+def test_pseudo_regret_of_ambiguous_tasks_is_refused():
+    with pytest.raises(ValueError, match="one of regret, reward for kind apomdp"):
+        small(kind="apomdp", select="pseudo-regret")
+
+
+# Datasets
+
+
+@pytest.fixture(scope="module")
+def written(play, tmp_path_factory):
+    """A dataset of the best of random play, and what it was made of."""
+    config = small(keep=3)
+    kept = np.zeros(play.played.action.shape[:2], bool)
+    kept[[0, 0, 2, 5], [0, 2, 1, 0]] = True
+    folder = tmp_path_factory.mktemp("data") / "data"
+    write_dataset(folder, config, play, kept, {"kept": 4})
+    return config, play, kept, folder
+
+
+def test_a_dataset_has_the_kept_episodes_and_random_ones_of_their_tasks(written):
+    _, play, kept, folder = written
+    table, manifest = read_shards(folder), read_manifest(folder)
+    own, random = episodes_by_task(table), episodes_by_task(table, random=True)
+    assert list(own) == list(random) == [0, 2, 5] and manifest["tasks"] == 3
+    for part, played, chosen in (
+        (own, play.played, kept),
+        (random, play.random, np.repeat(kept.any(-1)[:, None], 2, 1)),
+    ):
+        for task, episodes in part.items():
+            numbers = np.flatnonzero(chosen[task])
+            for number, each in zip(numbers, episodes, strict=True):
+                for name in ("observation", "action", "reward"):
+                    array = np.asarray(getattr(played, name))[task, number]
+                    assert tuple(array.tolist()) == getattr(each.episode, f"{name}s")
+    unknown = [e.better for episodes in random.values() for e in episodes]
+    assert set(unknown) == {(NO_ACTION,) * 3}
+    p = table["parameters"].combine_chunks().field("p").to_numpy()
+    assert np.array_equal(
+        np.unique(p), np.unique(np.asarray(play.tasks.params["p"])[[0, 2, 5]])
+    )
+
+
+def test_texts_end_with_kept_episodes_after_random_demonstrations(written):
+    config, _, _, folder = written
+    data = read_training_data(config.finetuning(str(folder), "tiny"))
+    table = read_shards(folder)
+    own, random = episodes_by_task(table), episodes_by_task(table, random=True)
+    texts = [*data.train, *data.validation]
+    assert len(texts) == 3 * config.keep
+    for text in texts:
+        *shown, query = text.text.split("\n")
+        render = data.schema.render
+        assert query in {render(e.episode) for e in own[text.task]}
+        assert set(shown) <= {render(e.episode) for e in random[text.task]}
+        actions = data.schema.parse(query).actions
+        assert text.wanted == (None,) * 3 + actions  # demonstrations have no label
+
+
+def test_random_demonstrations_are_those_of_an_oracle_dataset(written, tmp_path):
+    config, _, _, folder = written
+    request = OracleConfig(
+        config.family, 3, 6, 1, config.seed, random_trajectories=2, batch=8
+    )
+    write_oracle_dataset(request, tmp_path / "oracle")
+    oracle = episodes_by_task(read_shards(tmp_path / "oracle"), random=True)
+    ours = episodes_by_task(read_shards(folder), random=True)
+    for task, episodes in ours.items():
+        same = [e.episode for e in oracle[task]]
+        assert [e.episode for e in episodes] == same
+
+
+def test_random_queries_need_an_oracle(written):
+    config, _, _, folder = written
+    asking = config.finetuning(str(folder), "tiny")
+    with pytest.raises(ValueError, match="lacks, since its policy is `self-training`"):
+        read_training_data(type(asking)(**{**vars(asking), "queries": "all"}))
+
+
+# Scenarios
+
+
+def test_every_iteration_has_new_scenarios_or_comes_round_again():
+    config = small()
+    spans = [config.scenarios_of(i) for i in range(4)]
+    assert [(s.start, s.stop) for s in spans] == [(0, 8), (8, 14), (14, 20), (20, 26)]
+    room = small(family=DarkroomFamily(size=4), scenarios=5, start_scenarios=99)
+    spans = [room.scenarios_of(i) for i in range(5)]
+    most = room.family.available("train")
+    assert most == 13 and spans[0] == range(13)
+    assert [s.start for s in spans[1:]] == [0, 5, 0, 5]
+
+
+def test_equal_returns_give_nothing_to_learn_from(play):
+    config = small()
+    zero = jnp.zeros_like(play.played.reward)
+    idle = play._replace(played=type(play.played)(*_parts(play.played)[:2], zero))
+    with pytest.raises(NothingToLearnError, match="0 of 8 scenarios have a spread"):
+        selected(config, 1, idle)
+    one = idle._replace(
+        played=type(play.played)(*_parts(play.played)[:2], zero.at[0, 0, 0].set(1))
+    )
+    with pytest.raises(NothingToLearnError, match="1 of 8 scenarios have a spread"):
+        selected(config, 1, one)
+
+
+def test_a_model_that_emits_other_texts_is_not_trained_on(play):
+    play = play._replace(invalid=0.3)
+    kept, about = selected(small(invalid_limit=0.3), 1, play)
+    assert kept.any() and about["invalid_mass"] == 0.3
+    with pytest.raises(NothingToLearnError, match=r"puts 30\.0 % .* limit of 20 %"):
+        selected(small(invalid_limit=0.2), 1, play)
+    with pytest.raises(NothingToLearnError, match="puts nan %"):
+        selected(small(), 1, play._replace(invalid=float("nan")))
+
+
+def _parts(played):
+    return played.observation, played.action, played.reward
+
+
+# The loop
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, not to be changed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return self_train(small(), out), out
+
+
+def test_a_run_is_made_of_ordinary_folders(whole):
+    report, out = whole
+    assert report == json.loads((out / "results.json").read_text())
+    places = [out / "start", out / "iteration-1", out / "iteration-2"]
+    assert [row["iteration"] for row in report["iterations"]] == [0, 1, 2]
+    for before, place in itertools.pairwise([None, *places]):
+        names = {path.name for path in place.iterdir()}
+        assert names == {"data", "run", "results.json"}
+        config = yaml.safe_load((place / "run" / "config.yaml").read_text())["finetune"]
+        assert config["data"] == str(place / "data") and config["base"] == "tiny"
+        assert config["start"] == (before and str(before / "run"))
+        assert read_manifest(place / "data")["policy"] == "self-training"
+    for text in out.rglob("*"):
+        if text.suffix in (".json", ".yaml", ".md"):
+            assert "run.partial" not in text.read_text(), text
+    for row in report["iterations"][1:]:
+        played = row["selection"]
+        assert played["kept"] == 6 - played["dropped"]
+        assert played["kept_return_mean"] > played["played_return_mean"]
+        assert row["ci"][0] <= row["regret"] <= row["ci"][1]
+    result = run(app, ["eval", "--policy", str(places[-1] / "run"), "--tasks", "2"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("place", ["play", "train", "test"])
+def test_an_interrupted_run_ends_as_one_that_is_not(
+    whole, tmp_path, monkeypatch, place
+):
+    module, name = {
+        "play": ("sdm.evaluation.stepwise", "_keep"),
+        "train": ("sdm.llm.self_training.iterations", "finetune"),
+        "test": ("sdm.llm.self_training.iterations", "iteration_row"),
+    }[place]
+    done, plain = [], getattr(__import__(module, fromlist=["_"]), name)
+    monkeypatch.setattr("sdm.llm.self_training.play.ROWS_TOGETHER", 8)  # 2 scenarios
+    # Groups of the start's test, of the first iteration's play, and its test.
+    stop = {"play": 3, "train": 2, "test": 2}[place]
+
+    def once(*args, **options):
+        done.append(None)
+        if len(done) == stop:
+            raise KeyboardInterrupt
+        return plain(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{module}.{name}", once)
+        with pytest.raises(KeyboardInterrupt):
+            self_train(small(), tmp_path / "run")
+    partial = tmp_path / "run.partial"
+    assert (partial / "start" / "results.json").is_file()
+    assert not (partial / "iteration-1" / "results.json").exists()
+    again = []
+    with monkeypatch.context() as patch:
+        patch.setattr(iterations, "random_play", lambda _: again.append("start"))
+        report = self_train(small(), tmp_path / "run", resume=True)
+    # The groups of scenarios that are scored together change the scores by rounding
+    # only, which samples other actions too rarely for a test to see.
+    assert not again and not partial.exists()
+    mine, theirs = (without_seconds(r)["iterations"] for r in (report, whole[0]))
+    for row, other in zip(mine, theirs, strict=True):
+        assert row["selection"] == pytest.approx(other["selection"])
+        assert row["gap_percent"] == pytest.approx(other["gap_percent"], rel=1e-4)
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+
+
+def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
+    with pytest.raises(ValueError, match="exists already"):
+        self_train(small(), whole[1])
+    other = self_train(small(seed=6, iterations=1), tmp_path / "other")
+    mine = whole[0]["iterations"][1]["selection"]
+    assert other["iterations"][1]["selection"] != mine
+
+
+def test_a_run_goes_on_from_a_run(whole, tmp_path):
+    """The base is a run folder: there is no random play, and the start is its test."""
+    base = whole[1] / "iteration-2" / "run"
+    config = small(base=str(base), iterations=1, reference=str(base))
+    report = self_train(config, tmp_path / "more")
+    start, last = report["iterations"]
+    end = whole[0]["iterations"][-1]
+    assert start["gap_percent"] == pytest.approx(end["gap_percent"], rel=1e-4)
+    assert not (tmp_path / "more" / "start" / "data").exists()
+    header = yaml.safe_load((tmp_path / "more/iteration-1/run/config.yaml").read_text())
+    assert header["finetune"]["start"] == str(base)
+    assert report["reference"]["gap_percent"] == pytest.approx(start["gap_percent"])
+    assert last["selection"]["invalid_mass"] < 1
+
+
+def test_the_closed_share_is_measured_from_the_start_to_the_reference():
+    rows = [{"gap_percent": g, "seconds": {"test": 0.0}} for g in (50.0, 20.0, 5.0)]
+    found = report_of(small(), rows, {"gap_percent": 10.0})["iterations"]
+    assert [row["closed_percent"] for row in found] == [0, 75, 112.5]
+    found = report_of(small(), rows, None)["iterations"]
+    assert [row["closed_percent"] for row in found] == [None] * 3
+
+
+# The command
+
+
+SIZES = [
+    *("--iterations", "1", "--scenarios", "6", "--episodes", "4", "--keep", "1"),
+    *("--start-scenarios", "8", "--invalid-limit", "1", "--test-tasks", "3"),
+    *("--test-trajectories", "2"),
+]
+
+
+def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
+    out = tmp_path / "bandit"
+    options = ["--family", "bandit", "--horizon", "8", "--select", "pseudo-regret"]
+    ask = ["selftrain", *options, *SIZES, "--temperature", "2", "--out", str(out)]
+    result = run(app, [*ask, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    for row in report["iterations"]:
+        low, high = row["exponent_ci"]
+        # Pseudo-regret of 8 rounds of at most 0.2, in units of reward.
+        assert 0 <= row["regret"] <= 1.6 and low <= row["exponent"] <= high
+        assert row["ci"][0] <= row["regret"] <= row["ci"][1]
+        assert {"suffix_failure_frequency", "k_min_fraction"} <= row.keys()
+    assert report["config"]["training"] == {} and report["config"]["support"] == 0
+    result = run(app, ask)
+    assert result.exit_code == 2 and "exists already" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep", "4"], "keep = 4: must be below episodes = 4"),
+        (["--select", "luck"], "one of pseudo-regret, regret, reward for kind mdp"),
+        (["--temperature", "0"], "temperature = 0: must be above 0"),
+        (["--support", "9"], "must be at least support = 9"),
+        (["--scenarios", "1"], "scenarios = 1: must be a whole number from 2"),
+        (["--base", "smolm2"], "unknown base `smolm2`"),
+        (["--epochs", "0"], "epochs = 0"),
+    ],
+)
+def test_bad_options_end_with_one_line(options, message, tmp_path):
+    out = ["--out", str(tmp_path / "run")]
+    result = run(app, ["selftrain", "--horizon", "3", *SIZES, *options, *out])
+    assert result.exit_code == 2 and message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_scenarios_than_training_tasks_are_refused(tmp_path):
+    ask = ["selftrain", "--family", "darkroom", "--size", "3", *SIZES]
+    result = run(app, [*ask, "--scenarios", "9", "--out", str(Path(tmp_path) / "run")])
+    assert result.exit_code == 2 and "scenarios = 9: must be at most 7" in result.stderr
