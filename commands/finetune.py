@@ -60,8 +60,8 @@ def finetune(
 
     The recipe of the base model sets the default of each option.
 
-    Examples: `sdm finetune --data data --base tiny --out runs/tiny`; on four GPUs,
-    `torchrun --nproc-per-node 4 -m sdm.cli finetune --data data --base …`
+    Examples: `sdm finetune --data oracle --base tiny --out runs/tiny`; on four GPUs,
+    `torchrun --nproc-per-node 4 -m sdm.cli finetune --data oracle --base …`
     """
     with user_faults():
         values = given(context, "config").merged(config)

@@ -135,7 +135,7 @@ def solve(
     `--family NAME --help` shows the options of another family.
 
     Examples: `sdm solve --setting apomdp --K 5 --alpha 0.5 --tasks 100`,
-    `sdm solve --family inventory --out data`,
+    `sdm solve --family inventory --out oracle`,
     `sdm solve --model tiger.POMDP --horizon 10 --out solution --simulate 1000`
     """
     if plot is not None:

@@ -64,12 +64,15 @@ def solve_model(
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, truncation_error
     from sdm.tasks.models import batch_shape
+    from sdm.tasks.simulation import check_simulation
     from sdm.tasks.stages import stages_of
 
     named = load_with_names(path)
     model, actions = named.model, named.actions
     if batch_shape(model):
         raise ValueError(f"`{path}`: expected one model, found a batch of models")
+    if wanted.simulate is not None:
+        check_simulation(model)
     horizon = stages_of(model) if horizon is None else horizon
     chosen_method = _method(model, method, options, horizon, progress)
     try:

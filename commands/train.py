@@ -64,7 +64,7 @@ def _add(learner: Learner) -> None:
         emit(report, as_json, lambda: pairs_table(report))
 
     options = group_of(fields_of(learner.config, without=("seed",)))
-    example = f"`sdm train {learner.name} --data data --out run`, then"
+    example = f"`sdm train {learner.name} --data oracle --out run`, then"
     train.command(
         learner.name,
         cls=command_with(lambda: options),

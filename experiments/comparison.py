@@ -141,7 +141,7 @@ def _named_groups(
 ) -> Groups:
     """Return the runs of a policy that differ in their seeds only, by a key.
 
-    Runs that experiments share are in the first of them.
+    Runs that experiments share are in the first of them with values of each task.
     """
     groups: Groups = {}
     for experiment in (each for each in chosen if not each.study):
@@ -152,8 +152,15 @@ def _named_groups(
             spec = {k: x for k, x in cell.spec.items() if k != "seed"}
             group = here.setdefault(key_of(spec), (experiment, []))
             group[1].append((cell, row))
-        groups = here | groups
+        for key, found_here in here.items():
+            if key not in groups or _values(found_here) > _values(groups[key]):
+                groups[key] = found_here
     return groups
+
+
+def _values(group: Group) -> int:
+    """Return in how many rows of a group the values of each task are."""
+    return sum("returns" in row.get("result", {}) for _, row in group[1])
 
 
 def _same_test(group: Sequence[Run], others: Groups) -> list[str]:

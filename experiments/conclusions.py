@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdm.experiments.comparison import as_row, compare
-from sdm.experiments.spec import Experiment, ExperimentError
+from sdm.experiments.spec import Experiment, ExperimentError, plain
 from sdm.experiments.tables import Point
 
 LEVEL = 0.05  # of the corrected p-values
@@ -67,12 +67,13 @@ def sentences(
     """Return the conclusion of an experiment: its lead's gaps, and the comparisons."""
     lead = [p for p in shown if p.policy == experiment.lead and p.gap is not None]
     texts = [_gaps(experiment, lead)] if lead else []
-    texts += filter(None, map(_none_lost, lead))
+    texts += filter(None, (_none_lost(experiment, point) for point in lead))
     known = [
         one for one in found if any(x["p_corrected"] is not None for x in one.rows)
     ]
     if known:
-        pairs = "; ".join(map(_against, known))
+        what = _what(experiment)
+        pairs = "; ".join(_against(one, what) for one in known)
         texts.append(
             f"By paired tests (corrected p < {LEVEL}), {pairs}{_seeds(known)}."
         )
@@ -86,14 +87,15 @@ def sentences(
 def _gaps(experiment: Experiment, lead: Sequence[Point]) -> str:
     """Return a sentence with the gaps of a policy, by test."""
     counts = sorted({point.seeds for point in lead})
-    what = "gap" if experiment.measure == "gap" else f"{_plain(experiment.measure)} gap"
+    what = _what(experiment)
     if len(lead) > FEW:
         low, high = (
             pick(lead, key=lambda point: point.gap or 0.0) for pick in (min, max)
         )
-        parts = f"between {_gap(low)} and {_gap(high)}, in {len(lead)} tests"
+        ends = (_gap(experiment, point) for point in (low, high))
+        parts = f"between {' and '.join(ends)}, in {len(lead)} tests"
     else:
-        parts = ", ".join(map(_gap, lead))
+        parts = ", ".join(_gap(experiment, point) for point in lead)
     paper = sorted(point.paper for point in lead if point.paper is not None)
     theirs = f"; the paper's, {_range(paper)} %" if paper else ""
     over = "one seed" if counts == [1] else f"mean of {counts[0]} seeds"
@@ -102,14 +104,20 @@ def _gaps(experiment: Experiment, lead: Sequence[Point]) -> str:
     return f"The {what} of `{lead[0].policy}` is {parts} ({over}){theirs}."
 
 
-def _gap(point: Point) -> str:
-    gap, where = f"{point.gap:.2f} %", _where(point)
+def _what(experiment: Experiment) -> str:
+    """Return the name of the measure that the conclusion is about."""
+    own = experiment.measure == "gap"
+    return "gap" if own else f"{_plain(experiment.measure)} gap"
+
+
+def _gap(experiment: Experiment, point: Point) -> str:
+    gap, where = f"{point.gap:.2f} %", _where(experiment, point)
     if len(point.by_seed) > 1:
         gap += f" (seeds {min(point.by_seed):.2f} … {max(point.by_seed):.2f})"
     return f"{gap} at {where}"
 
 
-def _none_lost(point: Point) -> str:
+def _none_lost(experiment: Experiment, point: Point) -> str:
     """Return how many tasks with a gap are possible if none has one; "" otherwise.
 
     If a share s of tasks had a gap, n tasks would show none with probability (1 - s)^n.
@@ -118,21 +126,28 @@ def _none_lost(point: Point) -> str:
         return ""
     n = point.test_tasks
     most = 1 - 0.05 ** (1 / n)
+    where = _where(experiment, point)
     return (
-        f"None of {n} tasks has a gap at {_where(point)}: up to {100 * most:.0f} % of "
-        "all tasks can have one, with 95 % confidence."
+        f"None of {n} tasks has a gap at {where}: up to {100 * most:.0f} % of all "
+        "tasks can have one, with 95 % confidence."
     )
 
 
-def _where(point: Point) -> str:
-    """Return the test of a point, with its value on the axis if that adds something."""
-    x = "" if point.x is None else str(point.x)
-    shown = re.findall(NUMBER, point.condition)
-    if re.fullmatch(NUMBER, x):
-        known = float(x) in map(float, shown)
-    else:
-        known = x in point.condition
-    return point.condition if known else f"{point.condition}, {x}"
+def _where(experiment: Experiment, point: Point) -> str:
+    """Return the test of a point, with what the axis and the panel add to it."""
+    text = point.condition
+    for title, value in (
+        (experiment.x_title, point.x),
+        (experiment.facet_title, point.facet),
+    ):
+        shown = "" if value is None else plain(value)
+        if re.fullmatch(NUMBER, shown):
+            known = float(shown) in map(float, re.findall(NUMBER, point.condition))
+        else:
+            known = shown in point.condition
+        if title and not known:
+            text += f", {title.strip(' :')}: {shown}"
+    return text
 
 
 def _range(values: Sequence[float]) -> str:
@@ -140,7 +155,7 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _against(one: Compared) -> str:
+def _against(one: Compared, what: str) -> str:
     """Return what the comparisons of two policies show."""
     known = [row for row in one.rows if row["p_corrected"] is not None]
     sure = [row for row in known if row["p_corrected"] < LEVEL]
@@ -155,7 +170,7 @@ def _against(one: Compared) -> str:
     ends = sorted(row["difference"] for row in known)
     spread = f"{ends[0]:+.2f}" + (f" to {ends[-1]:+.2f}" if len(ends) > 1 else "")
     return (
-        f"the gap of `{one.first}` against that of `{one.second}` is {parts} of "
+        f"the {what} of `{one.first}` against that of `{one.second}` is {parts} of "
         f"{len(known)} {tests} ({spread} points)"
     )
 

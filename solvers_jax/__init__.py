@@ -45,6 +45,7 @@ from sdm.tasks.momdp_flat import flat_mdp, flat_pomdp
 from sdm.tasks.policy import Policy, TabularPolicy
 from sdm.tasks.rectangular import KLMDP, L1MDP, IntervalMDP, IntervalPOMDP
 from sdm.tasks.rollout import Trajectory, rollout
+from sdm.tasks.simulation import OneTask, batch_of_one
 
 __all__ = [
     "APOMDP",
@@ -73,6 +74,7 @@ __all__ = [
     "MOMDPSolution",
     "Method",
     "MixedObservability",
+    "OneTask",
     "POMDPSolution",
     "Plan",
     "PointBased",
@@ -87,6 +89,7 @@ __all__ = [
     "TabularPolicy",
     "Trajectory",
     "backward_induction",
+    "batch_of_one",
     "belief_filter",
     "belief_tree_value",
     "check_model",

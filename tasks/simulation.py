@@ -70,7 +70,7 @@ class Simulation(NamedTuple):
 
 
 class OneTask(eqx.Module):
-    """The plan of one task, for a batch of one."""
+    """The solution of one task, for beliefs or states of a batch of one."""
 
     plan: Plan
 
@@ -110,9 +110,18 @@ def in_its_model(model: Any, plan: Plan) -> Played:
     raise TypeError(f"simulation: not available for {type(model).__name__} models")
 
 
+def check_simulation(model: Any) -> None:
+    """Raise `ValueError` if solutions of this class of models cannot be simulated."""
+    if in_its_model.dispatch(type(model)) is in_its_model.dispatch(object):
+        raise ValueError(
+            f"simulation: not available for {type(model).__name__} models, which have "
+            "no single law of the next state; solve without `--simulate`"
+        )
+
+
 @in_its_model.register
 def _(model: MDP, plan: Plan) -> Played:
-    return Played(_batch(model), StatePolicy(OneTask(plan)), len(model.initial))
+    return Played(batch_of_one(model), StatePolicy(OneTask(plan)), len(model.initial))
 
 
 @in_its_model.register
@@ -130,14 +139,14 @@ def _(model: RobustMDP, plan: Plan) -> Played:
 
 @in_its_model.register
 def _(model: POMDP, plan: Plan) -> Played:
-    batch = _batch(model)
+    batch = batch_of_one(model)
     policy = BeliefPolicy(OneTask(plan), belief_filter(batch))
     return Played(batch, policy, _numbers(model.observation, models=1))
 
 
 @in_its_model.register
 def _(model: APOMDP, plan: Plan) -> Played:
-    batch = _batch(model)
+    batch = batch_of_one(model)
     policy = BeliefPolicy(OneTask(plan), belief_filter(batch, believe="mixture"))
     models = model.transition.shape[-4]
     return Played(
@@ -145,8 +154,8 @@ def _(model: APOMDP, plan: Plan) -> Played:
     )
 
 
-def _batch(model: Any) -> Any:
-    """Return a model as a batch of one."""
+def batch_of_one(model: Any) -> Any:
+    """Return one task as a batch of one, which filters and episodes need."""
     return take_tasks(model, None)
 
 

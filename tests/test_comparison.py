@@ -288,6 +288,17 @@ def test_policies_of_different_experiments_are_compared_in_the_same_test(
     assert [x.condition for x in found] == [f"T = {t}" for t in (10, 20, 30)]
 
 
+def test_rows_with_values_of_each_task_are_preferred(folder):
+    """Another experiment has the same cells, from an older version."""
+    old = rows_with_tasks("pretraining", policies=["ce"])
+    for row in old:
+        row["result"].pop("returns")
+    write_rows(rows_file(folder, "pretraining", "laptop"), old)
+    chosen = [experiments()[name] for name in ("pretraining", "mdp-horizon")]
+    found = compare("tiny", "ce", chosen, "laptop", folder)
+    assert len(found) == 3 and all(x.difference is not None for x in found)
+
+
 def test_p_values_are_corrected_for_all_comparisons_shown(folder):
     found = compare("tiny", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
     plain = [x.difference.p for x in found]

@@ -247,4 +247,4 @@ def test_a_sentence_says_how_many_seeds_each_gap_has():
 def test_a_value_on_the_axis_is_added_unless_the_test_says_it():
     # The demonstrations of "T = 10" are not 0, and 1.0 is the q of "q = 1".
     found = _gaps(HORIZON, [point(0, "T = 10", 1), point(1.0, "q = 1", 1)])
-    assert "at T = 10, 0," in found and "at q = 1 (" in found
+    assert "at T = 10, horizon T: 0," in found and "at q = 1 (" in found

@@ -160,6 +160,12 @@ def test_the_goals_that_are_reached_are_those_of_the_rows():
     }
 
 
+def test_paired_tests_decide_nothing_about_the_goal_for_ambiguous_tasks():
+    page = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    for other in ("tiny-nominal", "mean-plan"):
+        assert f"gap of `tiny` against that of `{other}` is undecided in 9 of 9" in page
+
+
 def test_the_distance_of_plans_in_the_docs_is_that_of_the_rows():
     """Of the default radius, where `nominal` is far from the robust plan at each K."""
     text = (DOCS / "results.md").read_text(encoding="utf-8")

@@ -16,7 +16,17 @@ from test_policy_of_solutions import read_policy
 from typer.testing import CliRunner
 
 from sdm.cli import app
-from sdm.solvers_jax import DepthFirst, load_solution, save_npz
+from sdm.solvers_jax import (
+    DepthFirst,
+    IntervalMDP,
+    OneTask,
+    batch_of_one,
+    belief_filter,
+    load_npz,
+    load_solution,
+    save_npz,
+    solve,
+)
 
 run = CliRunner().invoke
 
@@ -141,3 +151,37 @@ def test_ctrl_c_while_playing_keeps_the_answer(file, tmp_path, monkeypatch):
     assert report["converged"] and "simulated_mean" not in report
     assert "interrupted while playing" in found.stderr
     assert float(load_solution(kept).lower) == report["lower"]
+
+
+def test_what_cannot_be_simulated_is_refused_before_it_is_solved(tmp_path, monkeypatch):
+    wide = IntervalMDP(
+        jnp.full((2, 1, 2), 0.4),
+        jnp.full((2, 1, 2), 0.6),
+        jnp.ones((2, 1)),
+        jnp.array([0.5, 0.5]),
+        0.9,
+    )
+    save_npz(wide, tmp_path / "wide.npz")
+    kept = tmp_path / "kept"
+    ask = ["solve", "--model", str(tmp_path / "wide.npz"), "--horizon", "3"]
+    assert run(app, [*ask, "--json"]).exit_code == 0
+    found = run(app, [*ask, "--out", str(kept), "--simulate", "5"])
+    assert found.exit_code == 2 and "IntervalMDP" in found.stderr, found.output
+    assert not kept.exists()
+
+
+def test_one_task_is_acted_in_step_by_step(file):
+    """A batch of one, filtered by hand: hearing left twice opens the right door."""
+    task = load_npz(file)
+    solution = solve(task, horizon=3)
+    plan, bayes = OneTask(solution), belief_filter(batch_of_one(task))
+    state, belief = bayes.start(episodes=1), np.array([0.5, 0.5])
+    heard = np.asarray(task.observation)[0]
+    for t in range(2):
+        action = plan.action(t, state.belief)
+        assert action.tolist() == solution.action(t, state.belief[0])[None].tolist()
+        assert action.tolist() == [[0]]
+        state = bayes.update(state, action, jnp.array([[0]]))
+        belief = belief * heard[:, 0] / (belief @ heard[:, 0])
+        np.testing.assert_allclose(state.belief[0, 0], belief, rtol=1e-12)  # rounding
+    assert plan.action(2, state.belief).tolist() == [[2]]
