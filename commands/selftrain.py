@@ -158,7 +158,7 @@ def _table(report: Mapping[str, Any]) -> "Table":
     table = Table(title=f"{report['family']} {report['setting']}: unseen tasks")
     for title in (
         *("iteration", "kept", "dropped", "regret", "95 % interval"),
-        *("gap, %", "95 % interval", "exponent", "95 % interval"),
+        *("gap, %", "95 % interval", "greedy gap, %", "exponent", "95 % interval"),
         *extra.values(),
         *(["closed, %"] if report["reference"] else []),
         "seconds",
@@ -174,6 +174,7 @@ def _table(report: Mapping[str, Any]) -> "Table":
             _ends(*row["ci"]),
             _number(row["gap_percent"]),
             _ends(row["ci_low"], row["ci_high"]),
+            _number(row["greedy_gap_percent"]),
             _number(row["exponent"]),
             _ends(*row["exponent_ci"]),
             *(_number(row[name]) for name in extra),

@@ -918,3 +918,34 @@ def test_random_queries_teach_what_the_oracle_would_have_done(tmp_path):
 
 def episode_of(row):
     return Episode(*(tuple(row[k]) for k in ("observation", "action", "reward")))
+
+
+@pytest.mark.parametrize("name", ["tiny", "adapter"])
+def test_training_starts_from_the_weights_of_a_run(data, base, finished, name):
+    run = finished / name
+    before = load_run(run).model.state_dict()
+    config = read_run(run).config
+    model, _ = prepare_model(dataclasses.replace(config, start=str(run)))
+    own, fresh = model.state_dict(), prepare_model(config)[0].state_dict()
+    assert own.keys() == before.keys() == fresh.keys()
+    assert all(torch.equal(own[key], before[key]) for key in own)
+    assert not all(torch.equal(own[key], fresh[key]) for key in own)
+    trained = {n for n, weight in model.named_parameters() if weight.requires_grad}
+    lora = {key for key in own if "lora" in key}
+    assert trained == (
+        lora if name == "adapter" else {n for n, _ in model.named_parameters()}
+    )
+
+
+def test_a_run_of_another_kind_is_no_start(data, base, finished):
+    config = dataclasses.replace(
+        quick(data, "tiny", schema="paper"), start=str(finished / "tiny")
+    )
+    with pytest.raises(ValueError, match="schema must be 'paper', found 'compact'"):
+        prepare_model(config)
+    with pytest.raises(ValueError, match="base must be"):
+        prepare_model(quick(data, base, start=str(finished / "tiny")))
+    with pytest.raises(StorageError, match="is not a run folder"):
+        prepare_model(quick(data, "tiny", start=str(data)))
+    with pytest.raises(ValueError, match="must not be given with from_scratch"):
+        quick(data, "tiny", start="run", from_scratch=True)

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from plain_schemas import ALL, COMPACT, PAPER
@@ -16,7 +17,7 @@ from sdm.data.benchmark import EvaluationConfig
 from sdm.evaluation.evaluate import check_policy
 from sdm.llm.cached_rows import CachedRows
 from sdm.llm.episode import Episode, render_prompt
-from sdm.llm.policy import LanguageModelPolicy, episodes_of
+from sdm.llm.policy import EpisodeTexts, LanguageModelPolicy, episodes_of
 from sdm.llm.tiny import tiny_tokenizer
 from sdm.policies.spec import ActingOptions
 from sdm.solvers_jax import EnergyFamily, rollout, solve
@@ -134,3 +135,30 @@ def test_names_and_configurations_are_read_without_pytorch_or_jax():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, float("inf")])
+def test_sampled_actions_have_the_probabilities_of_their_texts(bed, model, temperature):
+    _, _, support = bed
+    episodes = 2000
+    make = partial(
+        *(LanguageModelPolicy, partial(CachedRows, model), tiny_tokenizer()),
+        *(COMPACT, support, 3),
+    )
+    seen = jnp.ones((TASKS, episodes), jnp.int32)
+    ask = (seen, jnp.zeros(seen.shape))
+    keys = jax.random.split(jax.random.key(3), seen.shape)
+    scores = make().action_scores(EpisodeTexts(), *ask)
+    scores = scores.reshape(TASKS, episodes, 3)[:, 0].astype(float)
+    wanted = np.exp(scores / temperature)
+    wanted /= wanted.sum(-1, keepdims=True)
+    action, _ = make(temperature).act(EpisodeTexts(), 0, *ask, keys)
+    found = (np.asarray(action)[..., None] == np.arange(3)).mean(1)
+    # Five standard deviations of a share of 2000 draws.
+    deviation = np.sqrt(wanted * (1 - wanted) / episodes)
+    assert (np.abs(found - wanted) <= 5 * deviation + 1 / episodes).all()
+    assert np.ptp(found) > 0.1 or temperature > 1
+    again, _ = make(temperature).act(EpisodeTexts(), 0, *ask, keys)
+    greedy, _ = make(1e-9).act(EpisodeTexts(), 0, *ask, keys)
+    assert (again == action).all()
+    assert (np.asarray(greedy) == scores.argmax(-1)[:, None]).all()

@@ -19,11 +19,8 @@ from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.self_training import iterations
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import NO_ACTION, write_dataset
-from sdm.llm.self_training.iterations import (
-    NothingToLearnError,
-    selected,
-    self_train,
-)
+from sdm.llm.self_training.iterations import self_train
+from sdm.llm.self_training.kept import NothingToLearnError, selected
 from sdm.llm.self_training.play import random_play
 from sdm.llm.self_training.results import report_of
 from sdm.llm.self_training.selection import Scenarios, scores, select
@@ -320,11 +317,15 @@ def test_a_run_is_made_of_ordinary_folders(whole):
         assert played["kept"] == 6 - played["dropped"]
         assert played["kept_return_mean"] > played["played_return_mean"]
         assert row["ci"][0] <= row["regret"] <= row["ci"][1]
-    result = run(app, ["eval", "--policy", str(places[-1] / "run"), "--tasks", "2"])
+    tasks = ["--horizon", "3", "--support", "1", "--tasks", "2", "--trajectories", "1"]
+    result = run(app, ["eval", "--policy", str(places[-1] / "run"), *tasks])
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("place", ["play", "train", "test"])
+@pytest.mark.parametrize(
+    "place",
+    ["play", *(pytest.param(p, marks=pytest.mark.slow) for p in ("train", "test"))],
+)
 def test_an_interrupted_run_ends_as_one_that_is_not(
     whole, tmp_path, monkeypatch, place
 ):
@@ -335,8 +336,8 @@ def test_an_interrupted_run_ends_as_one_that_is_not(
     }[place]
     done, plain = [], getattr(__import__(module, fromlist=["_"]), name)
     monkeypatch.setattr("sdm.llm.self_training.play.ROWS_TOGETHER", 8)  # 2 scenarios
-    # Groups of the start's test, of the first iteration's play, and its test.
-    stop = {"play": 3, "train": 2, "test": 2}[place]
+    # The start's two tests are kept before two groups of the first iteration's play.
+    stop = {"play": 4, "train": 2, "test": 2}[place]
 
     def once(*args, **options):
         done.append(None)
@@ -365,6 +366,7 @@ def test_an_interrupted_run_ends_as_one_that_is_not(
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         self_train(small(), whole[1])

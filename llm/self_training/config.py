@@ -39,7 +39,8 @@ class SelfTrainConfig:
         test_tasks: unseen tasks in which each iteration is evaluated; the family's
             default, energy 100.
         test_trajectories: episodes per test task; the family's default, energy 30.
-        test_temperature: temperature in the test; 0 takes the most probable action.
+        test_temperature: temperature in the test; the gap of the most probable actions
+            is reported, too.
         reference: policy to compare with in the test, such as a run folder of oracle
             supervision.
         observes_reward: whether agents observe their rewards; the family's default if
@@ -66,7 +67,7 @@ class SelfTrainConfig:
     invalid_limit: float = 0.2
     test_tasks: int = 100
     test_trajectories: int = 30
-    test_temperature: float = 0.0
+    test_temperature: float = 1.0
     reference: str | None = None
     observes_reward: bool | None = None
     seed: int = 0

@@ -72,7 +72,8 @@ def _describe(config: SelfTrainConfig, kept: Bool[np.ndarray, "S L"]) -> dict[st
 def _columns(play: SelfPlay, kept: Bool[np.ndarray, "S L"]) -> dict[str, np.ndarray]:
     """Return the columns of the dataset, in order of task and episode."""
     random = np.asarray(play.random.action)
-    shown = np.broadcast_to(kept.any(-1)[:, None], random.shape[:2])
+    used = np.asarray(kept.any(-1, keepdims=True))
+    shown = np.broadcast_to(used, random.shape[:2])
     parts = [_rows(play.played, kept), _rows(play.random, shown)]
     numbers = [np.cumsum(kept, -1) - 1, np.cumsum(shown, -1) - 1]
     numbers[1] = numbers[1] + kept.sum(-1)[:, None]

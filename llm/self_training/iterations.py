@@ -25,42 +25,26 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from sdm.data.benchmark import Benchmark, make_benchmark
 from sdm.data.shards import read_manifest
 from sdm.evaluation.evaluate import evaluate
+from sdm.evaluation.result import PolicyResult
 from sdm.llm.base_names import ICL
 from sdm.llm.finetune import finetune
 from sdm.llm.run_folder import is_run, read_run
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
-from sdm.llm.self_training.play import SelfPlay, random_play, self_play
+from sdm.llm.self_training.kept import selected
+from sdm.llm.self_training.play import random_play, self_play
 from sdm.llm.self_training.results import Row, iteration_row, report_of, tested_row
-from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.policies.spec import ActingOptions
 from sdm.storage.files import folder_in_progress, partial_folder, write_atomically
-from sdm.tasks.streams import Stream, stream_key
 
 RESULTS = "results.json"
 UNTRAINED = "tiny"  # the base whose weights are random
-LEAST = 2  # scenarios that fine-tuning needs, one of them for validation
 Progress = Callable[[str, int, int], None]  # name of a step, work done, total work
-
-
-class NothingToLearnError(RuntimeError):
-    """An iteration whose episodes cannot be trained on.
-
-    Attributes:
-        hint: how to fix it.
-
-    """
-
-    def __init__(self, message: str, hint: str) -> None:
-        """Store the message, and a hint on how to fix the problem."""
-        super().__init__(message)
-        self.hint = hint
 
 
 def self_train(
@@ -216,79 +200,40 @@ class _Steps:
         place = self.place(iteration)
         row = iteration_row(
             iteration,
-            self._test(self.policy(iteration), place / "tested"),
+            self._test(self.policy(iteration), place),
             _selection(place / "data"),
             _read(place / "run" / "report.json"),
         )
         write_atomically(place / RESULTS, json.dumps(row, indent=2) + "\n")
-        shutil.rmtree(place / "tested", ignore_errors=True)
         return row
 
     def _test(self, policy: str, kept: Path) -> Row:
-        """Evaluate a policy in the unseen tasks."""
+        """Evaluate a policy in the unseen tasks, sampling and with the best actions."""
         name = policy if policy != self.config.base else self._untrained
-        options = ActingOptions(temperature=self.config.test_temperature)
-        (result,) = evaluate(
-            [name],
-            self.bed,
-            options,
-            kept=kept,
-            progress=lambda _, done, tasks: self.progress(
-                f"testing {kept.parent.name.replace('-', ' ')}", done, tasks
-            ),
-        )
-        shutil.rmtree(kept, ignore_errors=True)
-        return tested_row(result)
+        title = kept.name.replace("-", " ")
+
+        def play(temperature: float, how: str) -> PolicyResult:
+            place = kept.with_name(f"{kept.name}-{how}")
+            (result,) = evaluate(
+                [name],
+                self.bed,
+                ActingOptions(temperature=temperature),
+                kept=place,
+                progress=lambda _, done, tasks: self.progress(
+                    f"{title}: testing, {how}", done, tasks
+                ),
+            )
+            shutil.rmtree(place, ignore_errors=True)
+            return result
+
+        sampled = play(self.config.test_temperature, "sampled")
+        return tested_row(sampled, play(0.0, "greedy"))
 
     @property
     def _untrained(self) -> str:
         """Name of the policy that the base is before any training."""
         given = self.config.base
         return given if is_run(Path(given)) else f"{ICL}{given}"
-
-
-def selected(
-    config: SelfTrainConfig, iteration: int, play: SelfPlay
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return which episodes of an iteration are kept, and a description.
-
-    Raises:
-        NothingToLearnError: if the model puts too much probability on texts that are
-            no action, or fewer than two scenarios have a kept episode.
-
-    """
-    if play.invalid is not None and not play.invalid <= config.invalid_limit:
-        raise NothingToLearnError(
-            f"iteration {iteration}: the model puts {100 * play.invalid:.1f} % of its "
-            f"probability on texts that are no action, more than the limit of "
-            f"{100 * config.invalid_limit:g} %",
-            "lower `--learning-rate`, or raise `--invalid-limit`",
-        )
-    scored = scores()[config.select]
-    size = len(play.played.action)
-    scenarios = Scenarios(config.tasks(size), play.tasks, play.played)
-    score = scored.score(scenarios)
-    key = jax.random.fold_in(stream_key(config.seed, Stream.SELF_TIES), iteration)
-    kept = select(score, config.keep, key=key, across=scored.across)
-    used = kept.any(-1)
-    if used.sum() < LEAST:
-        raise NothingToLearnError(
-            f"iteration {iteration}: {int(used.sum())} of {size} scenarios have a "
-            f"spread in {config.select}, so there is nothing to select from",
-            "raise `--temperature` or `--episodes`, or stop after the iteration before",
-        )
-    returns = scenarios.returns
-    return kept, {
-        "iteration": iteration,
-        "select": config.select,
-        "scenarios": size,
-        "dropped": int((~used).sum()),
-        "kept": int(kept.sum()),
-        "invalid_mass": play.invalid,
-        "played_return_mean": float(returns.mean()),
-        "kept_return_mean": float(returns[kept].mean()),
-        "seconds": play.seconds,
-    }
 
 
 def _selection(data: Path) -> dict[str, Any]:

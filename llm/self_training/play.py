@@ -17,7 +17,7 @@ from sdm.evaluation.stepwise import (
     play_stepwise,
     played_of,
 )
-from sdm.llm.acting import Situation, policy_maker
+from sdm.llm.acting import PolicyMaker, Situation, policy_maker
 from sdm.llm.bases import CausalModel, load_base
 from sdm.llm.run_folder import is_run
 from sdm.llm.runs import load_run
@@ -130,9 +130,7 @@ def draw(config: SelfTrainConfig, indices: range) -> Tasks:
     return sample_tasks(indices.start, config=drawn, size=len(indices))
 
 
-def _maker(
-    config: SelfTrainConfig, policy: str, situation: Situation
-) -> "Callable[[slice], object]":
+def _maker(config: SelfTrainConfig, policy: str, situation: Situation) -> PolicyMaker:
     """Load a model, and return the factory of its sampling policy."""
     model: CausalModel
     if is_run(Path(policy)):

@@ -13,18 +13,27 @@ from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.storage.provenance import provenance
 
 Row = dict[str, Any]
+GAP = ("gap_percent", "ci_low", "ci_high")
 
 
-def tested_row(result: PolicyResult) -> Row:
+def tested_row(result: PolicyResult, greedy: PolicyResult) -> Row:
     """Return the results of a policy in the test.
 
+    Args:
+        result: results at the temperature of the test.
+        greedy: results with the most probable actions.
+
+    Returns:
+        The entries of `result`, and the gap of `greedy` under other names.
     `regret` is the mean lost return in units of reward, with a 95 % interval over
     tasks in `ci`; both are None for ambiguous tasks. `exponent` and `exponent_ci` are
     those of the regret's growth, None in families that do not measure it.
+
     """
-    row = result_row(result)
+    row, best = result_row(result), result_row(greedy)
     row.pop("lost_by_state", None)
-    regret, ends = None, [None, None]
+    regret: float | None = None
+    ends: list[float | None] = [None, None]
     if result.regrets is not None:
         regret, ends = mean_with_interval(result.regrets)
     names = ("regret_exponent_low", "regret_exponent_high")
@@ -34,6 +43,8 @@ def tested_row(result: PolicyResult) -> Row:
         "ci": ends,
         "exponent": row.get("regret_exponent"),
         "exponent_ci": [row.get(name) for name in names],
+        **{f"greedy_{name}": best[name] for name in GAP},
+        "seconds": result.seconds + greedy.seconds,
     }
 
 
