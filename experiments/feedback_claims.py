@@ -1,7 +1,8 @@
 """What rows of the study `feedback` say about the claims on rewards from AI feedback.
 
-The claims are those on rewards in Klissarov et al. (2024), and that a potential does
-not change optimal plans (Ng, Harada and Russell, 1999), measured against exact optima.
+A potential does not change optimal plans (Ng, Harada and Russell, 1999). Klissarov et
+al. (2024) add rewards from the feedback of language models to those of the task; what
+that costs in optimality is measured here against exact optima.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +10,13 @@ from dataclasses import dataclass, field
 
 from sdm.experiments.claims import Case, case, claim_text
 from sdm.experiments.study import Row
-from sdm.experiments.study_options import condition_of
+from sdm.experiments.study_options import setting_names
 from sdm.feedback.cells import mean_of
 from sdm.feedback.effects import NOT_USED
 from sdm.feedback.uses import ADDED
 
 Plan = tuple[str, float, int]  # use, weight and lookahead
-# Options that do not define the tasks and the comparisons.
-HIDDEN = ("judge", "tasks", "uses", "weights", "lookaheads")
+LISTS = frozenset({"uses", "weights", "lookaheads"})  # options that define plans only
 PERFECT = 0.99  # least rank correlation of a reward that orders states as V* does
 RANKED = f"(rank correlation ≥ {PERFECT:g})"
 ROUNDING = 1e-6  # gap in per cent that double precision explains in any such task
@@ -45,7 +45,7 @@ class Group:
     def plans(self) -> list[Plan]:
         """Plans of the rows, in their order."""
         every = (
-            (each["use"], each["weight"], each["lookahead"])
+            _plan(each)
             for mine in self.rows.values()
             for row in mine.values()
             for each in row["rows"]
@@ -72,7 +72,7 @@ class Group:
             float(each["gap_percent"])
             for seed in self.seeds(judge, *others)
             for each in self.rows[judge][seed]["rows"]
-            if (each["use"], each["weight"], each["lookahead"]) == plan
+            if _plan(each) == plan
         ]
 
     @property
@@ -86,24 +86,33 @@ class Group:
 def groups(rows: Sequence[Row]) -> list[Group]:
     """Return the rows of the study by tasks."""
     found: dict[str, Group] = {}
-    for row in rows:
-        name = condition_of(row["learn"], *HIDDEN)
-        of_judge = found.setdefault(name, Group(name)).rows
-        cell = row["feedback"]
-        of_judge.setdefault(cell["judge"], {})[row["seed"]] = cell
+    names = setting_names(rows, {"judge", *LISTS})
+    for name, row in zip(names, rows, strict=True):
+        group, cell = found.setdefault(name, Group(name)), row["feedback"]
+        of_judge = group.rows.setdefault(cell["judge"], {})
+        before = of_judge.get(row["seed"], {"rows": []})["rows"]
+        of_judge[row["seed"]] = {**cell, "rows": _union(before, cell["rows"])}
     return list(found.values())
+
+
+def _union(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """Return the plans of both, each once."""
+    return [*first, *(row for row in second if _plan(row) not in map(_plan, first))]
+
+
+def _plan(row: Row) -> Plan:
+    return row["use"], row["weight"], row["lookahead"]
 
 
 def sentences(found: Sequence[Group]) -> list[str]:
     """Return a sentence with the verdicts on each claim that the rows can test."""
-    texts = _claim(
-        f"A reward in the order of V* {RANKED} costs if added", _costs, found
-    )
+    claim = f"A reward in the order of V* {RANKED} costs optimality if added"
+    texts = _claim(claim, _costs, found)
     texts += _claim("The larger its weight, the more it costs", _weight, found)
     texts += _nothing(found)
     claim = "As a potential, it helps a planner that sees few decisions"
     texts += _claim(claim, _helps, found)
-    return [*texts, *_claim("The more accurate judge costs less", _accuracy, found)]
+    return [*texts, *_claim("A more accurate judge costs less", _accuracy, found)]
 
 
 def _claim(

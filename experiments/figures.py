@@ -221,6 +221,37 @@ def gap_lines(records: list[Record], x_title: str) -> alt.TopLevelMixin:
     return chart
 
 
+def changes(records: list[Record], y_title: str) -> alt.TopLevelMixin:
+    """Draw changes of each seed, with their means, by way to tune.
+
+    Args:
+        records: points with `way`, `weights`, `seed`, `y` and `panel`.
+        y_title: title of the vertical axis.
+
+    """
+    base = alt.Chart().encode(
+        x=alt.X("weights:N", title=None, axis=alt.Axis(labelAngle=0)),
+        xOffset="way:N",
+        color=alt.Color("way:N", title="tuned as"),
+        tooltip=["way:N", "weights:N", "seed:N", alt.Tooltip("y:Q", format=".3f")],
+    )
+    zero = alt.Chart(alt.Data(values=[{"y": 0}])).mark_rule(color="#888")
+    layered = alt.layer(
+        base.mark_point(size=45, filled=True).encode(y=alt.Y("y:Q", title=y_title)),
+        base.mark_tick(thickness=2).encode(
+            y="mean(y):Q", tooltip=["way:N", "weights:N", "mean(y):Q"]
+        ),
+        zero.encode(y="y:Q"),
+    )
+    order = list(dict.fromkeys(record["panel"] for record in records))
+    chart: alt.TopLevelMixin = layered.properties(**PANEL).facet(
+        facet=alt.Facet("panel:N", title=None, sort=order),
+        columns=2,
+        data=alt.Data(values=records),
+    )
+    return chart
+
+
 def _gap_tips() -> list[alt.Tooltip]:
     """Return a gap and its interval as tooltips."""
     return [

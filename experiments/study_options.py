@@ -1,7 +1,7 @@
 """Options of studies: those of configurations, and those of the task family."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sdm.experiments.spec import UNSPELLED, ExperimentError, Options
@@ -72,3 +72,22 @@ def condition_of(options: Options, *hidden: str) -> str:
     horizon = shown.pop("horizon", None)
     parts = [family, *([] if horizon is None else [f"T = {horizon}"])]
     return ", ".join([*parts, *(f"{name} {value}" for name, value in shown.items())])
+
+
+def setting_names(
+    rows: Sequence[Mapping[str, Any]], ignored: Collection[str], *shown: str
+) -> list[str]:
+    """Return the setting of each row in words, without the options that are `ignored`.
+
+    It has family, horizon, the options in `shown`, and those that differ between rows.
+    """
+    every = [row["learn"] for row in rows]
+    names = dict.fromkeys(name for options in every for name in options)
+    kept = ("family", "horizon", *shown)
+    same = [
+        name
+        for name in names
+        if name not in kept
+        and all(options.get(name) == every[0].get(name) for options in every)
+    ]
+    return [condition_of(options, *ignored, *same) for options in every]

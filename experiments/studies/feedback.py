@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdm.experiments.claims import case
 from sdm.experiments.feedback_claims import (
-    HIDDEN,
+    LISTS,
     Group,
     Plan,
     groups,
@@ -35,8 +35,6 @@ from sdm.feedback.reward_model import RewardConfig
 if TYPE_CHECKING:
     import altair as alt
 
-LISTS = frozenset({"uses", "weights", "lookaheads"})
-
 
 @register_study
 class Feedback:
@@ -49,7 +47,9 @@ class Feedback:
 
     def condition(self, options: Options) -> str:
         """Return the judge, the tasks, and what else differs from defaults."""
-        return f"{condition_of(options, *HIDDEN)}, {options.get('judge')}"
+        return (
+            f"{condition_of(options, 'judge', 'tasks', *LISTS)}, {options.get('judge')}"
+        )
 
     def needs_torch(self, options: Options) -> bool:
         """Return whether PyTorch computes the judge."""
@@ -175,7 +175,7 @@ def _gap(gaps: Sequence[float]) -> str:
     """Return the mean of a gap over seeds with its interval."""
     one = case("", gaps)
     mean = f"{round(one.mean, 2) + 0.0:.2f}"  # adding zero turns -0.0 to 0.0
-    if one.low is None or one.high is None or one.low == one.high:
+    if one.low is None or one.high is None:
         return mean
-    ends = (f"{round(end, 2) + 0.0:.2f}" for end in (one.low, one.high))
-    return f"{mean} ({' … '.join(ends)})"
+    ends = [f"{round(end, 2) + 0.0:.2f}" for end in (one.low, one.high)]
+    return mean if {*ends} == {mean} else f"{mean} ({' … '.join(ends)})"
