@@ -192,6 +192,14 @@ def test_a_dataset_has_the_kept_episodes_and_random_ones_of_their_tasks(written)
     table, manifest = read_shards(folder), read_manifest(folder)
     own, random = episodes_by_task(table), episodes_by_task(table, random=True)
     assert list(own) == list(random) == [0, 2, 5] and manifest["tasks"] == 3
+    # Kept episodes come first: two, one and one of them, then two random ones.
+    names = ("task", "episode", "random")
+    found = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    assert found == [
+        (task, episode, episode >= kept_here)
+        for task, kept_here in ((0, 2), (2, 1), (5, 1))
+        for episode in range(kept_here + 2)
+    ]
     for part, played, chosen in (
         (own, play.played, kept),
         (random, play.random, np.repeat(kept.any(-1)[:, None], 2, 1)),
