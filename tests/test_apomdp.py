@@ -96,6 +96,7 @@ def test_perfect_observation_is_the_robust_mdp(alpha):
     np.testing.assert_allclose(found.value, exact, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pessimism_is_worth_less_than_optimism():
     values = [np.asarray(solved(11, alpha)[1].value) for alpha in ALPHAS]
     assert (np.diff(values, axis=0) < 0).all()

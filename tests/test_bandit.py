@@ -144,6 +144,7 @@ def chooser(plan):
     return choose
 
 
+@pytest.mark.slow
 def test_a_longer_plan_earns_its_value_and_more_than_the_others():
     bed = make_benchmark(EvaluationConfig(UNIFORM, 20, 1000, 2, support=0))
     value = arm_plan(UNIFORM, 20).value
@@ -281,6 +282,7 @@ def test_rewards_leave_the_other_random_numbers_alone_and_depend_on_their_episod
     assert len(np.unique(played.reward)) > 1000
 
 
+@pytest.mark.slow
 def test_means_change_as_often_as_asked_and_the_oracle_follows_them():
     family = BanditFamily(arms=3, separation=0.0, change=0.25, rounds=20)
     params = family.parameters(jax.random.key(0), 100, split="test")

@@ -24,6 +24,7 @@ def test_the_network_sees_the_symbol_and_the_share_of_stages_gone():
     np.testing.assert_array_equal(given, [[[1, 0, 0, 0], [0, 0, 1, 0.75]]])
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_pooled_episodes(tmp_path):
     from sdm.policies.cql_training import train_cql
 

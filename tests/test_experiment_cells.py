@@ -15,6 +15,7 @@ from sdm.experiments.cell_configs import (
     training_of,
 )
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.self_trained import LEARNER, self_training_of
 from sdm.experiments.spec import (
     PROFILES,
     UNSPELLED,
@@ -63,9 +64,23 @@ def test_every_number_of_every_cell_arrives():
                 assert found == value, (cell.experiment, name)
             asked.add(name)
         assert test.family.name == cell.family and test.seed == cell.seed
-        if cell.trains:
+        if cell.learner == LEARNER:
+            check_self_training(cell, test)
+        elif cell.trains:
             check_training(cell, test)
     assert {"q", "models", "alpha", "demonstrations", "support", "pays"} <= asked
+
+
+def check_self_training(cell, test):
+    """The loop and its training have the numbers of the cell, but the iteration."""
+    config = self_training_of(cell)
+    for name, value in cell.learn.items():
+        if name != "iteration":
+            found = getattr(config, name, config.training.get(name))
+            assert found == value, (cell.experiment, name)
+    assert (config.kind, config.horizon) == (test.kind, test.horizon)
+    assert (config.support, config.seed) == (test.support, cell.seed)
+    assert config.family == test.family
 
 
 def check_training(cell, test):

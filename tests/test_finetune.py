@@ -764,7 +764,7 @@ def test_tasks_and_texts_are_those_that_the_configuration_asks_for(
         asked.append((args[0], options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sdm.llm.finetune.training_texts", stop)
+    monkeypatch.setattr("sdm.llm.training_data.training_texts", stop)
     for seed in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             config = quick(data, base, tasks=10, support=1, seed=seed)
@@ -894,6 +894,7 @@ def test_the_recipe_of_a_quantised_base_can_begin_from_scratch(data):
     assert (config.quantize, config.lora_rank) == ("none", 0)
 
 
+@pytest.mark.slow
 def test_random_queries_teach_what_the_oracle_would_have_done(tmp_path):
     """Actions of a random walk are read, and those of the oracle learned."""
     folder = tmp_path / "data"

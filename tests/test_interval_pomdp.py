@@ -115,6 +115,7 @@ def test_the_worst_law_of_a_plan_is_attained():
     assert plan_value(model, plan, np.asarray(law)) == pytest.approx(worst)
 
 
+@pytest.mark.slow
 def test_intervals_without_width_are_a_pomdp():
     pomdp = random_pomdp(4, batch=(2,))
     found = solve(IntervalPOMDP.around(pomdp, 0.0), horizon=3, points=16)

@@ -99,6 +99,7 @@ def test_the_question_shows_goal_demonstrations_and_captions():
     assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_novelty_compares_with_a_caption_without_content(scorer):
     judge = ModelJudge("small", scorer=scorer)
     assert judge.is_new("energy 1", [], seed=())

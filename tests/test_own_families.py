@@ -113,9 +113,9 @@ def test_a_name_may_have_an_argument(reference, field, value):
     ("reference", "message", "hint"),
     [
         ("energi", "unknown family `energi`", "did you mean `energy`? families are"),
-        ("", "unknown family ``", "families are darkroom, energy"),
+        ("", "unknown family ``", "families are bandit, darkroom, energy"),
         ("models/none", "there is no such folder", "a folder of models"),
-        ("nofolder/", "there is no such folder", "families are darkroom"),
+        ("nofolder/", "there is no such folder", "families are bandit, darkroom"),
         ("own.py", "it is a file", "sdm solve --model"),
         ("energy:x", "`p_min` must be a number, found `x`", ""),
         ("energy:", "`p_min` is missing, found nothing", ""),

@@ -33,6 +33,7 @@ def test_every_kind_of_solution_has_a_picture(kind, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_the_rounds_of_a_solution_close_in_on_its_bounds():
     found = solve(random_apomdp(3, 0.0), horizon=3, points=16)
     points, rounds = found.rounds.points, found.rounds

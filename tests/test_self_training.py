@@ -383,6 +383,7 @@ def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
     assert other["iterations"][1]["selection"] != mine
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_run(whole, tmp_path):
     """The base is a run folder: there is no random play, and the start is its test."""
     base = whole[1] / "iteration-2" / "run"
@@ -416,6 +417,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
     out = tmp_path / "bandit"
     options = ["--family", "bandit", "--horizon", "8", "--select", "pseudo-regret"]

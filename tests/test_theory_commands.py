@@ -61,6 +61,7 @@ def test_the_same_seed_gives_the_same_cells():
     assert gaps("1") == gaps("1") != gaps("2")
 
 
+@pytest.mark.slow
 def test_flow_reports_gamma_for_each_condition(tmp_path):
     options = ["--dim", "3", "--kappa", "1", "--kappa", "10", "--out"]
     result = run(app, ["theory", "flow", *options, str(tmp_path / "f"), "--json"])
