@@ -114,6 +114,7 @@ def test_a_study_of_another_package_is_an_experiment(adder, tmp_path):
 def test_a_failed_cell_of_a_study_keeps_its_folder(adder, tmp_path):
     mine = configured(tmp_path, "[[cells]]\nsum = { times = -1, terms = [1] }")
     (cell, *_) = cells(mine, "laptop")
+    assert cell.learn["terms"] == [1], "a list that is no axis"
     part = tmp_path / "results/work" / f"study-{cell.key}" / "part"
     part.parent.mkdir(parents=True)
     part.write_text("0")
@@ -155,6 +156,7 @@ def test_verdicts_are_those_of_the_interval_over_seeds():
     assert case("a", [1.9, 2.0, 2.1]).verdict(1.99) == "undecided"
     assert case("a", [-1.9, -2.0, -2.1]).verdict(0.0) == "refuted"
     assert case("a", [0.0, 0.0]).verdict(0.0) == "refuted"
+    assert case("a", [-0.1, 0.0, 0.1]).verdict(0.0) == "undecided"
     assert case("a", [5.0]).verdict(0.0) == "undecided"
     assert (
         judged([case("a", [5.0])], "points") == "undecided (a: +5.00 points, one seed)"
