@@ -781,7 +781,7 @@ def test_training_and_acting_write_the_same_texts(tmp_path, monkeypatch):
     made = OracleConfig(family, 4, 6, 4)
     write_oracle_dataset(made, tmp_path / "data")
     seen = []
-    for module in ("finetune", "acting"):
+    for module in ("training_data", "acting"):
         known = importlib.import_module(f"sdm.llm.{module}")
         wanted = known.make_schema
 
