@@ -143,6 +143,7 @@ def test_finetune_and_eval_work_together(data, tmp_path):
     assert run(app, plain).exit_code == 0
 
 
+@pytest.mark.slow
 def test_eval_plays_hidden_tasks_and_keeps_nothing_but_its_file(tmp_path):
     options = ["--setting", "pomdp", "--q", "0.7", "--tasks", "4", "--horizon", "3"]
     out = ["--trajectories", "2", "--out", str(tmp_path / "gaps.json"), "--json"]

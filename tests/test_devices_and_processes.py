@@ -82,6 +82,7 @@ def solve_together(folder, *options, count=2):
 @pytest.mark.parametrize(
     "setting", ["mdp", pytest.param("pomdp", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(setting, tmp_path):
     options = ["--setting", setting, "--tasks", "7", "--batch-size", "2"]
     options += ["--horizon", "3", "--trajectories", "2", "--json", "--out"]

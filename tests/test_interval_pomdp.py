@@ -90,6 +90,7 @@ def test_bounds_contain_the_value_of_linear_programmes(seed, states, horizon, jo
 
 
 @pytest.mark.parametrize("joint", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_plan_earns_the_lower_bound_and_no_law_is_worse(joint):
     model = interval_model(2, joint=joint)
     found = solve(model, horizon=3, points=16)

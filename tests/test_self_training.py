@@ -334,6 +334,7 @@ def test_a_run_is_made_of_ordinary_folders(whole):
     "place",
     ["play", *(pytest.param(p, marks=pytest.mark.slow) for p in ("train", "test"))],
 )
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_one_that_is_not(
     whole, tmp_path, monkeypatch, place
 ):
