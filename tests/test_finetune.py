@@ -764,7 +764,7 @@ def test_tasks_and_texts_are_those_that_the_configuration_asks_for(
         asked.append((args[0], options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sdm.llm.finetune.training_texts", stop)
+    monkeypatch.setattr("sdm.llm.training_data.training_texts", stop)
     for seed in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             config = quick(data, base, tasks=10, support=1, seed=seed)
@@ -781,7 +781,7 @@ def test_training_and_acting_write_the_same_texts(tmp_path, monkeypatch):
     made = OracleConfig(family, 4, 6, 4)
     write_oracle_dataset(made, tmp_path / "data")
     seen = []
-    for module in ("finetune", "acting"):
+    for module in ("training_data", "acting"):
         known = importlib.import_module(f"sdm.llm.{module}")
         wanted = known.make_schema
 
