@@ -390,6 +390,7 @@ def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
     assert other["iterations"][1]["selection"] != mine
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_run(whole, tmp_path):
     """The base is a run folder: there is no random play, and the start is its test."""
     base = whole[1] / "iteration-2" / "run"
