@@ -39,7 +39,7 @@ class ForgettingCommand(FamilyCommand):
     @property
     def configs(self) -> dict[str, OptionGroup]:
         """Return the options of the training."""
-        fields = config_fields("feedback/forgetting.py", "ForgettingConfig")
+        fields = config_fields("feedback/forgetting_config.py", "ForgettingConfig")
         return {"config": group_of(fields)}
 
 
@@ -79,7 +79,8 @@ def forgetting(
         start_jax()
         check_own_family(posed, "mdp")
         from sdm.feedback.config import FeedbackConfig
-        from sdm.feedback.forgetting import ForgettingConfig, run_forgetting
+        from sdm.feedback.forgetting import run_forgetting
+        from sdm.feedback.forgetting_config import ForgettingConfig
         from sdm.feedback.reward_model import RewardConfig
         from sdm.llm.base_names import check_base_name
 

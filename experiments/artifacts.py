@@ -17,12 +17,18 @@ from filelock import FileLock
 from sdm.data.benchmark import Benchmark, EvaluationConfig, make_benchmark
 from sdm.data.generation import describe, write_oracle_dataset
 from sdm.data.request import OracleConfig
-from sdm.experiments.cell_configs import dataset_of, first_stage, training_of
+from sdm.experiments.cell_configs import (
+    ACTING_TEMPERATURE,
+    dataset_of,
+    first_stage,
+    training_of,
+)
 from sdm.experiments.self_trained import (
     LEARNER,
     run_self_training,
     self_trained,
     self_training_folder,
+    self_training_of,
 )
 from sdm.experiments.spec import Cell, ExperimentError, key_of
 from sdm.policies.learner import learners
@@ -101,7 +107,8 @@ class Artifacts:
                 training[name] += first.training[name]
             training["first"] = first.training
         name = str(out) if cell.learner == "finetune" else f"{cell.learner}:{out}"
-        return ReadyPolicy(name, training)
+        temperature = float(cell.learn.get(ACTING_TEMPERATURE, 0.0))
+        return ReadyPolicy(name, training, ActingOptions(temperature=temperature))
 
     def _self_trained(self, cell: Cell) -> ReadyPolicy:
         """Return the model of an iteration; train all iterations if there are none."""
@@ -109,7 +116,8 @@ class Artifacts:
         with _alone(out):
             if not out.is_dir():
                 _resume(out, partial(run_self_training, cell, out, self._progress))
-        return ReadyPolicy(*self_trained(cell, out))
+        acting = ActingOptions(temperature=self_training_of(cell).test_temperature)
+        return ReadyPolicy(*self_trained(cell, out), options=acting)
 
     def dataset(self, config: OracleConfig) -> Path:
         """Return the folder of an oracle dataset; generate it if it does not exist."""

@@ -18,6 +18,9 @@ from sdm.policies.learner import learners
 from sdm.tasks.family import HIDDEN, TaskFamily
 from sdm.tasks.registry import find_family, load_family, option_names
 
+# Option in `learn` of a language model's actions in the test, not of its training.
+ACTING_TEMPERATURE = "acting_temperature"
+
 
 def _names(config: type, *others: str) -> frozenset[str]:
     """Return the options of a configuration that a cell can set, without `others`."""
@@ -145,6 +148,7 @@ def training_of(cell: Cell, data: str) -> Any:
     """
     learn = {"support": evaluation_of(cell).support, **cell.learn}
     learn.pop("first", None)
+    learn.pop(ACTING_TEMPERATURE, None)
     try:
         if cell.learner == "finetune":
             return recipe(data, learn.pop("base"), seed=cell.seed, **learn)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from experiment_support import SMALL, change_profile, made_of
@@ -9,13 +10,18 @@ from experiment_support import SMALL, change_profile, made_of
 from sdm.experiments import catalogue
 from sdm.experiments.catalogue import experiment_named, experiments
 from sdm.experiments.cell_configs import (
+    ACTING_TEMPERATURE,
     dataset_of,
     evaluation_of,
     first_stage,
     training_of,
 )
 from sdm.experiments.grid_cells import cells
-from sdm.experiments.self_trained import LEARNER, self_training_of
+from sdm.experiments.self_trained import (
+    LEARNER,
+    self_training_folder,
+    self_training_of,
+)
 from sdm.experiments.spec import (
     PROFILES,
     UNSPELLED,
@@ -72,15 +78,24 @@ def test_every_number_of_every_cell_arrives():
 
 
 def check_self_training(cell, test):
-    """The loop and its training have the numbers of the cell, but the iteration."""
+    """Iterations share a run, whose options are those of the cell."""
     config = self_training_of(cell)
     for name, value in cell.learn.items():
         if name != "iteration":
             found = getattr(config, name, config.training.get(name))
             assert found == value, (cell.experiment, name)
-    assert (config.kind, config.horizon) == (test.kind, test.horizon)
-    assert (config.support, config.seed) == (test.support, cell.seed)
-    assert config.family == test.family
+    assert (config.family, config.kind) == (test.family, test.kind)
+    assert (config.horizon, config.support) == (test.horizon, test.support)
+    assert config.seed == cell.seed and test.demonstrations == "random"
+    folder = self_training_folder(cell, Path("work"))
+    for name, same in (("iteration", True), ("keep", False)):
+        learn = {**cell.learn, name: 0 if same else config.keep + 1}
+        other = dataclasses.replace(cell, learn=learn)
+        assert (self_training_folder(other, Path("work")) == folder) == same
+    with pytest.raises(ExperimentError, match="iteration must be from 0 to iterations"):
+        self_training_of(
+            dataclasses.replace(cell, learn={**cell.learn, "iteration": 9})
+        )
 
 
 def check_training(cell, test):
@@ -95,15 +110,15 @@ def check_training(cell, test):
     assert data.rewards_seen == test.rewards_seen
     config = training_of(cell, "data")
     for name, value in cell.learn.items():
-        if name != "first":
+        if name not in ("first", ACTING_TEMPERATURE):
             assert getattr(config, name) == value, (cell.experiment, name)
     if cell.learner != "cql":
         assert config.support == test.support
     assert config.seed == data.seed == cell.seed
     if cell.learner == "finetune" and cell.data.get("random_trajectories"):
         # Random episodes are made only where something learns from them.
-        learned = {config.demonstrations, config.queries}
-        assert learned & {"all", "random"}, cell.experiment
+        chosen = {config.demonstrations, config.queries}
+        assert chosen & {"all", "random"}, cell.experiment
 
 
 def test_a_grid_is_the_product_of_its_lists():

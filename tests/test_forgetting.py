@@ -13,10 +13,10 @@ from sdm.feedback.choices import ChoiceScorer
 from sdm.feedback.config import FeedbackConfig
 from sdm.feedback.forgetting import (
     HELD_OUT,
-    ForgettingConfig,
     forgetting_cell,
     tuning_blocks,
 )
+from sdm.feedback.forgetting_config import ForgettingConfig
 from sdm.feedback.language_tests import (
     blocks_of,
     held_out_text,

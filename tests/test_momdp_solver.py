@@ -210,7 +210,7 @@ def test_hidden_values_can_be_permuted():
 
 def test_symbols_that_tell_nothing_are_worth_nothing():
     model = random_momdp(7, symbols=2)
-    told = eqx.tree_at(
+    noise = eqx.tree_at(
         lambda m: m.observation, model, jnp.full_like(model.observation, 0.5)
     )
     silent = MOMDP(
@@ -221,7 +221,7 @@ def test_symbols_that_tell_nothing_are_worth_nothing():
         hidden_transition=model.hidden_transition,
     )
     assert value(model, T) > value(silent, T) + 1e-3
-    one, two = (solve(each, horizon=T, method=EXACT) for each in (told, silent))
+    one, two = (solve(each, horizon=T, method=EXACT) for each in (noise, silent))
     np.testing.assert_allclose(one.value, two.value, atol=SINGLE)
 
 

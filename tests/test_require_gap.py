@@ -24,10 +24,10 @@ def energy(tmp_path):
 
 
 def test_a_missed_gap_of_a_model_is_said_and_exits_if_required(energy):
-    told = run(app, ["solve", "--model", energy, *NEVER])
-    report = json.loads(told.stdout)
-    assert told.exit_code == 0 and not report["converged"]
-    assert "warning: the gap of 0 % is not reached: the bounds" in told.stderr
+    found = run(app, ["solve", "--model", energy, *NEVER])
+    report = json.loads(found.stdout)
+    assert found.exit_code == 0 and not report["converged"]
+    assert "warning: the gap of 0 % is not reached: the bounds" in found.stderr
     stopped = run(app, ["solve", "--model", energy, *NEVER, "--require-gap"])
     assert stopped.exit_code == 1 and json.loads(stopped.stdout)["lower"]
     assert "error: the gap of 0 % is not reached" in stopped.stderr

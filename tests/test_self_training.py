@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file
 from training_support import QUIET
 from typer.testing import CliRunner
 
@@ -50,6 +51,8 @@ def small(**changes):
         "test_tasks": 3,
         "test_trajectories": 2,
         "seed": 5,
+        # Of a single step, the learning rate would be that of the warm-up's start: 0.
+        "training": {"batch_size": 2},
     }
     return SelfTrainConfig(**(options | changes))
 
@@ -320,6 +323,10 @@ def test_a_run_is_made_of_ordinary_folders(whole):
     for text in out.rglob("*"):
         if text.suffix in (".json", ".yaml", ".md"):
             assert "run.partial" not in text.read_text(), text
+    weights = [load_file(p / "run/model/model.safetensors") for p in places]
+    for one, other in itertools.pairwise(weights):
+        far = max(float((one[n] - other[n]).abs().max()) for n in one)
+        assert 0 < far < 0.1, "each run goes a few steps from the one before"
     for row in report["iterations"][1:]:
         played = row["selection"]
         assert played["kept"] == 6 - played["dropped"]
@@ -441,7 +448,7 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
     ("options", "message"),
     [
         (["--keep", "4"], "keep = 4: must be below episodes = 4"),
-        (["--select", "luck"], "one of pseudo-regret, regret, reward for kind mdp"),
+        (["--select", "chance"], "one of pseudo-regret, regret, reward for kind mdp"),
         (["--temperature", "0"], "temperature = 0: must be above 0"),
         (["--support", "9"], "must be at least support = 9"),
         (["--scenarios", "1"], "scenarios = 1: must be a whole number from 2"),

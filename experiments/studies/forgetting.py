@@ -62,7 +62,8 @@ class Forgetting:
 
     def run(self, cell: Cell, work: Path, step: Step) -> Row:
         """Tune a model in one way, with its tests before and after."""
-        from sdm.feedback.forgetting import ForgettingConfig, forgetting_cell
+        from sdm.feedback.forgetting import forgetting_cell
+        from sdm.feedback.forgetting_config import ForgettingConfig
         from sdm.llm.base_names import check_base_name
 
         base = needed(self.name, cell.learn, "base")
@@ -129,7 +130,7 @@ def study_of(options: Options) -> tuple[FeedbackConfig, Options]:
 
     """
     from sdm.experiments.study_options import fields_of
-    from sdm.feedback.forgetting import ForgettingConfig
+    from sdm.feedback.forgetting_config import ForgettingConfig
 
     parts = {
         "way": frozenset(WAY),

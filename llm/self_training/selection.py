@@ -2,7 +2,7 @@
 
 A scenario is a task with L episodes of the model. The lower a score, the better the
 episode. `regret` and `reward` use nothing but what was paid; a lucky episode has a good
-score. `pseudo-regret` has no luck in it, but needs the oracle's action values.
+score. `pseudo-regret` does not depend on chance, but needs the oracle's action values.
 
 Each file in `scores` registers the scores that it defines:
 

@@ -3,12 +3,11 @@ r"""Stochastic bandits with K arms, whose rewards are random and observed.
 In each round, the agent chooses an arm and is paid a random reward: Bernoulli, Gaussian
 or Gamma (`tasks.arm_laws`). Tasks differ in the means μ(a). With a separation Δ > 0,
 a uniformly random arm has mean 1/2 + Δ/2 and the others 1/2 - Δ/2; with Δ = 0, every
-mean is uniform on [mean_min, mean_max]. K = 5, Δ = 0.2 is the hard instance and K = 4,
-Δ = 0.5 the easy one of Krishnamurthy, Harris, Foster, Zhang and Slivkins (2024).
+mean is uniform on [mean_min, mean_max]. Krishnamurthy et al. (2024) have a hard
+instance, K = 5 and Δ = 0.2, and an easy one, K = 4 and Δ = 0.5.
 
-Bandit feedback shows the reward of the chosen arm. Full information also shows, before
-the next round, what the other arms would have paid; Gaussian and Gamma rewards are then
-rounded to `levels` values.
+Bandit feedback shows the reward of the chosen arm; full information also what the other
+arms would have paid, with Gaussian and Gamma rewards rounded to `levels` values.
 
 Means can change (non-stationary bandits): after each round, all are drawn anew with
 probability `change`. From the round `rounds` on, they keep their last values.
