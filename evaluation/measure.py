@@ -4,14 +4,12 @@ Each file in `measures` registers the measures that it defines: functions from a
 benchmark and a policy's episodes to entries of the policy's result, or none.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-import sdm.evaluation.measures
 from sdm.data.benchmark import Benchmark
+from sdm.storage.plugins import load_plugins
 from sdm.tasks.rollout import Trajectory
 
 # Returns values that JSON can represent by name; {} if it does not apply.
@@ -40,9 +38,7 @@ def register_measure(titles: Mapping[str, str]) -> Callable[[Measure], Measure]:
 @cache
 def measures() -> tuple[Measure, ...]:
     """Return every registered measure."""
-    package = sdm.evaluation.measures
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    load_plugins("sdm.evaluation.measures")
     return tuple(_measures)
 
 

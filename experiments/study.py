@@ -5,17 +5,14 @@ A file in `studies` registers a study. Its name is the key of its options in a t
 `register_study` and is listed in the entry-point group `sdm.studies`.
 """
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-import sdm.experiments.studies
 from sdm.experiments.spec import Cell, Options
 from sdm.experiments.text_table import Table
+from sdm.storage.plugins import load_plugins
 
 if TYPE_CHECKING:
     import altair as alt
@@ -94,11 +91,7 @@ def register_study(study: _Class) -> _Class:
 @cache
 def studies() -> Mapping[str, Study]:
     """Return every registered study by name."""
-    package = sdm.experiments.studies
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        point.load()
+    load_plugins("sdm.experiments.studies", group=GROUP, what="study")
     return dict(_registered)
 
 

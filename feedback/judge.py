@@ -6,9 +6,6 @@ in the entry-point group `sdm.judges`. A judge that a server hosts is such a cla
 """
 
 import difflib
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-import sdm.feedback.judges
+from sdm.storage.plugins import load_plugins
 
 GROUP = "sdm.judges"
 # Answers to a comparison. Every other number is an answer outside of the choices.
@@ -125,11 +122,7 @@ def register_judge(name: str) -> Callable[[_Made], _Made]:
 @cache
 def judges() -> Mapping[str, Make]:
     """Return what makes each registered judge, by name."""
-    package = sdm.feedback.judges
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        point.load()
+    load_plugins("sdm.feedback.judges", group=GROUP, what="judge")
     return dict(_registered)
 
 

@@ -10,17 +10,14 @@ module that calls `register_schema` and is listed in the entry-point group
 `sdm.schemas`.
 """
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Protocol, runtime_checkable
 
-import sdm.llm.schemas
 from sdm.llm.episode import Episode
+from sdm.storage.plugins import load_plugins
 from sdm.tasks.family import HIDDEN, Component, Kind, Spaces
 
 GROUP = "sdm.schemas"
@@ -156,11 +153,7 @@ def register_schema(name: str) -> Callable[[Make], Make]:
 @cache
 def schemas() -> Mapping[str, Make]:
     """Return the constructor of every registered schema, by name."""
-    package = sdm.llm.schemas
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        point.load()
+    load_plugins("sdm.llm.schemas", group=GROUP, what="schema")
     return dict(_registered)
 
 

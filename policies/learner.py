@@ -5,15 +5,12 @@ module that calls `register_learner` and is listed in the entry-point group
 `sdm.learners`. The help loads these modules, so they import nothing heavy before use.
 """
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import sdm.policies.learners
+from sdm.storage.plugins import load_plugins
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import Benchmark
@@ -86,9 +83,5 @@ def register_learner(learner: Learner) -> None:
 @cache
 def learners() -> Mapping[str, Learner]:
     """Return every registered learner by name."""
-    package = sdm.policies.learners
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        point.load()
+    load_plugins("sdm.policies.learners", group=GROUP, what="learner")
     return dict(_learners)

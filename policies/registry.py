@@ -4,17 +4,14 @@ Each file in `untrained` registers the policies that it defines. Another package
 function decorated with `register_policy` in the entry-point group `sdm.policies`.
 """
 
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import sdm.policies.untrained
 from sdm.data.benchmark import Benchmark
 from sdm.policies.constant import PREFIX, constant, constant_actions
 from sdm.policies.prepared import Prepared
+from sdm.storage.plugins import load_plugins
 from sdm.tasks.family import Kind, TaskFamily
 
 GROUP = "sdm.policies"
@@ -74,11 +71,7 @@ def register_policy(name: str, refuse: Refuse = anywhere) -> Callable[[Make], Ma
 @cache
 def rules() -> Mapping[str, Rule]:
     """Return every registered policy, in the order of the table of all policies."""
-    package = sdm.policies.untrained
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        point.load()
+    load_plugins("sdm.policies.untrained", group=GROUP, what="policy")
     return {name: _rules[name] for name in (*ORDER, *_rules) if name in _rules}
 
 

@@ -21,14 +21,13 @@ do so in a module in its entry-point group `sdm.methods`.
 """
 
 import dataclasses
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar, overload, runtime_checkable
 
 from jaxtyping import Array, Float, Int
+
+from sdm.storage.plugins import load_plugins
 
 PACKAGE = "sdm.solvers_jax"
 GROUP = "sdm.methods"
@@ -113,17 +112,7 @@ def _load_all() -> None:
         ValueError: if a package's entry point cannot be loaded.
 
     """
-    package = importlib.import_module(PACKAGE)
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{PACKAGE}.{module.name}")
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            raise ValueError(
-                f"method `{point.name}`: its package cannot be loaded, found "
-                f"`{point.value}`: {error}"
-            ) from error
+    load_plugins(PACKAGE, group=GROUP, what="method")
 
 
 def methods_for(model: type) -> Mapping[str, Any]:

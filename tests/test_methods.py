@@ -131,9 +131,7 @@ def test_a_method_of_another_package_is_found_by_its_entry_point(registry, monke
     point = SimpleNamespace(
         name="first", value="its.module", load=lambda: register_method(TakeTheFirst)
     )
-    monkeypatch.setattr(
-        module.importlib.metadata, "entry_points", lambda *, group: [point]
-    )
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [point])
     module._load_all.cache_clear()
     assert list(methods_for(MDP)) == ["backward-induction", "first"]
     model = random_mdp(0)

@@ -10,8 +10,6 @@ Each file in `scores` registers the scores that it defines:
     def my_score(played: Scenarios) -> Float[np.ndarray, "S L"]: ...
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,9 +18,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Key
 
-import sdm.llm.self_training.scores
 from sdm.data.request import OracleConfig
 from sdm.data.solved_tasks import Tasks
+from sdm.storage.plugins import load_plugins
 from sdm.tasks.family import KINDS, Kind
 from sdm.tasks.rollout import Trajectory, discounted_return
 
@@ -89,9 +87,7 @@ def register_score(
 @cache
 def scores() -> Mapping[str, Scored]:
     """Return every registered score by name."""
-    package = sdm.llm.self_training.scores
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    load_plugins("sdm.llm.self_training.scores")
     return dict(_registered)
 
 
