@@ -195,7 +195,7 @@ def pseudo_counts(
     """
     if counts.successors is None:
         possible = np.ones(counts.count.shape[-3:], bool)
-        states = np.arange(possible.shape[-1])
+        states = np.arange(counts.count.shape[-1])
     else:
         states = counts.successors
         before = np.full((*states.shape[:-1], 1), NOTHING)

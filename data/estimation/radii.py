@@ -46,8 +46,10 @@ def weissman_radius(
         delta: probability of a row outside of its ball, over all rows and all n.
 
     """
+    if states < 2:  # a single state is certain
+        return np.zeros(visits.shape)
     n = np.maximum(visits, 1.0)
-    # log(2^S - 2), without overflow; a single state is certain.
+    # log(2^S - 2), without overflow.
     patterns = states * np.log(2) + np.log1p(-(2.0 ** (1 - states)))
     share = np.log(n * (n + 1)) - np.log(delta / max(1, visits.size))
     radius = np.sqrt(2 / n * np.maximum(0.0, patterns + share))
