@@ -14,6 +14,8 @@ from sdm.data.off_policy.estimator import Estimate, Values
 
 AT_ONCE = 1 << 22  # weights held together, of 8 bytes
 LEVEL = 0.95
+# Effective episodes below which a bootstrap interval means nothing.
+LEAST = 10
 Progress = Callable[[int, int], None]  # completed and all resamples
 
 

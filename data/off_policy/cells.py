@@ -52,7 +52,7 @@ class Cells:
 
     @cached_property
     def by_state(self) -> sparse.csr_array:
-        """Return the matrix [S, n] that sums over the decisions after an observation."""
+        """Return the matrix [S, n] that sums over decisions by observation."""
         return _indicator(self.state, self.states)
 
     def chances(

@@ -21,8 +21,7 @@ class OffPolicyConfig:
         return_high: largest possible discounted return of an episode; from the rewards
             if not given.
         resamples: bootstrap resamples of the episodes.
-        confounded_stage: stage of the confounded decision, counted from 0; any single
-            stage if not given.
+        confounded_stage: stage of the decision that may be confounded, from 0.
 
     """
 
@@ -32,7 +31,7 @@ class OffPolicyConfig:
     return_low: float | None = None
     return_high: float | None = None
     resamples: int = 1000
-    confounded_stage: int | None = None
+    confounded_stage: int = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an option that is out of range."""
@@ -48,5 +47,4 @@ class OffPolicyConfig:
                 raise ValueError(
                     f"{what}_low = {ends[0]}: must be at most {what}_high = {ends[1]}"
                 )
-        if self.confounded_stage is not None:
-            check_count("confounded_stage", self.confounded_stage, 0)
+        check_count("confounded_stage", self.confounded_stage, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sdm.data.logs import Logs
-from sdm.data.off_policy.bootstrap import percentile_interval, resampled
+from sdm.data.off_policy.bootstrap import LEAST, percentile_interval, resampled
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.estimator import (
     Diagnosis,
@@ -18,9 +18,9 @@ from sdm.data.off_policy.estimator import (
 from sdm.data.off_policy.logged_policy import LoggedPolicy
 from sdm.data.off_policy.sample import Sample, sample_of
 
-# Effective episodes below which a bootstrap interval means nothing, and below which it
-# is too narrow too often (`benchmarks/results/off_policy.md`).
-LEAST, FEW = 10, 50
+# Effective episodes below which intervals are too narrow too often
+# (`benchmarks/results/off_policy.md`).
+FEW = 50
 NEGLIGIBLE = 1e-12  # rounding of probabilities
 
 Progress = Callable[[str, int, int], None]

@@ -1,6 +1,7 @@
 r"""Bounds on returns that follow from the range of the rewards alone.
 
-With rewards in [l, h] and n ≥ 1 further decisions, the return to go from stage t lies in
+With rewards in [l, h] and n ≥ 1 further decisions, the return to go from stage t is
+in
 
     [ min_n Σ_{k<n} γ^k l,  max_n Σ_{k<n} γ^k h ],   1 ≤ n ≤ T − t,
 
@@ -98,6 +99,6 @@ def _check(what: str, found: np.ndarray, ends: list[float]) -> None:
     if wrong.any():
         raise ValueError(
             f"{what}: must lie between {what}_low = {ends[0]:g} and {what}_high = "
-            f"{ends[1]:g}, found {found[wrong][0]:g} in the logs ({int(wrong.sum())} of "
-            f"{wrong.size} are outside)"
+            f"{ends[1]:g}, found {found[wrong][0]:g} in the logs ({int(wrong.sum())} "
+            f"of {wrong.size} are outside)"
         )

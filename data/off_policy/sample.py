@@ -30,6 +30,7 @@ class Sample:
         acted: whether there is a decision.
         policy: π(a | h) of the policy at each decision; 0 after the end.
         table: π_t(a | s) for every observation; None for a policy with memory.
+        ratio: π(a | h) / b(a | h) of each logged action; 1 after the end.
         weight: importance weight ρ of the decisions up to each.
         before: importance weight of the decisions before each.
         unsupported: probability that the policy takes an action at this decision that
@@ -43,6 +44,7 @@ class Sample:
     acted: Bool[np.ndarray, "N T"]
     policy: Float[np.ndarray, "N T A"]
     table: Float[np.ndarray, "T S A"] | None
+    ratio: Float[np.ndarray, "N T"]
     weight: Float[np.ndarray, "N T"]
     before: Float[np.ndarray, "N T"]
     unsupported: Float[np.ndarray, "N T"]
@@ -80,7 +82,8 @@ def sample_of(logs: Logs, policy: LoggedPolicy, config: OffPolicyConfig) -> Samp
     chances = _probabilities(logs, policy)
     taken = np.where(acted, logs.action, 0)[..., None]
     ratio = np.take_along_axis(chances, taken, -1)[..., 0] / behavior_probability(logs)
-    weight = np.cumprod(np.where(acted, ratio, 1.0), -1)
+    ratio = np.where(acted, ratio, 1.0)
+    weight = np.cumprod(ratio, -1)
     chances = np.where(acted[..., None], chances, 0.0)
     lacking = action_counts(logs)[np.where(acted, seen, 0)] == 0
     return Sample(
@@ -89,6 +92,7 @@ def sample_of(logs: Logs, policy: LoggedPolicy, config: OffPolicyConfig) -> Samp
         acted=acted,
         policy=chances,
         table=policy.table,
+        ratio=ratio,
         weight=weight,
         before=np.concatenate([np.ones((logs.episodes, 1)), weight[:, :-1]], -1),
         unsupported=np.where(lacking, chances, 0.0).sum(-1),

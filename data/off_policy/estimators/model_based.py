@@ -105,7 +105,8 @@ class ModelBased:
             lost += float(state @ lacking)
             now = ((chances.T @ state) / each)[moves.cells.cell]
             weight += now
-            state = np.bincount(moves.after[goes], now[goes], moves.cells.states)
+            reached = np.bincount(moves.after[goes], now[goes], moves.cells.states)
+            state = reached.astype(np.float64)
         size = weight.sum() ** 2 / (weight**2).sum() if weight.any() else 0.0
         length = len(weight) / sample.logs.episodes
         return Diagnosis(float(size / max(1.0, length)), min(1.0, lost))
@@ -117,8 +118,9 @@ def _moves(sample: Sample) -> _Moves:
     assert table is not None
     step, after = np.arange(logs.horizon), logs.observation[:, 1:]
     ends = (step == logs.length[:, None] - 1) & logs.done[:, None]
-    final = ~sample.supported.any(-1)[after] & (after != NOTHING)
-    ends &= (step < logs.horizon - 1) | final
+    acted = np.asarray(sample.supported.any(-1))
+    final = ~acted[after] & (after != NOTHING)
+    ends = ends & ((step < logs.horizon - 1) | final)
     after = np.where(ends, NOTHING, after)
     episode, t = np.nonzero(sample.acted & (ends | (after != NOTHING)))
     cells = Cells(
