@@ -24,6 +24,7 @@ from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
 from sdm.commands.novelty import NoveltyCommand, novelty
+from sdm.commands.ope import OpeCommand, ope
 from sdm.commands.selftrain import SelfTrainCommand, selftrain
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
@@ -61,6 +62,7 @@ app.command(cls=SelfTrainCommand)(selftrain)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
+app.command(cls=OpeCommand)(ope)
 app.command(cls=FeedbackCommand)(feedback)
 app.command(cls=NoveltyCommand)(novelty)
 app.command(cls=ForgettingCommand)(forgetting)

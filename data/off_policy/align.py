@@ -30,14 +30,14 @@ def aligned(
             that the logs do not have.
 
     """
-    row = _places(observations, logs.observations, table.shape[1])
+    row = places(observations, logs.observations, table.shape[1])
     if (row < 0).any():
         missing = [logs.observations[i] for i in np.flatnonzero(row < 0)]
         raise ValueError(
             f"`{where}`: has no row for the observation `{missing[0]}` of the logs "
             f"({len(missing)} of {len(row)} are missing)"
         )
-    column = _places(actions, logs.actions, table.shape[2])
+    column = places(actions, logs.actions, table.shape[2])
     chosen = np.zeros((len(table), len(row), len(column)), table.dtype)
     known = column >= 0
     chosen[:, :, known] = table[:, row][:, :, column[known]]
@@ -53,7 +53,7 @@ def aligned(
     return chosen
 
 
-def _places(
+def places(
     own: Sequence[str] | None, wanted: Sequence[str], size: int
 ) -> Int[np.ndarray, " N"]:
     """Return the index of each wanted name; -1 for a name that is not there.

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sdm.data.logs import NOTHING, Logs
+from sdm.storage.checks import check_count, check_tolerance
 from sdm.storage.plugins import load_plugins
 
 ROUNDING = 1e-5  # of probabilities that sum to 1, written in single precision
@@ -92,7 +93,29 @@ class TablePolicy:
         return self.table[stage, seen]
 
 
-Parser = Callable[[str, Logs], LoggedPolicy | None]
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Options of policies on logs.
+
+    Attributes:
+        temperature: at 0, language models take the most probable action; above, they
+            sample actions with probabilities proportional to p^(1 / temperature).
+        demonstrations: logged episodes of the same task that a language model is shown;
+            as many as in its training if not given.
+
+    """
+
+    temperature: float = 0.0
+    demonstrations: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an option that is out of range."""
+        check_tolerance("temperature", self.temperature)
+        if self.demonstrations is not None:
+            check_count("demonstrations", self.demonstrations, 0)
+
+
+Parser = Callable[[str, Logs, PolicyOptions], LoggedPolicy | None]
 _parsers: dict[str, Parser] = {}
 
 
@@ -116,7 +139,9 @@ def _load() -> None:
     load_plugins(f"{__package__}.policies", group="sdm.policies", what="policy")
 
 
-def parse_logged_policy(text: str, logs: Logs) -> LoggedPolicy:
+def parse_logged_policy(
+    text: str, logs: Logs, options: PolicyOptions | None = None
+) -> LoggedPolicy:
     """Return the policy that a name stands for, for the actions of the logs.
 
     Raises:
@@ -125,6 +150,6 @@ def parse_logged_policy(text: str, logs: Logs) -> LoggedPolicy:
     """
     _load()
     for parser in _parsers.values():
-        if (policy := parser(text, logs)) is not None:
+        if (policy := parser(text, logs, options or PolicyOptions())) is not None:
             return policy
     raise ValueError(f"unknown policy `{text}`: must be {', '.join(_parsers)}")

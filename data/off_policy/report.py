@@ -1,8 +1,8 @@
 """The report of an off-policy evaluation, of one policy or of two."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
-
 
 from sdm.data.logs import Logs
 from sdm.data.off_policy.config import OffPolicyConfig
@@ -61,14 +61,12 @@ def off_policy_report(
             config,
             chosen,
             seed=seed,
-            progress=lambda done, total, name=name: progress(name, done, total),
+            progress=partial(progress, name),
         )
         results[name] = found
         rows[name] = {
             "estimators": {n: each.row() for n, each in found.items()},
-            "refused": {
-                n: why for n, e in chosen.items() if (why := e.refuse(sample))
-            },
+            "refused": {n: why for n, e in chosen.items() if (why := e.refuse(sample))},
             "warnings": warnings_of(found, logs),
         }
     for name, each in bounds.items():

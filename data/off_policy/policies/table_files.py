@@ -12,14 +12,18 @@ import numpy as np
 
 from sdm.data.logs import Logs
 from sdm.data.off_policy.align import aligned
-from sdm.data.off_policy.logged_policy import TablePolicy, register_logged_policy
+from sdm.data.off_policy.logged_policy import (
+    PolicyOptions,
+    TablePolicy,
+    register_logged_policy,
+)
 
 SUFFIXES = (".npy", ".npz")
 NAMES = ("observations", "actions")
 
 
 @register_logged_policy("a `.npz` or `.npy` file of probabilities")
-def table_file(text: str, logs: Logs) -> TablePolicy | None:
+def table_file(text: str, logs: Logs, options: PolicyOptions) -> TablePolicy | None:
     """Read a policy from a file; return None for other names.
 
     Raises:
