@@ -74,7 +74,7 @@ def averaged(
     matrix: sparse.csr_array,
     numbers: Float[np.ndarray, "n R"],
     weights: Float[np.ndarray, "n R"],
-    default: Float[np.ndarray, "m R"] | float,
+    default: Float[np.ndarray, "*m R"] | float,
 ) -> Float[np.ndarray, "m R"]:
     """Return weighted means of groups; the default where a group has no weight."""
     total = matrix @ weights

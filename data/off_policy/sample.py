@@ -29,7 +29,8 @@ class Sample:
         discount: discount factor γ.
         acted: whether there is a decision.
         policy: π(a | h) of the policy at each decision; 0 after the end.
-        table: π_t(a | s) for every observation; None for a policy with memory.
+        table: π_t(a | s) for every observation, or for one stage that stands for all;
+            None for a policy with memory.
         ratio: π(a | h) / b(a | h) of each logged action; 1 after the end.
         weight: importance weight ρ of the decisions up to each.
         before: importance weight of the decisions before each.
@@ -43,7 +44,7 @@ class Sample:
     discount: float
     acted: Bool[np.ndarray, "N T"]
     policy: Float[np.ndarray, "N T A"]
-    table: Float[np.ndarray, "T S A"] | None
+    table: Float[np.ndarray, "U S A"] | None
     ratio: Float[np.ndarray, "N T"]
     weight: Float[np.ndarray, "N T"]
     before: Float[np.ndarray, "N T"]
