@@ -210,6 +210,10 @@ class IcuSepsisFamily(Family):
         """Return π(a | s) of clinicians, as published; action 0 after the end."""
         return jnp.asarray(icu_tables().expert, jnp.result_type(float))
 
+    def arrival_rewards(self) -> Float[np.ndarray, " S"]:
+        """Return what arrival in each state pays: 1 for survival."""
+        return np.eye(STATES)[SURVIVAL]
+
 
 def _around(
     key: Key[Array, ""], rows: Float[Array, "R N"], concentration: float

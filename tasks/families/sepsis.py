@@ -24,7 +24,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split
 from sdm.tasks.models import MDP
@@ -38,10 +39,13 @@ from sdm.tasks.sepsis_dynamics import (
     next_states,
     tables,
 )
-from sdm.tasks.transitions import SparseTransition
+from sdm.tasks.transitions import SparseTransition, expected
 
 FLUCTUATION, DIABETIC = 0.1, 0.2
 LEAST, MOST = 0.05, 0.95  # limits of the drawn effects
+# The publication's physician: discount, and probability of the best action.
+PATIENCE, CARE = 0.99, 0.95
+CONVERGED = 1e-6  # of values in units of reward, far below differences of actions
 
 TREATMENTS = ("antibiotics", "ventilation", "vasopressors")  # from the highest bit
 
@@ -163,3 +167,23 @@ class SepsisFamily(Family):
             raise ValueError(f"kind = {kind!r}: the published model has the kind mdp")
         values = {**EFFECTS, "fluctuation": FLUCTUATION, "diabetic": DIABETIC}
         return self.model({x: jnp.asarray(y) for x, y in values.items()}, kind)
+
+    def expert(self) -> Float[np.ndarray, "S A"]:
+        """Return π(a | s) of the publication's physician, who sees all of the state.
+
+        It is the stationary policy that is optimal with the discount 0.99, taken with
+        probability 0.95, and else another action, all equally often.
+        """
+        mdp = self.published()
+        value, gap = jnp.zeros_like(mdp.initial), jnp.inf
+        while gap > CONVERGED:
+            future = expected(mdp.transition, value)
+            q = mdp.reward + PATIENCE * future
+            gap = float(jnp.abs(q.max(-1) - value).max())
+            value = q.max(-1)
+        best = np.eye(q.shape[-1])[np.asarray(q.argmax(-1))]
+        return CARE * best + (1 - CARE) * (1 - best) / (q.shape[-1] - 1)
+
+    def arrival_rewards(self) -> Float[np.ndarray, " S"]:
+        """Return what arrival in each state pays: 1 for discharge, -1 for death."""
+        return next_states(self.as_published).paid
