@@ -1,8 +1,8 @@
 """Families whose published model generates logs, and gives the truth about policies.
 
-The behavior policy is the family's `expert()`, which sees the whole state. The logs have
-what arrival in a state pays (`arrival_rewards()`), as records of patients do, and can
-lack components of the state.
+The behavior policy is the family's `expert()`, which sees the whole state. The logs
+have what arrival in a state pays (`arrival_rewards()`), as records of patients do, and
+can lack components of the state.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,12 @@
 """Bounds on the value of a plan, from episodes that it was not chosen from.
 
 A planner's claim for its own policy is too high as a rule, since it chose the policy by
-the same errors. Cross-fitting makes a plan from all but one fold of the episodes, values
-it in the model of that fold (`fold_value`), and averages over the folds (Stone, 1974,
-for cross-validation; Thomas, Theocharous, Ghavamzadeh, 2015, *High-confidence policy
-improvement*, for bounds from held-out episodes). The average is about plans from fewer
-episodes. That the plan from all episodes is at least as good is an assumption, as are
-states that the logs show: for hidden ones there is a second bound.
+the same errors. Cross-fitting makes a plan from all but one fold of the episodes,
+values it in the model of that fold (`fold_value`), and averages over the folds (Stone,
+1974, for cross-validation; Thomas, Theocharous, Ghavamzadeh, 2015, *High-confidence
+policy improvement*, for bounds from held-out episodes). The average is about plans
+from fewer episodes. That the plan from all episodes is at least as good is an
+assumption, as are states that the logs show: for hidden ones there is a second bound.
 
 **Bound without assumptions on hidden causes.** In episodes whose actions all are those
 that the plan would take, everything is as under the plan; of the others, nothing is

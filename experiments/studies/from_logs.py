@@ -1,9 +1,9 @@
 """`from-logs`: policies from logged episodes, their true values and their claims.
 
-Options: `planner` (a name and its options, such as `support min_visits=20`), `episodes`,
-family and horizon, `unseen` (components of the state that the logs lack), `folds` of the
-bounds, and those of the family. A row is one planner on the logs of one seed; see
-`sdm.data.planning` and `sdm.experiments.logged_world`.
+Options: `planner` (a name and its options, such as `support min_visits=20`),
+`episodes`, family and horizon, `unseen` (components of the state that the logs lack),
+`folds` of the bounds, and those of the family. A row is one planner on the logs of one
+seed; see `sdm.data.planning` and `sdm.experiments.logged_world`.
 """
 
 from collections.abc import Sequence
@@ -119,11 +119,11 @@ class FromLogs:
             best = max(mine, key=lambda p: _mean(mine[p], "true"))
             high = [p for p, of in mine.items() if _holds(of, "claimed") < HELD]
             fail = [p for p, of in mine.items() if _holds(of, "lower") < HELD]
+            worth, expert = (_mean(mine[best], x) for x in ("true", "expert"))
             found.append(
-                f"{name}: the best plan is `{best}`, worth {_mean(mine[best], 'true'):.3f} "
-                f"(expert {_mean(mine[best], 'expert'):.3f}). "
-                f"Own claims exceed the truth in more than 5 % of the seeds for "
-                f"{_listed(high)}; lower bounds do so for {_listed(fail)}."
+                f"{name}: the best plan is `{best}`, worth {worth:.3f} (expert "
+                f"{expert:.3f}). Own claims exceed the truth in more than 5 % of the "
+                f"seeds for {_listed(high)}; lower bounds do so for {_listed(fail)}."
             )
         return found
 

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
+from scipy import sparse
 
 from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split
 from sdm.tasks.models import MDP
@@ -39,13 +40,14 @@ from sdm.tasks.sepsis_dynamics import (
     next_states,
     tables,
 )
-from sdm.tasks.transitions import SparseTransition, expected
+from sdm.tasks.transitions import SparseTransition
 
 FLUCTUATION, DIABETIC = 0.1, 0.2
 LEAST, MOST = 0.05, 0.95  # limits of the drawn effects
 # The publication's physician: discount, and probability of the best action.
 PATIENCE, CARE = 0.99, 0.95
-CONVERGED = 1e-6  # of values in units of reward, far below differences of actions
+CONVERGED = 1e-10  # of values in units of reward
+EQUAL = 1e-7  # differences of values that are rounding, also of single precision
 
 TREATMENTS = ("antibiotics", "ventilation", "vasopressors")  # from the highest bit
 
@@ -174,15 +176,23 @@ class SepsisFamily(Family):
         It is the stationary policy that is optimal with the discount 0.99, taken with
         probability 0.95, and else another action, all equally often.
         """
-        mdp = self.published()
-        value, gap = jnp.zeros_like(mdp.initial), jnp.inf
-        while gap > CONVERGED:
-            future = expected(mdp.transition, value)
-            q = mdp.reward + PATIENCE * future
-            gap = float(jnp.abs(q.max(-1) - value).max())
+        lists = self.published().transition
+        states, actions, count = lists.successors.shape
+        place = np.arange(states * actions).repeat(count)
+        entries = (place, np.asarray(lists.successors).ravel())
+        chance = np.asarray(lists.probabilities, float).ravel()
+        shape = (states * actions, states)
+        transition = sparse.csr_array((chance, entries), shape=shape)
+        reward = np.asarray(self.published().reward, float)
+        value, change = np.zeros(states), np.inf
+        while change > CONVERGED:
+            q = reward + PATIENCE * (transition @ value).reshape(reward.shape)
+            change = np.abs(q.max(-1) - value).max()
             value = q.max(-1)
-        best = np.eye(q.shape[-1])[np.asarray(q.argmax(-1))]
-        return CARE * best + (1 - CARE) * (1 - best) / (q.shape[-1] - 1)
+        # Some actions are equal: the first of them.
+        equal = q >= q.max(-1, keepdims=True) - EQUAL
+        best = np.eye(actions)[equal.argmax(-1)]
+        return CARE * best + (1 - CARE) * (1 - best) / (actions - 1)
 
     def arrival_rewards(self) -> Float[np.ndarray, " S"]:
         """Return what arrival in each state pays: 1 for discharge, -1 for death."""
