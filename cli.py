@@ -15,6 +15,7 @@ from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
+from sdm.commands.estimate import EstimateCommand, estimate
 from sdm.commands.eval_benchmarks import EvalCommand
 from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
@@ -24,6 +25,7 @@ from sdm.commands.finetune import FinetuneCommand, finetune
 from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
 from sdm.commands.novelty import NoveltyCommand, novelty
+from sdm.commands.ope import OpeCommand, ope
 from sdm.commands.selftrain import SelfTrainCommand, selftrain
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
@@ -61,6 +63,8 @@ app.command(cls=SelfTrainCommand)(selftrain)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
+app.command(cls=EstimateCommand)(estimate)
+app.command(cls=OpeCommand)(ope)
 app.command(cls=FeedbackCommand)(feedback)
 app.command(cls=NoveltyCommand)(novelty)
 app.command(cls=ForgettingCommand)(forgetting)

@@ -1,5 +1,6 @@
 """Configuration of a dataset: its tasks, and how they are solved and played."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +16,7 @@ from sdm.tasks.family import HIDDEN, SET_KEY, Kind, Params, TaskFamily, poses
 from sdm.tasks.models import APOMDP, POMDP, check_count, check_horizon
 from sdm.tasks.registry import load_family, reference_of
 from sdm.tasks.rewards import observe_rewards
+from sdm.tasks.transitions import chances
 
 BATCH_BYTES = 1 << 28  # memory budget of a batch, estimated
 CHUNK = 64  # tasks; 2 or 4 devices divide batches of complete chunks evenly
@@ -115,12 +117,24 @@ def bytes_per_task(config: OracleConfig) -> int:
     played = max(1, config.trajectories) + config.random_trajectories
     episodes = played * config.horizon * 4 * eight
     if config.kind == "mdp":
-        return episodes + eight * actions * states * (states + config.horizon)
+        transition = _transition_entries(family)
+        return episodes + eight * (transition + actions * states * config.horizon)
     models = getattr(family, "models", 1) if config.kind == "apomdp" else 1
     if config.rewards_seen:
         states = _states_with_rewards(family)
     points = config.points_per_stage + states
     return episodes + 4 * eight * config.horizon * points * models * states
+
+
+@cache
+def _transition_entries(family: Any) -> int:
+    """Return the number of transition probabilities of one task, without making it."""
+
+    def shape() -> Any:
+        params = family.parameters(jax.random.key(0), 1, split="train")
+        return family.model(params, "mdp").transition
+
+    return math.prod(chances(jax.eval_shape(shape)).shape)
 
 
 @cache

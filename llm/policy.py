@@ -116,7 +116,7 @@ class LanguageModelPolicy:
         first: dict[str, int] = {}
         for row, text in enumerate(contexts):
             first.setdefault(text, row)
-        targets, suffixes = self._candidates(list(first))
+        targets, suffixes = self.candidates(list(first))
         parents = [memory.row_of[row] for row in first.values()]
         place = {text: i for i, text in enumerate(first)}
         memory.row_of = [place[text] for text in contexts]
@@ -141,7 +141,7 @@ class LanguageModelPolicy:
             )
         ]
 
-    def _candidates(
+    def candidates(
         self, contexts: Sequence[str]
     ) -> tuple[list[Tokens], list[list[Tokens]]]:
         """Return the tokens of every text, and those of each candidate after it."""

@@ -14,7 +14,8 @@ class Logs:
     """Logged episodes of one or several tasks, padded to the longest.
 
     An episode of n decisions has n actions and rewards, and n or n + 1 observations:
-    the last one, after the last decision, is `NOTHING` if the log does not have it.
+    the last one, after the last decision, is `NOTHING` if the log does not have it, and
+    so is the first one if nothing is observed before the first decision.
 
     Attributes:
         observation: index of the observation before each decision, and after the last

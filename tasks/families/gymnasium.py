@@ -27,18 +27,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from sdm.tasks.array_checks import check_rows
+from sdm.tasks.dirichlet import NUMBERS, TINY, log_gamma, normalized
 from sdm.tasks.family import Component, Defaults, Family, Kind, Params, Spaces, Split
 from sdm.tasks.models import MDP
 from sdm.tasks.registry import FamilyError, register
 
 if TYPE_CHECKING:
     from sdm.tasks.gymnasium_tables import TableArrays
-
-# Smallest probability of a possible outcome, relative to the row's most likely one, so
-# that it stays positive in single precision.
-LEAST = 1e-12
-TRIES = 8  # rejection-sampling attempts; all fail with a probability below 1e-10
-TINY = 1e-30
 
 
 @register
@@ -153,7 +148,7 @@ class GymnasiumFamily(Family):
         chance, paid, slipped, slipped_paid = (jnp.asarray(x, precision) for x in parts)
         # One call, since the generator is slow to compile. In single precision, so that
         # both precisions use the same random numbers.
-        numbers = (2 * TRIES + 1, *following.shape)
+        numbers = (NUMBERS, *following.shape)
         uniform = jax.random.uniform(
             jax.random.key(seed), (1 + math.prod(numbers),), jnp.float32, minval=TINY
         )
@@ -162,40 +157,13 @@ class GymnasiumFamily(Family):
         earned = (1 - share) * paid + share * slipped_paid
         possible = row > 0
         shape = jnp.where(possible, self.concentration * row, 1).astype(jnp.float32)
-        weight = _log_gamma(uniform[1:].reshape(numbers), shape).astype(precision)
-        weight = jnp.where(possible, weight, -jnp.inf)
-        least = weight.max(-1, keepdims=True) + np.log(LEAST)
-        weight = jnp.where(possible, jnp.maximum(weight, least), -jnp.inf)
-        drawn = jax.nn.softmax(weight, axis=-1)
+        weight = log_gamma(uniform[1:].reshape(numbers), shape).astype(precision)
+        drawn = normalized(jnp.where(possible, weight, -jnp.inf))
         reward = (drawn * earned / jnp.where(possible, row, 1)).sum(-1)
         states, actions, _ = following.shape
         where = np.ix_(range(states), range(actions), [0])[:2]
         transition = jnp.zeros((states, actions, states), precision)
         return transition.at[(*where, following)].add(drawn), reward
-
-
-def _log_gamma(
-    uniform: Float[Array, "U S A N"], shape: Float[Array, "S A N"]
-) -> Float[Array, "S A N"]:
-    """Return logarithms of Gamma variables (Marsaglia and Tsang, 2000).
-
-    The rejection loop of `jax.random.loggamma` takes seconds to compile; this function
-    makes all attempts at once. An attempt fails with a probability of at most 5 %.
-
-    Args:
-        uniform: numbers in (0, 1), with U = 2 `TRIES` + 1 for each variable.
-        shape: shape parameter of each variable.
-
-    """
-    d = jnp.where(shape < 1, shape + 1, shape) - 1 / 3  # the method needs shape >= 1
-    x = jax.scipy.special.ndtri(uniform[:TRIES])
-    v = jnp.maximum(1 + x / jnp.sqrt(9 * d)[None], 0) ** 3
-    log_v = jnp.log(jnp.maximum(v, TINY))
-    bound = 0.5 * x**2 + d[None] * (1 - v + log_v)
-    accepted = (v > 0) & (jnp.log(uniform[TRIES:-1]) < bound)
-    chosen = jnp.argmax(accepted, axis=0)[None]
-    found = jnp.log(d) + jnp.take_along_axis(log_v, chosen, 0)[0]
-    return found + jnp.where(shape < 1, jnp.log(uniform[-1]) / shape, 0)
 
 
 def _read_table(env: str) -> "TableArrays":

@@ -24,7 +24,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from scipy import sparse
 
 from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split
 from sdm.tasks.models import MDP
@@ -42,6 +44,10 @@ from sdm.tasks.transitions import SparseTransition
 
 FLUCTUATION, DIABETIC = 0.1, 0.2
 LEAST, MOST = 0.05, 0.95  # limits of the drawn effects
+# The publication's physician: discount, and probability of the best action.
+PATIENCE, CARE = 0.99, 0.95
+CONVERGED = 1e-10  # of values in units of reward
+EQUAL = 1e-7  # differences of values that are rounding, also of single precision
 
 TREATMENTS = ("antibiotics", "ventilation", "vasopressors")  # from the highest bit
 
@@ -163,3 +169,31 @@ class SepsisFamily(Family):
             raise ValueError(f"kind = {kind!r}: the published model has the kind mdp")
         values = {**EFFECTS, "fluctuation": FLUCTUATION, "diabetic": DIABETIC}
         return self.model({x: jnp.asarray(y) for x, y in values.items()}, kind)
+
+    def expert(self) -> Float[np.ndarray, "S A"]:
+        """Return π(a | s) of the publication's physician, who sees all of the state.
+
+        It is the stationary policy that is optimal with the discount 0.99, taken with
+        probability 0.95, and else another action, all equally often.
+        """
+        lists = self.published().transition
+        states, actions, count = lists.successors.shape
+        place = np.arange(states * actions).repeat(count)
+        entries = (place, np.asarray(lists.successors).ravel())
+        chance = np.asarray(lists.probabilities, float).ravel()
+        shape = (states * actions, states)
+        transition = sparse.csr_array((chance, entries), shape=shape)
+        reward = np.asarray(self.published().reward, float)
+        value, change = np.zeros(states), np.inf
+        while change > CONVERGED:
+            q = reward + PATIENCE * (transition @ value).reshape(reward.shape)
+            change = np.abs(q.max(-1) - value).max()
+            value = q.max(-1)
+        # Some actions are equal: the first of them.
+        equal = q >= q.max(-1, keepdims=True) - EQUAL
+        best = np.eye(actions)[equal.argmax(-1)]
+        return CARE * best + (1 - CARE) * (1 - best) / (actions - 1)
+
+    def arrival_rewards(self) -> Float[np.ndarray, " S"]:
+        """Return what arrival in each state pays: 1 for discharge, -1 for death."""
+        return next_states(self.as_published).paid

@@ -1,0 +1,182 @@
+"""Check the rows of a log, and sort them by episode and step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sdm.data.logs.episodes import NOTHING
+from sdm.data.logs.problems import Problems
+
+Limits = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a log, sorted by episode and step.
+
+    Attributes:
+        label: number of the row in its file; see `Problems`.
+        episode: code of the episode.
+        position: number of the row within its episode, from 0.
+        observation: code of the observation, or `NOTHING`.
+        action: code of the action; `NOTHING` after the last decision.
+        reward: the reward; NaN if there is none.
+        task: code of the task.
+        done: whether the row says that the episode has ended; None if no row can.
+        probability: probability of the action; None if no row has it.
+        last: whether the row is the last one of its episode.
+
+    """
+
+    label: Int[np.ndarray, " R"]
+    episode: Int[np.ndarray, " R"]
+    position: Int[np.ndarray, " R"]
+    observation: Int[np.ndarray, " R"]
+    action: Int[np.ndarray, " R"]
+    reward: Float[np.ndarray, " R"]
+    task: Int[np.ndarray, " R"]
+    done: Bool[np.ndarray, " R"] | None
+    probability: Float[np.ndarray, " R"] | None
+    last: Bool[np.ndarray, " R"]
+
+
+def check_rows(
+    found: Mapping[str, np.ndarray], problems: Problems, limits: Limits
+) -> Rows:
+    """Return the sorted rows; record their problems.
+
+    Args:
+        found: columns of codes and numbers, and `label`.
+        problems: records the problems. The rows are not usable if there are any.
+        limits: smallest and largest possible reward; None if unknown.
+
+    """
+    label = found["label"]
+    for name in ("episode", "task"):
+        if name in found:
+            problems.add(f"`{name}` is missing", label, found[name] == NOTHING)
+    _check_steps(label, found["step"], problems)
+    problems.check()  # such rows cannot be sorted
+    rows = _sorted(found)
+    _check_order(found["episode"], found["step"], label, problems)
+    _check_content(rows, problems)
+    _check_reward(rows, problems, limits)
+    _check_probability(rows, problems)
+    return rows
+
+
+def _check_steps(
+    label: Int[np.ndarray, " R"], step: Float[np.ndarray, " R"], problems: Problems
+) -> None:
+    problems.add("`step` is missing", label, np.isnan(step))
+    odd = ~np.isnan(step) & (step != np.round(step))
+    problems.add(
+        "`step` is not a whole number", label, odd, step if odd.any() else None
+    )
+
+
+def _sorted(found: Mapping[str, np.ndarray]) -> Rows:
+    order = np.lexsort((found["step"], found["episode"]))
+    episode = found["episode"][order]
+    first = np.flatnonzero(np.append(True, episode[1:] != episode[:-1]))
+    starts = np.repeat(first, np.diff(np.append(first, len(episode))))
+    optional = {
+        name: found[column][order] if column in found else None
+        for name, column in (("done", "done"), ("probability", "behavior_probability"))
+    }
+    return Rows(
+        label=found["label"][order],
+        episode=episode,
+        position=np.arange(len(episode)) - starts,
+        observation=found["observation"][order],
+        action=found["action"][order],
+        reward=found["reward"][order],
+        task=found["task"][order] if "task" in found else np.zeros_like(episode),
+        last=np.append(episode[1:] != episode[:-1], True),
+        **optional,
+    )
+
+
+def _check_order(
+    episode: Int[np.ndarray, " R"],
+    step: Float[np.ndarray, " R"],
+    label: Int[np.ndarray, " R"],
+    problems: Problems,
+) -> None:
+    """Record steps that are repeated, out of order or missing."""
+    order = np.lexsort((label, step, episode))
+    e, s, at = episode[order], step[order], label[order]
+    same = np.append(False, e[1:] == e[:-1])
+    jump = np.append(0.0, np.diff(s))
+    problems.add("`step` is repeated within its episode", at, same & (jump == 0), s)
+    problems.add("steps are missing before", at, same & (jump > 1), s)
+    begins = s[~same]
+    least = begins.min()
+    base = least if least in (0, 1) else 0
+    what = f"episodes must start at step {base:g}, but start later or earlier"
+    problems.add(what, at, ~same & (s != base), s)
+    as_read = np.lexsort((label, episode))
+    e, s, at = episode[as_read], step[as_read], label[as_read]
+    back = np.append(False, (e[1:] == e[:-1]) & (np.diff(s) < 0))
+    problems.add("`step` is smaller than in an earlier row of its episode", at, back, s)
+
+
+def _check_content(rows: Rows, problems: Problems) -> None:
+    """Record missing values, an early end and changes of the task."""
+    decision, seen = rows.action != NOTHING, rows.observation != NOTHING
+    at = rows.label
+    problems.add(
+        "`action` is missing before the last row of its episode",
+        at,
+        ~decision & ~rows.last,
+    )
+    problems.add(
+        "an episode has no decision", at, ~decision & rows.last & (rows.position == 0)
+    )
+    opening = rows.position == 0
+    if not (seen & opening).any():  # no episode has an observation before its decisions
+        seen = seen | opening
+    problems.add("`observation` is missing", at, ~seen)
+    if rows.done is not None:
+        # The last decision is in the last row, or in the one before it.
+        following = np.append(decision[1:] & ~rows.last[:-1], False)
+        problems.add(
+            "`done` is true before the last decision", at, rows.done & following
+        )
+    changed = np.append(
+        False,
+        (rows.task[1:] != rows.task[:-1]) & (rows.episode[1:] == rows.episode[:-1]),
+    )
+    problems.add("`task` changes within an episode", at, changed)
+
+
+def _check_reward(rows: Rows, problems: Problems, limits: Limits) -> None:
+    decision, reward, at = rows.action != NOTHING, rows.reward, rows.label
+    given = ~np.isnan(reward)
+    problems.add("`reward` is missing", at, decision & ~given)
+    extra = ~decision & given & (np.nan_to_num(reward) != 0)
+    problems.add("`reward` without an action", at, extra, reward)
+    problems.add("`reward` is not finite", at, np.isinf(reward), reward)
+    low, high = limits
+    if low is not None:
+        problems.add(
+            f"`reward` is below {low:g}", at, decision & (reward < low), reward
+        )
+    if high is not None:
+        problems.add(
+            f"`reward` is above {high:g}", at, decision & (reward > high), reward
+        )
+
+
+def _check_probability(rows: Rows, problems: Problems) -> None:
+    chance, at = rows.probability, rows.label
+    if chance is None:
+        return
+    name, decision = "`behavior_probability`", rows.action != NOTHING
+    problems.add(f"{name} is missing", at, decision & np.isnan(chance))
+    never = decision & (chance == 0)
+    problems.add(f"{name} is 0, but the action was taken,", at, never)
+    wrong = decision & ((chance < 0) | (chance > 1))
+    problems.add(f"{name} must lie between 0 and 1,", at, wrong, chance)

@@ -1,0 +1,207 @@
+"""Build `Logs` from the rows of a table, one row per decision, batch by batch."""
+
+import difflib
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+
+from sdm.data.logs.episodes import NOTHING, Logs
+from sdm.data.logs.problems import FILE, LogsError, Problems
+from sdm.data.logs.row_checks import Rows, check_rows
+from sdm.data.logs.values import Codes, numbers, truths
+
+REQUIRED = ("episode", "step", "observation", "action", "reward")
+OPTIONAL = ("task", "done", "behavior_probability")
+COLUMNS = (*REQUIRED, *OPTIONAL)
+NAMED = ("episode", "observation", "action", "task")
+NUMBERS = ("step", "reward", "behavior_probability")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table.
+
+    Attributes:
+        columns: the columns by name.
+        rows: number of each row in its file, as an editor shows it.
+
+    """
+
+    columns: dict[str, pa.Array]
+    rows: Int[np.ndarray, " R"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read logs.
+
+    Attributes:
+        observations: the names of all observations, in order; () for those in the file.
+        actions: the names of all actions, in order; () for those in the file.
+        reward_min: smallest possible reward; not checked if not given.
+        reward_max: largest possible reward; not checked if not given.
+
+    """
+
+    observations: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    reward_min: float | None = None
+    reward_max: float | None = None
+
+
+def check_columns(path: Path, names: Collection[str]) -> None:
+    """Raise `LogsError` unless a table has the columns of a log, and no others."""
+    missing = [name for name in REQUIRED if name not in names]
+    unknown = [name for name in names if name not in COLUMNS]
+    if not missing and not unknown:
+        return
+    parts = [f"column `{name}` is missing" for name in missing]
+    for name in unknown:
+        free = [each for each in COLUMNS if each not in names]
+        lower = name.strip().lower()
+        close = difflib.get_close_matches(lower, free, n=1)
+        did = f", did you mean `{close[0]}`?" if close else ""
+        parts.append(f"unknown column `{name}`{did}")
+    raise LogsError(
+        f"logs `{path}`: {'; '.join(parts)}",
+        f"the columns are {', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}; "
+        "rename or remove others",
+    )
+
+
+class TableBuilder:
+    """Logs of a table, of which it keeps codes and numbers only."""
+
+    def __init__(self, path: Path, files: tuple[Path, ...], how: Reading) -> None:
+        """Start without rows.
+
+        Args:
+            path: the log, for messages.
+            files: the files of which it consists.
+            how: declared names, and the range of rewards.
+
+        """
+        self.path, self.how = path, how
+        self.problems = Problems(path, files)
+        self.codes = {name: Codes(name) for name in NAMED}
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def add(self, chunk: Chunk, *, file: int = 0) -> None:
+        """Add the rows of a chunk of a file, which is given by its index."""
+        labels = chunk.rows.astype(np.int64) + (file << FILE)
+        kept: dict[str, np.ndarray] = {"label": labels}
+        for name, column in chunk.columns.items():
+            if name in NAMED:
+                kept[name] = self.codes[name].add(column, labels, self.problems)
+            elif name in NUMBERS:
+                kept[name] = numbers(name, column, labels, self.problems)
+            else:
+                kept[name] = truths(name, column, labels, self.problems)
+        self._parts.append(kept)
+
+    def finish(self) -> Logs:
+        """Check the rows, and return the logs.
+
+        Raises:
+            LogsError: if there are no rows, or rows have problems.
+
+        """
+        if not any(len(part["label"]) for part in self._parts):
+            raise LogsError(f"logs `{self.path}`: no rows", "log at least one episode")
+        self.problems.check()  # what is no number would cause further problems
+        found = self._joined()
+        declared = {"observation": self.how.observations, "action": self.how.actions}
+        names: dict[str, tuple[str, ...]] = {"task": ("all",)}
+        for name in ("observation", "action", "task"):
+            if name in found:
+                names[name], place = self.codes[name].ordered(
+                    self.problems, declared.get(name, ()), free=name == "task"
+                )
+                place = np.append(place, NOTHING)  # code -1 is the last entry
+                found[name] = place[found[name]].astype(np.int32)
+        limits = self.how.reward_min, self.how.reward_max
+        rows = check_rows(found, self.problems, limits)
+        self.problems.check()
+        return _filled(rows, names)
+
+    def _joined(self) -> dict[str, np.ndarray]:
+        """Return the columns of all chunks; one that a chunk lacks has no values."""
+        parts, found = self._parts, {}
+        for name in dict.fromkeys(name for part in parts for name in part):
+            blank = np.nan if name in NUMBERS else NOTHING if name in NAMED else False
+            found[name] = np.concatenate(
+                [part.get(name, np.full(len(part["label"]), blank)) for part in parts]
+            )
+        self._parts.clear()
+        return found
+
+
+def _filled(rows: Rows, names: dict[str, tuple[str, ...]]) -> Logs:
+    """Return the logs of rows that are sorted by episode and step, and are valid."""
+    decision = rows.action != NOTHING
+    count = int(rows.episode.max()) + 1
+    length = np.bincount(rows.episode[decision], minlength=count)
+    place = rows.episode, rows.position
+    shape = (count, int(length.max()))
+    observation = np.full((count, shape[1] + 1), NOTHING, np.int32)
+    observation[place] = rows.observation
+    action, reward = np.full(shape, NOTHING, np.int32), np.zeros(shape)
+    where = tuple(x[decision] for x in place)
+    action[where], reward[where] = rows.action[decision], rows.reward[decision]
+    probability = None
+    if rows.probability is not None:
+        probability = np.ones(shape)
+        probability[where] = rows.probability[decision]
+    if rows.done is None:
+        done = _assumed_ends(length)
+    else:
+        done = np.zeros(count, bool)
+        done[rows.episode[rows.done]] = True
+    task = np.zeros(count, np.int32)
+    task[rows.episode] = rows.task
+    return Logs(
+        observation=observation,
+        action=action,
+        reward=reward,
+        done=done,
+        task=task,
+        probability=probability,
+        observations=names["observation"],
+        actions=names["action"],
+        tasks=names["task"],
+    )
+
+
+def _assumed_ends(length: Int[np.ndarray, " N"]) -> np.ndarray:
+    """Return which episodes ended, of a log that does not say so.
+
+    An episode shorter than the longest has ended; the longest were cut off.
+    """
+    ended = length < length.max()
+    if ended.any():
+        warnings.warn(
+            f"logs without a column `done`: assumed that the {int(ended.sum())} "
+            f"episodes shorter than {length.max()} decisions ended, and that the "
+            "others were cut off",
+            stacklevel=2,
+        )
+    return ended
+
+
+def logs_of_table(
+    path: Path,
+    files: tuple[Path, ...],
+    chunks: Iterator[tuple[int, Chunk]],
+    how: Reading,
+) -> Logs:
+    """Return the logs of the chunks of files, each with the index of its file."""
+    builder = TableBuilder(path, files, how)
+    for file, chunk in chunks:
+        check_columns(files[file], list(chunk.columns))
+        builder.add(chunk, file=file)
+    return builder.finish()

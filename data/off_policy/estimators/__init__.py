@@ -1,0 +1,1 @@
+"""Estimators of a policy's value from logs, one module each."""

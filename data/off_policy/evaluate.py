@@ -1,0 +1,211 @@
+"""Evaluate policies on logs with all estimators, intervals and warnings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdm.data.logs import Logs
+from sdm.data.off_policy.bootstrap import LEAST, percentile_interval, resampled
+from sdm.data.off_policy.config import OffPolicyConfig
+from sdm.data.off_policy.estimator import (
+    Diagnosis,
+    Estimator,
+    Values,
+    estimators,
+)
+from sdm.data.off_policy.logged_policy import LoggedPolicy
+from sdm.data.off_policy.sample import Sample, sample_of
+
+# Effective episodes below which intervals are too narrow too often
+# (`benchmarks/results/off_policy.md`).
+FEW = 50
+NEGLIGIBLE = 1e-12  # rounding of probabilities
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A policy's value by one estimator.
+
+    Attributes:
+        values: the estimate in the first row, then those of the bootstrap resamples.
+        diagnosis: how much the logs say about the policy.
+        low: smallest possible return.
+        high: largest possible return.
+
+    """
+
+    values: Values
+    diagnosis: Diagnosis
+    low: float
+    high: float
+
+    @property
+    def identified(self) -> bool:
+        """Return whether the logs have enough episodes like those of the policy."""
+        return self.diagnosis.effective >= LEAST and not np.isnan(self.values.value[0])
+
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval; the range of returns if there is too little data.
+
+        It covers every value of unsupported actions.
+        """
+        if not self.identified:
+            return self.low, self.high
+        low, high = percentile_interval(self.values.low, self.values.high)
+        return max(low, self.low), min(high, self.high)
+
+    def row(self) -> dict[str, Any]:
+        """Return the numbers as JSON values."""
+        value = float(self.values.value[0])
+        low, high = self.interval()
+        known = not np.isnan(value)
+        return {
+            "value": value if known else None,
+            "ci_low": low,
+            "ci_high": high,
+            "bound_low": float(self.values.low[0]) if known else self.low,
+            "bound_high": float(self.values.high[0]) if known else self.high,
+            "effective_sample_size": self.diagnosis.effective,
+            "unsupported": self.diagnosis.unsupported,
+        }
+
+
+def chosen_estimators(names: Sequence[str]) -> dict[str, Estimator]:
+    """Return estimators by name; all for no names.
+
+    Raises:
+        ValueError: if a name is unknown.
+
+    """
+    every = estimators()
+    for name in names:
+        if name not in every:
+            raise ValueError(
+                f"estimator: must be one of {', '.join(every)}, found `{name}`"
+            )
+    return {n: each for n, each in every.items() if n in names or not names}
+
+
+def evaluate_sample(
+    sample: Sample,
+    config: OffPolicyConfig,
+    chosen: Mapping[str, Estimator],
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Result]:
+    """Return the result of each estimator that fits the policy.
+
+    Args:
+        sample: the logs from the point of view of the policy.
+        config: configuration of the evaluation.
+        chosen: estimators by name.
+        seed: seed of the bootstrap.
+        progress: called with the completed and all estimators.
+
+    """
+    found, fitting = {}, {n: e for n, e in chosen.items() if not e.refuse(sample)}
+    for done, (name, each) in enumerate(fitting.items()):
+        progress(done, len(fitting))
+        values = resampled(
+            each.prepare(sample), sample.logs.episodes, config.resamples, seed
+        )
+        ranges = sample.ranges
+        found[name] = Result(values, each.diagnose(sample), ranges.low, ranges.high)
+    progress(len(fitting), len(fitting))
+    return found
+
+
+def evaluate_policy(
+    logs: Logs,
+    policy: LoggedPolicy,
+    config: OffPolicyConfig | None = None,
+    *,
+    estimators: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Result]:
+    """Estimate the expected discounted return of a policy from logs.
+
+    Args:
+        logs: episodes that the behavior policy generated.
+        policy: the policy.
+        config: configuration; None for the defaults.
+        estimators: names of estimators; none for all.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The result of each estimator that fits the policy.
+
+    Raises:
+        ValueError: if the policy does not fit the logs, or an estimator is unknown.
+
+    """
+    config = config or OffPolicyConfig()
+    chosen = chosen_estimators(estimators)
+    return evaluate_sample(sample_of(logs, policy, config), config, chosen, seed=seed)
+
+
+def difference(first: Result, second: Result) -> dict[str, Any]:
+    """Return the difference of two policies' values by one estimator, as JSON values.
+
+    Both results must have the same bootstrap weights. If either lacks data, the
+    interval is that of two unknown returns.
+    """
+    a, b = first.values, second.values
+    value = float(a.value[0] - b.value[0])
+    width = first.high - first.low
+    low, high = -width, width
+    if first.identified and second.identified:
+        low, high = percentile_interval(a.low - b.high, a.high - b.low)
+    return {
+        "value": None if np.isnan(value) else value,
+        "ci_low": max(low, -width),
+        "ci_high": min(high, width),
+    }
+
+
+def warnings_of(results: Mapping[str, Result], logs: Logs) -> list[str]:
+    """Return what a reader must know of the results of a policy."""
+    said = []
+    for name, each in results.items():
+        size, lost = each.diagnosis.effective, each.diagnosis.unsupported
+        if not each.identified:
+            said.append(
+                f"{name}: effective sample size {size:.1f} of {logs.episodes} episodes:"
+                " too small for an interval, which is the range of possible returns"
+            )
+        elif size < FEW:
+            said.append(
+                f"{name}: effective sample size {size:.1f} of {logs.episodes} episodes:"
+                " the interval may be too narrow"
+            )
+        if lost > NEGLIGIBLE:
+            said.append(
+                f"{name}: {100 * lost:.3g} % of the policy's episodes take an action "
+                "that the logs lack: the interval covers every return that they may "
+                "have"
+            )
+    return said
+
+
+def warnings_about(logs: Logs) -> list[str]:
+    """Return what a reader must know of the logs themselves."""
+    said = []
+    if logs.probability is None:
+        said.append(
+            "behavior policy: not in the logs, estimated from the counts of actions "
+            "after each observation, over all stages"
+        )
+    cut = int((~logs.done & (logs.length < logs.horizon)).sum())
+    if cut:
+        said.append(
+            f"logs: {cut} of {logs.episodes} episodes were cut off before decision "
+            f"{logs.horizon}: rewards after that count as 0, except in `model`"
+        )
+    if len(np.unique(logs.action[logs.action >= 0])) == 1:
+        said.append("logs: have one action only, and say nothing of others")
+    return said

@@ -1,0 +1,200 @@
+"""Policies of solutions that `sdm solve --model FILE --out FOLDER` wrote.
+
+The policy of an MDP, robust or not, is a table. That of a POMDP or APOMDP acts on its
+belief, which the filter of its model updates with the logged actions and observations;
+the model's file must still be where it was.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from sdm.data.logs import NOTHING, Logs
+from sdm.data.off_policy.align import aligned, places
+from sdm.data.off_policy.logged_policy import (
+    LoggedPolicy,
+    PolicyOptions,
+    TablePolicy,
+    register_logged_policy,
+)
+from sdm.solvers_jax.solution_files import MANIFEST, load_solution, read_manifest
+from sdm.tasks.belief import BeliefPolicy
+from sdm.tasks.model_files import load_with_names
+from sdm.tasks.simulation import in_its_model
+from sdm.tasks.stages import at_stage
+
+# Histories that are filtered together.
+AT_ONCE = 4096
+
+
+@register_logged_policy("a folder that `sdm solve --model FILE --out` wrote")
+def solution(text: str, logs: Logs, options: PolicyOptions) -> LoggedPolicy | None:
+    """Read the policy of a solution; return None for other names.
+
+    Raises:
+        StorageError: if the folder is damaged.
+        ValueError: if the solution is of a batch of tasks, does not fit the logs, or
+            its model has changed.
+
+    """
+    folder = Path(text)
+    if not (folder / MANIFEST).is_file():
+        return None
+    about, found = read_manifest(folder), load_solution(folder)
+    if np.ndim(found.value):
+        raise ValueError(
+            f"policy `{text}`: must be the solution of one task, found "
+            f"{np.size(found.value)}"
+        )
+    actions = about.get("actions") or None
+    choice = getattr(found, "policy", None)
+    if choice is not None:
+        table = np.asarray(jax.nn.one_hot(choice, found.q.shape[-1]), np.float64)
+        states = about.get("states") or None
+        return TablePolicy(
+            aligned(table, logs, observations=states, actions=actions, where=text)
+        )
+    named = load_with_names(_model_file(about, text))
+    policy = in_its_model(named.model, found).policy
+    symbols = len(np.asarray(named.model.observation)[0, 0, 0])
+    return FilteredPolicy(
+        policy,
+        _codes(named.observations or None, logs.observations, symbols, text),
+        _codes(actions, logs.actions, named.model.reward.shape[-1], text),
+    )
+
+
+def _model_file(about: dict[str, Any], text: str) -> Path:
+    """Return the file of a solution's model.
+
+    Raises:
+        ValueError: if it is missing or has changed.
+
+    """
+    model = about.get("model") or {}
+    path = Path(model.get("file", ""))
+    if not path.is_file():
+        raise ValueError(
+            f"policy `{text}`: needs the file of its model to update its belief, found "
+            f"no `{path}`"
+        )
+    if hashlib.sha256(path.read_bytes()).hexdigest() != model.get("sha256"):
+        raise ValueError(
+            f"policy `{text}`: its model `{path}` has changed since it was solved"
+        )
+    return path
+
+
+def _codes(
+    own: Sequence[str] | None, logged: Sequence[str], size: int, text: str
+) -> Int[np.ndarray, " N"]:
+    """Return the model's index of each logged name; raise if the model lacks it."""
+    found = places(own, logged, size)
+    if (found < 0).any():
+        name = logged[int(np.flatnonzero(found < 0)[0])]
+        raise ValueError(f"policy `{text}`: its model has no `{name}`, as the logs do")
+    return found
+
+
+@dataclass(frozen=True)
+class FilteredPolicy:
+    """A deterministic policy with memory, followed along logged histories.
+
+    Attributes:
+        policy: the policy, in a batch of one task.
+        observations: its index of each observation of the logs.
+        actions: its index of each action of the logs.
+
+    """
+
+    policy: Any
+    observations: Int[np.ndarray, " S"]
+    actions: Int[np.ndarray, " A"]
+
+    @property
+    def table(self) -> None:
+        """Return None: the policy has memory."""
+        return None
+
+    def probabilities_along(self, logs: Logs) -> Float[np.ndarray, "N T A"]:
+        """Return 1 for the policy's action after each history, else 0.
+
+        Raises:
+            ValueError: if the policy takes an action that the logs do not have.
+
+        """
+        parts = [
+            actions_along(self.policy, *self._histories(logs, first))
+            for first in range(0, logs.episodes, AT_ONCE)
+        ]
+        taken = np.concatenate(parts)
+        chances = taken[..., None] == self.actions
+        acted = logs.action != NOTHING
+        lacking = acted & ~chances.any(-1)
+        if lacking.any():
+            i, t = (int(x) for x in np.argwhere(lacking)[0])
+            raise ValueError(
+                f"policy: takes its action {taken[i, t]} in episode {i}, step {t}, but "
+                f"the logs have no such action: {', '.join(logs.actions)}"
+            )
+        return chances.astype(np.float64)
+
+    def _histories(self, logs: Logs, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the model's observations and actions; 0 after the end of episodes."""
+        some = slice(first, first + AT_ONCE)
+        seen, action = logs.observation[some, : logs.horizon], logs.action[some]
+        over = action == NOTHING
+        return (
+            np.where(over, 0, self.observations[np.where(over, 0, seen)]),
+            np.where(over, 0, self.actions[np.where(over, 0, action)]),
+        )
+
+
+@singledispatch
+def actions_along(
+    policy: Any, seen: Int[np.ndarray, "N T"], action: Int[np.ndarray, "N T"]
+) -> Int[np.ndarray, "N T"]:
+    """Return the action of a policy with memory at each stage of logged histories.
+
+    A class of policies says how it follows actions that are not its own:
+
+        @actions_along.register
+        def _(policy: MyPolicy, seen, action): ...
+
+    Args:
+        policy: the policy.
+        seen: observation before each decision.
+        action: logged action of each decision.
+
+    Raises:
+        ValueError: if this is unknown for its class.
+
+    """
+    raise ValueError(
+        f"policy: a {type(policy).__name__} cannot follow logged actions; evaluate the "
+        "solution of an MDP, POMDP or APOMDP"
+    )
+
+
+@actions_along.register
+def _(
+    policy: BeliefPolicy, seen: Int[np.ndarray, "N T"], action: Int[np.ndarray, "N T"]
+) -> Int[np.ndarray, "N T"]:
+    state = policy.filter.start(len(seen))
+    state = policy.filter.see_first(state, jnp.asarray(seen[None, :, 0]))
+    chosen = []
+    for t in range(seen.shape[1]):
+        if t:
+            step = at_stage(policy.filter, t - 1)
+            before, now = (jnp.asarray(x[None]) for x in (action[:, t - 1], seen[:, t]))
+            state = step.update(state, before, now)
+        chosen.append(np.asarray(policy.plan.action(t, state.belief))[0])
+    return np.stack(chosen, 1).astype(np.int64)

@@ -1,0 +1,135 @@
+"""Bounds on the value of a plan, from episodes that it was not chosen from.
+
+A planner's claim for its own policy is too high as a rule, since it chose the policy by
+the same errors. Cross-fitting makes a plan from all but one fold of the episodes,
+values it in the model of that fold (`fold_value`), and averages over the folds (Stone,
+1974, for cross-validation; Thomas, Theocharous, Ghavamzadeh, 2015, *High-confidence
+policy improvement*, for bounds from held-out episodes). The average is about plans
+from fewer episodes. That the plan from all episodes is at least as good is an
+assumption, as are states that the logs show: for hidden ones there is a second bound.
+
+**Bound without assumptions on hidden causes.** In episodes whose actions all are those
+that the plan would take, everything is as under the plan; of the others, nothing is
+assumed but that the return is at least the worst one (Manski, 1990, *Nonparametric
+bounds on treatment effects*):
+
+    V(π) ≥ E[ Π_t π_t(a_t | o_t) R ] + (1 - E[ Π_t π_t(a_t | o_t) ]) R_min.
+
+The rewards must lie above R_min, and an episode that is cut off is taken as it is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from sdm.data.logs import NOTHING, Logs, LogsError
+from sdm.data.planning.evidence import evidence_of
+from sdm.data.planning.fold_value import value_in_model
+from sdm.data.planning.planner import Planner
+from sdm.storage.checks import check_count
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds on the value of a planner's policy.
+
+    Attributes:
+        estimate: mean over folds of the value in the fold's model.
+        error: its standard error.
+        lower: lower confidence bound, if observations are states.
+        lower_confounded: lower confidence bound, whatever is hidden.
+        behavior: mean return of the logged episodes, for comparison.
+        agreement: mean probability with which the plans take all actions of a held-out
+            episode.
+
+    """
+
+    estimate: float
+    error: float
+    lower: float
+    lower_confounded: float
+    behavior: float
+    agreement: float
+
+
+def cross_fitted_bounds(
+    logs: Logs,
+    planner: Planner,
+    *,
+    horizon: int,
+    discount: float = 1.0,
+    folds: int = 5,
+    confidence: float = 0.95,
+    worst: float | None = None,
+    seed: int = 0,
+) -> Bounds:
+    """Return bounds on the value of the policy that a planner makes from logs.
+
+    Args:
+        logs: the episodes.
+        planner: makes the policy.
+        horizon: number of decisions T.
+        discount: factor per decision.
+        folds: number of folds, 2 or more.
+        confidence: probability of each lower bound, in (0, 1).
+        worst: the smallest possible return, in units of reward; the smallest of the
+            logs if not given.
+        seed: random seed of the folds and of what the planner draws.
+
+    Raises:
+        LogsError: if there are fewer episodes than folds, or a fold has no transition.
+        ValueError: if `folds` or `confidence` is out of range.
+
+    """
+    check_count("folds", folds, 2)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence = {confidence:g}: must lie between 0 and 1")
+    if logs.episodes < 2 * folds:
+        raise LogsError(
+            f"logs: {logs.episodes} episodes for {folds} folds, must be {2 * folds} or "
+            "more",
+            "log more episodes",
+        )
+    space = evidence_of(logs, discount=discount).space
+    fold = np.random.default_rng(seed).permutation(logs.episodes) % folds
+    total = _returns(logs, discount, horizon)
+    least = float(total.min()) if worst is None else worst
+    found, agree = [], np.zeros(logs.episodes)
+    for k in range(folds):
+        mine = fold == k
+        train, test = logs.select(~mine), logs.select(mine)
+        seen = evidence_of(train, space=space)
+        policy = planner.plan(seen, horizon=horizon, seed=seed).probabilities
+        found.append(value_in_model(evidence_of(test, space=space), policy))
+        agree[mine] = _agreement(test, policy)
+    estimate = float(np.mean([each.value for each in found]))
+    error = float(np.sqrt(np.sum([each.error**2 for each in found]))) / folds
+    quantile = float(stats.norm.ppf(confidence))
+    sure = agree * total + (1 - agree) * least
+    return Bounds(
+        estimate=estimate,
+        error=error,
+        lower=estimate - quantile * error,
+        lower_confounded=max(least, float(sure.mean() - quantile * stats.sem(sure))),
+        behavior=float(total.mean()),
+        agreement=float(agree.mean()),
+    )
+
+
+def _returns(logs: Logs, discount: float, horizon: int) -> Float[np.ndarray, " N"]:
+    """Return the discounted return of each episode in its first decisions."""
+    reward = logs.reward[:, :horizon]
+    return np.asarray(reward @ discount ** np.arange(reward.shape[1]))
+
+
+def _agreement(
+    logs: Logs, policy: Float[np.ndarray, "T S A"]
+) -> Float[np.ndarray, " N"]:
+    """Return the probability with which a policy takes all actions of each episode."""
+    stages = min(len(policy), logs.horizon)
+    action, seen = logs.action[:, :stages], logs.observation[:, :stages]
+    inside = action != NOTHING
+    chosen = policy[np.arange(stages), np.where(inside, seen, 0), action * inside]
+    return np.where(inside, chosen, 1.0).prod(1)
