@@ -15,7 +15,7 @@ Costs: O(N T S²) per iteration for N episodes; restarts are a leading axis. Mem
 the expected counts of `BLOCK` episodes at a time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -175,8 +175,8 @@ def expected_counts(model: HiddenModel, episodes: Sequences) -> Expected:
         wide = jnp.pad(x, width, constant_values=blank)
         return wide.reshape(blocks, size, *x.shape[1:])
 
-    blank = Sequences(-1, 0, -1, 0.0, False, False, 0.0)  # type: ignore[arg-type]
-    parts = Sequences(*(padded(x, b) for x, b in zip(episodes, blank, strict=True)))
+    blanks: tuple[Any, ...] = (-1, 0, -1, 0.0, False, False, 0.0)
+    parts = Sequences(*(padded(x, b) for x, b in zip(episodes, blanks, strict=True)))
 
     def add(total: Expected, part: Sequences) -> tuple[Expected, None]:
         each = jax.vmap(_expected_of_one, (None, 0))(model, part)
