@@ -15,6 +15,7 @@ from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
 from sdm.commands.doctor import doctor
+from sdm.commands.estimate import EstimateCommand, estimate
 from sdm.commands.eval_benchmarks import EvalCommand
 from sdm.commands.evaluate import evaluate
 from sdm.commands.experiment import experiment
@@ -62,6 +63,7 @@ app.command(cls=SelfTrainCommand)(selftrain)
 app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
+app.command(cls=EstimateCommand)(estimate)
 app.command(cls=OpeCommand)(ope)
 app.command(cls=FeedbackCommand)(feedback)
 app.command(cls=NoveltyCommand)(novelty)

@@ -13,7 +13,7 @@ from sdm.commands.config_command import ConfigCommand, OptionGroup
 from sdm.commands.config_options import OptionField, fields_of, parameters_of
 from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
-from sdm.commands.source_fields import class_fields
+from sdm.commands.source_fields import class_fields, string_of
 
 if TYPE_CHECKING:
     from sdm.tasks.family import TaskFamily
@@ -120,15 +120,7 @@ def _family_name(node: ast.ClassDef) -> str:
         isinstance(each, ast.Name) and each.id == "register"
         for each in node.decorator_list
     )
-    for item in node.body if decorated else []:
-        if (
-            isinstance(item, ast.AnnAssign)
-            and isinstance(item.target, ast.Name)
-            and item.target.id == "name"
-            and isinstance(item.value, ast.Constant)
-        ):
-            return str(item.value.value)
-    return ""
+    return string_of(node, "name") if decorated else ""
 
 
 def make_family(reference: str, options: Mapping[str, Any]) -> "TaskFamily":

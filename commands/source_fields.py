@@ -76,6 +76,19 @@ def class_fields(
     return found
 
 
+def string_of(node: ast.ClassDef, name: str) -> str:
+    """Return the text that a class's source assigns to an annotated name, or ""."""
+    for item in node.body:
+        if (
+            isinstance(item, ast.AnnAssign)
+            and isinstance(item.target, ast.Name)
+            and item.target.id == name
+            and isinstance(item.value, ast.Constant)
+        ):
+            return str(item.value.value)
+    return ""
+
+
 def _default(value: ast.expr | None) -> tuple[Any, str | None]:
     """Return a field's default and the option name in its metadata, if any."""
     if value is None:

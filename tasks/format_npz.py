@@ -4,12 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdm.tasks.model_files import load_npz
-from sdm.tasks.model_formats import ModelFormat, NamedModel, register_format
-
-
-def _read(path: Path) -> NamedModel:
-    return NamedModel(load_npz(path))
+from sdm.tasks.model_files import load_npz, read_npz
+from sdm.tasks.model_formats import ModelFormat, register_format
 
 
 def _kind(path: Path) -> str:
@@ -20,4 +16,4 @@ def _kind(path: Path) -> str:
         return type(load_npz(path)).__name__
 
 
-register_format(ModelFormat(".npz", (".npz",), read=_read, kind=_kind))
+register_format(ModelFormat(".npz", (".npz",), read=read_npz, kind=_kind))

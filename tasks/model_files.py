@@ -3,6 +3,7 @@
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sdm.tasks.transitions import SparseTransition
 
 LISTS = ("successors", "probabilities")  # in place of the entry `transition`
 CSR = ("data", "indices", "indptr")  # the same
+NAMES = ("state", "action", "observation")  # optional entries `NAME_names`
 LONGEST = 10_000  # largest default horizon, in decisions
 
 
@@ -43,8 +45,22 @@ def load_with_names(path: str | os.PathLike[str]) -> NamedModel:
     return format_of(Path(path)).read(Path(path))
 
 
-def save_npz(model: Any, path: str | os.PathLike[str]) -> None:
+def save_npz(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    states: Sequence[str] = (),
+    actions: Sequence[str] = (),
+    observations: Sequence[str] = (),
+) -> None:
     """Write a model's arrays and its class to an `.npz` file.
+
+    Args:
+        model: the model.
+        path: the file.
+        states: a name for each state; () for none.
+        actions: a name for each action; () for none.
+        observations: a name for each observation; () for none.
 
     Raises:
         ValueError: if the model is invalid.
@@ -64,6 +80,9 @@ def save_npz(model: Any, path: str | os.PathLike[str]) -> None:
     if isinstance(moves, SparseTransition):
         del arrays["transition"]
         arrays |= {name: getattr(moves, name) for name in LISTS}
+    for name, words in zip(NAMES, (states, actions, observations), strict=True):
+        if words:
+            arrays[f"{name}_names"] = np.array(list(words))
     with temporary_name(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, kind=type(model).__name__, **arrays)
 
@@ -81,11 +100,26 @@ def load_npz(path: str | os.PathLike[str]) -> Any:
         OSError: if the file cannot be read.
 
     """
+    return read_npz(path).model
+
+
+def read_npz(path: str | os.PathLike[str]) -> NamedModel:
+    """Read a model like `load_npz`, with the names in the file.
+
+    Names are the texts in the entries `state_names`, `action_names` and
+    `observation_names`, which are optional.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"`{path}` is not an .npz file of arrays") from error
+    names = [tuple(map(str, arrays.pop(f"{name}_names", ()))) for name in NAMES]
+    return NamedModel(_model_of(arrays, path), *names)
+
+
+def _model_of(arrays: dict[str, np.ndarray], path: str | os.PathLike[str]) -> Any:
+    """Return the model of the arrays of a file."""
     found = str(arrays.pop("kind", "missing"))
     kinds = model_kinds()
     if found not in kinds:

@@ -1,0 +1,13 @@
+"""Estimation: models, and sets of models, from logged episodes."""
+
+from sdm.data.estimation.config import EstimationConfig
+from sdm.data.estimation.estimator import Estimate, Estimator, estimators
+from sdm.data.estimation.run import estimate_models
+
+__all__ = [
+    "Estimate",
+    "EstimationConfig",
+    "Estimator",
+    "estimate_models",
+    "estimators",
+]

@@ -1,0 +1,1 @@
+"""Estimators, one module each, which register themselves."""

@@ -1,0 +1,99 @@
+"""L1 balls around estimated rows, whose radii have a stated coverage."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from sdm.data.estimation.balls import ball_model, check_balls, credible, notes_of
+from sdm.data.estimation.config import EstimationConfig
+from sdm.data.estimation.counts import Counts
+from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
+from sdm.data.estimation.radii import l1_distance, weissman_radius
+from sdm.data.estimation.rows import normalised
+from sdm.data.estimation.tables import estimate_tasks
+from sdm.data.logs import Logs
+from sdm.tasks.rectangular import L1MDP
+
+Radius = Literal["weissman", "credible"]
+
+
+@register_estimator
+@dataclass(frozen=True)
+class L1Balls:
+    """An L1 ball of next-state distributions for each state and action.
+
+    Attributes:
+        confidence: probability with which the balls of a task cover all true rows.
+        radius: radii by `weissman` (finite-sample, around relative frequencies) or
+            `credible` (posterior, around posterior means).
+
+    """
+
+    confidence: float = 0.95
+    radius: Radius = "weissman"
+
+    name: ClassVar[str] = "l1"
+
+    def estimate(
+        self,
+        logs: Logs,
+        config: EstimationConfig,
+        *,
+        held_out: np.ndarray,
+        seed: int,
+        progress: Progress,
+    ) -> Estimate:
+        """Return the model of each task; see `Estimator`."""
+        check_balls(config, self.confidence)
+
+        def balls(counts: Counts, delta: float) -> tuple[np.ndarray, np.ndarray]:
+            return RADII[self.radius](counts, config, delta, seed)
+
+        def model(counts: Counts, worst: float) -> tuple[Any, ...]:
+            return ball_model(
+                L1MDP,
+                counts,
+                config,
+                balls,
+                confidence=self.confidence,
+                worst=worst,
+                infinite=2.0,
+            )
+
+        sets = (
+            f"L1 balls cover all rows with {self.confidence:.0%} "
+            f"{COVERAGE[self.radius]}"
+        )
+        return estimate_tasks(
+            logs,
+            config,
+            model,
+            held_out,
+            progress,
+            notes=lambda random: notes_of(sets, len(logs.tasks), random),
+        )
+
+
+def _weissman(
+    counts: Counts, config: EstimationConfig, delta: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    possible = counts.space.end + counts.space.direct
+    decided = counts.visits[: counts.space.first_outcome]
+    radius = np.zeros(counts.visits.shape)
+    radius[: len(decided)] = weissman_radius(decided, possible, delta)
+    return normalised(counts.count), radius
+
+
+def _credible(
+    counts: Counts, config: EstimationConfig, delta: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    return credible(counts, config, delta, l1_distance, seed)
+
+
+RADII = {"weissman": _weissman, "credible": _credible}
+COVERAGE = {
+    "weissman": "probability (Weissman et al., 2003, and a union bound over rows and "
+    "numbers of visits)",
+    "credible": "posterior probability",
+}
