@@ -6,7 +6,7 @@ An estimator is a frozen dataclass in one module of `sdm.data.estimation.estimat
     @dataclass(frozen=True)
     class MyEstimator:
         name: ClassVar[str] = "mine"
-        def estimate(self, logs, config, *, seed, progress) -> Estimate: ...
+        def estimate(self, logs, config, *, held_out, seed, progress) -> Estimate: ...
 
 Its fields are options of `sdm estimate --estimator mine`. Another package registers one
 in a module that the entry-point group `sdm.estimators` lists.
@@ -16,6 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool
 
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.logs import Logs
@@ -36,6 +39,8 @@ class Estimate:
         horizon: decisions of the longest logged episode in these models.
         unvisited: number of unvisited pairs of state and action of each task.
         pairs: number of pairs in which decisions are possible.
+        score: mean log probability of what follows a decision in held-out episodes, in
+            nats; None if none is held out.
         radius: radius of each visited row of each task; None without such sets.
         notes: what the sets cover and what the estimator assumed.
         measured: further results, as values that JSON can represent.
@@ -49,6 +54,7 @@ class Estimate:
     horizon: int
     unvisited: tuple[int, ...]
     pairs: int
+    score: float | None
     radius: tuple[Any, ...] | None = None
     notes: tuple[str, ...] = ()
     measured: Mapping[str, Any] | None = None
@@ -67,33 +73,26 @@ class Estimator(Protocol):
     def name(self) -> str: ...  # noqa: D102
 
     def estimate(
-        self, logs: Logs, config: EstimationConfig, *, seed: int, progress: Progress
+        self,
+        logs: Logs,
+        config: EstimationConfig,
+        *,
+        held_out: Bool[np.ndarray, " N"],
+        seed: int,
+        progress: Progress,
     ) -> Estimate:
-        """Return a model of each task of the logs.
+        """Return a model of each task of the logs, estimated from all episodes.
 
         Args:
             logs: the episodes.
             config: what the estimate assumes.
+            held_out: the episodes in which an estimate from the others is scored.
             seed: random seed of what is drawn.
             progress: called with the name of a step, work done and all work.
 
         Raises:
             LogsError: if the logs do not suffice.
             ValueError: if the estimator does not support an option.
-
-        """
-        ...
-
-    def held_out_log_likelihood(
-        self, train: Logs, test: Logs, config: EstimationConfig, *, seed: int
-    ) -> float:
-        """Return the mean log probability of what follows a decision, in nats.
-
-        Args:
-            train: the episodes to estimate from.
-            test: other episodes, which are scored.
-            config: what the estimate assumes.
-            seed: random seed of what is drawn.
 
         """
         ...

@@ -47,13 +47,11 @@ def estimate_models(
             "logs: one episode, must be 2 or more to estimate a model",
             "log more episodes",
         )
-    found = estimator.estimate(logs, config, seed=seed, progress=progress)
     test = held_out_episodes(logs, config.held_out, seed)
-    score = None
-    if test.any():
-        score = estimator.held_out_log_likelihood(
-            logs.select(~test), logs.select(test), config, seed=seed
-        )
+    found = estimator.estimate(
+        logs, config, held_out=test, seed=seed, progress=progress
+    )
+    score = found.score
     radii = None if found.radius is None else np.concatenate(found.radius)
     sizes = np.shape(found.models[0].reward)[-2:]
     return found, {

@@ -28,6 +28,7 @@ def estimate_tasks(
     logs: Logs,
     config: EstimationConfig,
     model: ModelOf,
+    held_out: np.ndarray,
     progress: Progress,
     *,
     by_stage: bool = False,
@@ -39,6 +40,7 @@ def estimate_tasks(
         logs: the episodes.
         config: what the estimate assumes.
         model: makes the model of a task.
+        held_out: episodes in which the posterior mean of the others is scored.
         progress: called with tasks done.
         by_stage: whether to count each stage separately.
         notes: what the estimate assumes, in words, for logs whose rewards of a state
@@ -60,7 +62,12 @@ def estimate_tasks(
         if radius is not None:
             radii.append(radius[counts.decided & ~rows.unvisited])
         progress("estimating models", index + 1, len(tables))
+    score = None
+    if held_out.any():
+        train, test = logs.select(~held_out), logs.select(held_out)
+        score = score_transitions(train, test, config, by_stage=by_stage)
     return Estimate(
+        score=score,
         models=tuple(models),
         states=space.names,
         actions=space.actions,

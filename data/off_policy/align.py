@@ -58,13 +58,13 @@ def places(
 ) -> Int[np.ndarray, " N"]:
     """Return the index of each wanted name; -1 for a name that is not there.
 
-    Entries without names are numbered from 0; names of the logs that are no numbers
-    then stand for the entries in their order, if there are equally many.
+    Entries without names are numbered from 0; if no name of the logs is a number, they
+    stand for the entries in their order, if there are equally many.
     """
     if own is not None:
         index = {name: i for i, name in enumerate(own)}
     else:
         index = {str(i): i for i in range(size)}
-        if size == len(wanted) and not all(name in index for name in wanted):
+        if size == len(wanted) and not any(name in index for name in wanted):
             return np.arange(size)
     return np.array([index.get(name, -1) for name in wanted], int)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from sdm.data.off_policy.bootstrap import LEAST, LEVEL, weightings
+from sdm.data.off_policy.bootstrap import LEAST, interval, weightings
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.sample import Sample
 from sdm.data.off_policy.sensitivity import ConfoundedStage
@@ -42,25 +42,25 @@ class Confounding:
     def row(self, factor: float, *, seed: int) -> dict[str, Any]:
         """Return the bounds for a Λ with the interval that covers both, as JSON values.
 
-        The interval is from the 2.5 % quantile of the lower bound in bootstrap
-        resamples to the 97.5 % quantile of the upper bound; the range of possible
-        returns if there is too little data.
+        The interval is the range of possible returns if there is too little data.
         """
         ranges, episodes = self.sample.ranges, self.sample.logs.episodes
-        found: dict[str, Any] = {"factor": factor}
-        outside = (1 - LEVEL) / 2
-        for sign, name, at, end in (
-            (1, "low", outside, ranges.low),
-            (-1, "high", 1 - outside, ranges.high),
-        ):
-            found[name] = self.bound(factor, sign)
-            found[f"ci_{name}"] = end
-            if self.identified:
-                blocks = weightings(episodes, self.config.resamples, seed)
-                drawn = [self.stage.bound(factor, sign, each) for each in blocks]
-                quantile = float(np.quantile(np.concatenate(drawn)[1:], at))
-                found[f"ci_{name}"] = sign * max(sign * quantile, sign * end)
-        return found
+        ends = (ranges.low, ranges.high)
+        if self.identified:
+            blocks = list(weightings(episodes, self.config.resamples, seed))
+            low, high = (
+                np.concatenate([self.stage.bound(factor, sign, w) for w in blocks])
+                for sign in (1, -1)
+            )
+            below, above = interval(low, high, self.stage.effective)
+            ends = (max(below, ranges.low), min(above, ranges.high))
+        return {
+            "factor": factor,
+            "low": self.bound(factor, 1),
+            "high": self.bound(factor, -1),
+            "ci_low": ends[0],
+            "ci_high": ends[1],
+        }
 
 
 def turning_point(first: Bound, second: Bound) -> float | None:

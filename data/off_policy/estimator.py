@@ -2,7 +2,7 @@
 
 An estimator is a class with the methods of `Estimator` in a module of `estimators`,
 decorated with `register_estimator`, or in a module that another package lists in the
-entry-point group `sdm.estimators`.
+entry-point group `sdm.off_policy`.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,5 +98,5 @@ def register_estimator(kind: _Class) -> _Class:
 @cache
 def estimators() -> Mapping[str, Estimator]:
     """Return every registered estimator by name, in the order of tables."""
-    load_plugins(f"{__package__}.estimators", group="sdm.estimators", what="estimator")
+    load_plugins(f"{__package__}.estimators", group="sdm.off_policy", what="estimator")
     return {n: _estimators[n] for n in (*ORDER, *_estimators) if n in _estimators}

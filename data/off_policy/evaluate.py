@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sdm.data.logs import Logs
-from sdm.data.off_policy.bootstrap import LEAST, percentile_interval, resampled
+from sdm.data.off_policy.bootstrap import LEAST, interval, resampled
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.estimator import (
     Diagnosis,
@@ -55,7 +55,8 @@ class Result:
         """
         if not self.identified:
             return self.low, self.high
-        low, high = percentile_interval(self.values.low, self.values.high)
+        size = self.diagnosis.effective
+        low, high = interval(self.values.low, self.values.high, size)
         return max(low, self.low), min(high, self.high)
 
     def row(self) -> dict[str, Any]:
@@ -160,7 +161,8 @@ def difference(first: Result, second: Result) -> dict[str, Any]:
     width = first.high - first.low
     low, high = -width, width
     if first.identified and second.identified:
-        low, high = percentile_interval(a.low - b.high, a.high - b.low)
+        size = min(x.diagnosis.effective for x in (first, second))
+        low, high = interval(a.low - b.high, a.high - b.low, size)
     return {
         "value": None if np.isnan(value) else value,
         "ci_low": max(low, -width),

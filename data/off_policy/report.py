@@ -108,13 +108,14 @@ def _confounding(
     said = []
     if not bounds.identified:
         said.append(
-            f"confounding: effective sample size {bounds.stage.effective:.1f} of "
-            f"{bounds.sample.logs.episodes} episodes: too small for bounds"
+            f"confounding: {bounds.stage.effective:.1f} effective episodes for each "
+            f"observation and action of stage {bounds.stage.stage}: too few for an "
+            "interval, which is the range of possible returns"
         )
     return {
         "confounding": {
             "stage": bounds.stage.stage,
-            "effective_sample_size": bounds.stage.effective,
+            "effective_per_group": bounds.stage.effective,
             "bounds": found,
             "behavior_turns_at": turning_point(bounds.bound, behavior),
             "warnings": said,

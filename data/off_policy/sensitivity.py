@@ -21,6 +21,7 @@ no confounding, apart from unsupported actions.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,12 +70,19 @@ class ConfoundedStage:
         self.policy = sample.policy[self.alive, stage]
         self._outcomes = {sign: self._sorted(sign) for sign in (1, -1)}
 
-    @property
+    @cached_property
     def effective(self) -> float:
-        """Return the effective sample size of the weights of all other decisions."""
-        others = np.delete(self.sample.ratio, self.stage, axis=1).prod(1)
-        square = (others**2).sum()
-        return float(others.sum() ** 2 / square) if square > 0 else 0.0
+        """Return the effective episodes per group, (Σ_j p_j)² / Σ_j p_j².
+
+        It is the mean over groups by their probability under the policy, with the
+        logged episodes before the decision.
+        """
+        chance = self.sample.ratio[self.alive, self.stage + 1 :].prod(1)
+        total, square = (self.cells.by_cell @ x for x in (chance, chance**2))
+        size = np.divide(total**2, square, out=np.zeros_like(total), where=square > 0)
+        before = self.sample.before[self.alive, self.stage]
+        share = self.cells.chances(self.cells.state, self.policy).T @ before
+        return float(share @ size / share.sum()) if share.any() else 0.0
 
     def bound(
         self, factor: float, sign: int, weights: Float[np.ndarray, "R N"]

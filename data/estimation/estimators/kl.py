@@ -11,7 +11,7 @@ from sdm.data.estimation.counts import Counts
 from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import chi_squared_radius, kl_distance
 from sdm.data.estimation.rows import normalised, posterior_of
-from sdm.data.estimation.tables import estimate_tasks, score_transitions
+from sdm.data.estimation.tables import estimate_tasks
 from sdm.data.logs import Logs
 from sdm.tasks.rectangular import KLMDP
 
@@ -36,7 +36,13 @@ class KLBalls:
     name: ClassVar[str] = "kl"
 
     def estimate(
-        self, logs: Logs, config: EstimationConfig, *, seed: int, progress: Progress
+        self,
+        logs: Logs,
+        config: EstimationConfig,
+        *,
+        held_out: np.ndarray,
+        seed: int,
+        progress: Progress,
     ) -> Estimate:
         """Return the model of each task; see `Estimator`."""
         check_balls(config, self.confidence)
@@ -68,15 +74,10 @@ class KLBalls:
             logs,
             config,
             model,
+            held_out,
             progress,
             notes=lambda random: notes_of(sets, len(logs.tasks), random),
         )
-
-    def held_out_log_likelihood(
-        self, train: Logs, test: Logs, config: EstimationConfig, *, seed: int
-    ) -> float:
-        """Return the score of the posterior mean; see `Estimator`."""
-        return score_transitions(train, test, config)
 
 
 def _chi_squared(

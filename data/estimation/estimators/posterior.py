@@ -12,7 +12,7 @@ from sdm.data.estimation.counts import Counts
 from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import dirichlet_draws
 from sdm.data.estimation.rows import Rows, complete, normalised, posterior_of
-from sdm.data.estimation.tables import estimate_tasks, score_transitions
+from sdm.data.estimation.tables import estimate_tasks
 from sdm.data.logs import Logs
 from sdm.storage.checks import check_count
 from sdm.storage.memory import check_memory
@@ -44,7 +44,13 @@ class PosteriorModels:
     name: ClassVar[str] = "posterior"
 
     def estimate(
-        self, logs: Logs, config: EstimationConfig, *, seed: int, progress: Progress
+        self,
+        logs: Logs,
+        config: EstimationConfig,
+        *,
+        held_out: np.ndarray,
+        seed: int,
+        progress: Progress,
     ) -> Estimate:
         """Return the models of each task; see `Estimator`.
 
@@ -74,14 +80,8 @@ class PosteriorModels:
             "They are a sample, and cover the truth with no stated probability."
         )
         return estimate_tasks(
-            logs, config, model, progress, notes=lambda random: (note,)
+            logs, config, model, held_out, progress, notes=lambda random: (note,)
         )
-
-    def held_out_log_likelihood(
-        self, train: Logs, test: Logs, config: EstimationConfig, *, seed: int
-    ) -> float:
-        """Return the score of the posterior mean; see `Estimator`."""
-        return score_transitions(train, test, config)
 
 
 def _drawn(

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.estimation.counts import Counts
 from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.rows import Rows, complete, normalised, posterior_of
-from sdm.data.estimation.tables import estimate_tasks, score_transitions
+from sdm.data.estimation.tables import estimate_tasks
 from sdm.data.logs import Logs
 from sdm.tasks.models import MDP
 
@@ -29,7 +30,13 @@ class Tabular:
     name: ClassVar[str] = "tabular"
 
     def estimate(
-        self, logs: Logs, config: EstimationConfig, *, seed: int, progress: Progress
+        self,
+        logs: Logs,
+        config: EstimationConfig,
+        *,
+        held_out: np.ndarray,
+        seed: int,
+        progress: Progress,
     ) -> Estimate:
         """Return the model of each task; see `Estimator`."""
 
@@ -47,10 +54,6 @@ class Tabular:
             )
             return made, rows, None
 
-        return estimate_tasks(logs, config, model, progress, by_stage=self.by_stage)
-
-    def held_out_log_likelihood(
-        self, train: Logs, test: Logs, config: EstimationConfig, *, seed: int
-    ) -> float:
-        """Return the score of the posterior mean; see `Estimator`."""
-        return score_transitions(train, test, config, by_stage=self.by_stage)
+        return estimate_tasks(
+            logs, config, model, held_out, progress, by_stage=self.by_stage
+        )

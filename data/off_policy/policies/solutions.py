@@ -64,7 +64,7 @@ def solution(text: str, logs: Logs, options: PolicyOptions) -> LoggedPolicy | No
         )
     named = load_with_names(_model_file(about, text))
     policy = in_its_model(named.model, found).policy
-    symbols = len(np.asarray(named.model.observation)[0, 0, 0])
+    symbols = named.model.observation.shape[-1]
     return FilteredPolicy(
         policy,
         _codes(named.observations or None, logs.observations, symbols, text),
