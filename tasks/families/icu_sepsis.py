@@ -174,7 +174,7 @@ class IcuSepsisFamily(Family):
         initial = jnp.asarray(tables.initial, chance.dtype)
         return MDP(
             transition=SparseTransition(jnp.asarray(lists), chance),
-            reward=(chance * arrived).sum(-1),
+            reward=jnp.einsum("...san,san->...sa", chance, arrived),
             initial=jnp.broadcast_to(initial, (*seed.shape, STATES)),
             discount=self.discount,
         )
