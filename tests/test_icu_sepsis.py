@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from tolerances import ROUNDING
 
+from sdm.commands.eval_benchmarks import usable_families
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import OracleConfig, bytes_per_task
 from sdm.policies.registry import check_rule, prepare
 from sdm.solvers_jax import MDP, solve
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks import FamilyError, families, icu_sepsis_tables
+from sdm.tasks.check_family import check_family
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.icu_sepsis import CANDIDATES, CENTRE, IcuSepsisFamily
 from sdm.tasks.families.sepsis import SepsisFamily
@@ -204,6 +206,7 @@ def test_hospitals_of_a_group_share_its_table(grouped):
     assert abs((one * other).mean()) < error
 
 
+@pytest.mark.slow
 def test_a_large_concentration_is_the_limit_of_no_draw():
     # Standard deviations are below 1e-5.
     published = IcuSepsisFamily(groups=2).published().transition.probabilities
@@ -240,6 +243,7 @@ def test_the_prior_has_the_tables_of_all_groups():
     assert (np.asarray(params["table"]) % 2 == 0).all()
 
 
+@pytest.mark.slow
 def test_hospitals_are_worth_different_treatments(grouped, optimum):
     hospital, group, other = (take_tasks(grouped, i) for i in (0, 3, 4))
     best = solve(hospital, horizon=HORIZON).value
@@ -270,7 +274,8 @@ class Practised(EnergyFamily):
     """A small family with experts."""
 
     def expert(self):
-        return jnp.array([[0.25, 0.75]] * self.spaces.states)
+        """Return the same action probabilities in every state."""
+        return jnp.array([[0.2, 0.3, 0.5]] * self.spaces.states)
 
 
 def test_experts_act_in_benchmarks():
@@ -335,9 +340,22 @@ def unread():
 
 def test_without_the_package_the_error_says_how_to_install_it(unread, monkeypatch):
     monkeypatch.setattr(icu_sepsis_tables, "PACKAGE", "icu_sepsis_missing")
+    family = IcuSepsisFamily(concentration=21.0)  # no other test has checked it
+    assert family.available("test") is None and family.config()["groups"] == 0
     with pytest.raises(FamilyError, match="needs the package `icu-sepsis`") as caught:
-        IcuSepsisFamily()
+        check_family(family, "mdp")
     assert caught.value.hint == "pip install --no-deps 'icu-sepsis>=2,<3'"
+
+
+def test_all_families_are_evaluated_but_those_without_their_package(
+    unread, monkeypatch, capsys
+):
+    monkeypatch.setattr(icu_sepsis_tables, "PACKAGE", "icu_sepsis_missing")
+    names = {each.name for each in usable_families()}
+    assert "energy" in names and "icu-sepsis" not in names
+    said = capsys.readouterr().err
+    assert "skipped: family `icu-sepsis`: needs the package" in said
+    assert "pip install --no-deps" in said
 
 
 @pytest.mark.parametrize(
