@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdm.commands.config_command import OptionGroup, group_of
+from sdm.commands.console import say
 from sdm.commands.family_options import FamilyCommand, make_family
 from sdm.commands.options import (
     ALL,
@@ -48,16 +49,27 @@ def benchmarks(
 
 
 def _families(context: Context, family: str) -> list["TaskFamily"]:
-    """Return the family on the command line, or every one that needs no argument."""
+    """Return the family on the command line, or every one that can be used."""
     if family != ALL:
         return [make_family(family, given(context, "family").merged(None))]
-    from sdm.tasks.registry import families
+    return usable_families()
+
+
+def usable_families() -> list["TaskFamily"]:
+    """Return every registered family that needs no argument.
+
+    Those that need a package that is not installed are skipped and reported.
+    """
+    from sdm.tasks.registry import FamilyError, families
 
     found = []
     for name, factory in families().items():
         try:
-            factory()
+            _ = factory().spaces
         except TypeError:  # it needs an argument
+            continue
+        except FamilyError as error:
+            say(f"skipped: {error}: {error.hint}", "yellow")
             continue
         found.append(make_family(name, {}))
     return found

@@ -94,19 +94,16 @@ class IcuSepsisFamily(Family):
     defaults: ClassVar[Defaults] = Defaults(horizon=20, tasks=1000, test_tasks=20)
 
     def __post_init__(self) -> None:
-        """Check the options, and read the package's arrays.
+        """Raise `ValueError` for an invalid option.
 
-        Raises:
-            FamilyError: if the package `icu-sepsis` is missing.
-            ValueError: if an option is invalid.
-
+        The package's arrays are read when they are needed, so that experiments can be
+        listed without them; a `FamilyError` then says if it is missing.
         """
         check_between(self, ("discount",))
         check_count("groups", self.groups, 0)
         for name in ("concentration", "group_concentration"):
             if not 0 < (value := getattr(self, name)) < np.inf:
                 raise ValueError(f"{name} = {value:g}: must be positive and finite")
-        icu_tables()
 
     @property
     def spaces(self) -> Spaces:
@@ -174,7 +171,7 @@ class IcuSepsisFamily(Family):
         initial = jnp.asarray(tables.initial, chance.dtype)
         return MDP(
             transition=SparseTransition(jnp.asarray(lists), chance),
-            reward=(chance * arrived).sum(-1),
+            reward=jnp.einsum("...san,san->...sa", chance, arrived),
             initial=jnp.broadcast_to(initial, (*seed.shape, STATES)),
             discount=self.discount,
         )
