@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.data.benchmark import Benchmark
-from sdm.data.solved_tasks import solve_hidden
+from sdm.data.oracles import solve_hidden
 from sdm.policies.posterior import count_moves, posterior, prior
 from sdm.policies.prepared import Prepared, state_table, table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
