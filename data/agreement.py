@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from sdm.data.benchmark import Benchmark
-from sdm.data.replay import judged
+from sdm.data.replay import replayed
 from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
 from sdm.tasks.belief import BeliefPolicy
 from sdm.tasks.rollout import Trajectory
@@ -63,8 +63,8 @@ def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T
 def _decisions(policy: BeliefPolicy, played: Trajectory) -> Int[Array, "B N T"]:
     """Return a policy's action at each stage of episodes of another policy."""
 
-    def act(t: Array, known: Any, action: Array) -> Int[Array, "B N"]:
-        return policy.plan.action(t, known)
+    def act(t: Array, state: Any, action: Array) -> Int[Array, "B N"]:
+        return policy.plan.action(t, state.known)
 
-    found: Int[Array, "B N T"] = judged(act, policy.filter, played)
+    found: Int[Array, "B N T"] = replayed(act, policy.filter, played)[0]
     return found

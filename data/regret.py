@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.data.oracles import ValuedPlan
-from sdm.data.replay import judged
+from sdm.data.replay import replayed
 from sdm.solvers_jax.backward_induction import MDPSolution
 from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
@@ -108,5 +108,9 @@ def _lost_in_beliefs(
     plan: ValuedPlan, belief: Filter, played: Trajectory
 ) -> Float[Array, "B N T"]:
     """Return V_t - Q_t at every decision, in the belief of its history."""
-    found: Float[Array, "B N T"] = judged(plan.lost, belief, played)
+
+    def lost(t: Array, state: Any, action: Array) -> Float[Array, "B N"]:
+        return plan.lost(t, state.known, action)
+
+    found: Float[Array, "B N T"] = replayed(lost, belief, played)[0]
     return found

@@ -10,6 +10,7 @@ Models whose hidden part never changes have no second factor. Among them are K c
 MDPs, one of which runs: see `hidden_mdp`.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -115,9 +116,9 @@ class MOMDP(eqx.Module):
         def has(name: str, x: Any) -> bool:
             return name in axes and (not lead or np.ndim(x) > len(axes[name]))
 
-        fields = {name: x for name, x in vars(self).items() if x is not None}
-        fields.pop("observes_reward")  # no array
-        return [has(name, x) for name, x in fields.items()]
+        arrays = (each.name for each in fields(self) if not each.metadata.get("static"))
+        found = ((name, getattr(self, name)) for name in arrays)
+        return [has(name, x) for name, x in found if x is not None]
 
     def listed(self) -> Int[Array, "... X A N"]:
         """Return the successors, also where the model has no lists."""

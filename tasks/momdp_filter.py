@@ -77,6 +77,27 @@ class HiddenFilter(eqx.Module):
         seen, symbol = observation // symbols, observation % symbols
         return self.update(state, action, seen, symbol, reward)
 
+    def rewarded(
+        self,
+        state: HiddenBelief,
+        action: Int[Array, "B N"],
+        reward: Float[Array, "B N"] | None,
+    ) -> HiddenBelief:
+        """Return the belief after the reward of an action, if it is observed.
+
+        Raises:
+            ValueError: if the agent observes rewards and they are None.
+
+        """
+        state = state._replace(likelihood=jnp.ones_like(state.likelihood))
+        if not self.model.observes_reward:
+            return state
+        if reward is None:
+            raise ValueError("reward: this filter needs the rewards, found None")
+        expected = self._rows("reward", state.visible, slice(None), action)
+        same = agrees(reward[..., None].astype(expected.dtype), expected)
+        return _weigh(state, state.belief, same.astype(expected.dtype), state.visible)
+
     def _tasks(self, rows: int) -> Int[Array, "B ..."]:
         return jnp.arange(rows)[:, None] if self.task is None else self.task
 
@@ -128,14 +149,7 @@ class HiddenFilter(eqx.Module):
         sizes = self.model.sizes
         check_indices("action", action, sizes[2], "actions")
         check_indices("visible", visible, sizes[0], "visible values")
-        state = state._replace(likelihood=jnp.ones_like(state.likelihood))
-        if self.model.observes_reward:
-            if reward is None:
-                raise ValueError("reward: this filter needs the rewards, found None")
-            expected = self._rows("reward", state.visible, slice(None), action)
-            same = agrees(reward[..., None].astype(expected.dtype), expected)
-            seen = same.astype(expected.dtype)
-            state = _weigh(state, state.belief, seen, state.visible)
+        state = self.rewarded(state, action, reward)
         listed = self._rows("successors", state.visible, action)
         chance = self._rows("transition", state.visible, slice(None), action)
         same = (listed == visible[..., None])[:, :, None]
