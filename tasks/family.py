@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.models import APOMDP
 
 Kind = Literal["mdp", "pomdp", "apomdp"]
 Split = Literal["train", "test"]
@@ -206,8 +206,11 @@ class TaskFamily(Protocol):
         """
         ...
 
-    def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
+    def model(self, params: Params, kind: Kind) -> Any:
         """Return the models of a batch of parameters; JAX must be able to trace it.
+
+        They are of the class `MDP`, `POMDP` or `APOMDP`, as the kind says, or of the
+        class `MOMDP` for `pomdp`, if agents see a part of the state.
 
         For `apomdp`, `params` also holds `set_key`: one random key per task, from which
         the ambiguity set is sampled.
