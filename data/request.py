@@ -39,7 +39,8 @@ class OracleConfig:
             not given.
         kind: kind of model, mdp, pomdp or apomdp.
         gap: certified gap to reach, relative to the value (pomdp).
-        atol: certified gap that is always enough, in units of reward (pomdp).
+        atol: certified gap that is always enough, in units of reward (pomdp); the
+            family's default if not given.
         points: beliefs per stage (pomdp: 512, apomdp: 64, small files 256), or per
             stage and visible value if states are seen in part (64).
         believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
@@ -59,7 +60,7 @@ class OracleConfig:
     batch: int | None = field(default=None, metadata={"option": "--batch-size"})
     kind: Kind = "mdp"
     gap: float = 0.01
-    atol: float = 1e-9
+    atol: float | None = None
     points: int | None = None
     believe: int | str = "mixture"
     random_trajectories: int = 0
@@ -83,7 +84,8 @@ class OracleConfig:
         if self.points is not None:
             check_count("points", self.points, 4 if self.kind == "apomdp" else 1)
         for name in ("gap", "atol"):
-            check_tolerance(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                check_tolerance(name, getattr(self, name))
         if self.kind == "apomdp":
             check_believe(self.believe, getattr(self.family, "models", 1))
 
@@ -99,6 +101,11 @@ class OracleConfig:
         if self.points is not None:
             return self.points
         return default_points(shapes_of_task(self.family, self.kind))
+
+    @property
+    def enough(self) -> float:
+        """Return the certified gap that is always enough, in units of reward."""
+        return self.family.defaults.atol if self.atol is None else self.atol
 
     @property
     def rewards_seen(self) -> bool:

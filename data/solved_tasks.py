@@ -108,7 +108,7 @@ def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
     known = option_names(method_class(model))
     options = {
         "gap": config.gap,
-        "atol": config.atol,
+        "atol": config.enough,
         "points": config.points_per_stage,
     }
     return make_method(model, None, {n: options[n] for n in options if n in known})

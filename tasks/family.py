@@ -137,6 +137,8 @@ class Defaults:
         stationary: whether an action that is optimal at stage 0 is optimal at every
             stage; labels and networks then ignore the stage, and ties between optimal
             actions are broken at random.
+        atol: certified gap of a POMDP that is always enough, in units of reward; set it
+            if optimal values can be near 0, which no gap relative to them suits.
 
     """
 
@@ -149,6 +151,7 @@ class Defaults:
     support: int = 2
     observes_reward: frozenset[Kind] = frozenset()
     stationary: bool = False
+    atol: float = 1e-9
 
 
 class WeightedParams(NamedTuple):

@@ -93,7 +93,9 @@ class SepsisFamily(Family):
     name: ClassVar[str] = "sepsis"
     goal: ClassVar[str] = "bring all vitals to normal, and stop all treatments"
     kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
-    defaults: ClassVar[Defaults] = Defaults(horizon=20, tasks=1000, test_tasks=100)
+    defaults: ClassVar[Defaults] = Defaults(
+        horizon=20, tasks=1000, test_tasks=100, atol=0.004
+    )
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an invalid option."""
