@@ -78,7 +78,7 @@ def _(model: POMDP | APOMDP, horizon: int, points: int, *, states: int | None) -
 
 @default_points.register
 def _(model: MOMDP) -> int:
-    return 64
+    return 16
 
 
 @numbers_to_solve.register

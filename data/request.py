@@ -42,7 +42,7 @@ class OracleConfig:
         atol: certified gap that is always enough, in units of reward (pomdp); the
             family's default if not given.
         points: beliefs per stage (pomdp: 512, apomdp: 64, small files 256), or per
-            stage and visible value if states are seen in part (64).
+            stage and visible value if states are seen in part (16).
         believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
             to K - 1, or `mixture` for all of them.
         random_trajectories: additional episodes of uniformly random actions per task
@@ -100,7 +100,8 @@ class OracleConfig:
         """Return the beliefs per stage, or per stage and visible value."""
         if self.points is not None:
             return self.points
-        return default_points(shapes_of_task(self.family, self.kind))
+        family: Any = self.family  # hashable: `check_family` refuses others
+        return default_points(shapes_of_task(family, self.kind))
 
     @property
     def enough(self) -> float:
@@ -122,7 +123,8 @@ def sees_rewards(family: TaskFamily, kind: Kind, chosen: bool | None) -> bool:
 
 def bytes_per_task(config: OracleConfig) -> int:
     """Estimate the memory to solve one task, in bytes."""
-    family, kind = config.family, config.kind
+    family: Any = config.family  # hashable: `check_family` refuses others
+    kind = config.kind
     played = max(1, config.trajectories) + config.random_trajectories
     states = None
     if config.rewards_seen and kind in HIDDEN:

@@ -52,11 +52,6 @@ class POMDPSolution(BeliefSolution):
     upper: Float[Array, "*B"]
     converged: Bool[Array, "*B"]
 
-    def promised(self) -> Float[Array, "*B"]:
-        """Return the mean over first symbols of the values at stage 0."""
-        value = self.action_value(0, self.model.root).max(-1)
-        return (self.model.root_mass[..., 0, :] * value).sum(-1)
-
 
 @register_method(default=True)
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sdm.tasks.family import (
 from sdm.tasks.models import APOMDP, MDP, POMDP
 from sdm.tasks.momdp import MOMDP
 from sdm.tasks.momdp_filter import HiddenFilter
-from sdm.tasks.momdp_world import rows_of as rows_of  # registers what episodes need
+from sdm.tasks.momdp_world import momdp_sizes as momdp_sizes  # registers episodes
 from sdm.tasks.ranges import UniformFamily
 from sdm.tasks.registry import FamilyError, families, load_family, register
 

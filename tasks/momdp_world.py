@@ -23,7 +23,8 @@ from sdm.tasks.worlds import (
 
 
 @sizes_of.register
-def _(world: MOMDP) -> Sizes:
+def momdp_sizes(world: MOMDP) -> Sizes:
+    """Return the numbers of states (x, y), actions and symbols (x, o)."""
     visible, hidden, actions, symbols = world.sizes
     return Sizes(visible * hidden, actions, visible * symbols)
 

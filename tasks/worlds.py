@@ -133,7 +133,8 @@ def _(world: MDP) -> Sizes:
 
 @sizes_of.register
 def _(world: POMDP) -> Sizes:
-    return Sizes(*world.reward.shape[-2:], world.observation.shape[-1])
+    *_, states, actions = world.reward.shape
+    return Sizes(states, actions, world.observation.shape[-1])
 
 
 @first_seen.register

@@ -1,5 +1,7 @@
 """Policies that plan: for the true model, for a mean model, or by QMDP."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +15,7 @@ from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.pomdp import PointBased
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Kind, TaskFamily
-from sdm.tasks.models import APOMDP, POMDP, Model
+from sdm.tasks.models import APOMDP, POMDP
 from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
 
 
@@ -56,7 +58,7 @@ def certainty_equivalence(bed: Benchmark) -> Prepared:
     return plan_for(bed, posterior(bed).mean_model())
 
 
-def plan_for(bed: Benchmark, believed: Model) -> Prepared:
+def plan_for(bed: Benchmark, believed: Any) -> Prepared:
     """Plan for a model of each task: exactly if states are observed, else by QMDP.
 
     QMDP's filter ignores an observed reward that no state of the model pays. This
