@@ -14,8 +14,9 @@ import argparse
 import jax
 import numpy as np
 
+from sdm.data.oracles import solve_hidden
 from sdm.data.request import OracleConfig
-from sdm.data.solved_tasks import method_of, sample_tasks, solve_hidden
+from sdm.data.solved_tasks import method_of, sample_tasks
 from sdm.tasks.ambiguity import AmbiguityError
 from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
 from sdm.tasks.families.energy import EnergyFamily

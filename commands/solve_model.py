@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdm.commands.console import say, start_jax
 
 if TYPE_CHECKING:
-    from sdm.data.solved_tasks import Solution
+    from sdm.solvers_jax.methods import Solution
     from sdm.tasks.model_formats import NamedModel
     from sdm.tasks.models import Model
 

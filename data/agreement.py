@@ -1,18 +1,17 @@
 """Agreement of a policy's decisions with the oracle's."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from sdm.data.benchmark import Benchmark
+from sdm.data.replay import replayed
 from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
-from sdm.tasks.belief import BeliefPolicy, FilterState
-from sdm.tasks.rollout import Trajectory, task_keys
-from sdm.tasks.streams import Stream, stream_key
+from sdm.tasks.belief import BeliefPolicy
+from sdm.tasks.rollout import Trajectory
 
 
 class Agreement(NamedTuple):
@@ -63,20 +62,9 @@ def oracle_actions(bed: Benchmark, played: Trajectory) -> Int[np.ndarray, "B N T
 @eqx.filter_jit
 def _decisions(policy: BeliefPolicy, played: Trajectory) -> Int[Array, "B N T"]:
     """Return a policy's action at each stage of episodes of another policy."""
-    seen, done, paid = (
-        jnp.moveaxis(x, -1, 0)
-        for x in (played.observation, played.action, played.reward)
-    )
-    # The policy uses no random numbers.
-    keys = task_keys(stream_key(0, Stream.TEST_EPISODES), seen[0].size)
-    keys = keys.reshape(seen[0].shape)
 
-    def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
-        t, symbol, before, reward = now
-        action, (state, _) = policy.act((state, before), t, symbol, reward, keys)
-        return state, action
+    def act(t: Array, state: Any, action: Array) -> Int[Array, "B N"]:
+        return policy.plan.action(t, state.known)
 
-    first, (state, _) = policy.act(None, 0, seen[0], jnp.zeros_like(paid[0]), keys)
-    stages = jnp.arange(1, len(seen))
-    _, others = jax.lax.scan(step, state, (stages, seen[1:], done[:-1], paid[:-1]))
-    return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)
+    found: Int[Array, "B N T"] = replayed(act, policy.filter, played)[0]
+    return found

@@ -10,20 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from sdm.data.regret import Losses, losses
 from sdm.data.request import OracleConfig, family_header, sees_rewards
-from sdm.data.solved_tasks import (
-    Solution,
-    Tasks,
-    sample_tasks,
-    solve_sampled,
-)
+from sdm.data.solved_tasks import Tasks, sample_tasks, solve_sampled
+from sdm.tasks.batches import join_tasks
 from sdm.tasks.family import Kind, TaskFamily
-from sdm.tasks.models import APOMDP, MDP, POMDP, check_count, states_observed
+from sdm.tasks.models import MDP, Model, check_count, states_observed
 from sdm.tasks.policy import Policy, uniform_random
 from sdm.tasks.rollout import (
     Trajectory,
@@ -31,8 +26,9 @@ from sdm.tasks.rollout import (
     rollout,
     task_keys,
 )
-from sdm.tasks.rollout_in_models import all_models, play_in_models
+from sdm.tasks.rollout_in_models import play_in_models
 from sdm.tasks.streams import Stream, stream_key
+from sdm.tasks.worlds import every_world
 
 Demonstrations = Literal["optimal", "random"]
 DEMONSTRATIONS: tuple[Demonstrations, ...] = get_args(Demonstrations)
@@ -153,11 +149,11 @@ class Benchmark:
     config: EvaluationConfig
     tasks: Tasks
     keys: Key[Array, " B"]
-    solution: Solution
+    solution: Any
     oracle: Policy
     support: Trajectory
     optimal_returns: Float[np.ndarray, " B"]
-    worlds: MDP | POMDP
+    worlds: Any
     optimal_by_model: Float[np.ndarray, "B K"]
     optimal_played: Trajectory
     optimal_losses: Losses | None
@@ -195,10 +191,7 @@ def validation_benchmark(config: EvaluationConfig, indices: Sequence[int]) -> Be
         AmbiguityError: if no ambiguity set has the requested radius.
 
     """
-    drawn = [sample_tasks(i, config=config.oracle, size=1) for i in indices]
-    tasks = jax.tree.map(
-        lambda *x: jnp.concatenate(x) if jnp.ndim(x[0]) else x[0], *drawn
-    )
+    tasks = join_tasks([sample_tasks(i, config=config.oracle, size=1) for i in indices])
     return _played(config, tasks, Stream.VALIDATION_SUPPORT, Stream.VALIDATION_EPISODES)
 
 
@@ -214,15 +207,13 @@ def _played(
     def keys_of(stream: Stream) -> Key[Array, " B"]:
         return task_keys(stream_key(config.seed, stream), config.tasks)
 
-    def play(policy: Policy, stream: Stream, world: MDP | POMDP, n: int) -> Trajectory:
+    def play(policy: Policy, stream: Stream, world: Model, n: int) -> Trajectory:
         keys = keys_of(stream)
         return play_in_models(
             rollout, keys, world, policy, horizon=config.horizon, episodes=n
         )
 
-    worlds = tasks.world
-    if isinstance(tasks.model, APOMDP) and config.every_model:
-        worlds = all_models(tasks.model)
+    worlds = every_world(tasks.model) if config.every_model else tasks.world
     demonstrations = play(shown, support, tasks.world, config.support)
     played = play(oracle, episodes, worlds, config.trajectories)
     earned = task_returns(tasks, played)

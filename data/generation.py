@@ -58,7 +58,7 @@ class OracleSummary:
             of the rewards.
         relative_gap_max: largest `upper - lower` relative to the larger of the two, to
             which the option `gap` refers; None unless tasks are POMDPs.
-        missed_gap: number of tasks that exceed the options `gap` and `atol`; None
+        missed_gap: number of tasks that exceed the gaps `gap` and `atol`; None
             unless tasks are POMDPs.
         random_gap_percent: optimality gap of random actions, in % of the oracle's
             return.
@@ -244,7 +244,7 @@ def describe(config: OracleConfig) -> dict[str, Any]:
         "seed": config.seed,
         "batch": config.together,
         "gap": config.gap if config.kind == "pomdp" else None,
-        "atol": config.atol if config.kind == "pomdp" else None,
+        "atol": config.enough if config.kind == "pomdp" else None,
         "points": config.points_per_stage,
         "believe": config.believe if config.kind == "apomdp" else None,
         "float": str(jnp.result_type(float)),
@@ -285,7 +285,7 @@ def _summary(
     bounded = bool(np.isfinite(lower).all())
     pomdp = config.kind == "pomdp"
     gaps = relative_gap(lower, upper) if pomdp else None
-    missed = ~close(lower, upper, config.gap, config.atol)
+    missed = ~close(lower, upper, config.gap, config.enough)
     return OracleSummary(
         value_mean=float(value.mean()),
         lower_mean=float(lower.mean()) if bounded else None,

@@ -18,21 +18,21 @@ random numbers: the return that a policy loses to the oracle. The optimum can be
 than the oracle's return by the `slack`, by the certified bounds.
 """
 
-from typing import NamedTuple
+from functools import singledispatch
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.data.solved_tasks import RewardsKnownPlan, Solution
+from sdm.data.oracles import ValuedPlan
+from sdm.data.replay import replayed
 from sdm.solvers_jax.backward_induction import MDPSolution
+from sdm.solvers_jax.momdp import MOMDPSolution
 from sdm.solvers_jax.pomdp import POMDPSolution
-from sdm.tasks.belief import BeliefFilter, BeliefPolicy, FilterState
+from sdm.tasks.belief import BeliefPolicy, Filter
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.stages import at_stage
 
 
 class Losses(NamedTuple):
@@ -48,10 +48,13 @@ class Losses(NamedTuple):
     promised: Float[np.ndarray, " B"]
 
 
+@singledispatch
 def losses(
-    solution: Solution, oracle: Policy, played: Trajectory, discount: float
+    solution: Any, oracle: Policy, played: Trajectory, discount: float
 ) -> Losses | None:
     """Return what every decision in the episodes loses.
+
+    Each class of solutions whose values are expected returns registers its own.
 
     Args:
         solution: the oracle's solution of a batch of tasks.
@@ -63,16 +66,30 @@ def losses(
         The losses; None for ambiguous tasks, whose values are not expected returns.
 
     """
-    factor = discount ** np.arange(played.action.shape[-1])
-    if isinstance(solution, MDPSolution):
-        value = np.asarray(solution.value, np.float64)
-        return Losses(factor * _lost_in_states(solution, played), value)
-    if not isinstance(solution, POMDPSolution):
-        return None
-    assert isinstance(oracle, BeliefPolicy)
-    assert isinstance(oracle.plan, POMDPSolution | RewardsKnownPlan)
-    lost = _lost_in_beliefs(oracle.plan, oracle.filter, played)
-    return Losses(factor * np.asarray(lost, np.float64), _promised(solution))
+    return None
+
+
+@losses.register
+def _(
+    solution: MDPSolution, oracle: Policy, played: Trajectory, discount: float
+) -> Losses:
+    value = np.asarray(solution.value, np.float64)
+    lost = _lost_in_states(solution, played)
+    return Losses(discount ** np.arange(lost.shape[-1]) * lost, value)
+
+
+@losses.register(POMDPSolution)
+@losses.register(MOMDPSolution)
+def _(
+    solution: POMDPSolution | MOMDPSolution,
+    oracle: BeliefPolicy,
+    played: Trajectory,
+    discount: float,
+) -> Losses:
+    assert isinstance(oracle.plan, ValuedPlan)
+    lost = np.asarray(_lost_in_beliefs(oracle.plan, oracle.filter, played), np.float64)
+    promised = np.asarray(oracle.plan.promised(), np.float64)
+    return Losses(discount ** np.arange(lost.shape[-1]) * lost, promised)
 
 
 def _lost_in_states(
@@ -86,31 +103,14 @@ def _lost_in_states(
     return here.max(-1) - taken
 
 
-def _promised(solution: POMDPSolution) -> Float[np.ndarray, " B"]:
-    """Return the mean over first symbols of the values at stage 0."""
-    value = solution.action_value(0, solution.model.root).max(-1)
-    mass = solution.model.root_mass[..., 0, :]
-    return np.asarray((mass * value).sum(-1), np.float64)
-
-
 @eqx.filter_jit
 def _lost_in_beliefs(
-    plan: POMDPSolution | RewardsKnownPlan, belief: BeliefFilter, played: Trajectory
+    plan: ValuedPlan, belief: Filter, played: Trajectory
 ) -> Float[Array, "B N T"]:
     """Return V_t - Q_t at every decision, in the belief of its history."""
-    seen, done, paid = (
-        jnp.moveaxis(x, -1, 0)
-        for x in (played.observation, played.action, played.reward)
-    )
-    state = belief.see_first(belief.start(seen.shape[-1]), seen[0])
-    first = plan.lost(0, state.belief, done[0])
 
-    def step(state: FilterState, now: tuple[Array, ...]) -> tuple[FilterState, Array]:
-        t, symbol, before, reward, action = now
-        state = at_stage(belief, t - 1).update(state, before, symbol, reward)
-        return state, plan.lost(t, state.belief, action)
+    def lost(t: Array, state: Any, action: Array) -> Float[Array, "B N"]:
+        return plan.lost(t, state.known, action)
 
-    stages = jnp.arange(1, len(seen), dtype=jnp.int32)
-    later = (stages, seen[1:], done[:-1], paid[:-1], done[1:])
-    _, others = jax.lax.scan(step, state, later)
-    return jnp.moveaxis(jnp.concatenate([first[None], others]), 0, -1)
+    found: Float[Array, "B N T"] = replayed(lost, belief, played)[0]
+    return found

@@ -1,26 +1,27 @@
 """Configuration of a dataset: its tasks, and how they are solved and played."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sdm.data.budget import (
+    default_points,
+    numbers_to_solve,
+    shapes_of_task,
+    states_with_rewards,
+)
 from sdm.storage.checks import check_tolerance
 from sdm.tasks.belief import check_believe
 from sdm.tasks.family import HIDDEN, SET_KEY, Kind, Params, TaskFamily, poses
-from sdm.tasks.models import APOMDP, POMDP, check_count, check_horizon
+from sdm.tasks.models import check_count, check_horizon
 from sdm.tasks.registry import load_family, reference_of
-from sdm.tasks.rewards import observe_rewards
-from sdm.tasks.transitions import chances
 
 BATCH_BYTES = 1 << 28  # memory budget of a batch, estimated
 CHUNK = 64  # tasks; 2 or 4 devices divide batches of complete chunks evenly
-DEFAULT_POINTS: dict[Kind, int] = {"mdp": 0, "pomdp": 512, "apomdp": 64}
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class OracleConfig:
             not given.
         kind: kind of model, mdp, pomdp or apomdp.
         gap: certified gap to reach, relative to the value (pomdp).
-        atol: certified gap that is always enough, in units of reward (pomdp).
-        points: beliefs per stage (pomdp: 512, apomdp: 64, small files 256).
+        atol: certified gap that is always enough, in units of reward (pomdp); the
+            family's default if not given.
+        points: beliefs per stage (pomdp: 512, apomdp: 64, small files 256), or per
+            stage and visible value if states are seen in part (16).
         believe: model in the oracle's filter (apomdp), 0, which generates the episodes,
             to K - 1, or `mixture` for all of them.
         random_trajectories: additional episodes of uniformly random actions per task
@@ -57,7 +60,7 @@ class OracleConfig:
     batch: int | None = field(default=None, metadata={"option": "--batch-size"})
     kind: Kind = "mdp"
     gap: float = 0.01
-    atol: float = 1e-9
+    atol: float | None = None
     points: int | None = None
     believe: int | str = "mixture"
     random_trajectories: int = 0
@@ -81,7 +84,8 @@ class OracleConfig:
         if self.points is not None:
             check_count("points", self.points, 4 if self.kind == "apomdp" else 1)
         for name in ("gap", "atol"):
-            check_tolerance(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                check_tolerance(name, getattr(self, name))
         if self.kind == "apomdp":
             check_believe(self.believe, getattr(self.family, "models", 1))
 
@@ -93,8 +97,16 @@ class OracleConfig:
 
     @property
     def points_per_stage(self) -> int:
-        """Return the number of beliefs per stage."""
-        return self.points or DEFAULT_POINTS[self.kind]
+        """Return the beliefs per stage, or per stage and visible value."""
+        if self.points is not None:
+            return self.points
+        family: Any = self.family  # hashable: `check_family` refuses others
+        return default_points(shapes_of_task(family, self.kind))
+
+    @property
+    def enough(self) -> float:
+        """Return the certified gap that is always enough, in units of reward."""
+        return self.family.defaults.atol if self.atol is None else self.atol
 
     @property
     def rewards_seen(self) -> bool:
@@ -112,44 +124,18 @@ def sees_rewards(family: TaskFamily, kind: Kind, chosen: bool | None) -> bool:
 def bytes_per_task(config: OracleConfig) -> int:
     """Estimate the memory to solve one task, in bytes."""
     family: Any = config.family  # hashable: `check_family` refuses others
-    states, actions = family.spaces.states, len(family.spaces.actions)
-    eight = np.dtype(float).itemsize
+    kind = config.kind
     played = max(1, config.trajectories) + config.random_trajectories
-    episodes = played * config.horizon * 4 * eight
-    if config.kind == "mdp":
-        transition = _transition_entries(family)
-        return episodes + eight * (transition + actions * states * config.horizon)
-    models = getattr(family, "models", 1) if config.kind == "apomdp" else 1
-    if config.rewards_seen:
-        states = _states_with_rewards(family)
-    points = config.points_per_stage + states
-    return episodes + 4 * eight * config.horizon * points * models * states
-
-
-@cache
-def _transition_entries(family: Any) -> int:
-    """Return the number of transition probabilities of one task, without making it."""
-
-    def shape() -> Any:
-        params = family.parameters(jax.random.key(0), 1, split="train")
-        return family.model(params, "mdp").transition
-
-    return math.prod(chances(jax.eval_shape(shape)).shape)
-
-
-@cache
-def _states_with_rewards(family: Any) -> int:
-    """Estimate the states of the larger task that is solved if rewards are observed.
-
-    The number is that of one sampled task; other tasks may have other rewards.
-    """
-    drawn = dict(family.parameters(jax.random.key(0), 1, split="train"))
-    kind: Kind = "pomdp" if "pomdp" in family.kinds else "apomdp"
-    if kind == "apomdp":
-        drawn[SET_KEY] = jax.random.split(jax.random.key(0), 1)
-    model = family.model(drawn, kind)
-    assert isinstance(model, POMDP | APOMDP)
-    return len(observe_rewards(model).state)
+    states = None
+    if config.rewards_seen and kind in HIDDEN:
+        states = states_with_rewards(family, kind)
+    solver = numbers_to_solve(
+        shapes_of_task(family, kind),
+        config.horizon,
+        config.points_per_stage,
+        states=states,
+    )
+    return np.dtype(float).itemsize * (4 * played * config.horizon + solver)
 
 
 def check_available(config: OracleConfig) -> None:

@@ -10,29 +10,23 @@ import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from sdm.data.oracles import Asked, solved
 from sdm.data.request import OracleConfig
-from sdm.solvers_jax.apomdp import APOMDPSolution
 from sdm.solvers_jax.backward_induction import MDPSolution, optimal_action
-from sdm.solvers_jax.belief_solution import BeliefSolution
 from sdm.solvers_jax.methods import Method, make_method, method_class, option_names
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.solvers_jax.pomdp import POMDPSolution
-from sdm.tasks.belief import BeliefPolicy, belief_filter, true_model
 from sdm.tasks.family import SET_KEY, Params, Split
-from sdm.tasks.models import APOMDP, MDP, POMDP, states_observed
-from sdm.tasks.policy import Policy, any_optimal, deterministic, uniform_random
-from sdm.tasks.rewards import observe_rewards
+from sdm.tasks.models import Model, states_observed
+from sdm.tasks.policy import Policy, uniform_random
 from sdm.tasks.rollout import Trajectory, discounted_return, rollout, task_keys
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.streams import Stream, stream_key
+from sdm.tasks.worlds import world_of
 
-Solution = MDPSolution | POMDPSolution | APOMDPSolution
 # The random seed streams of a split's tasks and of their ambiguity sets.
 STREAMS = {
     "train": (Stream.TRAIN_TASKS, Stream.TRAIN_SETS),
@@ -53,8 +47,8 @@ class Tasks(NamedTuple):
     """
 
     params: Params
-    model: MDP | POMDP | APOMDP
-    world: MDP | POMDP
+    model: Any
+    world: Any
     divergence: Float[Array, "B K"]
 
 
@@ -85,97 +79,24 @@ def sample_tasks(
         params[SET_KEY] = task_keys(stream_key(config.seed, sets), size, first=first)
     model = family.model(params, config.kind)
     check_stationary(model, "a family of tasks")
-    if isinstance(model, APOMDP):
+    far = jnp.zeros((size, 0), model.reward.dtype)
+    if config.kind == "apomdp":
         far = family.divergence(params, model)
-        return Tasks(params, model, true_model(model), far)
-    return Tasks(params, model, model, jnp.zeros((size, 0), model.reward.dtype))
+    return Tasks(params, model, world_of(model), far)
 
 
-def solve_sampled(
-    model: MDP | POMDP | APOMDP, config: OracleConfig
-) -> tuple[Solution, Policy]:
+def solve_sampled(model: Model, config: OracleConfig) -> tuple[Any, Policy]:
     """Solve sampled tasks, and return the solution and the oracle's policy.
 
     Sampled tasks are well posed, so they are not validated.
     """
-    method, horizon = method_of(config, type(model)), config.horizon
-    if isinstance(model, POMDP | APOMDP):
-        return solve_hidden(
-            model,
-            method,
-            horizon=horizon,
-            believe=config.believe,
-            rewards=config.rewards_seen,
-        )
-    found: MDPSolution = method.solve(model, horizon=horizon)
-    if config.family.defaults.stationary:
-        return found, any_optimal(found.q)
-    return found, deterministic(found.policy, model.reward.shape[-1])
-
-
-def solve_hidden(
-    model: POMDP | APOMDP,
-    method: Method[Any, Any],
-    *,
-    horizon: int,
-    believe: int | str = 0,
-    rewards: bool = False,
-) -> tuple[POMDPSolution | APOMDPSolution, BeliefPolicy]:
-    """Solve tasks whose states are hidden, and return the solution and the policy.
-
-    Args:
-        model: a batch of tasks.
-        method: the solution method.
-        horizon: number of decisions T.
-        believe: model in the policy's filter, for an APOMDP; see `belief_filter`.
-        rewards: whether the agent observes its rewards. The solution is then that of
-            the larger tasks that `observe_rewards` makes; the policy plays in `model`.
-
-    """
-    belief = belief_filter(model, believe=believe, rewards=rewards)
-    if not rewards:
-        found = method.solve(model, horizon=horizon)
-        return found, BeliefPolicy(found, belief)
-    larger = observe_rewards(model)
-    found = method.solve(larger.model, horizon=horizon)
-    plan = RewardsKnownPlan(found, larger.start, len(larger.state))
-    return found, BeliefPolicy(plan, belief)
-
-
-class RewardsKnownPlan(eqx.Module):
-    """A plan for beliefs over states, from a plan for pairs of a state and a reward.
-
-    The future does not depend on the reward of a pair, so any pair of a state serves.
-
-    Attributes:
-        plan: plan for beliefs over the pairs.
-        start: index of the pair that represents each state.
-        pairs: number of pairs.
-
-    """
-
-    plan: BeliefSolution
-    start: Int[np.ndarray, " S"]
-    pairs: int = eqx.field(static=True)
-
-    def action(
-        self, t: int | Int[Array, ""], x: Float[Array, "B N S"]
-    ) -> Int[Array, "B N"]:
-        """Return the actions at stage `t` in beliefs `x` over the states."""
-        return self.plan.action(t, self._over_pairs(x))
-
-    def lost(
-        self,
-        t: int | Int[Array, ""],
-        x: Float[Array, "B N S"],
-        action: Int[Array, "B N"],
-    ) -> Float[Array, "B N"]:
-        """Return what actions at stage `t` lose in beliefs `x` over the states."""
-        return self.plan.lost(t, self._over_pairs(x), action)
-
-    def _over_pairs(self, x: Float[Array, "B N S"]) -> Float[Array, "B N P"]:
-        wide = jnp.zeros((*x.shape[:-1], self.pairs), x.dtype)
-        return wide.at[..., self.start].set(x)
+    asked = Asked(
+        config.horizon,
+        config.believe,
+        config.rewards_seen,
+        config.family.defaults.stationary,
+    )
+    return solved(model, method_of(config, type(model)), asked)
 
 
 def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
@@ -187,7 +108,7 @@ def method_of(config: OracleConfig, model: type) -> Method[Any, Any]:
     known = option_names(method_class(model))
     options = {
         "gap": config.gap,
-        "atol": config.atol,
+        "atol": config.enough,
         "points": config.points_per_stage,
     }
     return make_method(model, None, {n: options[n] for n in options if n in known})
@@ -219,7 +140,7 @@ def columns(
         "value": found.value,
         "lower": lower,
         "upper": upper,
-        "error": found.error if isinstance(found, APOMDPSolution) else upper - lower,
+        "error": getattr(found, "error", upper - lower),
         "oracle_value": found.value,
         "random_value": _random_value(tasks.world, config.horizon),
         "divergence": tasks.divergence,
@@ -228,13 +149,12 @@ def columns(
         return result
     episodes = stream_key(config.seed, Stream.TRAIN_EPISODES)
     played = _play(task_keys(episodes, size, first=first), tasks.world, policy, config)
-    if isinstance(tasks.model, APOMDP):
+    if config.kind == "apomdp":
         earned = discounted_return(played.reward, tasks.model.discount)
         result["oracle_value"] = earned.mean(-1)
     optimal = played.action  # the oracle generated these episodes
     if config.random_trajectories:
         assert isinstance(found, MDPSolution)  # `OracleConfig` checks it
-        assert isinstance(tasks.world, MDP)
         random = rollout(
             task_keys(stream_key(config.seed, Stream.TRAIN_RANDOM), size, first=first),
             tasks.world,
@@ -263,7 +183,7 @@ def columns(
 
 @partial(jax.jit, static_argnames="config")
 def _play(
-    keys: Key[Array, " B"], world: MDP | POMDP, policy: Policy, config: OracleConfig
+    keys: Key[Array, " B"], world: Model, policy: Policy, config: OracleConfig
 ) -> Trajectory:
     return rollout(
         keys,
@@ -274,7 +194,7 @@ def _play(
     )
 
 
-def _random_value(world: MDP | POMDP, horizon: int) -> Float[Array, " B"]:
+def _random_value(world: Model, horizon: int) -> Float[Array, " B"]:
     """Return the exact expected return of uniformly random actions."""
     states = states_observed(world)
     return evaluate_policy(states, uniform_random(states, horizon).probabilities)

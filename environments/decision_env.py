@@ -14,24 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from sdm.environments.played import played_as
 from sdm.tasks.admissible import masked_rewards, with_mask
-from sdm.tasks.belief import true_model
 from sdm.tasks.family import SET_KEY, Split, poses
 from sdm.tasks.model_files import load_model
-from sdm.tasks.models import (
-    APOMDP,
-    MDP,
-    POMDP,
-    Model,
-    RobustMDP,
-    check_horizon,
-    check_model,
-)
+from sdm.tasks.models import POMDP, Model, batch_shape, check_horizon, check_model
 from sdm.tasks.registry import load_family
 from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.rollout import task_keys
 from sdm.tasks.stages import at_stage, check_stages
-from sdm.tasks.transitions import of_models, rows, take_tasks
+from sdm.tasks.transitions import rows, take_tasks
+from sdm.tasks.worlds import world_of
 
 Action = int | np.int64
 
@@ -39,7 +32,8 @@ Action = int | np.int64
 class DecisionEnv(gymnasium.Env[np.int64, Action]):
     """Episodes of T decisions in one model.
 
-    An observation is the state of an MDP or a symbol of a POMDP. If a POMDP has no
+    An observation is the state of an MDP, the symbol of a POMDP, or the visible part of
+    the state, with its symbol, in a model with mixed observability. If a POMDP has no
     observation before the first action, an additional symbol, the last, stands for it.
     The first of several candidate models generates episodes. The reward is the expected
     reward r(s, a), or drawn from the model's law of rewards, undiscounted. An episode
@@ -70,14 +64,16 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         if isinstance(model, str | os.PathLike):
             task = load_model(model)
         check_model(task)
-        if np.ndim(task.initial) != 1:
+        if batch_shape(task):
             raise ValueError(
                 f"reward has shape {np.shape(task.reward)}: must be [S, A], for one "
                 "task"
             )
         self._take(task)
         self.action_space = Discrete(self._world.reward.shape[-1])
-        if self._symbols is None:
+        if self._shown is not None:
+            self.observation_space = Discrete(int(self._shown.max()) + 1)
+        elif self._symbols is None:
             self.observation_space = Discrete(len(self._initial))
         else:
             blank = self._first_observation is None
@@ -88,7 +84,8 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         """Set the model of the next episodes."""
         check_stages(model, self.horizon)
         model = with_mask(model)
-        self.model, true = model, _true_model(model)
+        true, self._shown = played_as(world_of(model))
+        self.model = model
         paid = dataclasses.replace(true, reward=masked_rewards(true))
         self._world: Any = jax.tree.map(np.asarray, paid)
         self._initial = _rows(true.initial)
@@ -105,7 +102,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         super().reset(seed=seed)
         self._stage, self._state = 0, self._draw(self._initial)
         if self._symbols is None:
-            seen = np.int64(self._state)
+            seen = self._state_seen()
         elif self._first_observation is None:
             seen = np.int64(self._symbols)
         else:
@@ -143,7 +140,7 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         )
         paid = self._paid(paid, before, action)
         self._stage += 1
-        seen = np.int64(self._state)
+        seen = self._state_seen()
         if self._symbols is not None:
             seen = np.int64(self._draw(_rows(world.observation[action, self._state])))
         return seen, paid, self._stage == self.horizon, False, self._info()
@@ -160,6 +157,12 @@ class DecisionEnv(gymnasium.Env[np.int64, Action]):
         batch = take_tasks(self.model, None)
         paid = realised(batch, mean, task, state, choice, after, key)
         return float(paid[0, 0])
+
+    def _state_seen(self) -> np.int64:
+        """Return what an MDP's state shows: itself, or its visible part."""
+        return np.int64(
+            self._state if self._shown is None else self._shown[self._state]
+        )
 
     def _draw(self, row: np.ndarray) -> int:
         return int(self.np_random.choice(len(row), p=row))
@@ -261,21 +264,6 @@ class EnergyEnv(TaskEnv):
 
     def _info(self) -> dict[str, Any]:
         return {**super()._info(), "p": self._parameters["p"]}
-
-
-def _true_model(model: Model) -> MDP | POMDP:
-    """Return the model that generates episodes."""
-    if isinstance(model, APOMDP):
-        return true_model(model)
-    if isinstance(model, RobustMDP):
-        return MDP(
-            of_models(model.transition, 0),
-            model.reward,
-            model.initial,
-            model.discount,
-            model.admissible,
-        )
-    return model
 
 
 def _rows(probability: object) -> np.ndarray:

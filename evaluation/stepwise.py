@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from sdm.storage.files import temporary_name
-from sdm.tasks.models import MDP, POMDP
+from sdm.tasks.models import Model
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory, rollout_on_host
 from sdm.tasks.rollout_in_models import play_in_models
@@ -75,7 +75,7 @@ def play_in_groups(
 
 def play_stepwise(
     keys: Key[Array, " B"],
-    worlds: MDP | POMDP,
+    worlds: Model,
     make_policy: Callable[[], Policy],
     *,
     horizon: int,

@@ -33,13 +33,18 @@ from sdm.policies.dpt import (
 )
 from sdm.policies.dpt_config import DPTConfig
 from sdm.solvers_jax.backward_induction import backward_induction
-from sdm.tasks.belief import true_model
 from sdm.tasks.family import HIDDEN
-from sdm.tasks.models import APOMDP, MDP, POMDP
-from sdm.tasks.policy import draw
+from sdm.tasks.models import Model
 from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.transitions import rows
+from sdm.tasks.worlds import (
+    expected_reward,
+    first_seen,
+    next_seen,
+    next_state,
+    sizes_of,
+    world_of,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -56,7 +61,7 @@ class Pool:
 
     played: Trajectory
     optimal: Int[Array, "N T S"] | None
-    world: MDP | POMDP
+    world: Any
 
 
 def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
@@ -89,9 +94,8 @@ def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
     family, tasks = family_of(manifest), manifest["tasks"]
     first = table.take(np.arange(tasks) * (len(table) // tasks))
     model = family.model(params_of(parameters(first)), manifest["kind"])
-    world = true_model(model) if isinstance(model, APOMDP) else model
-    optimal = None
-    if isinstance(world, MDP):
+    world, optimal = world_of(model), None
+    if manifest["kind"] == "mdp":
         solution = backward_induction(world, horizon=manifest["horizon"])
         optimal = solution.policy.astype(jnp.int32)
     played = oracle_episodes(table, tasks)
@@ -119,7 +123,7 @@ def shape_for(config: DPTConfig, manifest: Mapping[str, Any]) -> DPTShape:
 
 def random_transitions(
     key: Key[Array, ""],
-    world: MDP | POMDP,
+    world: Model,
     task: Int[Array, " B"],
     length: int,
     *,
@@ -137,33 +141,25 @@ def random_transitions(
         rewards: whether rewards are observed; if not, they are zero.
 
     """
-    states, actions = world.reward.shape[-2:]
+    states, actions, _ = sizes_of(world)
     keys = jax.random.split(key, 5)
     shape = (len(task), length)
     state = jax.random.randint(keys[0], shape, 0, states, jnp.int32)
     action = jax.random.randint(keys[1], shape, 0, actions, jnp.int32)
-    own = task[:, None]
-
-    def drawn(key: Array, row: Array) -> Array:
-        return draw(row, jax.random.uniform(key, shape, row.dtype))
-
-    chance, lists = rows(world.transition, own, state, action)
-    after = drawn(keys[2], chance)
-    if lists is not None:
-        after = jnp.take_along_axis(lists, after[..., None], axis=-1)[..., 0]
-    expected, pay = world.reward[own, state, action], None
+    own, kind = task[:, None], world.reward.dtype
+    numbers = [jax.random.uniform(each, shape, kind) for each in keys[2:]]
+    after = next_state(world, own, state, action, numbers[0])
+    expected, pay = expected_reward(world, own, state, action), None
+    # A network cannot read the -inf of actions that are not admissible.
+    expected = jnp.where(jnp.isneginf(expected), jnp.zeros_like(expected), expected)
     if law_of(world) is not None:
         pay = jax.random.split(jax.random.fold_in(key, 5), shape)
     paid = realised(world, expected, own, state, action, after, pay)
     paid = paid.astype(jnp.float32) if rewards else jnp.zeros(shape, jnp.float32)
-    if isinstance(world, MDP):
-        return Transitions(state, action, after, paid)
-    if world.initial_observation is None:
-        seen = jnp.full_like(state, -1)
-    else:
-        seen = drawn(keys[3], world.initial_observation[own, state])
-    following = drawn(keys[4], world.observation[own, action, after])
-    return Transitions(seen, action, following, paid)
+    seen = first_seen(world, own, state, numbers[1])
+    return Transitions(
+        seen, action, next_seen(world, own, action, after, numbers[2]), paid
+    )
 
 
 def sample(

@@ -12,6 +12,8 @@ candidate,
 If agents observe their rewards, the likelihood includes these.
 """
 
+import dataclasses
+from functools import singledispatch
 from typing import Any
 
 import equinox as eqx
@@ -21,9 +23,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.data.benchmark import Benchmark
+from sdm.data.replay import replayed
+from sdm.tasks.batches import map_tasks
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Params
-from sdm.tasks.models import MDP, POMDP
+from sdm.tasks.models import MDP, POMDP, batch_shape
+from sdm.tasks.momdp import MOMDP
+from sdm.tasks.momdp_filter import HiddenBelief, HiddenFilter
 from sdm.tasks.policy import draw
 from sdm.tasks.rewards import agrees
 from sdm.tasks.rollout import Trajectory
@@ -45,36 +51,54 @@ class Posterior(eqx.Module):
     """
 
     params: Params
-    models: MDP | POMDP
+    models: Any
     weight: Float[Array, "B G"]
 
-    def mean_model(self) -> MDP | POMDP:
+    def mean_model(self) -> Any:
         """Return the posterior-mean model of each task."""
-
-        def mean(x: Any) -> Any:
-            if isinstance(x, SparseTransition):
-                if not x.shared:
-                    return mean(dense(x))
-                return SparseTransition(x.successors, mean(x.probabilities))
-            if jnp.ndim(x) == 0:  # the discount
-                return x
-            flat = self.weight @ x.reshape(len(x), -1)
-            return flat.reshape(len(self.weight), *x.shape[1:])
-
-        sparse = SparseTransition
-        return jax.tree.map(mean, self.models, is_leaf=lambda x: isinstance(x, sparse))
+        return mean_model(self.models, self.weight)
 
     def draw(self, uniform: Float[Array, "B N"]) -> Array:
         """Draw N candidates for each task by inverse transform."""
         return draw(self.weight[:, None, :], uniform.astype(self.weight.dtype))
 
 
-def candidates(bed: Benchmark) -> tuple[Params, MDP | POMDP, Float[Array, " G"]]:
+@singledispatch
+def mean_model(models: Any, weight: Float[Array, "B G"]) -> Any:
+    """Return the mean of the candidates' models [G] for each task's weights."""
+    moves = models.transition
+    if isinstance(moves, SparseTransition) and not moves.shared:
+        moves = dense(moves)  # lists that differ have no mean
+    return _mean(dataclasses.replace(models, transition=moves), weight)
+
+
+@mean_model.register
+def _(models: MOMDP, weight: Float[Array, "B G"]) -> MOMDP:
+    mean = _mean(models, weight)
+    if models.hidden_transition is None:
+        return mean
+    # The mean of P(x', y' | x, y, a), and not of each of its factors.
+    joint = _mean(models.transition[..., None] * models.hidden_transition, weight)
+    likely = joint.sum(-1, keepdims=True)
+    ratio = joint / jnp.where(likely > 0, likely, 1)
+    moved = jnp.where(likely > 0, ratio, mean.hidden_transition)
+    return dataclasses.replace(mean, hidden_transition=moved)
+
+
+def _mean(models: Any, weight: Float[Array, "B G"]) -> Any:
+    """Return the weighted means of all arrays of candidates."""
+
+    def of(x: Array) -> Array:
+        return (weight @ x.reshape(len(x), -1)).reshape(len(weight), *x.shape[1:])
+
+    return map_tasks(of, models)
+
+
+def candidates(bed: Benchmark) -> tuple[Params, Any, Float[Array, " G"]]:
     """Return the prior's candidates, their models and their weights."""
     family, kind = bed.config.prior_family, bed.config.kind
     params, weight = family.prior()
     models = family.model(params, "mdp" if kind == "mdp" else "pomdp")
-    assert isinstance(models, MDP | POMDP)
     return params, models, weight
 
 
@@ -95,7 +119,7 @@ def posterior(bed: Benchmark) -> Posterior:
 
 
 def log_likelihood(
-    models: MDP | POMDP, support: Trajectory, *, rewards: bool
+    models: Any, support: Trajectory, *, rewards: bool
 ) -> Float[Array, "B G"]:
     """Return the log-likelihood of each task's episodes under each candidate.
 
@@ -107,10 +131,19 @@ def log_likelihood(
     """
     tasks, episodes, _ = support.observation.shape
     if not episodes:
-        return jnp.zeros((tasks, len(models.reward)), models.reward.dtype)
-    if isinstance(models, MDP):
-        return _of_states(models, support, rewards=rewards)
-    return _of_symbols(models, support, rewards=rewards)
+        return jnp.zeros((tasks, *batch_shape(models)), models.reward.dtype)
+    return likelihoods(models, support, rewards=rewards)
+
+
+@singledispatch
+def likelihoods(models: Any, support: Trajectory, *, rewards: bool) -> Array:
+    """Return `log_likelihood` of at least one episode, for a class of models.
+
+    Raises:
+        TypeError: if it is unknown for this class.
+
+    """
+    raise TypeError(f"posterior: not available for {type(models).__name__} models")
 
 
 def _log(chance: Array) -> Array:
@@ -122,6 +155,7 @@ def _agrees(paid: Array, expected: Array) -> Array:
     return agrees(paid, expected).astype(expected.dtype)
 
 
+@likelihoods.register(MDP)
 @eqx.filter_jit
 def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
     def of_task(played: Trajectory) -> Array:
@@ -141,6 +175,7 @@ def _of_states(models: MDP, support: Trajectory, *, rewards: bool) -> Array:
     return jax.lax.map(of_task, support)
 
 
+@likelihoods.register(POMDP)
 @eqx.filter_jit
 def _of_symbols(models: POMDP, support: Trajectory, *, rewards: bool) -> Array:
     first = models.initial_observation
@@ -174,6 +209,25 @@ def _of_symbols(models: POMDP, support: Trajectory, *, rewards: bool) -> Array:
     def of_task(played: Trajectory) -> Array:
         parts = (played.observation, played.action, played.reward)
         return jax.vmap(of_episode)(*parts).sum(0)
+
+    # Task by task, since the filters of all tasks would not fit the memory.
+    return jax.lax.map(of_task, support)
+
+
+@likelihoods.register(MOMDP)
+@eqx.filter_jit
+def _of_visible(models: MOMDP, support: Trajectory, *, rewards: bool) -> Array:
+    belief = HiddenFilter(dataclasses.replace(models, observes_reward=rewards))
+    count = len(models.initial)
+
+    def of_stage(t: Array, state: HiddenBelief, action: Array) -> Array:
+        return _log(state.likelihood)
+
+    def of_task(played: Trajectory) -> Array:
+        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), played)
+        log, last = replayed(of_stage, belief, each)  # [G, N, T]
+        paid = belief.rewarded(last, each.action[..., -1], each.reward[..., -1])
+        return (log.sum(-1) + _log(paid.likelihood)).sum(-1)
 
     # Task by task, since the filters of all tasks would not fit the memory.
     return jax.lax.map(of_task, support)

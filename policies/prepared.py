@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from sdm.data.benchmark import Benchmark
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.tasks.models import POMDP
 from sdm.tasks.policy import Policy, TabularPolicy
+from sdm.tasks.worlds import over_states
 
 
 class PlanBounds(NamedTuple):
@@ -54,11 +52,7 @@ def table(bed: Benchmark, policy: TabularPolicy) -> Prepared:
     Its value is known exactly if symbols depend on the state alone: in each state, the
     policy then acts as its mixture over the state's distribution of symbols.
     """
-    world = bed.tasks.world
-    if not isinstance(world, POMDP):
-        return state_table(bed, policy)
-    first, later = world.initial_observation, np.asarray(world.observation)
-    if first is None or not (later == np.asarray(first)[:, None]).all():
+    shown = over_states(bed.tasks.world, policy.probabilities)
+    if shown is None:
         return Prepared(policy)
-    shown = jnp.einsum("bso,btoa->btsa", first, policy.probabilities)
     return Prepared(policy, evaluate_policy(bed.states, shown))

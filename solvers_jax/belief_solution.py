@@ -129,6 +129,14 @@ class BeliefSolution(eqx.Module):
         planned += (self.units.centre * left)[..., None]
         return jnp.where(now > 0, planned, value.max(-1)) - taken
 
+    def promised(self) -> Float[Array, "*B"]:
+        """Return the mean over first symbols of the values at stage 0.
+
+        In a set of models, it is the mean under the first one.
+        """
+        value = self.action_value(0, self.model.root).max(-1)
+        return (self.model.root_mass[..., 0, :] * value).sum(-1)
+
     @property
     def alpha_vectors(self) -> Float[Array, "*B T N L S"]:
         """The α-vectors of `plans`, in units of reward.

@@ -13,18 +13,23 @@ from sdm.tasks.family import (
     WeightedParams,
 )
 from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.momdp import MOMDP
+from sdm.tasks.momdp_filter import HiddenFilter
+from sdm.tasks.momdp_world import momdp_sizes as momdp_sizes  # registers episodes
 from sdm.tasks.ranges import UniformFamily
 from sdm.tasks.registry import FamilyError, families, load_family, register
 
 __all__ = [
     "APOMDP",
     "MDP",
+    "MOMDP",
     "POMDP",
     "Component",
     "ConjugateFamily",
     "Defaults",
     "Family",
     "FamilyError",
+    "HiddenFilter",
     "Kind",
     "Params",
     "Spaces",

@@ -15,7 +15,7 @@ If a symbol or a reward has probability zero, the filter skips that conditioning
 counts the event.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from sdm.tasks.models import APOMDP, POMDP, Model
 from sdm.tasks.rewards import agrees
 from sdm.tasks.stages import at_stage, axes, check_stationary
 from sdm.tasks.transitions import Transition, of_models, of_one_model, predicted
+from sdm.tasks.worlds import true_model as true_model
 
 
 class FilterState(NamedTuple):
@@ -45,6 +46,11 @@ class FilterState(NamedTuple):
     def belief(self) -> Float[Array, "B N S"]:
         """Probability of each state."""
         return self.joint.sum(-2)
+
+    @property
+    def known(self) -> Float[Array, "B N S"]:
+        """What a plan acts on: the belief."""
+        return self.belief
 
 
 class BeliefFilter(eqx.Module):
@@ -66,6 +72,21 @@ class BeliefFilter(eqx.Module):
     initial: Float[Array, "B S"]
     initial_observation: Float[Array, "B K S O"] | None
     reward: Float[Array, "B ... S A"] | None = None
+
+    def begin(self, observation: Int[Array, "B N"]) -> FilterState:
+        """Return the belief after the first symbol, if there is one."""
+        return self.see_first(self.start(observation.shape[1]), observation)
+
+    def follow(
+        self,
+        t: int | Int[Array, ""],
+        state: FilterState,
+        action: Int[Array, "B N"],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+    ) -> FilterState:
+        """Return the belief before decision `t`, after the last decision's symbol."""
+        return at_stage(self, t - 1).update(state, action, observation, reward)
 
     def start(self, episodes: int) -> FilterState:
         """Return the belief before the first observation."""
@@ -195,27 +216,44 @@ def _chosen(model: APOMDP, believe: int | str) -> slice:
     return slice(None) if isinstance(believe, str) else slice(believe, believe + 1)
 
 
-def true_model(model: APOMDP, k: int = 0) -> POMDP:
-    """Return model k of every task: the environment that generates episodes."""
-    index = np.asarray(k)
-    first = model.initial_observation
-    return POMDP(
-        of_models(model.transition, index),
-        jnp.take(model.observation, index, axis=-4),
-        model.reward,
-        model.initial,
-        model.discount,
-        None if first is None else jnp.take(first, index, axis=-3),
-    )
+@runtime_checkable
+class Filter(Protocol):
+    """What an agent knows, from what it has observed and done.
+
+    What it knows is the property `known` of the filter's state. It is a belief over
+    states, or whatever else plans for this class of models act on.
+    """
+
+    def begin(self, observation: Int[Array, "B N"]) -> Any:
+        """Return the filter's state after the first observation."""
+        ...
+
+    def follow(
+        self,
+        t: int | Int[Array, ""],
+        state: Any,
+        action: Int[Array, "B N"],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+    ) -> Any:
+        """Return the filter's state before decision `t`.
+
+        Args:
+            t: the stage.
+            state: the filter's state before decision t - 1.
+            action: the action of that decision.
+            observation: what was observed after it.
+            reward: its reward.
+
+        """
+        ...
 
 
 @runtime_checkable
 class BeliefPlan(Protocol):
-    """A mapping from beliefs to actions, such as a solution of a POMDP."""
+    """A mapping from what a filter knows to actions, such as a solution of a POMDP."""
 
-    def action(
-        self, t: int | Int[Array, ""], x: Float[Array, "*B N S"]
-    ) -> Int[Array, "*B N"]:
+    def action(self, t: int | Int[Array, ""], x: Any) -> Int[Array, "*B N"]:
         """Return the actions at stage `t` for N beliefs `x` of every task."""
         ...
 
@@ -224,31 +262,29 @@ class BeliefPolicy(eqx.Module):
     """Policy that filters its belief and takes the plan's action for it.
 
     Attributes:
-        plan: mapping from beliefs to actions.
+        plan: mapping from what the filter knows to actions.
         filter: belief filter.
 
     """
 
     plan: BeliefPlan
-    filter: BeliefFilter
+    filter: Filter
 
     def init(self, model: Model) -> None:
         """Return None: `act` starts the filter when it knows the number of episodes."""
 
     def act(
         self,
-        memory: tuple[FilterState, Int[Array, "B N"]] | None,
+        memory: tuple[Any, Int[Array, "B N"]] | None,
         t: int | Int[Array, ""],
         observation: Int[Array, "B N"],
         reward: Float[Array, "B N"],
         key: Key[Array, "B N"],
-    ) -> tuple[Int[Array, "B N"], tuple[FilterState, Int[Array, "B N"]]]:
+    ) -> tuple[Int[Array, "B N"], tuple[Any, Int[Array, "B N"]]]:
         """Update the belief with the observation and the reward, and act on it."""
         if memory is None:
-            start = self.filter.start(observation.shape[1])
-            state = self.filter.see_first(start, observation)
+            state = self.filter.begin(observation)
         else:
-            belief = at_stage(self.filter, t - 1)
-            state = belief.update(*memory, observation, reward)
-        action = self.plan.action(t, state.belief)
+            state = self.filter.follow(t, *memory, observation, reward)
+        action = self.plan.action(t, state.known)
         return action, (state, action)

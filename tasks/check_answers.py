@@ -14,12 +14,18 @@ from jaxtyping import Array
 
 from sdm.tasks.family import SET_KEY, Kind, Params, Split
 from sdm.tasks.models import APOMDP, MDP, POMDP, batch_shape, check_model
+from sdm.tasks.momdp import MOMDP
 from sdm.tasks.registry import FamilyError
 from sdm.tasks.reward_law import law_of
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.streams import Stream, stream_key
+from sdm.tasks.worlds import sizes_of, world_of
 
-CLASSES: dict[Kind, type] = {"mdp": MDP, "pomdp": POMDP, "apomdp": APOMDP}
+CLASSES: dict[Kind, tuple[type, ...]] = {
+    "mdp": (MDP,),
+    "pomdp": (POMDP, MOMDP),
+    "apomdp": (APOMDP,),
+}
 STREAMS: dict[Split, Stream] = {"train": Stream.TRAIN_TASKS, "test": Stream.TEST_TASKS}
 SAME_REWARD = 1e-6  # relative; rewards in single precision
 UNTRACEABLE = (
@@ -80,10 +86,10 @@ class Subject:
         """Return the models of a batch of parameters."""
         found = self.ask("model", lambda: self.family.model(params, kind))
         if not isinstance(found, CLASSES[kind]):
+            names = " or ".join(each.__name__ for each in CLASSES[kind])
             self.wrong(
                 "model",
-                f"must return {CLASSES[kind].__name__} for kind {kind!r}, found "
-                f"{type(found).__name__}",
+                f"must return {names} for kind {kind!r}, found {type(found).__name__}",
             )
         return found
 
@@ -164,14 +170,12 @@ def check_posed(
             "use the default dtype of `jax.numpy`",
         )
     spaces = subject.family.spaces
-    states, actions = model.reward.shape[1:]
+    states, actions, symbols = sizes_of(world_of(model))
     sizes = [
         ("states", states, spaces.states),
         ("actions", actions, len(spaces.actions)),
+        ("symbols", symbols, spaces.symbols(kind)),
     ]
-    if not isinstance(model, MDP):
-        symbols = model.observation.shape[-1]
-        sizes.append(("symbols", symbols, spaces.symbols(kind)))
     for name, found, said in sizes:
         if found != said:
             subject.wrong(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.models import APOMDP
 
 Kind = Literal["mdp", "pomdp", "apomdp"]
 Split = Literal["train", "test"]
@@ -137,6 +137,8 @@ class Defaults:
         stationary: whether an action that is optimal at stage 0 is optimal at every
             stage; labels and networks then ignore the stage, and ties between optimal
             actions are broken at random.
+        atol: certified gap of a POMDP that is always enough, in units of reward; set it
+            if optimal values can be near 0, which no gap relative to them suits.
 
     """
 
@@ -149,6 +151,7 @@ class Defaults:
     support: int = 2
     observes_reward: frozenset[Kind] = frozenset()
     stationary: bool = False
+    atol: float = 1e-9
 
 
 class WeightedParams(NamedTuple):
@@ -206,8 +209,11 @@ class TaskFamily(Protocol):
         """
         ...
 
-    def model(self, params: Params, kind: Kind) -> MDP | POMDP | APOMDP:
+    def model(self, params: Params, kind: Kind) -> Any:
         """Return the models of a batch of parameters; JAX must be able to trace it.
+
+        They are of the class `MDP`, `POMDP` or `APOMDP`, as the kind says, or of the
+        class `MOMDP` for `pomdp`, if agents see a part of the state.
 
         For `apomdp`, `params` also holds `set_key`: one random key per task, from which
         the ambiguity set is sampled.

@@ -15,13 +15,32 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, singledispatch
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 PACKAGE = "sdm.tasks"
 
 _Class = TypeVar("_Class", bound=type)
 _kinds: dict[str, Any] = {}
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Interface of a model, or a batch of models, of any class.
+
+    Attributes:
+        reward: expected reward of each state and action.
+        initial: distribution of the first state.
+        discount: factor per stage, in [0, 1].
+
+    """
+
+    @property
+    def reward(self) -> Any: ...  # noqa: D102
+    @property
+    def initial(self) -> Any: ...  # noqa: D102
+    @property
+    def discount(self) -> Any: ...  # noqa: D102
 
 
 def register_model(kind: _Class) -> _Class:
@@ -52,3 +71,16 @@ def optional_fields(kind: Any) -> frozenset[str]:
         for each in fields(kind)
         if each.default is not MISSING or each.default_factory is not MISSING
     )
+
+
+@singledispatch
+def states_observed(model: Any) -> Any:
+    """Return the same tasks with their states fully observed, as an `MDP`.
+
+    Each class of models whose states can be hidden registers its own.
+
+    Raises:
+        TypeError: if it is unknown for this class of models.
+
+    """
+    raise TypeError(f"observed states: not available for {type(model).__name__} models")

@@ -31,7 +31,9 @@ from sdm.tasks.array_checks import (
     raise_first,
 )
 from sdm.tasks.host_checks import check_arrays
+from sdm.tasks.model_kinds import Model as Model
 from sdm.tasks.model_kinds import register_model
+from sdm.tasks.model_kinds import states_observed as states_observed
 from sdm.tasks.reward_law import RewardLaw, law_of
 from sdm.tasks.stages import axes, check_equal_lengths, lead_of, shape_at_stage
 from sdm.tasks.transition_lists import sparse_transition
@@ -179,9 +181,6 @@ class APOMDP(eqx.Module):
     initial_observation: Float[Array, "*B K S O"] | None = None
 
 
-Model = MDP | RobustMDP | POMDP | APOMDP
-
-
 def batch_shape(model: Any) -> tuple[int, ...]:
     """Return the sizes of the leading axes *B of a model; () for a single task.
 
@@ -293,7 +292,8 @@ def _check_observation(
         check_rows("initial_observation", first)
 
 
-def states_observed(model: MDP | POMDP) -> MDP:
-    """Return the same tasks with their states fully observed."""
+@states_observed.register(MDP)
+@states_observed.register(POMDP)
+def _(model: MDP | POMDP) -> MDP:
     fields = (model.transition, model.reward, model.initial, model.discount)
     return MDP(*fields, model.admissible, law_of(model))

@@ -10,6 +10,7 @@ Models whose hidden part never changes have no second factor. Among them are K c
 MDPs, one of which runs: see `hidden_mdp`.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -36,6 +37,7 @@ AXES = {
     "initial": "XY",
     "initial_observation": "XYO",
 }
+LISTS = {"successors": "XAN", "admissible": "XA"}
 DISTRIBUTIONS = tuple(name for name in AXES if name != "reward")
 
 
@@ -106,6 +108,17 @@ class MOMDP(eqx.Module):
         *_, visible, hidden, actions = self.reward.shape
         shown = self.observation
         return visible, hidden, actions, 1 if shown is None else shown.shape[-1]
+
+    def per_task(self) -> list[bool]:
+        """Return which arrays have the axis of tasks; see `batches.per_task`."""
+        axes, lead = {**AXES, **LISTS}, len(self.batch)
+
+        def has(name: str, x: Any) -> bool:
+            return name in axes and (not lead or np.ndim(x) > len(axes[name]))
+
+        arrays = (each.name for each in fields(self) if not each.metadata.get("static"))
+        found = ((name, getattr(self, name)) for name in arrays)
+        return [has(name, x) for name, x in found if x is not None]
 
     def listed(self) -> Int[Array, "... X A N"]:
         """Return the successors, also where the model has no lists."""
@@ -210,6 +223,21 @@ def _check_array(model: MOMDP, name: str, expected: tuple[int, ...]) -> None:
         )
 
 
+def rows_of(model: MOMDP, name: str, task: Any, *place: Any) -> Any:
+    """Return the rows of an array, which tasks may share, at indices on its axes.
+
+    Args:
+        model: a batch of tasks, with one batch axis, or none but in `initial`.
+        name: name of the array.
+        task: index of each task.
+        place: indices on the first axes after the batch axis.
+
+    """
+    array = model.listed() if name == "successors" else getattr(model, name)
+    shared = array.ndim == len({**AXES, **LISTS}[name])
+    return array[place if shared else (task, *place)]
+
+
 def first_beliefs(
     model: MOMDP,
 ) -> tuple[Float[np.ndarray, "*B X I Y"], Float[np.ndarray, "*B X I"]]:
@@ -229,7 +257,7 @@ def first_beliefs(
 
 def some_tasks(model: MOMDP, chosen: Int[np.ndarray, " C"]) -> MOMDP:
     """Return some tasks of a batch whose batch axes are counted as one."""
-    axes = {**AXES, "successors": "XAN", "admissible": "XA"}
+    axes = {**AXES, **LISTS}
 
     def of(name: str) -> Any:
         x = getattr(model, name)

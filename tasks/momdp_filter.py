@@ -8,17 +8,17 @@ without the reward if the agent does not observe it. What has probability zero i
 conditioned on, and counted.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from sdm.tasks.belief import BeliefPolicy
 from sdm.tasks.host_checks import check_indices
-from sdm.tasks.models import Model
-from sdm.tasks.momdp import AXES, MOMDP
+from sdm.tasks.momdp import MOMDP, rows_of
 from sdm.tasks.momdp_flat import SeesVisible, flat_mdp
 from sdm.tasks.rewards import agrees
 from sdm.tasks.simulation import OneTask, Plan, Played, in_its_model
@@ -32,12 +32,19 @@ class HiddenBelief(NamedTuple):
         visible: the visible value.
         belief: probability of each hidden value.
         impossible: number of observations with probability zero.
+        likelihood: probability of what was observed last, given the history.
 
     """
 
     visible: Int[Array, "B N"]
     belief: Float[Array, "B N Y"]
     impossible: Int[Array, "B N"]
+    likelihood: Float[Array, "B N"]
+
+    @property
+    def known(self) -> tuple[Int[Array, "B N"], Float[Array, "B N Y"]]:
+        """What a plan acts on: the visible value and the belief."""
+        return self.visible, self.belief
 
 
 class HiddenFilter(eqx.Module):
@@ -45,10 +52,59 @@ class HiddenFilter(eqx.Module):
 
     Attributes:
         model: the tasks, with one batch axis, or none but in `initial`.
+        task: index of each episode's task; None if row b has the episodes of task b.
 
     """
 
     model: MOMDP
+    task: Int[Array, "B N"] | None = None
+
+    def begin(self, observation: Int[Array, "B N"]) -> HiddenBelief:
+        """Return the belief after the first symbol x O + o."""
+        symbols = self.model.sizes[3]
+        return self.start(observation // symbols, observation % symbols)
+
+    def follow(
+        self,
+        t: int | Int[Array, ""],
+        state: HiddenBelief,
+        action: Int[Array, "B N"],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+    ) -> HiddenBelief:
+        """Return the belief before decision `t`, after the symbol x O + o."""
+        symbols = self.model.sizes[3]
+        seen, symbol = observation // symbols, observation % symbols
+        return self.update(state, action, seen, symbol, reward)
+
+    def rewarded(
+        self,
+        state: HiddenBelief,
+        action: Int[Array, "B N"],
+        reward: Float[Array, "B N"] | None,
+    ) -> HiddenBelief:
+        """Return the belief after the reward of an action, if it is observed.
+
+        Raises:
+            ValueError: if the agent observes rewards and they are None.
+
+        """
+        state = state._replace(likelihood=jnp.ones_like(state.likelihood))
+        if not self.model.observes_reward:
+            return state
+        if reward is None:
+            raise ValueError("reward: this filter needs the rewards, found None")
+        expected = self._rows("reward", state.visible, slice(None), action)
+        same = agrees(reward[..., None].astype(expected.dtype), expected)
+        return _weigh(state, state.belief, same.astype(expected.dtype), state.visible)
+
+    def _tasks(self, rows: int) -> Int[Array, "B ..."]:
+        return jnp.arange(rows)[:, None] if self.task is None else self.task
+
+    def _rows(self, name: str, *place: Any) -> Any:
+        """Return rows of an array at visible values, [B, N, …]."""
+        rows = len(next(x for x in place if not isinstance(x, slice)))
+        return rows_of(self.model, name, self._tasks(rows), *place)
 
     def start(
         self, visible: Int[Array, "B N"], symbol: Int[Array, "B N"] | None = None
@@ -60,18 +116,18 @@ class HiddenFilter(eqx.Module):
 
         """
         check_indices("visible", visible, self.model.sizes[0], "visible values")
-        task = jnp.arange(len(self.model.initial))[:, None]
+        task = self._tasks(len(visible))
         # The belief before, if the visible value has probability zero.
-        before = self.model.initial.sum(-2)[:, None]
+        before = self.model.initial.sum(-2)[task]
         before = jnp.broadcast_to(before, (*visible.shape, before.shape[-1]))
         nothing = jnp.zeros(visible.shape, jnp.int32)
-        state = HiddenBelief(visible, before, nothing)
+        state = HiddenBelief(visible, before, nothing, jnp.ones_like(before[..., 0]))
         joint = self.model.initial[task, visible]
         state = _weigh(state, before, joint, visible, moved=True)
         if self.model.initial_observation is None or symbol is None:
             return state
         check_indices("symbol", symbol, self.model.sizes[3], "symbols")
-        row = self._at("initial_observation", visible)  # [B, N, Y, O]
+        row = self._rows("initial_observation", visible)  # [B, N, Y, O]
         seen = jnp.take_along_axis(row, symbol[..., None, None], axis=-1)[..., 0]
         return _weigh(state, state.belief, seen, visible)
 
@@ -93,22 +149,16 @@ class HiddenFilter(eqx.Module):
         sizes = self.model.sizes
         check_indices("action", action, sizes[2], "actions")
         check_indices("visible", visible, sizes[0], "visible values")
-        if self.model.observes_reward:
-            if reward is None:
-                raise ValueError("reward: this filter needs the rewards, found None")
-            expected = _of_action(self._at("reward", state.visible), action, 3)
-            same = agrees(reward[..., None].astype(expected.dtype), expected)
-            seen = same.astype(expected.dtype)
-            state = _weigh(state, state.belief, seen, state.visible)
-        listed = _of_action(self._at("successors", state.visible), action, 2)
-        chance = _of_action(self._at("transition", state.visible), action, 3)
+        state = self.rewarded(state, action, reward)
+        listed = self._rows("successors", state.visible, action)
+        chance = self._rows("transition", state.visible, slice(None), action)
         same = (listed == visible[..., None])[:, :, None]
         chance = jnp.where(same, chance, 0)  # [B, N, Y, N']
         if self.model.hidden_transition is None:
             moved = state.belief * chance.sum(-1)
         else:
-            after = self._at("hidden_transition", state.visible)
-            after = _of_action(after, action, 3)  # [B, N, Y, N', Y']
+            place = (state.visible, slice(None), action)
+            after = self._rows("hidden_transition", *place)  # [B, N, Y, N', Y']
             moved = jnp.einsum("bny,bnys,bnysz->bnz", state.belief, chance, after)
         # If the visible value is impossible, the hidden part is taken not to change.
         state = _weigh(state, state.belief, moved, visible, moved=True)
@@ -117,32 +167,9 @@ class HiddenFilter(eqx.Module):
         if symbol is None:
             raise ValueError("symbol: this filter needs the symbols, found None")
         check_indices("symbol", symbol, sizes[3], "symbols")
-        shown = self._symbols(action, visible)
+        shown = self._rows("observation", action, visible)  # [B, N, Y, O]
         seen = jnp.take_along_axis(shown, symbol[..., None, None], axis=-1)[..., 0]
         return _weigh(state, state.belief, seen, visible)
-
-    def _at(self, name: str, visible: Int[Array, "B N"]) -> Any:
-        """Return the rows of an array [*B, X, …] at visible values, [B, N, …]."""
-        array = getattr(self.model, name)
-        if array is None:  # no lists of successors
-            array = self.model.listed()
-        axes = {**AXES, "successors": "XAN"}[name]
-        if array.ndim == len(axes):
-            return array[visible]
-        return array[jnp.arange(len(visible))[:, None], visible]
-
-    def _symbols(self, action: Any, visible: Any) -> Float[Array, "B N Y O"]:
-        shown = self.model.observation
-        assert shown is not None
-        if shown.ndim == len(AXES["observation"]):
-            return shown[action, visible]
-        return shown[jnp.arange(len(action))[:, None], action, visible]
-
-
-def _of_action(rows: Array, action: Int[Array, "B N"], axis: int) -> Array:
-    """Return the rows [B, N, …] of actions, which are on an axis."""
-    place = action.reshape(*action.shape, *[1] * (rows.ndim - 2))
-    return jnp.take_along_axis(rows, place, axis=axis).squeeze(axis)
 
 
 def _weigh(
@@ -159,55 +186,12 @@ def _weigh(
     some = mass > 0
     joint = jnp.where(some, joint / jnp.where(some, mass, 1), belief)
     wrong = (~some[..., 0]).astype(jnp.int32)
-    return HiddenBelief(visible, joint, state.impossible + wrong)
+    chance = state.likelihood * mass[..., 0]
+    return HiddenBelief(visible, joint, state.impossible + wrong, chance)
 
 
-@runtime_checkable
-class HiddenPlan(Protocol):
-    """A mapping from visible values and beliefs to actions, such as a solution."""
-
-    def action(
-        self, t: int | Int[Array, ""], x: tuple[Int[Array, "*B N"], Array]
-    ) -> Int[Array, "*B N"]:
-        """Return the actions at stage `t`."""
-        ...
-
-
-class HiddenPolicy(eqx.Module):
-    """Policy that filters its belief and takes the plan's action.
-
-    It observes the symbol x O + o, which is x if there are no symbols: see
-    `momdp_flat`.
-
-    Attributes:
-        plan: mapping from visible values and beliefs to actions.
-        filter: belief filter.
-
-    """
-
-    plan: HiddenPlan
-    filter: HiddenFilter
-
-    def init(self, model: Model) -> None:
-        """Return None: the first decision makes the memory, for N episodes."""
-
-    def act(
-        self,
-        memory: tuple[HiddenBelief, Int[Array, "B N"]] | None,
-        t: int | Int[Array, ""],
-        observation: Int[Array, "B N"],
-        reward: Float[Array, "B N"],
-        key: Key[Array, "B N"],
-    ) -> tuple[Int[Array, "B N"], tuple[HiddenBelief, Int[Array, "B N"]]]:
-        """Update the belief with what is observed, and act on it."""
-        symbols = self.filter.model.sizes[3]
-        seen, symbol = observation // symbols, observation % symbols
-        if memory is None:
-            state = self.filter.start(seen, symbol)
-        else:
-            state = self.filter.update(*memory, seen, symbol, reward)
-        action = self.plan.action(t, (state.visible, state.belief))
-        return action, (state, action)
+# The policy that filters beliefs over hidden values.
+HiddenPolicy = BeliefPolicy
 
 
 class _OneTask(OneTask):

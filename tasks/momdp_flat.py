@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.models import MDP, POMDP, Model
+from sdm.tasks.models import MDP, POMDP, Model, states_observed
 from sdm.tasks.momdp import AXES, MOMDP
 from sdm.tasks.policy import Policy
 from sdm.tasks.rewards import observe_rewards
@@ -96,6 +96,18 @@ def _moves(model: MOMDP) -> SparseTransition:
     else:
         index = index.reshape(-1, *index.shape[2:])
     return sparse_transition(index, _states(chance, model))
+
+
+@states_observed.register
+def _(model: MOMDP) -> MDP:
+    mask = _array(model, "admissible")
+    return MDP(
+        _moves(model),
+        jnp.asarray(_states(_array(model, "reward"), model)),
+        jnp.asarray(_states(np.asarray(model.initial), model)),
+        model.discount,
+        None if mask is None else jnp.asarray(np.repeat(mask, model.sizes[1], -2)),
+    )
 
 
 def flat_mdp(model: MOMDP) -> MDP:

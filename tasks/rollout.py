@@ -15,16 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.admissible import mask_of, masked_rewards, with_mask
+from sdm.tasks.admissible import mask_of, with_mask
 from sdm.tasks.host_checks import is_traced
-from sdm.tasks.models import MDP, POMDP, Scalar
-from sdm.tasks.policy import Policy, draw
+from sdm.tasks.models import Model, Scalar, batch_shape
+from sdm.tasks.policy import Policy
 from sdm.tasks.random_numbers import RandomNumbers
 from sdm.tasks.random_numbers import draw_random_numbers as draw_random_numbers
 from sdm.tasks.random_numbers import task_keys as task_keys
 from sdm.tasks.reward_law import law_of, realised
 from sdm.tasks.stages import at_stage, check_stages
-from sdm.tasks.transitions import rows
+from sdm.tasks.worlds import (
+    expected_reward,
+    first_seen,
+    first_state,
+    next_seen,
+    next_state,
+)
 
 Carry = tuple[Array, Array, Array, Any]  # state, symbol, last reward, memory
 
@@ -34,7 +40,7 @@ class Trajectory(eqx.Module):
 
     Attributes:
         observation: the agent's observation before each decision: the state of an MDP
-            or a symbol of a POMDP, -1 if there is none before the first action.
+            or a symbol, -1 if there is none before the first action.
         action: the agent's action.
         reward: reward of the decision.
 
@@ -45,41 +51,33 @@ class Trajectory(eqx.Module):
     reward: Float[Array, "*B N T"]
 
 
-def first_state(model: MDP | POMDP, numbers: RandomNumbers) -> Int[Array, "B N"]:
-    """Return the initial state of every episode."""
-    return draw(model.initial[:, None, :], numbers.initial.astype(model.initial.dtype))
+def _tasks(model: Model) -> Int[Array, "B 1"]:
+    """Return the index of each task of a batch."""
+    return jnp.arange(batch_shape(model)[0])[:, None]
 
 
 @jax.jit
-def first_observation(
-    model: MDP | POMDP, state: Int[Array, "B N"], uniform: Float[Array, "B N"]
+def _first_seen(
+    model: Model, state: Int[Array, "B N"], uniform: Float[Array, "B N"]
 ) -> Int[Array, "B N"]:
     """Return the observation before the first action, or -1 if there is none."""
-    if isinstance(model, MDP):
-        return state
-    if model.initial_observation is None:
-        return jnp.full_like(state, -1)
-    row = model.initial_observation[jnp.arange(len(state))[:, None], state]
-    return draw(row, uniform.astype(row.dtype))
+    return first_seen(model, _tasks(model), state, uniform)
 
 
 @jax.jit
-def next_observation(
-    model: MDP | POMDP,
+def _next_seen(
+    model: Model,
     action: Int[Array, "B N"],
     state: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
 ) -> Int[Array, "B N"]:
     """Return the observation in `state`, reached by `action`."""
-    if isinstance(model, MDP):
-        return state
-    row = model.observation[jnp.arange(len(state))[:, None], action, state]
-    return draw(row, uniform.astype(row.dtype))
+    return next_seen(model, _tasks(model), action, state, uniform)
 
 
 @jax.jit
 def environment_step(
-    model: MDP | POMDP,
+    model: Model,
     state: Int[Array, "B N"],
     action: Int[Array, "B N"],
     uniform: Float[Array, "B N"],
@@ -90,18 +88,15 @@ def environment_step(
     The reward of an action that is not admissible in its state is -inf. `key` has a
     random key for each reward, if rewards are random.
     """
-    task = jnp.arange(len(model.reward))[:, None]
-    row, states = rows(model.transition, task, state, action)
-    after = draw(row, uniform.astype(row.dtype))
-    if states is not None:
-        after = jnp.take_along_axis(states, after[..., None], axis=-1)[..., 0]
-    expected = masked_rewards(model)[task, state, action]
+    task = _tasks(model)
+    after = next_state(model, task, state, action, uniform)
+    expected = expected_reward(model, task, state, action)
     return after, realised(model, expected, task, state, action, after, key)
 
 
 def rollout(
     keys: Key[Array, " B"],
-    model: MDP | POMDP,
+    model: Model,
     policy: Policy,
     *,
     horizon: int,
@@ -111,7 +106,7 @@ def rollout(
 
     Args:
         keys: one key per task, from `task_keys`.
-        model: a batch of B tasks; for an APOMDP, its `true_model`.
+        model: a batch of B tasks; for an APOMDP, its `true_model`. See `worlds`.
         policy: policy that acts; the scan carries its memory.
         horizon: decisions per episode.
         episodes: episodes per task.
@@ -137,7 +132,7 @@ def rollout(
     return _checked(model, _play(model, policy, numbers))
 
 
-def _checked(model: MDP | POMDP, played: Trajectory) -> Trajectory:
+def _checked(model: Model, played: Trajectory) -> Trajectory:
     """Return episodes; raise `ValueError` if an action was not admissible."""
     if mask_of(model) is None or is_traced(played):
         return played
@@ -153,7 +148,7 @@ def _checked(model: MDP | POMDP, played: Trajectory) -> Trajectory:
 
 
 @eqx.filter_jit
-def _play(model: MDP | POMDP, policy: Policy, numbers: RandomNumbers) -> Trajectory:
+def _play(model: Model, policy: Policy, numbers: RandomNumbers) -> Trajectory:
     start, horizon = _start(model, policy, numbers), len(numbers.transition)
     stage = partial(_stage, model, policy)
     opening = (jnp.int32(0), *_stage_numbers(numbers, 0))
@@ -182,7 +177,7 @@ def _shapes(carry: Any) -> tuple[Any, Any]:
 
 def rollout_on_host(
     keys: Key[Array, " B"],
-    model: MDP | POMDP,
+    model: Model,
     policy: Policy,
     *,
     horizon: int,
@@ -225,15 +220,15 @@ def _stage_numbers(
     )
 
 
-def _start(model: MDP | POMDP, policy: Policy, numbers: RandomNumbers) -> Carry:
-    state = first_state(model, numbers)
-    seen = first_observation(model, state, numbers.observation[0])
+def _start(model: Model, policy: Policy, numbers: RandomNumbers) -> Carry:
+    state = first_state(model, numbers.initial)
+    seen = _first_seen(model, state, numbers.observation[0])
     nothing = jnp.zeros(state.shape, model.reward.dtype)
     return state, seen, nothing, policy.init(model)
 
 
 def _stage(
-    model: MDP | POMDP, policy: Policy, carry: Carry, now: tuple[Any, ...]
+    model: Model, policy: Policy, carry: Carry, now: tuple[Any, ...]
 ) -> tuple[Carry, tuple[Array, Array, Array]]:
     """Simulate one decision of every episode; return observation, action and reward."""
     state, seen, reward, memory = carry
@@ -241,7 +236,7 @@ def _stage(
     action, memory = policy.act(memory, t, seen, reward, key)
     world = at_stage(model, t)
     state, reward = environment_step(world, state, action, move, pay)
-    following = next_observation(world, action, state, show)
+    following = _next_seen(world, action, state, show)
     return (state, following, reward, memory), (seen, action, reward)
 
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.tasks.models import APOMDP, MDP, POMDP, Model
+from sdm.tasks.models import Model, batch_shape
 from sdm.tasks.policy import Policy
 from sdm.tasks.rollout import Trajectory
-from sdm.tasks.stages import models_as_tasks
 from sdm.tasks.transitions import take_tasks
+from sdm.tasks.worlds import all_models as all_models
 
 
 class InEveryModel(eqx.Module):
@@ -52,28 +52,10 @@ class InEveryModel(eqx.Module):
         return action.reshape(observation.shape), memory
 
 
-def all_models(model: APOMDP) -> POMDP:
-    """Return the models of a batch of B ambiguity sets as a batch of B K tasks."""
-    models = model.transition.shape[-4]
-    first = model.initial_observation
-    shared = (jnp.repeat(x, models, axis=0) for x in (model.reward, model.initial))
-    reward, initial = shared
-    return POMDP(
-        transition=models_as_tasks(model, "transition"),
-        observation=models_as_tasks(model, "observation"),
-        reward=reward,
-        initial=initial,
-        discount=model.discount,
-        initial_observation=None
-        if first is None
-        else first.reshape(-1, *first.shape[2:]),
-    )
-
-
 def play_in_models(
     play: Callable[..., Trajectory],
     keys: Key[Array, " B"],
-    worlds: MDP | POMDP,
+    worlds: Model,
     policy: Policy,
     *,
     horizon: int,
@@ -93,7 +75,7 @@ def play_in_models(
         Trajectories [B, K, episodes, horizon].
 
     """
-    models = len(worlds.reward) // len(keys)
+    models = batch_shape(worlds)[0] // len(keys)
     if models > 1:
         policy = InEveryModel(policy, models)
     played = play(

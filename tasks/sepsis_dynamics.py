@@ -8,7 +8,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sdm.tasks.family import Component, Params
 
@@ -57,6 +57,7 @@ class NextStates:
             vital's next level.
         ended: whether the episode has ended in a state.
         stays: 1 at the first entry of each list, in which an ended state stays.
+        possible: whether a state can follow in any hospital.
         paid: reward on arrival in a state.
 
     """
@@ -65,6 +66,7 @@ class NextStates:
     entry: Mapping[str, Int[np.ndarray, "S A N"]]
     ended: np.ndarray
     stays: Float[np.ndarray, "S A N"]
+    possible: Bool[np.ndarray, "S A N"]
     paid: Float[np.ndarray, " S"]
 
 
@@ -116,11 +118,14 @@ def next_states(as_published: bool) -> NextStates:
     ended = paid != 0
     successors = np.take_along_axis(index, order, -1)
     successors = np.where(ended[:, None, None], _staying(count), successors)
+    stays = successors == np.arange(STATES)[:, None, None]
+    possible = np.take_along_axis(possible, order, -1)
     return NextStates(
         successors=successors.astype(np.int32),
         entry={x: np.take_along_axis(y, order, -1) for x, y in entry.items()},
         ended=ended,
-        stays=(successors == np.arange(STATES)[:, None, None]).astype(float),
+        stays=stays.astype(float),
+        possible=np.where(ended[:, None, None], stays, possible),
         paid=paid.astype(float),
     )
 

@@ -48,7 +48,7 @@ class Played(NamedTuple):
 
     """
 
-    worlds: MDP | POMDP
+    worlds: Any
     policy: Policy
     numbers: int
 

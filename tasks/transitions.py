@@ -7,7 +7,7 @@ an array of size S × S of it.
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sdm.storage.memory import check_memory
 from sdm.tasks.array_checks import check_rows, raise_first
-
-Model = TypeVar("Model")
+from sdm.tasks.batches import take_tasks as take_tasks
 
 
 class SparseTransition(eqx.Module):
@@ -53,6 +52,10 @@ class SparseTransition(eqx.Module):
     def dtype(self) -> np.dtype:
         """Type of the probabilities."""
         return np.dtype(self.probabilities.dtype)
+
+    def per_task(self) -> list[bool]:
+        """Return which of its arrays have the axis of tasks; see `per_task`."""
+        return [not self.shared, True]
 
     @property
     def nbytes(self) -> int:
@@ -283,14 +286,3 @@ def of_one_model(transition: Transition) -> Transition:
     """Return transitions with an axis K of one model before the last three axes."""
     arrays, rebuild = by_task(transition)
     return rebuild(jax.tree.map(lambda x: x[..., None, :, :, :], arrays))
-
-
-def take_tasks(model: Model, chosen: Any) -> Model:
-    """Return some tasks of a batch, chosen on the first axis of all its arrays."""
-
-    def of(x: Any) -> Any:
-        if isinstance(x, SparseTransition):
-            return of_tasks(x, chosen)
-        return x[chosen] if np.ndim(x) else x
-
-    return jax.tree.map(of, model, is_leaf=lambda x: isinstance(x, SparseTransition))

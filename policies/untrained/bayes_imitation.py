@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 from sdm.data.benchmark import Benchmark
 from sdm.policies.posterior import posterior
 from sdm.policies.prepared import Prepared, table
-from sdm.policies.registry import only, register_policy
+from sdm.policies.registry import register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
+from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.models import states_observed
 from sdm.tasks.policy import TabularPolicy, deterministic
 from sdm.tasks.rollout import Trajectory
@@ -30,7 +31,16 @@ SLIP = 1e-3
 TIE = 1e-9  # relative tolerance within which actions are optimal
 
 
-@register_policy("bayes-imitation", only("mdp"))
+def _fits(family: TaskFamily, kind: Kind) -> str | None:
+    if kind == "mdp":
+        return None
+    return (
+        "it needs observed states; else, the demonstrated actions depend on the "
+        "beliefs of an oracle of each candidate"
+    )
+
+
+@register_policy("bayes-imitation", _fits)
 def bayes_imitation(bed: Benchmark) -> Prepared:
     """Imitate the oracle's demonstrations.
 

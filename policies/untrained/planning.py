@@ -1,10 +1,12 @@
 """Policies that plan: for the true model, for a mean model, or by QMDP."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from sdm.data.benchmark import Benchmark
-from sdm.data.solved_tasks import solve_hidden
+from sdm.data.oracles import solve_hidden
 from sdm.policies.posterior import count_moves, posterior, prior
 from sdm.policies.prepared import Prepared, state_table, table
 from sdm.policies.qmdp import mixture, observation_as_state, qmdp
@@ -13,7 +15,7 @@ from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.pomdp import PointBased
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.family import Kind, TaskFamily
-from sdm.tasks.models import APOMDP, MDP, POMDP
+from sdm.tasks.models import APOMDP, POMDP
 from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
 
 
@@ -56,27 +58,26 @@ def certainty_equivalence(bed: Benchmark) -> Prepared:
     return plan_for(bed, posterior(bed).mean_model())
 
 
-def plan_for(bed: Benchmark, believed: MDP | POMDP | APOMDP) -> Prepared:
+def plan_for(bed: Benchmark, believed: Any) -> Prepared:
     """Plan for a model of each task: exactly if states are observed, else by QMDP.
 
     QMDP's filter ignores an observed reward that no state of the model pays. This
     happens if candidates differ in their rewards and the model is their mean.
     """
     horizon = bed.config.horizon
-    if isinstance(believed, MDP):
+    if bed.config.kind == "mdp":
         found = backward_induction(believed, horizon=horizon)
         return table(bed, deterministic(found.policy, believed.reward.shape[-1]))
-    assert isinstance(believed, POMDP)
     return Prepared(qmdp(believed, horizon=horizon, rewards=bed.config.rewards_seen))
 
 
 @register_policy("qmdp")
 def with_states_seen_later(bed: Benchmark) -> Prepared:
     """Act by QMDP in the known task: as if states were observed after this decision."""
-    world = bed.tasks.world
-    if isinstance(world, MDP):  # QMDP is then the oracle's policy
-        return oracle(bed)
     config = bed.config
+    if config.kind == "mdp":  # QMDP is then the oracle's policy
+        return oracle(bed)
+    world = bed.tasks.world
     return Prepared(qmdp(world, horizon=config.horizon, rewards=config.rewards_seen))
 
 
@@ -93,7 +94,6 @@ def _as_many_symbols(family: TaskFamily, kind: Kind) -> str | None:
 def symbol_for_state(bed: Benchmark) -> Prepared:
     """Act optimally in the known task for the state with the symbol's number."""
     world = bed.tasks.world
-    assert isinstance(world, POMDP)
     return table(bed, observation_as_state(world, horizon=bed.config.horizon))
 
 

@@ -6,7 +6,7 @@ kept during the episode. If states are hidden, the candidate's plan is QMDP's, w
 candidate's belief filter.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sdm.data.benchmark import Benchmark
+from sdm.policies.candidate_beliefs import believing
 from sdm.policies.posterior import Posterior, posterior
 from sdm.policies.prepared import Prepared
 from sdm.policies.registry import register_policy
 from sdm.solvers_jax.backward_induction import backward_induction
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
-from sdm.tasks.models import MDP, POMDP, Model, states_observed
+from sdm.tasks.models import MDP, Model, states_observed
 from sdm.tasks.policy import deterministic
-from sdm.tasks.rewards import agrees
-from sdm.tasks.transitions import dense, take_tasks
+from sdm.tasks.transitions import take_tasks
 
 
 class Drawn(NamedTuple):
@@ -30,13 +30,13 @@ class Drawn(NamedTuple):
 
     Attributes:
         place: index of the drawn candidate.
-        belief: probability of each state under that candidate.
+        belief: what is believed under that candidate.
         action: the last action.
 
     """
 
     place: Int[Array, "B N"]
-    belief: Float[Array, "B N S"]
+    belief: Any
     action: Int[Array, "B N"]
 
 
@@ -66,55 +66,15 @@ class PosteriorSampling(eqx.Module):
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], Drawn]:
         """Draw a candidate at the first stage; take its plan's action."""
-        tasks = self.posterior.models
+        beliefs = believing(self.posterior.models, self.q, self.rewards)
         if memory is None:
             place = self.posterior.draw(jax.vmap(jax.vmap(jax.random.uniform))(key))
-            belief = tasks.initial[place]
+            belief = beliefs.begin(place, observation)
         else:
-            place, belief = memory.place, memory.belief
-        if isinstance(tasks, MDP):
-            action = self.q[place, t, observation].argmax(-1).astype(jnp.int32)
-            return action, Drawn(place, belief, action)
-        if memory is not None:
-            if self.rewards:
-                expected = jnp.moveaxis(tasks.reward, 2, 1)[place, memory.action]
-                same = agrees(reward[..., None].astype(expected.dtype), expected)
-                belief = _condition(belief, same.astype(belief.dtype))
-            moves = dense(tasks.transition)[place, :, memory.action]
-            belief = jnp.einsum("bns,bnsm->bnm", belief, moves)
-        belief = _see(tasks, belief, place, memory, observation)
-        values = jnp.einsum("bns,bnsa->bna", belief, self.q[place, t])
-        action = values.argmax(-1).astype(jnp.int32)
+            place = memory.place
+            belief = beliefs.follow(*memory, observation, reward)
+        action = beliefs.values(place, t, belief).argmax(-1).astype(jnp.int32)
         return action, Drawn(place, belief, action)
-
-
-def _condition(
-    belief: Float[Array, "B N S"], likelihood: Float[Array, "B N S"]
-) -> Float[Array, "B N S"]:
-    """Update a belief by Bayes' rule, unless all likelihoods are zero."""
-    joint = belief * likelihood
-    mass = joint.sum(-1, keepdims=True)
-    return jnp.where(mass > 0, joint / jnp.where(mass > 0, mass, 1), belief)
-
-
-def _see(
-    tasks: POMDP,
-    belief: Float[Array, "B N S"],
-    place: Int[Array, "B N"],
-    memory: Drawn | None,
-    observation: Int[Array, "B N"],
-) -> Float[Array, "B N S"]:
-    """Update a belief by the observed symbol."""
-    if memory is None:
-        first = tasks.initial_observation
-        if first is None:
-            return belief
-        likelihood = first[place, :, observation]
-    else:
-        shown = tasks.observation[place, memory.action]
-        likelihood = jnp.take_along_axis(shown, observation[..., None, None], axis=-1)
-        likelihood = likelihood[..., 0]
-    return _condition(belief, likelihood)
 
 
 @register_policy("psrl")
@@ -124,7 +84,7 @@ def posterior_sampling(bed: Benchmark) -> Prepared:
     seen = states_observed(found.models)
     q = backward_induction(seen, horizon=bed.config.horizon).q
     policy = PosteriorSampling(found, q, bed.config.rewards_seen)
-    if isinstance(found.models, MDP):
+    if bed.config.kind == "mdp":
         return Prepared(policy, expected_return(policy, bed.states))
     return Prepared(policy)
 

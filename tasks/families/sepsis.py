@@ -13,6 +13,9 @@ treatments. Each action says which treatments are on. One step, in this order:
 A patient without abnormal vitals and treatments is discharged (+1); with three or more
 abnormal vitals dies (-1). Both end the episode: the state stays, and pays nothing.
 
+In the kind `pomdp`, agents do not see whether the patient has diabetes, or also not the
+glucose. They see all other components, so that tasks have mixed observability.
+
 Source: Oberst and Sontag (2019), *Counterfactual off-policy evaluation with
 Gumbel-max structural causal models*, whose probabilities are the centres of the ranges
 here. In their simulator, the glucose of a patient without diabetes that goes up lands
@@ -20,6 +23,7 @@ on low from any level above; `as_published` keeps that. The ranges are ours.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import jax
@@ -28,12 +32,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import sparse
 
-from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split
+from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split, poses
+from sdm.tasks.hidden_components import Layout, hide, layout, split_states
 from sdm.tasks.models import MDP
+from sdm.tasks.momdp import MOMDP
 from sdm.tasks.ranges import check_between
 from sdm.tasks.registry import register
 from sdm.tasks.sepsis_dynamics import (
     EFFECTS,
+    SIZES,
     STATE,
     for_all,
     initial,
@@ -49,6 +56,8 @@ PATIENCE, CARE = 0.99, 0.95
 CONVERGED = 1e-10  # of values in units of reward
 EQUAL = 1e-7  # differences of values that are rounding, also of single precision
 
+# Values of the option `hidden`, and the components that they hide.
+HIDDEN = {"diabetes": ("diabetes",), "diabetes and glucose": ("diabetes", "glucose")}
 TREATMENTS = ("antibiotics", "ventilation", "vasopressors")  # from the highest bit
 
 
@@ -72,6 +81,8 @@ class SepsisFamily(Family):
         diabetic_min: smallest share of patients with diabetes.
         diabetic_max: largest share of patients with diabetes.
         as_published: whether glucose rises as in the published simulator.
+        hidden: what agents do not see in the kind pomdp, `diabetes` or `diabetes and
+            glucose`.
         discount: discount factor per stage, in [0, 1].
 
     """
@@ -82,15 +93,22 @@ class SepsisFamily(Family):
     diabetic_min: float = 0.05
     diabetic_max: float = 0.5
     as_published: bool = True
+    hidden: str = "diabetes"
     discount: float = 1.0
 
     name: ClassVar[str] = "sepsis"
     goal: ClassVar[str] = "bring all vitals to normal, and stop all treatments"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp"})
-    defaults: ClassVar[Defaults] = Defaults(horizon=20, tasks=1000, test_tasks=100)
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"mdp", "pomdp"})
+    defaults: ClassVar[Defaults] = Defaults(
+        horizon=20, tasks=1000, test_tasks=100, atol=0.004
+    )
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for an invalid range or discount."""
+        """Raise `ValueError` for an invalid option."""
+        if self.hidden not in HIDDEN:
+            raise ValueError(
+                f"hidden = {self.hidden!r}: must be one of {', '.join(HIDDEN)}"
+            )
         ranges = ("fluctuation_min", "fluctuation_max", "diabetic_min", "diabetic_max")
         check_between(self, ("spread", "discount", *ranges))
         check_between(self, ("fluctuation_max",), most=0.5)
@@ -104,7 +122,9 @@ class SepsisFamily(Family):
     @property
     def spaces(self) -> Spaces:
         """Eight components of a state, and eight combinations of treatments."""
-        return Spaces(state=STATE, actions=tuple(map(_action_name, range(8))))
+        seen = tuple(each for each in STATE if each.name not in HIDDEN[self.hidden])
+        actions = tuple(map(_action_name, range(8)))
+        return Spaces(state=STATE, actions=actions, symbol=seen)
 
     def parameters(
         self,
@@ -137,8 +157,14 @@ class SepsisFamily(Family):
 
         return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
 
-    def model(self, params: Params, kind: Kind) -> MDP:
+    def model(self, params: Params, kind: Kind) -> MDP | MOMDP:
         """Return the models of hospitals, whose possible next states are the same."""
+        mdp = self._observed(params)
+        if kind == "mdp":
+            return mdp
+        return hide(mdp, _parts(self.as_published, self.hidden))
+
+    def _observed(self, params: Params) -> MDP:
         lists = next_states(self.as_published)
         chances = tables(params, as_published=self.as_published)
         share = params["diabetic"]
@@ -158,17 +184,16 @@ class SepsisFamily(Family):
             discount=self.discount,
         )
 
-    def published(self, kind: Kind = "mdp") -> MDP:
+    def published(self, kind: Kind = "mdp") -> MDP | MOMDP:
         """Return the published model, without a batch axis.
 
         Raises:
-            ValueError: for another kind than `mdp`.
+            ValueError: if the family does not pose this kind.
 
         """
-        if kind != "mdp":
-            raise ValueError(f"kind = {kind!r}: the published model has the kind mdp")
         values = {**EFFECTS, "fluctuation": FLUCTUATION, "diabetic": DIABETIC}
-        return self.model({x: jnp.asarray(y) for x, y in values.items()}, kind)
+        params = {x: jnp.asarray(y) for x, y in values.items()}
+        return self.model(params, poses(self, kind))
 
     def expert(self) -> Float[np.ndarray, "S A"]:
         """Return π(a | s) of the publication's physician, who sees all of the state.
@@ -197,3 +222,12 @@ class SepsisFamily(Family):
     def arrival_rewards(self) -> Float[np.ndarray, " S"]:
         """Return what arrival in each state pays: 1 for discharge, -1 for death."""
         return next_states(self.as_published).paid
+
+
+@cache
+def _parts(as_published: bool, hidden: str) -> Layout:
+    """Return the layout of states by what agents see of them."""
+    lists = next_states(as_published)
+    names = [each.name for each in STATE]
+    parts = split_states(SIZES, tuple(map(names.index, HIDDEN[hidden])))
+    return layout(lists.successors, lists.possible, *parts)
