@@ -26,6 +26,7 @@ from sdm.commands.forgetting import ForgettingCommand, forgetting
 from sdm.commands.merge import merge
 from sdm.commands.novelty import NoveltyCommand, novelty
 from sdm.commands.ope import OpeCommand, ope
+from sdm.commands.plan import PlanCommand, plan
 from sdm.commands.selftrain import SelfTrainCommand, selftrain
 from sdm.commands.solve import SolveCommand, solve
 from sdm.commands.theory import theory
@@ -64,6 +65,7 @@ app.command()(merge)
 app.command()(export)
 app.command("eval", cls=EvalCommand)(evaluate)
 app.command(cls=EstimateCommand)(estimate)
+app.command(cls=PlanCommand)(plan)
 app.command(cls=OpeCommand)(ope)
 app.command(cls=FeedbackCommand)(feedback)
 app.command(cls=NoveltyCommand)(novelty)

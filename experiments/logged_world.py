@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from sdm.tasks.models import MDP
 from sdm.tasks.transition_lists import sparse
 from sdm.tasks.transitions import is_sparse
 
+_exact = eqx.filter_jit(evaluate_policy)
 NEEDED = ("published", "expert", "arrival_rewards")
 
 
@@ -69,7 +71,7 @@ class LoggedWorld:
 
     def value(self, policy: Float[np.ndarray, "T O A"]) -> float:
         """Return the exact value of a policy that sees the observations."""
-        return float(evaluate_policy(self.model, jnp.asarray(policy[:, self.seen])))
+        return float(_exact(self.model, jnp.asarray(policy[:, self.seen])))
 
     @cached_property
     def references(self) -> dict[str, float]:
@@ -79,7 +81,7 @@ class LoggedWorld:
         )
         best = solve(self.model, horizon=self.horizon)
         return {
-            "expert": float(evaluate_policy(self.model, policy)),
+            "expert": float(_exact(self.model, policy)),
             "optimal": float(best.value),
         }
 

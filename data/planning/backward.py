@@ -67,7 +67,7 @@ def greedy(allowed: Bool[np.ndarray, "S A"]) -> Choice:
     return choose
 
 
-def visited(evidence: Evidence, least: float, share: float = 0.0) -> np.ndarray:
+def visited(evidence: Evidence, least: int, share: float = 0.0) -> np.ndarray:
     """Return which pairs have enough visits; the most frequent ones where none has.
 
     Args:
