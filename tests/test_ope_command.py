@@ -236,6 +236,30 @@ def test_the_command_prints_tables_and_warnings(saved):
     assert "effective sample size" in result.stderr
 
 
+def test_a_plan_that_was_learned_from_the_same_logs_is_named(saved, logs):
+    """From the estimated model to its plan, and to the value of the plan."""
+    path, runner = saved / "logs.parquet", CliRunner()
+    for words in (
+        f"estimate {path} --out {saved}/model",
+        f"solve --model {saved}/model/model.npz --horizon 3 --out {saved}/plan",
+    ):
+        assert runner.invoke(app, words.split()).exit_code == 0
+    options = ("--policy", saved / "plan", "--resamples", 40, "--json")
+    result = run(path, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "was estimated from these very logs" in result.stderr
+    found = json.loads(result.stdout)
+    with np.load(saved / "model" / "model.npz") as file:
+        states = file["state_names"].tolist()
+    plan = np.asarray(load_solution(saved / "plan").policy)
+    rows = [states.index(name) for name in logs.observations if name in states]
+    table = np.eye(2)[plan[:, rows]]
+    expected = evaluate_policy(logs, TablePolicy(table), OffPolicyConfig(resamples=40))
+    assert found["estimators"]["fqe"]["value"] == expected["fqe"].values.value[0]
+    write_logs(logs.select(np.arange(60)), saved / "other.parquet")
+    assert "very logs" not in run(saved / "other.parquet", *options).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -117,7 +117,10 @@ def _confounding(
             "stage": bounds.stage.stage,
             "effective_per_group": bounds.stage.effective,
             "bounds": found,
-            "behavior_turns_at": turning_point(bounds.bound, behavior),
+            "identified": bounds.identified,
+            "behavior_turns_at": turning_point(bounds.bound, behavior)
+            if bounds.identified
+            else None,
             "warnings": said,
         }
     }
@@ -141,7 +144,8 @@ def _against(
         },
     }
     if bounds:
-        found["ranking_turns_at"] = turning_point(
-            bounds[first].bound, bounds[second].bound
-        )
+        found["ranking_turns_at"] = None
+        if all(each.identified for each in bounds.values()):
+            both = (bounds[first].bound, bounds[second].bound)
+            found["ranking_turns_at"] = turning_point(*both)
     return found
