@@ -13,6 +13,7 @@ from sdm.data.off_policy.confounding import (
     turning_point,
 )
 from sdm.data.off_policy.evaluate import (
+    FEW,
     Progress,
     Result,
     chosen_estimators,
@@ -111,6 +112,12 @@ def _confounding(
             f"confounding: {bounds.stage.effective:.1f} effective episodes for each "
             f"observation and action of stage {bounds.stage.stage}: too few for an "
             "interval, which is the range of possible returns"
+        )
+    elif bounds.stage.effective < FEW:
+        said.append(
+            f"confounding: {bounds.stage.effective:.1f} effective episodes for each "
+            f"observation and action of stage {bounds.stage.stage}: the bounds are "
+            "biased towards the behavior policy, and their interval may be too narrow"
         )
     return {
         "confounding": {
