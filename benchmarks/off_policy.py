@@ -102,12 +102,12 @@ def main() -> None:
         print(f"value {value:.4f}; {seconds:.0f} s.\n")
         print("| estimator | behavior | bias | RMSE | covered, % | width | effective |")
         print("|---|---|---:|---:|---:|---:|---:|")
-        for (name, known), each in rows.items():
-            estimate, low, high, size = np.array(each).T
+        for (name, source), found_all in rows.items():
+            estimate, low, high, size = np.array(found_all).T
             covered = 100 * ((low <= value) & (value <= high)).mean()
             rmse = ((estimate - value) ** 2).mean() ** 0.5
             print(
-                f"| {name} | {known} | {(estimate - value).mean():.4f} | {rmse:.4f} | "
+                f"| {name} | {source} | {(estimate - value).mean():.4f} | {rmse:.4f} | "
                 f"{covered:.1f} | {(high - low).mean():.3f} | {size.mean():.0f} |",
                 flush=True,
             )

@@ -85,6 +85,7 @@ def ope(
         start_jax()
         from sdm.data.logs import read_logs
         from sdm.data.off_policy.config import OffPolicyConfig
+        from sdm.data.off_policy.learned_from import OPTIMISTIC, learned_from
         from sdm.data.off_policy.logged_policy import PolicyOptions, parse_logged_policy
         from sdm.data.off_policy.report import off_policy_report
         from sdm.storage.files import check_output_file, write_atomically
@@ -108,6 +109,9 @@ def ope(
             seed=seed,
             progress=bar,
         )
+        for name in names:
+            if learned_from(Path(name), source):
+                report["log_warnings"].append(f"`{name}`: {OPTIMISTIC}")
         report |= {"logs": str(source), "seed": seed, "resamples": config.resamples}
         report["provenance"] = provenance(by_torch=False)
         if out is not None:
@@ -184,8 +188,11 @@ def _differences(report: Mapping[str, Any]) -> "Table":
 
 def _bounds(each: Mapping[str, Any], report: Mapping[str, Any]) -> "Table":
     found = each["confounding"]
-    lines = [_turn("behavior policy", found["behavior_turns_at"])]
-    if "ranking_turns_at" in report:
+    lines = ["Too few effective episodes to say what would turn the ranking."]
+    if found["identified"]:
+        lines = [_turn("behavior policy", found["behavior_turns_at"])]
+    others = [report.get("against", each), report]
+    if "against" in report and all(x["confounding"]["identified"] for x in others):
         lines.append(_turn("other policy", report["ranking_turns_at"]))
     table = _columns(
         f"{each['policy']}, if the decision of stage {found['stage']} was confounded",

@@ -128,11 +128,11 @@ def test_the_plan_of_a_pomdp_follows_logged_actions(tmp_path):
     model = random_pomdp(0)
     file = tmp_path / "model.npz"
     save_npz(model, file)
-    words = f"solve --model {file} --horizon 3 --points 8 --out {tmp_path}/plan"
+    words = f"solve --model {file} --horizon 2 --method exact --out {tmp_path}/plan"
     assert CliRunner().invoke(app, words.split()).exit_code == 0
     batch = batch_of_one(model)
-    behavior = uniform_random(states_observed(batch), 3)
-    logs = simulate_logs(jax.random.key(0), batch, behavior, horizon=3, episodes=10)
+    behavior = uniform_random(states_observed(batch), 2)
+    logs = simulate_logs(jax.random.key(0), batch, behavior, horizon=2, episodes=16)
     policy = parse_logged_policy(str(tmp_path / "plan"), logs)
     assert policy.table is None
     solution = load_solution(tmp_path / "plan")
@@ -140,6 +140,7 @@ def test_the_plan_of_a_pomdp_follows_logged_actions(tmp_path):
     for i in range(logs.episodes):
         expected = belief_actions(model, solution, logs.observation[i], logs.action[i])
         assert taken[i].tolist() == expected
+    assert set(taken[:, 1]) == {0, 1}  # what it does depends on the history
     found = evaluate_policy(logs, policy, OffPolicyConfig(resamples=40))
     assert "model" not in found and "fqe" in found
     file.write_bytes(b"changed")
@@ -234,6 +235,30 @@ def test_the_command_prints_tables_and_warnings(saved):
     assert result.exit_code == 0, result.stderr
     assert "wpdis" in result.stdout and "always-0" in result.stdout
     assert "effective sample size" in result.stderr
+
+
+def test_a_plan_that_was_learned_from_the_same_logs_is_named(saved, logs):
+    """From the estimated model to its plan, and to the value of the plan."""
+    path, runner = saved / "logs.parquet", CliRunner()
+    for words in (
+        f"estimate {path} --out {saved}/model",
+        f"solve --model {saved}/model/model.npz --horizon 3 --out {saved}/plan",
+    ):
+        assert runner.invoke(app, words.split()).exit_code == 0
+    options = ("--policy", saved / "plan", "--resamples", 40, "--json")
+    result = run(path, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "was estimated from these very logs" in result.stderr
+    found = json.loads(result.stdout)
+    with np.load(saved / "model" / "model.npz") as file:
+        states = file["state_names"].tolist()
+    plan = np.asarray(load_solution(saved / "plan").policy)
+    rows = [states.index(name) for name in logs.observations if name in states]
+    table = np.eye(2)[plan[:, rows]]
+    expected = evaluate_policy(logs, TablePolicy(table), OffPolicyConfig(resamples=40))
+    assert found["estimators"]["fqe"]["value"] == expected["fqe"].values.value[0]
+    write_logs(logs.select(np.arange(60)), saved / "other.parquet")
+    assert "very logs" not in run(saved / "other.parquet", *options).stderr
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sdm.data.off_policy.confounding import (
     turning_point,
 )
 from sdm.data.off_policy.evaluate import (
+    FEW,
     Progress,
     Result,
     chosen_estimators,
@@ -112,12 +113,21 @@ def _confounding(
             f"observation and action of stage {bounds.stage.stage}: too few for an "
             "interval, which is the range of possible returns"
         )
+    elif bounds.stage.effective < FEW:
+        said.append(
+            f"confounding: {bounds.stage.effective:.1f} effective episodes for each "
+            f"observation and action of stage {bounds.stage.stage}: the bounds are "
+            "biased towards the behavior policy, and their interval may be too narrow"
+        )
     return {
         "confounding": {
             "stage": bounds.stage.stage,
             "effective_per_group": bounds.stage.effective,
             "bounds": found,
-            "behavior_turns_at": turning_point(bounds.bound, behavior),
+            "identified": bounds.identified,
+            "behavior_turns_at": turning_point(bounds.bound, behavior)
+            if bounds.identified
+            else None,
             "warnings": said,
         }
     }
@@ -141,7 +151,8 @@ def _against(
         },
     }
     if bounds:
-        found["ranking_turns_at"] = turning_point(
-            bounds[first].bound, bounds[second].bound
-        )
+        found["ranking_turns_at"] = None
+        if all(each.identified for each in bounds.values()):
+            both = (bounds[first].bound, bounds[second].bound)
+            found["ranking_turns_at"] = turning_point(*both)
     return found

@@ -8,6 +8,7 @@ are replaced by empty modules. scope-rl computes no fitted values for tables: th
 `plain_off_policy` are its input for the doubly robust estimates.
 """
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -51,9 +52,8 @@ class Emptied(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def main() -> None:
     """Print the logs, the policy and the estimates as JSON."""
-    import scipy.stats  # noqa: F401 - asks the real torch, if there is one
-    import sklearn.utils  # noqa: F401
-
+    for name in ("scipy.stats", "sklearn.utils"):  # with the real torch, if any
+        importlib.import_module(name)
     sys.meta_path.insert(0, Emptied())
     from scope_rl.ope.discrete import basic_estimators as peer
 

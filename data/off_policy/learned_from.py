@@ -1,0 +1,39 @@
+"""Whether a policy was learned from the very logs on which it is evaluated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sdm.data.estimation.files import digest_of
+from sdm.solvers_jax.solution_files import MANIFEST
+
+CONFIG = "config.json"  # how `sdm estimate` made a model
+OPTIMISTIC = (
+    "its model was estimated from these very logs: the values that it promises are too "
+    "high, and so are `fqe` and `model`; evaluate it on episodes that were held out"
+)
+
+
+def learned_from(policy: Path, logs: Path) -> bool:
+    """Return whether a solution's model was estimated from these logs.
+
+    Args:
+        policy: folder that `sdm solve --model FILE --out` wrote; other paths are not
+            learned from logs.
+        logs: file or folder of the logs, which may have moved since.
+
+    """
+    model = _json(policy / MANIFEST).get("model")
+    if not isinstance(model, dict) or "file" not in model:
+        return False
+    about = _json(Path(model["file"]).parent / CONFIG).get("logs")
+    return isinstance(about, dict) and about.get("sha256") == digest_of(logs)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
