@@ -48,7 +48,7 @@ class ClinicFamily(Family):
         def one(index):
             return jax.random.uniform(jax.random.fold_in(key, index), minval=0.1)
 
-        return {"cure": jax.vmap(one)(first + jnp.arange(n))}
+        return {"cure": jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))}
 
     def model(self, params, kind):  # noqa: D102
         made = self.hidden(params["cure"])
