@@ -130,8 +130,10 @@ def language_model(
         return None
     header = read_run(folder)
     spaces = family_of({**vars(header)}).spaces
-    symbols = spaces.symbols(header.kind)
-    seen = places(None, logs.observations, symbols)
+    symbols, components = spaces.symbols(header.kind), spaces.seen(header.kind)
+    known = components[0].values if len(components) == 1 else ()
+    named = set(logs.observations) <= set(known)
+    seen = places(known if named else None, logs.observations, symbols)
     named = set(logs.actions) <= set(spaces.actions)
     size = len(spaces.actions)
     taken = places(spaces.actions if named else None, logs.actions, size)
