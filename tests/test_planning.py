@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,15 +54,15 @@ def world(seed, *, states=4, actions=2, alike=0.0, horizon=T, hidden=1):
 
 def frequencies(logs, horizon, policy=None, chosen=max):
     """Return the value of a plan for relative frequencies, by loops over episodes."""
-    seen, ends = {}, {}
+    seen = {}
     for n in range(logs.episodes):
         for t in range(logs.length[n]):
             pair = (logs.observation[n, t], logs.action[n, t])
             last = logs.done[n] and t == logs.length[n] - 1
             then = None if last else logs.observation[n, t + 1]
             seen.setdefault(pair, []).append((logs.reward[n, t], then))
-    ends[None] = 0.0
 
+    @cache
     def value(state, t):
         if t == horizon or state is None:
             return 0.0
@@ -285,6 +286,25 @@ def test_the_error_of_a_fold_is_that_of_the_jackknife():
     jackknife = np.sqrt((len(every) - 1) * left.var())
     # Both are consistent; their difference is of the order 1/N, with 36 rows here.
     assert made.error == pytest.approx(jackknife, rel=0.1)
+
+
+def test_the_error_has_the_spread_of_first_observations():
+    """Everything after the first observation is certain: 4 of 10 episodes pay 1."""
+    first = np.arange(10) % 5 > 2
+    logs = Logs(
+        observation=np.stack([first, np.full(10, NOTHING)], 1),
+        action=np.zeros((10, 1), int),
+        reward=first[:, None].astype(float),
+        done=np.ones(10, bool),
+        task=np.zeros(10, int),
+        probability=None,
+        observations=("x", "y"),
+        actions=("a",),
+        tasks=("0",),
+    )
+    made = value_in_model(evidence_of(logs), np.ones((1, 2, 1)))
+    assert made.value == pytest.approx(0.4)
+    assert made.error == pytest.approx(np.sqrt(0.4 * 0.6 / 10))
 
 
 @pytest.mark.slow
