@@ -20,9 +20,12 @@ from sdm.data.planning.planner import parse_planner, register_planner
 from sdm.data.planning.planners.posterior import Posterior
 from sdm.data.planning.planners.robust import smallest_means
 from sdm.data.planning.pooling import concentration, pooling_weights
-from sdm.experiments.logged_world import LoggedWorld
+from sdm.experiments.logged_world import LoggedWorld, logged_world
+from sdm.experiments.spec import ExperimentError
 from sdm.solvers_jax import MDP, solve
 from sdm.solvers_jax.inner_problems import l1_rows
+from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.families.sepsis import SepsisFamily
 
 T = 3
 ROUNDING = 1e-12  # of sums of at most a few hundred terms of size 1, in doubles
@@ -390,6 +393,19 @@ def test_logged_returns_agree_with_the_exact_value_of_the_expert():
     assert abs(total.mean() - true) < 4 * stats.sem(total)
     assert drawn.references["optimal"] > true
     assert drawn.ended.tolist() == [False] * 4 + [True] * 2
+
+
+def test_the_physician_of_sepsis_has_the_published_value_and_sees_more_than_the_logs():
+    """Values with 20 decisions, against independent code; `docs/families/sepsis.md`."""
+    unseen = ("diabetes", "glucose")
+    drawn = logged_world(SepsisFamily(), 20, unseen)
+    assert drawn.references["expert"] == pytest.approx(0.317473, abs=1e-6)
+    assert drawn.references["optimal"] == pytest.approx(0.449151, abs=1e-6)
+    assert len(drawn.observations) == 144 and drawn.seen.max() == 143
+    with pytest.raises(ExperimentError, match="unknown component `sugar`"):
+        logged_world(SepsisFamily(), 20, ("sugar",))
+    with pytest.raises(ExperimentError, match=r"has no `published\(\)`"):
+        logged_world(EnergyFamily(), 20)
 
 
 def test_bad_input_is_named():
