@@ -53,8 +53,8 @@ class LoggedWorld:
     @cached_property
     def lists(self) -> tuple[np.ndarray, np.ndarray]:
         """Possible next states [S, A, N], and their cumulative probabilities."""
-        own = self.model.transition
-        lists = own if is_sparse(own) else sparse(own)
+        own: Any = self.model.transition
+        lists: Any = own if is_sparse(own) else sparse(own)
         total = np.cumsum(np.asarray(lists.probabilities, float), -1)
         return np.asarray(lists.successors), total / total[..., -1:]
 

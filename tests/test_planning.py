@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +20,12 @@ from sdm.data.planning.planner import parse_planner, register_planner
 from sdm.data.planning.planners.posterior import Posterior
 from sdm.data.planning.planners.robust import smallest_means
 from sdm.data.planning.pooling import concentration, pooling_weights
-from sdm.experiments.logged_world import LoggedWorld
+from sdm.experiments.logged_world import LoggedWorld, logged_world
+from sdm.experiments.spec import ExperimentError
 from sdm.solvers_jax import MDP, solve
 from sdm.solvers_jax.inner_problems import l1_rows
+from sdm.tasks.families.energy import EnergyFamily
+from sdm.tasks.families.sepsis import SepsisFamily
 
 T = 3
 ROUNDING = 1e-12  # of sums of at most a few hundred terms of size 1, in doubles
@@ -53,15 +57,15 @@ def world(seed, *, states=4, actions=2, alike=0.0, horizon=T, hidden=1):
 
 def frequencies(logs, horizon, policy=None, chosen=max):
     """Return the value of a plan for relative frequencies, by loops over episodes."""
-    seen, ends = {}, {}
+    seen = {}
     for n in range(logs.episodes):
         for t in range(logs.length[n]):
             pair = (logs.observation[n, t], logs.action[n, t])
             last = logs.done[n] and t == logs.length[n] - 1
             then = None if last else logs.observation[n, t + 1]
             seen.setdefault(pair, []).append((logs.reward[n, t], then))
-    ends[None] = 0.0
 
+    @cache
     def value(state, t):
         if t == horizon or state is None:
             return 0.0
@@ -287,6 +291,25 @@ def test_the_error_of_a_fold_is_that_of_the_jackknife():
     assert made.error == pytest.approx(jackknife, rel=0.1)
 
 
+def test_the_error_has_the_spread_of_first_observations():
+    """Everything after the first observation is certain: 4 of 10 episodes pay 1."""
+    first = np.arange(10) % 5 > 2
+    logs = Logs(
+        observation=np.stack([first, np.full(10, NOTHING)], 1),
+        action=np.zeros((10, 1), int),
+        reward=first[:, None].astype(float),
+        done=np.ones(10, bool),
+        task=np.zeros(10, int),
+        probability=None,
+        observations=("x", "y"),
+        actions=("a",),
+        tasks=("0",),
+    )
+    made = value_in_model(evidence_of(logs), np.ones((1, 2, 1)))
+    assert made.value == pytest.approx(0.4)
+    assert made.error == pytest.approx(np.sqrt(0.4 * 0.6 / 10))
+
+
 @pytest.mark.slow
 def test_lower_bounds_hold_at_the_stated_rate_for_a_fixed_policy():
     """The bound of a planner that ignores the logs, over 200 data sets."""
@@ -370,6 +393,19 @@ def test_logged_returns_agree_with_the_exact_value_of_the_expert():
     assert abs(total.mean() - true) < 4 * stats.sem(total)
     assert drawn.references["optimal"] > true
     assert drawn.ended.tolist() == [False] * 4 + [True] * 2
+
+
+def test_the_physician_of_sepsis_has_the_published_value_and_sees_more_than_the_logs():
+    """Values with 20 decisions, against independent code; `docs/families/sepsis.md`."""
+    unseen = ("diabetes", "glucose")
+    drawn, every = (logged_world(SepsisFamily(), 20, x) for x in (unseen, ()))
+    physician = np.broadcast_to(every.expert, (20, *every.expert.shape))
+    assert every.value(physician) == pytest.approx(0.317473, abs=1e-6)
+    assert len(drawn.observations) == 144 and drawn.seen.max() == 143
+    with pytest.raises(ExperimentError, match="unknown component `sugar`"):
+        logged_world(SepsisFamily(), 20, ("sugar",))
+    with pytest.raises(ExperimentError, match=r"has no `published\(\)`"):
+        logged_world(EnergyFamily(), 20)
 
 
 def test_bad_input_is_named():

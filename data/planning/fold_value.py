@@ -13,7 +13,8 @@ transition (s, a, r, s') of an episode is
 
 with the share d_t of each observation at stage t under the policy, and the value Q̂ of
 the frequencies. An episode contributes the sum over its transitions, and V_0 of its
-first observation less the value, divided by the number of episodes.
+first observation less the value, divided by the number of episodes. The share of pooled
+rows, Σ_a π_t(a | s) (1 - w), contributes in the same way with m_s and n(s).
 """
 
 from dataclasses import dataclass
@@ -102,14 +103,19 @@ def _influences(
     known = made.following != NOTHING
     state, action, to = (x[known] for x in (made.state, made.action, made.following))
     episode = made.episode[known]
-    scale = weight[state, action] / evidence.visits[state, action]
+    own = weight[state, action] / evidence.visits[state, action]
+    every = 1 / evidence.visits.sum(1)[state]
     paid, total = made.reward[known], np.zeros(len(state))
     for t, chosen in enumerate(policy):
-        means = (evidence.rows @ values[t + 1]).reshape(weight.shape)
-        lost = paid + discount * values[t + 1][to]
-        lost = lost - (evidence.reward + discount * means)[state, action]
-        total += (shares[t][:, None] * chosen)[state, action] * lost
-    found = np.bincount(episode, scale * total, minlength=evidence.episodes)
+        after, share = values[t + 1], shares[t][:, None]
+        got = paid + discount * after[to]
+        mean = evidence.reward.ravel() + discount * (evidence.rows @ after)
+        pooled = evidence.pooled_reward + discount * (evidence.pooled_rows @ after)
+        rest = (share * chosen * (1 - weight)).sum(1)[state]
+        lost = got - mean.reshape(weight.shape)[state, action]
+        total += own * (share * chosen)[state, action] * lost
+        total += every * rest * (got - pooled[state])
+    found = np.bincount(episode, total, minlength=evidence.episodes)
     first = made.stage == 0
     start = values[0][made.state[first]]
     found[made.episode[first]] += (start - start.mean()) / evidence.episodes

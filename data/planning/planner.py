@@ -119,7 +119,9 @@ def parse_planner(text: str) -> Planner:
     """
     name, *options = text.split()
     chosen = planner_class(name)
-    known = {each.name: type(each.default) for each in dataclasses.fields(chosen)}
+    known: dict[str, Any] = {
+        each.name: type(each.default) for each in dataclasses.fields(chosen)
+    }
     given = {}
     for option in options:
         key, _, value = option.partition("=")

@@ -24,7 +24,7 @@ on low from any level above; `as_published` keeps that. The ranges are ours.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -201,7 +201,7 @@ class SepsisFamily(Family):
         It is the stationary policy that is optimal with the discount 0.99, taken with
         probability 0.95, and else another action, all equally often.
         """
-        lists = self.published().transition
+        lists: Any = self.published().transition
         states, actions, count = lists.successors.shape
         place = np.arange(states * actions).repeat(count)
         entries = (place, np.asarray(lists.successors).ravel())
