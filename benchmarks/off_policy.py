@@ -28,7 +28,7 @@ from sdm.tasks.models import MDP
 from sdm.tasks.policy import TabularPolicy
 
 DATA_SETS, STATES, ACTIONS, DISCOUNT = 200, 5, 3, 0.95
-CASES = ((5, 100), (5, 1000), (20, 1000))  # decisions, episodes
+CASES = ((5, 100), (5, 1000), (20, 300))  # decisions, episodes
 CONFIG = OffPolicyConfig(discount=DISCOUNT, resamples=400)
 
 

@@ -95,6 +95,16 @@ def test_estimators_agree_with_plain_python(ends):
     assert found == pytest.approx(expected, abs=1e-9)
 
 
+def test_episodes_that_end_with_the_horizon_do_not_end_in_their_states():
+    world = random_world(1)
+    logs = drawn_logs(world, 0, 61)
+    ended = dataclasses.replace(logs, done=np.ones(61, bool))
+    first, second = (
+        value_of(estimated(each, world.policy, 0.9)) for each in (logs, ended)
+    )
+    assert first == second
+
+
 def test_estimators_agree_with_scope_rl():
     case = json.loads(CASE.read_text())
     seen, action = (np.array(case[name]) for name in ("observation", "action"))
@@ -346,3 +356,19 @@ def test_invalid_input_is_named():
     for option in ({"discount": 1.5}, {"resamples": 3}, {"reward_low": np.inf}):
         with pytest.raises(ValueError, match=next(iter(option))):
             OffPolicyConfig(**option)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_value_about_as_often_as_they_say():
+    """Of 100 intervals that hold in 92 % or more, 83 do in all but 0.1 % of tests."""
+    world, config = random_world(12), OffPolicyConfig(discount=0.9, resamples=200)
+    value, covered = world.value(), dict.fromkeys(EVERY, 0)
+    for seed in range(100):
+        logs = drawn_logs(world, seed, 200)
+        found = evaluate_policy(logs, TablePolicy(world.policy), config, seed=seed)
+        for name, each in found.items():
+            low, high = each.interval()
+            covered[name] += low <= value <= high
+            assert each.identified and high - low < 0.7 * (each.high - each.low)
+    assert min(covered.values()) >= 83, covered
+    assert min(covered["fqe"], covered["model"]) < 100  # they are not too wide either

@@ -48,12 +48,12 @@ class Cells:
     @cached_property
     def by_cell(self) -> sparse.csr_array:
         """Return the matrix [groups, n] that sums over the decisions of a group."""
-        return _indicator(self.cell, self.count)
+        return indicator(self.cell, self.count)
 
     @cached_property
     def by_state(self) -> sparse.csr_array:
         """Return the matrix [S, n] that sums over decisions by observation."""
-        return _indicator(self.state, self.states)
+        return indicator(self.state, self.states)
 
     def chances(
         self, state: Int[np.ndarray, " m"], policy: Float[np.ndarray, "m A"]
@@ -65,7 +65,8 @@ class Cells:
         return sparse.csr_array(entries, shape=(len(state), self.count))
 
 
-def _indicator(group: Int[np.ndarray, " n"], groups: int) -> sparse.csr_array:
+def indicator(group: Int[np.ndarray, " n"], groups: int) -> sparse.csr_array:
+    """Return the matrix [groups, n] that sums over the members of each group."""
     entries = (np.ones(len(group)), (group, np.arange(len(group))))
     return sparse.csr_array(entries, shape=(groups, len(group)))
 

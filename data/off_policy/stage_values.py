@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from sdm.data.off_policy.cells import Cells, averaged, stage_cells
+from sdm.data.off_policy.cells import Cells, averaged, indicator, stage_cells
 from sdm.data.off_policy.estimator import Diagnosis
 from sdm.data.off_policy.sample import Sample
 
@@ -119,11 +119,15 @@ class FittedStages:
         cells, used = stage.cells, weights[stage.alive]
         paid = self.sample.logs.reward[stage.alive, stage.t, None]
         target = paid + self.sample.discount * after[stage.alive]
-        total = used.sum(0)
-        overall = (used * target).sum(0) / np.where(total > 0, total, 1)
-        near = averaged(cells.by_state, target, used, overall)
+        state, _ = np.nonzero(cells.table >= 0)
+        by_state = indicator(state, cells.states)
+        size, paid = cells.by_cell @ used, cells.by_cell @ (used * target)
+        q = np.divide(paid, size, out=np.zeros_like(paid), where=size > 0)
+        every = size.sum(0)
+        overall = paid.sum(0) / np.where(every > 0, every, 1)
+        near = averaged(by_state, q, size, overall)
         # Groups whose episodes have no weight are valued like those that are missing.
-        q = averaged(cells.by_cell, target, used, near[_state_of(cells)])
+        q = np.where(size > 0, q, near[state])
         filled = fill(stage, near[cells.state])
         value = np.zeros_like(after)
         value[stage.alive] = stage.chances @ q + stage.lacking[:, None] * filled
@@ -151,12 +155,6 @@ class FittedStages:
             mass = weight.sum() + reached[others].sum()
             sizes.append(float(mass**2 / square) if square > 0 else 0.0)
         return Diagnosis(min(sizes), min(1.0, lost))
-
-
-def _state_of(cells: Cells) -> Int[np.ndarray, " m"]:
-    """Return the observation of each group."""
-    state, _ = np.nonzero(cells.table >= 0)
-    return state
 
 
 def by_mean(stage: Stage, mean: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sdm.data.logs import NOTHING
-from sdm.data.off_policy.cells import Cells, averaged
+from sdm.data.off_policy.cells import Cells, averaged, indicator
 from sdm.data.off_policy.estimator import (
     Diagnosis,
     Estimate,
@@ -33,22 +33,26 @@ from sdm.data.off_policy.sample import Sample
 
 @dataclass(frozen=True)
 class _Moves:
-    """All decisions with a known successor.
+    """All decisions with a known successor, and distinct moves (s, a, s') among them.
 
     Attributes:
-        episode: episode of each decision.
-        reward: its reward.
-        after: next observation; `NOTHING` at the end of an episode.
         cells: groups of the decisions.
+        after: next observation of each decision; `NOTHING` at the end of an episode.
+        start: group of each distinct move.
+        end: next observation of each distinct move.
+        times: how often each episode made each distinct move [moves, N].
+        paid: what each group paid in each episode [groups, N].
         chances: the policy's probabilities [S, groups] at each of its stages.
         lacking: its probability of actions without a group, [S] for each.
 
     """
 
-    episode: Int[np.ndarray, " n"]
-    reward: Float[np.ndarray, " n"]
-    after: Int[np.ndarray, " n"]
     cells: Cells
+    after: Int[np.ndarray, " n"]
+    start: Int[np.ndarray, " m"]
+    end: Int[np.ndarray, " m"]
+    times: sparse.csr_array
+    paid: sparse.csr_array
     chances: list[sparse.csr_array]
     lacking: list[Float[np.ndarray, " S"]]
 
@@ -69,7 +73,7 @@ class ModelBased:
         """Return a reason for policies with memory, and for logs without successors."""
         if sample.table is None:
             return "the policy has memory"
-        if not len(_moves(sample).episode):
+        if not len(_moves(sample).after):
             return "the logs have no next observations"
         return None
 
@@ -98,7 +102,7 @@ class ModelBased:
         first = sample.logs.observation[:, 0]
         state = np.bincount(first, minlength=moves.cells.states) / len(first)
         each = moves.cells.by_cell.sum(1)
-        weight, lost = np.zeros(len(moves.episode)), 0.0
+        weight, lost = np.zeros(len(moves.after)), 0.0
         goes = moves.after != NOTHING
         for t in range(sample.logs.horizon):
             chances, lacking = moves.at(t)
@@ -129,13 +133,19 @@ def _moves(sample: Sample) -> _Moves:
         len(logs.observations),
         len(logs.actions),
     )
-    every = np.arange(cells.states)
-    missing = cells.table < 0
+    after = after[episode, t]
+    key = cells.cell * (cells.states + 1) + after + 1
+    _, first, move = np.unique(key, return_index=True, return_inverse=True)
+    every, missing = np.arange(cells.states), cells.table < 0
+    sizes = ((len(first), logs.episodes), (cells.count, logs.episodes))
+    ones, reward = np.ones(len(move)), logs.reward[episode, t]
     return _Moves(
-        episode,
-        logs.reward[episode, t],
-        after[episode, t],
         cells,
+        after,
+        cells.cell[first],
+        after[first],
+        sparse.csr_array((ones, (move, episode)), shape=sizes[0]),
+        sparse.csr_array((reward, (cells.cell, episode)), shape=sizes[1]),
         [cells.chances(every, row) for row in table],
         [np.where(missing, row, 0.0).sum(-1) for row in table],
     )
@@ -148,15 +158,19 @@ def _value(
     to_go: Float[np.ndarray, " T"] | None,
 ) -> Float[np.ndarray, " R"]:
     """Return the value of each weighting; `to_go` is that of unsupported actions."""
-    cells, used = moves.cells, weights[moves.episode]
+    cells, made = moves.cells, moves.times @ weights
+    by_start = indicator(moves.start, cells.count)
+    state, _ = np.nonzero(cells.table >= 0)
+    by_state = indicator(state, cells.states)
+    total = by_start @ made
+    chance, reward = made / total[moves.start], (moves.paid @ weights) / total
     later = np.zeros((cells.states + 1, weights.shape[1]))  # the last row is the end
     for t in reversed(range(sample.logs.horizon)):
         chances, lacking = moves.at(t)
-        target = moves.reward[:, None] + sample.discount * later[moves.after]
-        q = averaged(cells.by_cell, target, used, 0.0)
+        q = reward + sample.discount * (by_start @ (chance * later[moves.end]))
         if to_go is None:
-            overall = (used * target).sum(0) / used.sum(0)
-            filled = averaged(cells.by_state, target, used, overall)
+            overall = (total * q).sum(0) / total.sum(0)
+            filled = averaged(by_state, q, total, overall)
         else:
             filled = np.full_like(later[:-1], to_go[t])
         later[:-1] = chances @ q + lacking[:, None] * filled
