@@ -34,8 +34,8 @@ from sdm.tasks.registry import FamilyError
 NAMES = (
     "mdp-horizon mdp-tasks pomdp-observation apomdp-ambiguity apomdp-ambiguity-near "
     "theory dpt ood "
-    "support-quality darkroom ai-feedback ceiling clinical-gap families forgetting loss "
-    "pretraining schema self-training support-count"
+    "support-quality darkroom ai-feedback ceiling clinical-gap families forgetting "
+    "loss pretraining schema self-training support-count"
 ).split()
 
 
