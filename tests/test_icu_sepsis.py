@@ -15,7 +15,7 @@ from sdm.commands.eval_benchmarks import usable_families
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import OracleConfig, bytes_per_task
 from sdm.policies.registry import check_rule, prepare
-from sdm.solvers_jax import MDP, solve
+from sdm.solvers_jax import MDP, check_model, solve
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks import FamilyError, families, icu_sepsis_tables
 from sdm.tasks.families import icu_sepsis
@@ -98,6 +98,7 @@ def length(model, probabilities):
 
 def test_the_model_is_the_packages(published, package):
     arrays, allowed = package
+    check_model(published)
     moves = np.asarray(dense(published.transition))
     np.testing.assert_allclose(moves, arrays["tx_mat"], atol=ROUNDING)
     paid = (arrays["tx_mat"] * arrays["r_mat"]).sum(-1)
