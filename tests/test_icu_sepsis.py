@@ -15,9 +15,10 @@ from sdm.commands.eval_benchmarks import usable_families
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import OracleConfig, bytes_per_task
 from sdm.policies.registry import check_rule, prepare
-from sdm.solvers_jax import MDP, solve
+from sdm.solvers_jax import MDP, check_model, solve
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks import FamilyError, families, icu_sepsis_tables
+from sdm.tasks.families import icu_sepsis
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.icu_sepsis import CENTRE, IcuSepsisFamily
 from sdm.tasks.families.sepsis import SepsisFamily
@@ -97,6 +98,7 @@ def length(model, probabilities):
 
 def test_the_model_is_the_packages(published, package):
     arrays, allowed = package
+    check_model(published)
     moves = np.asarray(dense(published.transition))
     np.testing.assert_allclose(moves, arrays["tx_mat"], atol=ROUNDING)
     paid = (arrays["tx_mat"] * arrays["r_mat"]).sum(-1)
@@ -331,9 +333,11 @@ def test_only_the_kind_mdp_is_published():
 @pytest.fixture
 def unread():
     """Read the files again, in this test and after it."""
-    icu_tables.cache_clear()
+    for cached in (icu_tables, icu_sepsis._spaces):
+        cached.cache_clear()
     yield
-    icu_tables.cache_clear()
+    for cached in (icu_tables, icu_sepsis._spaces):
+        cached.cache_clear()
 
 
 def test_without_the_package_the_error_says_how_to_install_it(unread, monkeypatch):

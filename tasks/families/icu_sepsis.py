@@ -31,6 +31,7 @@ seed 0 stands for the table around which hospitals are drawn.
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import jax
@@ -66,6 +67,14 @@ def _action_name(action: int) -> str:
         f"{drug} level {level}" if level else f"no {drug}" for drug, level in pairs
     ]
     return " and ".join(doses)
+
+
+@cache
+def _spaces() -> Spaces:
+    sofa = icu_tables().sofa[: STATES - len(FATES)]
+    clusters = (f"in cluster {s} with SOFA score {x:.0f}" for s, x in enumerate(sofa))
+    patient = Component("patient", STATES, (*clusters, *FATES))
+    return Spaces(state=(patient,), actions=tuple(map(_action_name, range(ACTIONS))))
 
 
 @register
@@ -107,14 +116,7 @@ class IcuSepsisFamily(Family):
     @property
     def spaces(self) -> Spaces:
         """Clusters of patients, and pairs of doses."""
-        sofa = icu_tables().sofa[: STATES - len(FATES)]
-        clusters = (
-            f"in cluster {s} with SOFA score {x:.0f}" for s, x in enumerate(sofa)
-        )
-        patient = Component("patient", STATES, (*clusters, *FATES))
-        return Spaces(
-            state=(patient,), actions=tuple(map(_action_name, range(ACTIONS)))
-        )
+        return _spaces()
 
     def parameters(
         self,
