@@ -13,14 +13,10 @@ from sdm.tasks.models import MDP, POMDP, batch_shape, check_count, check_horizon
 from sdm.tasks.policy import Policy
 from sdm.tasks.random_numbers import draw_random_numbers, task_keys
 from sdm.tasks.reward_law import law_of
-from sdm.tasks.rollout import (
-    environment_step,
-    first_observation,
-    first_state,
-    next_observation,
-)
+from sdm.tasks.rollout import environment_step
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.transitions import likelihood
+from sdm.tasks.worlds import first_seen, first_state, next_seen
 
 
 def simulate_logs(
@@ -118,10 +114,10 @@ def _play(
         horizon=horizon,
         rewards=law_of(model) is not None,
     )
-    state, memory = first_state(model, numbers), policy.init(model)
-    seen = first_observation(model, state, numbers.observation[0])
-    reward = jnp.zeros(state.shape, model.reward.dtype)
+    state, memory = first_state(model, numbers.initial), policy.init(model)
     row = jnp.arange(tasks)[:, None]
+    seen = first_seen(model, row, state, numbers.observation[0])
+    reward = jnp.zeros(state.shape, model.reward.dtype)
     stages: list[tuple[Any, ...]] = []
     observations = [seen]
     for t in range(horizon):
@@ -131,7 +127,7 @@ def _play(
             model, state, action, numbers.transition[t], pay
         )
         show = numbers.observation[(t + 1) % horizon]  # as in `rollout`
-        seen = next_observation(model, action, state, show)
+        seen = next_seen(model, row, action, state, show)
         observations.append(seen)
         stages.append((action, reward, ends[row, state]))
     kept = (np.stack(x, -1) for x in zip(*stages, strict=True))

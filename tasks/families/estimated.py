@@ -29,7 +29,7 @@ from sdm.tasks.policy import draw
 from sdm.tasks.ranges import check_between
 from sdm.tasks.registry import load_family, register
 from sdm.tasks.rollout import Trajectory, rollout
-from sdm.tasks.transitions import SparseTransition, Transition, is_sparse
+from sdm.tasks.transitions import SparseTransition, Transition, chances
 
 LOGS_KEY = "logs_key"  # entry of the parameters with the random key of the logs
 LOGS_STREAM = 262  # makes the logs independent of the tasks
@@ -203,7 +203,7 @@ def _frequencies(
     visits: Float[Array, "B S A"],
 ) -> Transition:
     """Return relative frequencies of next states; equal ones without visits."""
-    table = known.probabilities if is_sparse(known) else known  # type: ignore[union-attr]
+    table = chances(known)
     entries = table.shape[-1]
     place = following
     if isinstance(known, SparseTransition):

@@ -29,7 +29,6 @@ from sdm.solvers_jax.solution_files import MANIFEST, load_solution, read_manifes
 from sdm.tasks.belief import BeliefPolicy
 from sdm.tasks.model_files import load_with_names
 from sdm.tasks.simulation import in_its_model
-from sdm.tasks.stages import at_stage
 
 # Histories that are filtered together.
 AT_ONCE = 4096
@@ -188,13 +187,12 @@ def actions_along(
 def _(
     policy: BeliefPolicy, seen: Int[np.ndarray, "N T"], action: Int[np.ndarray, "N T"]
 ) -> Int[np.ndarray, "N T"]:
-    state = policy.filter.start(len(seen))
-    state = policy.filter.see_first(state, jnp.asarray(seen[None, :, 0]))
+    state = policy.filter.begin(jnp.asarray(seen[None, :, 0]))
+    unpaid = jnp.zeros((1, len(seen)))  # plans from files do not read rewards
     chosen = []
     for t in range(seen.shape[1]):
         if t:
-            step = at_stage(policy.filter, t - 1)
             before, now = (jnp.asarray(x[None]) for x in (action[:, t - 1], seen[:, t]))
-            state = step.update(state, before, now)
-        chosen.append(np.asarray(policy.plan.action(t, state.belief))[0])
+            state = policy.filter.follow(t, state, before, now, unpaid)
+        chosen.append(np.asarray(policy.plan.action(t, state.known))[0])
     return np.stack(chosen, 1).astype(np.int64)
