@@ -300,6 +300,7 @@ def test_a_policy_without_any_episode_has_no_value():
         ends = (row["ci_low"], row["ci_high"])
         assert ends == pytest.approx((each.low, each.high)), name
         assert row["unsupported"] == pytest.approx(1.0), name
+        assert row["bound_low"] >= each.low and row["bound_high"] <= each.high, name
     json.dumps([each.row() for each in found.values()], allow_nan=False)
     assert "one action only" in warnings_about(logs)[0]
 

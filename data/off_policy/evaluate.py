@@ -63,13 +63,13 @@ class Result:
         """Return the numbers as JSON values."""
         value = float(self.values.value[0])
         low, high = self.interval()
-        known = not np.isnan(value)
+        known, (low_end, top) = not np.isnan(value), (self.low, self.high)
         return {
             "value": value if known else None,
             "ci_low": low,
             "ci_high": high,
-            "bound_low": float(self.values.low[0]) if known else self.low,
-            "bound_high": float(self.values.high[0]) if known else self.high,
+            "bound_low": float(max(self.values.low[0], low_end)) if known else low_end,
+            "bound_high": float(min(self.values.high[0], top)) if known else top,
             "effective_sample_size": self.diagnosis.effective,
             "unsupported": self.diagnosis.unsupported,
         }
