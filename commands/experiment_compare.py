@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdm.commands.console import emit, user_faults
+from sdm.commands.console import emit, say, user_faults
 from sdm.commands.experiment_options import RESULTS, IdleSeed, Profile, Results
 from sdm.commands.options import Json
 
@@ -55,8 +55,11 @@ def compare(
     with user_faults():
         from sdm.experiments import comparison
         from sdm.experiments.catalogue import experiment_named, experiments
+        from sdm.experiments.rows import known_rows
 
         chosen = [experiment_named(name) for name in experiment or experiments()]
+        if not known_rows(results):
+            say(f"`{results}` has no rows: the published rows are compared")
         found = comparison.compare(
             first, second, chosen, profile.value, results, measure
         )

@@ -12,7 +12,7 @@ from sdm.solvers_jax.belief_backup import Plans, action_values, mix
 from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities, impossible
 from sdm.solvers_jax.refinement import Refined
 from sdm.tasks.admissible import admissible_at
-from sdm.tasks.host_checks import check_stage
+from sdm.tasks.host_checks import check_beliefs, check_stage
 from sdm.tasks.stages import at_stage
 
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class BeliefSolution(eqx.Module):
         """Return the actions at stage `t` for N beliefs `x` of every task.
 
         Raises:
-            ValueError: if `t` is not a stage, unless JAX traces it, or the beliefs are
-                not over S states.
+            ValueError: if `t` is not a stage or an entry of `x` no probability, unless
+                JAX traces it, or the beliefs are not over S states.
 
         """
         check_stage(t, self.plans.point.shape[-3])
@@ -81,6 +81,7 @@ class BeliefSolution(eqx.Module):
                 f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
                 "beliefs over states"
             )
+        check_beliefs("x", x)
         return self._action(jnp.asarray(t), x)
 
     @eqx.filter_jit

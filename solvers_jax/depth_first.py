@@ -7,6 +7,7 @@ for the method and its sources, and `search_bounds` for the bounds.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -18,7 +19,7 @@ from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.search_model import SearchModel, search_model
 from sdm.solvers_jax.search_solution import Found, SearchSolution, search_solution
 from sdm.solvers_jax.search_tree import Tree
-from sdm.storage.checks import check_tolerance
+from sdm.storage.checks import check_positive, check_tolerance
 from sdm.tasks.models import POMDP, batch_shape
 from sdm.tasks.stages import stages_of
 from sdm.tasks.transitions import take_tasks
@@ -71,9 +72,7 @@ class DepthFirst:
         for name in ("gap", "atol"):
             check_tolerance(name, getattr(self, name))
         if self.seconds is not None:
-            check_tolerance("seconds", self.seconds)
-            if not self.seconds:
-                raise ValueError(f"seconds = {self.seconds}: must be above 0")
+            check_positive("seconds", self.seconds)
 
     def solve(self, model: POMDP, *, horizon: int | None) -> SearchSolution:
         """Search in each task of the batch until its gap is small or its time is over.
@@ -137,6 +136,11 @@ class DepthFirst:
                 tree.trial(width, clock.over, play=play)
             except KeyboardInterrupt:
                 clock.stopped = True
+                warnings.warn(
+                    f"the search was interrupted after {clock.now():.1f} s: the bounds "
+                    "and the policy are those found until then",
+                    stacklevel=2,
+                )
             spent[turn] += clock.now() - now[0]
             idle = set() if tree.changes > changes else idle | {turn}
 

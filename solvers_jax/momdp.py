@@ -20,7 +20,7 @@ from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.momdp_moves import Moves, moves_of
 from sdm.solvers_jax.momdp_search import Search, widened
 from sdm.storage.checks import check_tolerance
-from sdm.tasks.host_checks import check_indices, check_stage
+from sdm.tasks.host_checks import check_beliefs, check_indices, check_stage
 from sdm.tasks.models import check_count
 from sdm.tasks.momdp import MOMDP, first_beliefs, some_tasks
 
@@ -67,8 +67,9 @@ class MOMDPSolution(eqx.Module):
             x: visible values [*B, N], and beliefs over hidden values [*B, N, Y].
 
         Raises:
-            ValueError: if `t` is not a stage, a visible value is out of range, or
-                shapes do not agree; unless JAX traces it.
+            ValueError: if `t` is not a stage, a visible value is out of range, an entry
+                of the beliefs is no probability, or shapes do not agree; unless JAX
+                traces it.
 
         """
         visible, belief = x
@@ -80,6 +81,7 @@ class MOMDPSolution(eqx.Module):
                 f"x has shapes {np.shape(visible)} and {np.shape(belief)}: must be "
                 f"[*B, N] and [*B, N, Y] with Y = {hidden}"
             )
+        check_beliefs("x[1]", belief)
         return self._action(jnp.asarray(t), jnp.asarray(visible), jnp.asarray(belief))
 
     @eqx.filter_jit

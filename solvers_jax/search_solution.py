@@ -11,7 +11,7 @@ from sdm.solvers_jax.belief_model import Units, impossible, inadmissible
 from sdm.solvers_jax.belief_solution import shaped
 from sdm.solvers_jax.certificate import Certified
 from sdm.solvers_jax.search_tree import Tree
-from sdm.tasks.host_checks import check_stage
+from sdm.tasks.host_checks import check_beliefs, check_stage
 
 
 class SearchSolution(eqx.Module):
@@ -54,8 +54,8 @@ class SearchSolution(eqx.Module):
         Without a horizon, they do not depend on the stage.
 
         Raises:
-            ValueError: if `t` is not a stage, unless JAX traces it, or the beliefs are
-                not over S states.
+            ValueError: if `t` is not a stage or an entry of `x` no probability, unless
+                JAX traces it, or the beliefs are not over S states.
 
         """
         if self.horizon is not None:
@@ -66,6 +66,7 @@ class SearchSolution(eqx.Module):
                 f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
                 "beliefs over states"
             )
+        check_beliefs("x", x)
         return self._action(jnp.asarray(t if self.horizon is not None else 0), x)
 
     @eqx.filter_jit

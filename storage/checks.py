@@ -19,6 +19,15 @@ def check_horizon(horizon: object) -> None:
 
 def check_tolerance(name: str, value: object) -> None:
     """Raise `ValueError` unless a tolerance is a number, 0 or more."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not value >= 0:  # type: ignore[operator]
+    if not _is_number(value) or not value >= 0:  # type: ignore[operator]
         raise ValueError(f"{name} = {value!r}: must be 0 or more")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a number above 0."""
+    if not _is_number(value) or not value > 0:  # type: ignore[operator]
+        raise ValueError(f"{name} = {value!r}: must be above 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -20,6 +20,10 @@ KEYWORDS = (*PREAMBLE, *ENTRIES)
 SIGNS = {"reward": 1.0, "rewards": 1.0, "cost": -1.0, "costs": -1.0}
 RESERVED = {*KEYWORDS, *SIGNS}
 RESERVED |= {"include", "exclude", "uniform", "identity", "reset", "*"}
+FORBIDDEN = (
+    "; to forbid an action, load the file in Python with a finite reward, set the "
+    "model's `admissible`, and save it with `save_npz`"
+)
 LARGEST = 1e150  # largest magnitude of a number, so that its square is finite
 
 WHOLE = re.compile(r"[0-9]+")
@@ -132,6 +136,7 @@ class Reader:
         if not abs(value) <= LARGEST:
             raise self.error(
                 f"{what} is `{word}`: must be at most {LARGEST:g} in magnitude"
+                + ("" if chance or value > 0 else FORBIDDEN)
             )
         if chance and not 0 <= value <= 1:
             raise self.error(f"{what} is `{word}`: must be in [0, 1]")

@@ -58,6 +58,20 @@ def check_stage(t: Any, horizon: int) -> None:
         raise ValueError(f"t = {int(t)}: must be a stage from 0 to {horizon - 1}")
 
 
+def check_beliefs(name: str, value: Any) -> None:
+    """Raise `ValueError` unless concrete beliefs are finite and not negative."""
+    if is_traced(value):
+        return
+    belief = np.asarray(value)
+    wrong = ~(np.isfinite(belief) & (belief >= 0))
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{name}[{', '.join(map(str, place))}] = {belief[place]:g}: must be a "
+            "probability"
+        )
+
+
 def check_arrays(tree: Any, names: tuple[str, ...]) -> None:
     """Raise `TypeError` unless fields of a model are arrays, modules or None."""
     for name in names:

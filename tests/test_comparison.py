@@ -351,6 +351,9 @@ def test_the_command_prints_what_the_function_finds(folder):
     for row in json.loads(single.stdout)["comparisons"]:
         assert row["first"] is row["second"] is row["difference"] is None
         assert row["note"]
+    assert "has no rows" not in single.stderr
+    elsewhere = [*arguments[:-1], str(folder / "missing"), "--json"]
+    assert "published rows are compared" in CliRunner().invoke(app, elsewhere).stderr
     wrong = CliRunner().invoke(app, [*arguments, "--measure", "median"])
     assert wrong.exit_code == 2 and "worst_model" in wrong.output
 

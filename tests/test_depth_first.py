@@ -287,7 +287,10 @@ def test_a_time_limit_and_an_interrupt_leave_the_best_answer():
 
     quick = solve(model, horizon=30, method=DepthFirst(gap=0.0, seconds=0.01))
     assert not quick.converged and quick.lower < quick.upper
-    stopped = solve(model, horizon=30, method=DepthFirst(gap=0.0, progress=interrupt))
+    with pytest.warns(UserWarning, match="the search was interrupted after"):
+        stopped = solve(
+            model, horizon=30, method=DepthFirst(gap=0.0, progress=interrupt)
+        )
     assert not stopped.converged
     assert seen[0][1] <= seen[1][1] <= stopped.lower <= stopped.upper <= seen[1][2]
     assert seen[1][2] <= seen[0][2]
@@ -317,7 +320,7 @@ def test_a_batch_is_its_tasks():
         (random_mdp(0), {}, "horizon = None: set the number of decisions"),
         (tiger(), {"seconds": 0.0}, "seconds = 0.0: must be above 0"),
         (tiger(), {"gap": -1.0}, "gap = -1.0: must be 0 or more"),
-        (tiger(), {"seconds": -1.0}, "seconds = -1.0: must be 0 or more"),
+        (tiger(), {"seconds": -1.0}, "seconds = -1.0: must be above 0"),
     ],
 )
 def test_what_cannot_be_solved_without_a_horizon_is_said(model, options, words):
@@ -331,6 +334,9 @@ def test_beliefs_and_stages_are_checked():
         found.action(2, jnp.full((1, 2), 0.5))
     with pytest.raises(ValueError, match="beliefs over states"):
         found.action(0, jnp.full((1, 3), 0.5))
+    for wrong in (np.nan, -0.5):
+        with pytest.raises(ValueError, match=r"x\[0, 1\] = .* must be a probability"):
+            found.action(0, jnp.array([[0.5, wrong]]))
 
 
 def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):

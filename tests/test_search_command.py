@@ -104,6 +104,7 @@ def test_a_large_model_is_searched_and_a_missed_gap_is_said(tmp_path):
     [
         (["--setting", "pomdp", "--seconds", "3"], "needs `--model` and `--method"),
         (["--model", "FILE", "--seconds", "0"], "seconds = 0.0: must be above 0"),
+        (["--model", "FILE", "--seconds", "-1"], "seconds = -1.0: must be above 0"),
     ],
 )
 def test_what_does_not_fit_is_said(file, options, words):
@@ -130,8 +131,9 @@ def test_an_interrupt_reports_and_keeps_the_best_answer(tmp_path):
             break
     time.sleep(0.5)
     work.send_signal(signal.SIGINT)
-    out, _ = work.communicate(timeout=60)
+    out, said = work.communicate(timeout=60)
     assert work.returncode == 0
+    assert "the search was interrupted after" in said
     report = json.loads(out)
     assert report["lower"] < report["upper"] and not report["converged"]
     assert float(load_solution(tmp_path / "kept").upper) == report["upper"]
