@@ -137,8 +137,7 @@ class Defaults:
         stationary: whether an action that is optimal at stage 0 is optimal at every
             stage; labels and networks then ignore the stage, and ties between optimal
             actions are broken at random.
-        atol: certified gap of a POMDP that is always enough, in units of reward; set it
-            if optimal values can be near 0, which no gap relative to them suits.
+        atol: certified gap of a POMDP that is always enough, if values can be near 0.
 
     """
 
@@ -212,8 +211,7 @@ class TaskFamily(Protocol):
     def model(self, params: Params, kind: Kind) -> Any:
         """Return the models of a batch of parameters; JAX must be able to trace it.
 
-        They are of the class `MDP`, `POMDP` or `APOMDP`, as the kind says, or of the
-        class `MOMDP` for `pomdp`, if agents see a part of the state.
+        Their class is that of the kind, or `MOMDP` if agents see a part of the state.
 
         For `apomdp`, `params` also holds `set_key`: one random key per task, from which
         the ambiguity set is sampled.
