@@ -103,6 +103,7 @@ def check_training(cell, test):
     data, own = dataset_of(cell), set(cell.test) - {*cell.data, "family", "horizon"}
     for name, value in cell.data.items():
         found = getattr(data, name, getattr(data.family, name, None))
+        found = data.family.name if name == "family" else found
         assert found == value, (cell.experiment, name)
     # All else of the tasks is as in the test.
     for name in own & set(data.family.config()):
