@@ -59,3 +59,10 @@ def test_a_language_model_acts_on_estimated_sites(folder):
 def test_links_of_the_page_exist():
     for target in re.findall(r"\]\((\w+\.md)\)", PAGE.read_text("utf-8")):
         assert (PAGE.parent / target).is_file(), target
+
+
+def test_the_examples_of_the_format_run(folder):
+    page = PAGE.with_name("logs.md").read_text("utf-8")
+    for code in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(code, "logs.md", "exec"), {})
+    assert (folder / "energy.csv").is_file()
