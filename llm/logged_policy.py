@@ -114,7 +114,7 @@ class LoggedLanguageModel:
         return Episode(tuple(seen.tolist()), tuple(done.tolist()), tuple(paid.tolist()))
 
 
-@register_logged_policy("or the run folder of a language model")
+@register_logged_policy("the run folder of a language model")
 def language_model(
     text: str, logs: Logs, options: PolicyOptions
 ) -> LoggedLanguageModel | None:

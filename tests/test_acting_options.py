@@ -57,6 +57,7 @@ def own_code(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_the_code_of_a_base_runs_if_it_is_trusted(own_code):
     bed = make_benchmark(EvaluationConfig(EnergyFamily(), 2, 2, 2))
     name = f"icl:{own_code}"

@@ -119,6 +119,7 @@ def test_the_order_of_the_models_does_not_matter():
     assert (abs(ours.value - theirs.value) <= error).all()
 
 
+@pytest.mark.slow
 def test_actions_are_the_best_by_exact_lookahead():
     model, found = solved(11, 0.3, points=None)
     belief = np.random.default_rng(1).dirichlet(np.ones(4), 25)

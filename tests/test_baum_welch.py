@@ -117,7 +117,7 @@ def test_visits_and_rewards_are_those_of_smoothed_states():
 def test_blocks_of_episodes_add_up(monkeypatch):
     model, data = drawn(2), sequences(episodes_of(drawn(0), 0, count=7))
     whole = expected_counts(model, data)
-    monkeypatch.setattr("sdm.data.estimation.baum_welch.BLOCK", 3)
+    monkeypatch.setattr("sdm.data.estimation.baum_welch.BLOCK", 3 * 6 * S**2)
     for x, y in zip(*map(jax.tree.leaves, (whole, expected_counts(model, data))),
                     strict=True):  # fmt: skip
         np.testing.assert_allclose(x, y, rtol=1e-12)

@@ -96,6 +96,7 @@ def test_a_filter_is_of_a_batch_and_a_policy_of_its_stages():
             found.action(t, belief)
 
 
+@pytest.mark.slow
 def test_the_oracle_earns_what_its_value_says():
     model = EnergyFamily(q=0.8, max_energy=3).pomdp(P)
     found = solve(model, horizon=5, points=32)

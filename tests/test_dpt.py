@@ -508,6 +508,7 @@ def test_folders_that_hold_no_policy_are_refused(tmp_path):
         check_policy(f"dpt:{tmp_path / 'run'}", config)
 
 
+@pytest.mark.slow
 def test_goals_that_were_trained_on_are_no_test(tmp_path):
     room = DarkroomFamily(size=3)
     data = write(tmp_path / "data", room, 3, "mdp", 7)

@@ -45,6 +45,7 @@ def test_a_model_of_ones_own_is_played_and_its_checker_passes(tmp_path):
         env.unwrapped.step(3)
 
 
+@pytest.mark.slow
 def test_the_optimal_policy_earns_its_value():
     env = gymnasium.make("sdm/Energy-v0", p=0.6, horizon=5).unwrapped
     found, total = solve(env.model, horizon=5), []

@@ -109,6 +109,14 @@ def test_pessimism_lowers_claims_and_few_visits_most():
     assert lost.min() < 0.15  # five or more
 
 
+def test_names_of_one_action_share_their_logs():
+    made, _ = worlds(EstimatedFamily(episodes=3), 4)
+    for table in (made.transition, made.reward, made.admissible):
+        np.testing.assert_array_equal(table[:, :, 0], table[:, :, 1])
+    visited = np.asarray(made.admissible).sum((1, 2))
+    assert (visited > 0).all() and (visited < 30).any()
+
+
 def test_a_task_does_not_depend_on_the_others():
     family = EstimatedFamily(episodes=3)
     few = family.parameters(KEY, 2, split="train", first=3)
@@ -122,6 +130,7 @@ def test_a_task_does_not_depend_on_the_others():
             np.testing.assert_array_equal(one, other[3:])
 
 
+@pytest.mark.slow
 def test_logs_of_an_expert_are_of_the_experts_actions():
     family = EstimatedFamily(of="sepsis", episodes=20, behavior="expert", length=3)
     made, world = worlds(family, 1)

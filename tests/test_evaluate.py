@@ -199,6 +199,7 @@ def hidden(request):
     return make_benchmark(EvaluationConfig(family, **options))
 
 
+@pytest.mark.slow
 def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
     results = {
         name: evaluate_untrained(name, hidden)

@@ -274,6 +274,7 @@ def test_writing_the_report_again_changes_what_is_between_the_marks(shown, tmp_p
     assert not changed.exists()
 
 
+@pytest.mark.slow
 def test_the_published_report_is_that_of_the_published_rows(monkeypatch):
     """`sdm experiment report --results experiments/published` changes nothing in it."""
     monkeypatch.setattr("sdm.experiments.sections.png", lambda chart: b"")

@@ -22,6 +22,7 @@ from sdm.experiments.spec import UNSPELLED, ExperimentError
 from sdm.experiments.time_left import TimeLeft
 
 
+@pytest.mark.slow
 def test_every_published_row_has_its_cell_and_missing_ones_are_counted(
     tmp_path, monkeypatch
 ):

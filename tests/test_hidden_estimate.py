@@ -18,55 +18,60 @@ from sdm.tasks.models import check_model
 from sdm.tasks.policy import TabularPolicy
 
 # A tiger of which a wrong opening ends the episode with -1, the right one with 1.
+SIDES = [[1.0, 0, 0], [0, 1.0, 0]]
+OVER = [0.0, 0, 1.0]
 TIGER = POMDP(
-    transition=jnp.array([[[[1.0, 0, 0], [0, 0, 1.0]], [[0, 1.0, 0], [0, 0, 1.0]],
-                           [[0, 0, 1.0], [0, 0, 1.0]]]]),
-    observation=jnp.array([[[[0.85, 0.15], [0.15, 0.85], [0.5, 0.5]]] * 2]),
-    reward=jnp.array([[[-0.1, 1.0], [-0.1, -1.0], [0.0, 0.0]]]),
+    transition=jnp.array([[[side, OVER, OVER] for side in (*SIDES, OVER)]]),
+    observation=jnp.array([[[[0.85, 0.15], [0.15, 0.85], [0.5, 0.5]]] * 3]),
+    reward=jnp.array([[[-0.1, 1.0, -1.0], [-0.1, -1.0, 1.0], [0.0, 0.0, 0.0]]]),
     initial=jnp.array([[0.5, 0.5, 0.0]]),
     discount=1.0,
-)  # fmt: skip
+)
 
 
 def listened(episodes, seed=0):
-    """Logs in which the agent opens with probability 0.2 after each observation."""
-    table = jnp.tile(jnp.array([0.8, 0.2]), (1, 8, 3, 1))
+    """Logs in which the agent opens a side with probability 0.2 at each decision."""
+    table = jnp.tile(jnp.array([0.8, 0.1, 0.1]), (1, 5, 3, 1))
     return simulate_logs(
         jax.random.key(seed),
         TIGER,
         TabularPolicy(table),
-        horizon=8,
+        horizon=5,
         episodes=episodes,
         observations=("left", "right"),
-        actions=("listen", "open"),
+        actions=("listen", "left", "right"),
     )
 
 
 def made(logs, config=None, **options):
+    options = {"restarts": 2, "iterations": 60, **options}
     return estimate_models(
         logs, estimators()["hidden"](**options), config or EstimationConfig()
     )
 
 
 def test_the_value_of_an_estimate_is_close_to_the_truth():
-    logs = listened(2000)
-    found, report = made(logs, restarts=4)
+    logs = listened(1000)
+    found, report = made(logs)
     model = found.models[0]
     check_model(model)
     assert found.states == ("hidden 0", "hidden 1", "end with -1", "end with 1", "end")
     assert found.observations == ("left", "right", *found.states[2:])
     value = float(solve(model, horizon=found.horizon).value)
-    truth = float(solve(TIGER, horizon=8).value[0])
-    # 2000 episodes estimate the accuracy of an observation to about 0.006 (one standard
-    # error), which moves the value by about 0.01.
-    assert value == pytest.approx(truth, abs=0.05)
-    states = int(np.argmax(model.observation[0, :2, 0]))
-    assert model.observation[0, states, 0] == pytest.approx(0.85, abs=0.03)
-    assert report["held_out_log_likelihood"] == pytest.approx(-0.65, abs=0.1)
+    truth = float(solve(TIGER, horizon=5).value[0])
+    # 1000 episodes with 2700 observations estimate the accuracy of an observation to
+    # about 0.01 (one standard error), which moves the value by about 0.02.
+    assert truth > 0.3 and value == pytest.approx(truth, abs=0.08)
+    accurate = np.asarray(model.observation[0, :2, :2]).max(1)
+    np.testing.assert_allclose(accurate, 0.85, atol=0.05)
+    # The entropy of a symbol given those before it: at most log 2 after listening, and
+    # at least that of a known side.
+    assert -0.69 < report["held_out_log_likelihood"] < -0.42
 
 
+@pytest.mark.slow
 def test_held_out_episodes_choose_two_hidden_states():
-    _, report = made(listened(600), most_hidden_states=3, hidden_states=1, restarts=3)
+    _, report = made(listened(400), most_hidden_states=3, hidden_states=1)
     scores = [row["held_out"] for row in report["candidates"]]
     assert [row["states"] for row in report["candidates"]] == [1, 2, 3]
     assert report["hidden_states"] == int(np.argmax(scores)) + 1 >= 2
@@ -76,15 +81,15 @@ def test_held_out_episodes_choose_two_hidden_states():
 
 
 def test_the_structure_of_ends_is_kept():
-    found, _ = made(listened(200), restarts=2)
+    found, _ = made(listened(100))
     model = found.models[0]
     np.testing.assert_array_equal(model.transition[2:, :, -1], 1)
     np.testing.assert_array_equal(
-        model.observation[:, 2:, 2:], np.tile(np.eye(3), (2, 1, 1))
+        model.observation[:, 2:, 2:], np.tile(np.eye(3), (3, 1, 1))
     )
     np.testing.assert_array_equal(model.observation[:, :2, 2:], 0)
     np.testing.assert_array_equal(model.transition[:2, :, -1], 0)
-    np.testing.assert_array_equal(model.reward[2:], [[-1, -1], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(model.reward[2:], [[-1] * 3, [1] * 3, [0] * 3])
     assert model.initial_observation is None
     assert (np.asarray(model.initial)[2:] == 0).all()
 
@@ -105,10 +110,11 @@ def test_sequences_show_outcomes_and_pay_them_later():
 def test_a_log_likelihood_of_one_hidden_state_is_that_of_frequencies():
     """Without memory, symbols after an action are independent draws."""
     logs = listened(300)
-    found, report = made(logs, EstimationConfig(prior=0.0), hidden_states=1, restarts=1)
+    config = EstimationConfig(prior=0.0)
+    found, report = made(logs, config, hidden_states=1, restarts=1)
     space = space_of(logs)
     data = sequences_of(logs, space)
-    counts = np.zeros((2, space.end + 1))
+    counts = np.zeros((3, space.end + 1))
     np.add.at(counts, (np.asarray(data.action), np.asarray(data.symbol)),
               np.asarray(data.moves))  # fmt: skip
     chance = counts / counts.sum(-1, keepdims=True)
@@ -123,19 +129,19 @@ def test_a_log_likelihood_of_one_hidden_state_is_that_of_frequencies():
 
 def test_unvisited_hidden_pairs_end_with_the_worst_return():
     logs = listened(40)
-    logs = dataclasses.replace(logs, actions=("listen", "open", "never"))
+    logs = dataclasses.replace(logs, actions=(*logs.actions, "never"))
     found, report = made(logs, restarts=1)
     model = found.models[0]
-    np.testing.assert_array_equal(model.transition[:2, 2, -1], 1)
+    np.testing.assert_array_equal(model.transition[:2, 3, -1], 1)
     assert report["unvisited"] == 2
     worst = min(
         logs.reward[i, t : int(n)].sum()
         for i, n in enumerate(logs.length)
         for t in range(int(n))
     )
-    np.testing.assert_allclose(model.reward[:2, 2], worst)
+    np.testing.assert_allclose(model.reward[:2, 3], worst)
     prior = made(logs, EstimationConfig(unvisited="prior"), restarts=1)[0].models[0]
-    np.testing.assert_allclose(prior.transition[0, 2], [0.25] * 4 + [0], atol=1e-12)
+    np.testing.assert_allclose(prior.transition[0, 3], [0.25] * 4 + [0], atol=1e-12)
 
 
 def test_random_starts_have_the_structure():
@@ -157,13 +163,15 @@ def test_mixed_openings_and_masks_are_refused():
         made(logs, EstimationConfig(unvisited="forbid"))
     with pytest.raises(ValueError, match="most_hidden_states = 1"):
         made(logs, most_hidden_states=1)
-    with pytest.raises(LogsError, match="pass `--estimator hidden`"):
+    with pytest.raises(LogsError, match="before the first decision, so that") as error:
         estimate_models(logs, estimators()["tabular"]())
+    assert error.value.hint == "pass `--estimator hidden`"
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_models():
     logs = listened(30)
-    first, again = (made(logs, restarts=2)[0].models[0] for _ in range(2))
+    first, again = (made(logs)[0].models[0] for _ in range(2))
     np.testing.assert_array_equal(first.transition, again.transition)
     assert np.isfinite(log_factors_of(first, logs)).all()
 

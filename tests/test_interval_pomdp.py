@@ -194,6 +194,7 @@ def test_a_plan_has_no_figure(tmp_path):
         save_picture(found, tmp_path / "plan.png")
 
 
+@pytest.mark.slow
 def test_units_of_reward_and_batches_do_not_matter():
     model = interval_model(7, batch=(2,))
     found = solve(model, horizon=3, points=16)

@@ -336,6 +336,7 @@ def test_candidates_can_have_lists_of_their_own():
     np.testing.assert_allclose(one.upper, two.upper, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_documentation_runs():
     page = Path(__file__).resolve().parents[1] / "docs" / "solvers" / "momdp.md"
     first, second = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)

@@ -1,5 +1,6 @@
 """The paper's values stand beside tests like those of the paper."""
 
+import pytest
 from untrained_run import untrained_run
 
 from sdm.commands.eval_report import Players, table_of
@@ -30,6 +31,7 @@ def test_the_paper_is_compared_where_training_is_like_its_own():
     assert rows(PLAIN, DarkroomFamily()) == {}
 
 
+@pytest.mark.slow
 def test_each_run_stands_beside_the_paper_in_a_test_like_its_own(tmp_path):
     """Of two models in one test, one is in distribution."""
     config = EvaluationConfig(EnergyFamily(q=0.8), 10, 2, 2, kind="pomdp")

@@ -230,6 +230,7 @@ def ambiguous_bed():
     )
 
 
+@pytest.mark.slow
 def test_episodes_in_every_model_are_those_in_each_model(ambiguous_bed):
     bed, keys = ambiguous_bed, task_keys(KEY, 5)
     every = play_in_models(rollout, keys, bed.worlds, bed.oracle, horizon=4, episodes=7)

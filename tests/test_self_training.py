@@ -308,6 +308,7 @@ def whole(tmp_path_factory):
     return self_train(small(), out), out
 
 
+@pytest.mark.slow
 def test_a_run_is_made_of_ordinary_folders(whole):
     report, out = whole
     assert report == json.loads((out / "results.json").read_text())

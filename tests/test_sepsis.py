@@ -286,6 +286,7 @@ def test_hidden_diabetes_costs_what_an_independent_construction_says():
     assert found.lower <= 0.435388 and found.upper >= 0.435379
 
 
+@pytest.mark.slow
 def test_two_decisions_are_worth_the_sum_over_all_histories():
     """In hospitals without patients with diabetes, with such only, and with both."""
     family = SepsisFamily()

@@ -85,6 +85,7 @@ def hidden():
     return make_benchmark(EvaluationConfig(EnergyFamily(q=0.6), 10, 2, 2, kind="pomdp"))
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_its_test_once(hidden, tmp_path):
     folder = untrained_run(tmp_path / "run", PLAIN, "pomdp", 10)
     said = f"`{folder}`: trained with q = 0.8; evaluated with q = 0.6"
@@ -108,6 +109,7 @@ def test_the_command_warns_once_for_each_run(tmp_path):
         assert said in played.stderr
 
 
+@pytest.mark.slow
 def test_other_learned_policies_are_compared_too(hidden, monkeypatch):
     record = PolicyRecord(tasks_of(kind="pomdp"), {}, {}, {})
     run = LearnedRun("dpt", {}, record)

@@ -44,6 +44,7 @@ def test_the_tasks_are_those_held_out_with_random_numbers_of_their_own(data):
     assert evaluate_untrained("oracle", bed).gap.mean == 0
 
 
+@pytest.mark.slow
 def test_the_weights_with_the_smallest_regret_are_kept(data, tmp_path, monkeypatch):
     """Regrets are replaced by ones that are smallest in the fourth validation."""
     regrets = iter([5.0, 4.0, 3.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])

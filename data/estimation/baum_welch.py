@@ -11,8 +11,8 @@ likelihood never decreases (Dempster, Laird, Rubin, 1977; Bengio, Frasconi, 1995
 input output HMM architecture*). A probability of 0 stays 0, which is how structure is
 imposed.
 
-Costs: O(N T S²) per iteration for N episodes; restarts are a leading axis. Memory holds
-the expected counts of `BLOCK` episodes at a time.
+Costs: O(N T S²) per iteration for N episodes; restarts are a leading axis. Episodes are
+processed in blocks, so that memory holds the joint probabilities of one block.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-BLOCK = 64  # episodes whose expected counts are in memory at a time
+BLOCK = 1 << 21  # joint probabilities of two states in memory, of each restart
 
 
 class Sequences(NamedTuple):
@@ -82,92 +82,110 @@ class Expected(NamedTuple):
     paid: Float[Array, "A S"]
 
 
-def _shown(rows: Float[Array, "*B O"], symbol: Int[Array, ""]) -> Float[Array, "*B"]:
-    """Return the probability of a symbol in each row; 1 if there is none."""
-    chance = rows[..., jnp.maximum(symbol, 0)]
-    return jnp.where(symbol >= 0, chance, jnp.ones_like(chance))
-
-
 class _Passed(NamedTuple):
-    """Forward pass of one episode: filtered states and the factors of its likelihood.
+    """Forward pass: filtered states and the factors of the likelihood.
 
     Attributes:
+        shown: probability of the symbol after each decision, in each state; 1 for none.
         filtered: P(s_t | o_0, …, o_t), for t = 0, …, T.
         factor: P(o_t | o_0, …, o_{t-1}), for t = 0, …, T.
 
     """
 
-    filtered: Float[Array, "T1 S"]
-    factor: Float[Array, " T1"]
+    shown: Float[Array, "T N S"]
+    filtered: Float[Array, "T1 N S"]
+    factor: Float[Array, "T1 N"]
 
 
-def _divided(weight: Float[Array, " S"]) -> tuple[Array, Array]:
-    total = weight.sum()
-    return weight / jnp.where(total > 0, total, jnp.ones_like(total)), total
+def _present(chance: Float[Array, "*B S"], symbol: Int[Array, "*B"]) -> Array:
+    """Return the probability of a symbol in each state; 1 if there is no symbol."""
+    return jnp.where(symbol[..., None] >= 0, chance, jnp.ones_like(chance))
 
 
-def _forward(model: HiddenModel, episode: Sequences) -> _Passed:
-    start, factor = _divided(model.initial * _shown(model.first, episode.first))
+def _by_stage(episodes: Sequences) -> tuple[Array, Array, Array]:
+    """Return actions, symbols and moves with stages on the first axis."""
+    return episodes.action.T, episodes.symbol.T, episodes.moves.T
+
+
+def _divided(weight: Float[Array, "N S"]) -> tuple[Array, Array]:
+    total = weight.sum(-1)
+    return weight / jnp.where(total > 0, total, jnp.ones_like(total))[:, None], total
+
+
+def _forward(model: HiddenModel, episodes: Sequences) -> _Passed:
+    action, symbol, moves = _by_stage(episodes)
+    opening = model.first.T[jnp.maximum(episodes.first, 0)]
+    start, factor = _divided(model.initial[None] * _present(opening, episodes.first))
+    table = jnp.moveaxis(model.observation, -1, 1)
+    shown = _present(table[action, jnp.maximum(symbol, 0)], symbol)
 
     def step(before: Array, now: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        action, symbol, moves = now
-        shown = _shown(model.observation[action], symbol)
-        after, own = _divided((before @ model.transition[action]) * shown)
-        after = jnp.where(moves, after, before)
+        action, shows, moves = now
+        reached = jnp.einsum("ns,nsm->nm", before, model.transition[action])
+        after, own = _divided(reached * shows)
+        after = jnp.where(moves[:, None], after, before)
         return after, (after, jnp.where(moves, own, jnp.ones_like(own)))
 
-    inputs = (episode.action, episode.symbol, episode.moves)
-    _, (later, factors) = jax.lax.scan(step, start, inputs)
+    _, (later, factors) = jax.lax.scan(step, start, (action, shown, moves))
     return _Passed(
+        shown,
         jnp.concatenate([start[None], later]),
         jnp.concatenate([factor[None], factors]),
     )
 
 
-def _expected_of_one(model: HiddenModel, episode: Sequences) -> Expected:
-    """Return the expected counts of one episode."""
-    filtered, factor = _forward(model, episode)
+def _expected_of_block(model: HiddenModel, episodes: Sequences) -> Expected:
+    """Return the log likelihood and the expected counts of some episodes."""
+    passed = _forward(model, episodes)
+    action, symbol, moves = _by_stage(episodes)
+    weight = episodes.weight
 
-    def step(
-        carry: tuple[Array, Array, Array], now: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array, Array], Array]:
-        ahead, moved, seen = carry  # ahead: β of the state after the decision
-        action, symbol, moves, before, own = now
-        shown = _shown(model.observation[action], symbol) * ahead
-        scaled = shown / jnp.where(own > 0, own, jnp.ones_like(own))
-        joint = before[:, None] * model.transition[action] * scaled[None]
-        joint = jnp.where(moves, joint, jnp.zeros_like(joint))
-        arrived = joint.sum(0)
-        moved = moved.at[action].add(joint)
-        visible = jnp.where(symbol >= 0, arrived, jnp.zeros_like(arrived))
-        seen = seen.at[action, :, jnp.maximum(symbol, 0)].add(visible)
-        behind = jnp.where(moves, model.transition[action] @ scaled, ahead)
-        return (behind, moved, seen), before * behind
+    def step(ahead: Array, now: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
+        """Go back over a decision; `ahead` is β of the state after it."""
+        action, shows, moves, before, own = now
+        scaled = shows * ahead / jnp.where(own > 0, own, jnp.ones_like(own))[:, None]
+        through = model.transition[action] * scaled[:, None]
+        joint = before[:, :, None] * through
+        joint = jnp.where(moves[:, None, None], joint, jnp.zeros_like(joint))
+        behind = jnp.where(moves[:, None], through.sum(-1), ahead)
+        return behind, (joint, before * behind)
 
-    zeros = (jnp.zeros_like(model.transition), jnp.zeros_like(model.observation))
-    inputs = (episode.action, episode.symbol, episode.moves, filtered[:-1], factor[1:])
-    (_, moved, seen), states = jax.lax.scan(
-        step, (jnp.ones_like(model.initial), *zeros), inputs, reverse=True
+    before, own = passed.filtered[:-1], passed.factor[1:]
+    ones = jnp.ones_like(passed.filtered[0])
+    inputs = (action, passed.shown, moves, before, own)
+    _, (joint, states) = jax.lax.scan(step, ones, inputs, reverse=True)
+    joint, states = (
+        x * weight.reshape(-1, *[1] * (x.ndim - 2))[None] for x in (joint, states)
     )
-    here = jnp.where(episode.decides[:, None], states, jnp.zeros_like(states))
-    by_action = jnp.zeros_like(model.transition[..., 0]).at[episode.action]
+    actions, _, symbols = model.observation.shape
+    chosen = jax.nn.one_hot(action, actions, dtype=weight.dtype)  # [T, N, A]
+    decided = chosen * episodes.decides.T[..., None].astype(weight.dtype)
+    visible = (symbol >= 0)[..., None]
+    arrived = jnp.where(visible, joint.sum(2), jnp.zeros_like(states))
+    place = action * symbols + jnp.maximum(symbol, 0)
+    seen = jax.ops.segment_sum(
+        arrived.reshape(-1, arrived.shape[-1]), place.reshape(-1), actions * symbols
+    ).reshape(actions, symbols, -1)
     start = states[0]
-    visible = jnp.where(episode.first >= 0, start, jnp.zeros_like(start))
-    first = jnp.zeros_like(model.first)
-    first = first.at[:, jnp.maximum(episode.first, 0)].add(visible)
-    found = Expected(
-        jnp.log(factor).sum(),
-        HiddenModel(start, first, moved, seen),
-        by_action.add(here),
-        by_action.add(here * episode.reward[:, None]),
+    opened = jnp.where(episodes.first[:, None] >= 0, start, jnp.zeros_like(start))
+    first = jax.ops.segment_sum(opened, jnp.maximum(episodes.first, 0), symbols)
+    return Expected(
+        log_likelihood=(jnp.log(passed.factor) @ weight).sum(),
+        counts=HiddenModel(
+            initial=start.sum(0),
+            first=first.T,
+            transition=jnp.einsum("tna,tnsm->asm", chosen, joint),
+            observation=jnp.swapaxes(seen, 1, 2),
+        ),
+        visits=jnp.einsum("tna,tns->as", decided, states),
+        paid=jnp.einsum("tna,tn,tns->as", decided, episodes.reward.T, states),
     )
-    return jax.tree.map(lambda x: episode.weight * x, found)
 
 
 def expected_counts(model: HiddenModel, episodes: Sequences) -> Expected:
     """Return the log likelihood and the expected counts of all episodes."""
-    many = len(episodes.first)
-    size = min(many, BLOCK)
+    many, stages = episodes.action.shape
+    size = max(1, min(many, BLOCK // (max(1, stages) * len(model.initial) ** 2)))
     blocks = -(-many // size)
 
     def padded(x: Array, blank: float | int) -> Array:
@@ -179,11 +197,10 @@ def expected_counts(model: HiddenModel, episodes: Sequences) -> Expected:
     parts = Sequences(*(padded(x, b) for x, b in zip(episodes, blanks, strict=True)))
 
     def add(total: Expected, part: Sequences) -> tuple[Expected, None]:
-        each = jax.vmap(_expected_of_one, (None, 0))(model, part)
-        return jax.tree.map(lambda x, y: x + y.sum(0), total, each), None
+        return jax.tree.map(jnp.add, total, _expected_of_block(model, part)), None
 
-    one = jax.tree.map(lambda x: x[0], episodes)
-    shapes = jax.eval_shape(_expected_of_one, model, one)
+    one = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(_expected_of_block, model, one)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zero, parts)[0]
 
@@ -194,7 +211,7 @@ def log_factors(model: HiddenModel, episodes: Sequences) -> Float[Array, "N T1"]
 
     The first symbol is the one before the first decision. Without a symbol, it is 0.
     """
-    return jnp.log(jax.vmap(_forward, (None, 0))(model, episodes).factor)
+    return jnp.log(_forward(model, episodes).factor).T
 
 
 def maximised(counts: HiddenModel, model: HiddenModel) -> HiddenModel:

@@ -152,4 +152,5 @@ def parse_logged_policy(
     for parser in _parsers.values():
         if (policy := parser(text, logs, options or PolicyOptions())) is not None:
             return policy
-    raise ValueError(f"unknown policy `{text}`: must be {', '.join(_parsers)}")
+    *others, last = sorted(_parsers)  # names in quotes come first
+    raise ValueError(f"unknown policy `{text}`: must be {', '.join(others)} or {last}")

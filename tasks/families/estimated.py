@@ -153,7 +153,14 @@ class EstimatedFamily(Family):
             horizon=length + 1,  # the last state ends the last transition
             episodes=self.episodes,
         )
-        return estimate(world, played, self.pessimism)
+        # What is logged of an action is known of its other names.
+        taken = Trajectory(
+            played.observation, self.spaces.merged(played.action), played.reward
+        )
+        return _copied(
+            estimate(world, taken, self.pessimism),
+            self.spaces.merged(jnp.arange(world.reward.shape[-1], dtype=jnp.int32)),
+        )
 
     def _probabilities(self, world: MDP) -> Float[Array, "S A"]:
         states, actions = world.reward.shape[-2:]
@@ -193,6 +200,21 @@ def estimate(world: MDP, played: Trajectory, pessimism: float) -> MDP:
         initial=first / first.sum(-1, keepdims=True),
         discount=world.discount,
         admissible=seen | ~seen.any(-1, keepdims=True),
+    )
+
+
+def _copied(model: MDP, action: Int[Array, " A"]) -> MDP:
+    """Return models in which each action is the same as one of the given ones."""
+    table = chances(model.transition)[:, :, action]
+    moves = model.transition
+    if isinstance(moves, SparseTransition):
+        table = SparseTransition(moves.successors, table)
+    assert model.admissible is not None
+    return dataclasses.replace(
+        model,
+        transition=table,
+        reward=model.reward[:, :, action],
+        admissible=model.admissible[:, :, action],
     )
 
 
