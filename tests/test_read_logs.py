@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -231,6 +232,20 @@ def test_a_column_that_some_json_lines_lack(tmp_path):
     lines = [row, {**row, "step": 1, "done": True}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     assert read_logs(tmp_path / "a.jsonl").done.tolist() == [True]
+
+
+@pytest.mark.parametrize(("ends", "warned"), [("true", 1), ("false", 0)])
+def test_a_limit_that_is_marked_as_an_end_is_warned_of(tmp_path, ends, warned):
+    rows = [
+        f"p{i},{t},low,wait,1,north,{ends if t else 'false'},1"
+        for i in range(20)
+        for t in range(2)
+    ]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        read_logs(csv_file(tmp_path, *rows))
+    found = [x for x in said if "end of the follow-up" in str(x.message)]
+    assert len(found) == warned
 
 
 def test_ends_are_assumed_with_a_warning(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from sdm.data.logs.episodes import NOTHING, Logs
 from sdm.data.logs.problems import FILE, LogsError, Problems
@@ -19,6 +19,7 @@ REQUIRED = ("episode", "step", "observation", "action", "reward")
 OPTIONAL = ("task", "done", "behavior_probability")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 NAMED = ("episode", "observation", "action", "task")
+MANY = 20  # episodes of equal length that can be no coincidence
 NUMBERS = ("step", "reward", "behavior_probability")
 
 
@@ -162,6 +163,7 @@ def _filled(rows: Rows, names: dict[str, tuple[str, ...]]) -> Logs:
     else:
         done = np.zeros(count, bool)
         done[rows.episode[rows.done]] = True
+        _warn_of_a_limit(done, length)
     task = np.zeros(count, np.int32)
     task[rows.episode] = rows.task
     return Logs(
@@ -175,6 +177,20 @@ def _filled(rows: Rows, names: dict[str, tuple[str, ...]]) -> Logs:
         actions=names["action"],
         tasks=names["task"],
     )
+
+
+def _warn_of_a_limit(
+    done: Bool[np.ndarray, " N"], length: Int[np.ndarray, " N"]
+) -> None:
+    """Warn if ends look like the end of the follow-up, which is no event."""
+    same = bool(done.all() and (length == length[0]).all())
+    if same and len(done) >= MANY and length[0] > 1:
+        warnings.warn(
+            f"all {len(done)} episodes are `done` after {length[0]} decisions: if that "
+            "is the end of the follow-up and no event, set `done` to false, since "
+            "estimates take it for an event that can happen at any time",
+            stacklevel=2,
+        )
 
 
 def _assumed_ends(length: Int[np.ndarray, " N"]) -> np.ndarray:
