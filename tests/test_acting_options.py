@@ -102,6 +102,7 @@ def test_a_model_uses_one_of_several_cards(monkeypatch):
     assert isinstance(model, transformers.LlamaForCausalLM)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*has no effect")
 def test_options_that_a_run_does_not_use_are_pointed_out(tmp_path):
     folder = untrained_run(tmp_path / "run", EnergyFamily(), "mdp", 2)

@@ -138,6 +138,7 @@ def test_policy_evaluation_is_minus_infinity_only_where_a_barred_action_is_met()
     ).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "as_reward", [pytest.param(False, marks=pytest.mark.slow), True]
 )

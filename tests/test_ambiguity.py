@@ -58,6 +58,7 @@ def test_what_is_seen_does_not_depend_on_the_action():
         )
 
 
+@pytest.mark.slow
 def test_a_set_depends_on_its_own_key_only():
     family = EnergyFamily(models=3)
     keys, p = (
@@ -78,6 +79,7 @@ def near_family(radius):
     return EnergyFamily(models=2, radius=radius, concentration=50.0)
 
 
+@pytest.mark.slow
 def test_a_smaller_radius_gives_nearer_models():
     near, far = (draw(near_family(r))[1][:, 1:] for r in (0.03, 0.5))
     assert near.max() <= 0.03 < far.max()

@@ -73,6 +73,7 @@ def hard():
     return make_benchmark(EvaluationConfig(family, 100, 250, 4, support=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "failures", "least"),
     [("thompson", 0.01, 0.28), ("ucb", 0.02, 0.18), ("greedy", 0.48, 0.05)],

@@ -86,6 +86,7 @@ def test_the_exact_plan_of_the_truncated_beta_is_near_that_of_the_candidates(bed
     assert (np.asarray(exact.action) == np.asarray(bounded.action)).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_rewards_and_moves_weigh_the_candidates():
     family = GarnetFamily(states=3, actions=2)
     bed = make_benchmark(EvaluationConfig(family, 3, tasks=2, trajectories=2))

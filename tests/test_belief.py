@@ -110,6 +110,7 @@ def test_the_oracle_earns_what_its_value_says():
     assert (returns.mean(1) <= found.upper + 4 * error).all()
 
 
+@pytest.mark.slow
 def test_with_perfect_observation_episodes_are_those_of_the_mdp():
     family = EnergyFamily(q=1.0, max_energy=3)
     keys, mdp, pomdp = task_keys(jax.random.key(1), 4), family.mdp(P), family.pomdp(P)

@@ -97,6 +97,7 @@ def test_every_model_scores_actions_as_in_whole_texts(bed, monkeypatch, name):
 
 
 # The first, second and last decision; each compared one is the second of two calls.
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 3, 7])
 def test_a_cache_that_mixes_rows_up_is_detected(monkeypatch, call):
     config = dataclasses.replace(CONFIG, horizon=5)

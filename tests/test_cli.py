@@ -49,6 +49,7 @@ def test_solve_prints_one_json_object_with_what_was_promised(tmp_path):
     assert report["gap_max"] == 0 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [
@@ -185,6 +186,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     assert found == wanted and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_only_with_the_run_that_it_began_with(
     data, tmp_path, monkeypatch
 ):

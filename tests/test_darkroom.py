@@ -206,6 +206,7 @@ def test_policies_without_learning_against_the_oracle():
     assert all(result.merged_agreement is None for result in results.values())
 
 
+@pytest.mark.slow
 def test_posterior_sampling_is_worth_what_its_plans_are():
     config = EvaluationConfig(
         DarkroomFamily(size=3), 4, 2, 400, demonstrations="random"

@@ -104,6 +104,7 @@ def test_one_state_per_symbol_is_the_mdp():
     np.testing.assert_array_equal(actions, exact.action(2, jnp.arange(5)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("discount", "horizon"), [(0.0, 1), (0.5, 8), (0.9, 60)])
 def test_without_a_horizon_is_the_limit_of_long_horizons(discount, horizon):
     model = eqx.tree_at(lambda m: m.discount, random_pomdp(7, batch=(3,)), discount)

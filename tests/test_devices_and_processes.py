@@ -117,6 +117,7 @@ def test_where_the_first_cannot_begin_nobody_does(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "message"),
     [

@@ -235,6 +235,7 @@ def test_the_models_are_those_of_the_dataset(tmp_path, family, kind):
         np.testing.assert_allclose(found, wanted, atol=1e-12)  # rounding
 
 
+@pytest.mark.slow
 def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
     data = write(tmp_path / "data", kind="pomdp", tasks=2, episodes=3)
     pool, made = pool_of(data)
@@ -315,6 +316,7 @@ def test_random_transitions_are_the_models(tmp_path, kind):
         np.testing.assert_allclose(shown.reward[i], wanted, rtol=SINGLE)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_prefixes_by_hand(data):
     pool, made = pool_of(data)
     config = DPTConfig(str(data), batch_size=3)

@@ -48,6 +48,7 @@ def test_the_oracle_has_no_gap(bed):
     assert result.exact_gap.mean == pytest.approx(0, abs=1e-12)  # rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting", ["mdp", "pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
 )
@@ -287,6 +288,7 @@ def test_groups_that_another_machine_played_are_taken(bed, tmp_path):
     np.testing.assert_array_equal(result.returns, whole.returns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("support", [0, 2])
 @pytest.mark.parametrize("schema", ["compact", "paper"])
 def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, support):

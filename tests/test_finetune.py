@@ -176,6 +176,7 @@ def test_the_saved_model_is_the_trained_one(data, tmp_path, monkeypatch):
         torch.testing.assert_close(loaded[name], weight, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "base"])
 def test_a_killed_run_resumes_to_the_same_loss(data, base, tmp_path, name):
     """With dropout, within an epoch, and with a checkpoint cut short beside it."""
@@ -309,6 +310,7 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_batch_in_pieces_or_with_checkpointing_learns_the_same(data, base, tmp_path):
     config = quick(data, base, lora_dropout=0.0, epochs=1)
     whole = finetune(config, tmp_path / "whole")
@@ -557,6 +559,7 @@ def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
         finetune(quick(data, str(base)), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_ends_texts_learns_and_plays_the_same(data, tmp_path):
     """Its end token was a part of every candidate action."""
     ending = tiny_tokenizer()

@@ -50,6 +50,7 @@ def made(logs, config=None, **options):
     )
 
 
+@pytest.mark.slow
 def test_the_value_of_an_estimate_is_close_to_the_truth():
     logs = listened(1000)
     found, report = made(logs)
@@ -127,6 +128,7 @@ def test_a_log_likelihood_of_one_hidden_state_is_that_of_frequencies():
     assert report["candidates"][0]["train"] == pytest.approx(best, abs=0.02)
 
 
+@pytest.mark.slow
 def test_unvisited_hidden_pairs_end_with_the_worst_return():
     logs = listened(40)
     logs = dataclasses.replace(logs, actions=(*logs.actions, "never"))

@@ -145,6 +145,7 @@ def test_full_intervals_lead_to_the_worst_state():
     assert float(found.upper) == pytest.approx(float(wanted), abs=REFERENCE)
 
 
+@pytest.mark.slow
 def test_wider_sets_are_worth_less():
     values = [
         solve(interval_model(6, w), horizon=3, points=16) for w in (0.0, 0.05, 0.2)

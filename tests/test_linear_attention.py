@@ -63,6 +63,7 @@ def test_the_flax_module_is_the_function_and_has_its_gradient():
     np.testing.assert_allclose(slope["key_query"][...], wanted.key_query, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_population_loss_is_what_simulation_tends_to(seed):
     layer, covariance = random_layer(seed), random_covariance(seed)
@@ -79,6 +80,7 @@ def test_the_population_loss_is_what_simulation_tends_to(seed):
     assert abs(found.mean() - exact) < 4 * error < 0.05 * exact
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_loss_is_what_simulation_tends_to():
     layer, covariance = random_layer(5), random_covariance(5)
     exact = jax.grad(population_loss)(layer, covariance, 4)

@@ -41,6 +41,7 @@ def batch_of_one(model):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "horizon", "options", "right"),
     [

@@ -96,6 +96,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -273,6 +274,7 @@ def test_measures_over_models_are_worst_mixture_and_mean():
     assert gaps["random_model"].mean == pytest.approx((1 / 2 + 1 / 2) / 2)
 
 
+@pytest.mark.slow
 def test_rows_of_ambiguous_tasks_have_the_gaps_over_models(ambiguous_bed):
     row = result_row(evaluate_untrained("random", ambiguous_bed), per_task=True)
     # Their values are not expected returns, so that no regret is known.

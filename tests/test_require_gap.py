@@ -48,6 +48,7 @@ def test_missed_gaps_of_sampled_tasks_are_counted():
     assert "warning: 2 of 2 tasks" in run(app, ask).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [random_apomdp(0, 0.5), random_mdp(0)])
 def test_no_effect_is_said_where_there_is_no_gap(model, tmp_path):
     save_npz(model, tmp_path / "own.npz")

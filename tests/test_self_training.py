@@ -158,6 +158,7 @@ def test_scores_are_those_computed_episode_by_episode(play):
     assert {n for n, score in scores().items() if score.across} == {"reward"}
 
 
+@pytest.mark.slow
 def test_full_information_compares_with_the_best_arm_of_the_episode():
     options = {"arms": 3, "feedback": "full", "law": "bernoulli", "separation": 0.4}
     family = load_family("bandit", options)

@@ -173,6 +173,7 @@ def test_every_rule_is_the_simulators(as_published):
         assert float(model.reward[0, s, a]) == pytest.approx(reward, abs=ROUNDING)
 
 
+@pytest.mark.slow
 def test_patients_start_ill_and_diabetes_is_as_frequent_as_drawn():
     family = SepsisFamily()
     params = family.parameters(jax.random.key(0), 50, split="test")

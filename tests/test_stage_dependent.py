@@ -99,6 +99,7 @@ def solved():
 # Against the time-expanded model.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBSERVED)
 def test_observed_states_have_the_values_of_the_expanded_model(solved, name):
     found, wide = solved[name]
@@ -110,6 +111,7 @@ def test_observed_states_have_the_values_of_the_expanded_model(solved, name):
         np.testing.assert_array_equal(found.policy[t], wide.policy[t, mine])
 
 
+@pytest.mark.slow
 def test_hidden_states_have_the_values_of_the_expanded_model(solved):
     model = MODELS["pomdp"]
     exact = belief_tree_value(model, horizon=T)
@@ -123,6 +125,7 @@ def test_hidden_states_have_the_values_of_the_expanded_model(solved):
     assert pruned.converged
 
 
+@pytest.mark.slow
 def test_ambiguous_models_have_the_values_of_the_expanded_model(solved):
     model = MODELS["apomdp"]
     exact = belief_tree_value(model, horizon=T)
@@ -285,6 +288,7 @@ def value_of_history(model, belief, t):
     return max(best)
 
 
+@pytest.mark.slow
 def test_no_policy_over_histories_is_better(solved):
     model = MODELS["pomdp"]
     joint = np.asarray(model.initial)[:, None] * np.asarray(model.initial_observation)
@@ -359,6 +363,7 @@ def test_masks_by_stage_are_followed_if_states_are_hidden():
 # Acting.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_episodes_are_those_of_the_expanded_model(solved, name):
     """With common random numbers, both models pay the same in every episode."""
@@ -368,6 +373,7 @@ def test_episodes_are_those_of_the_expanded_model(solved, name):
     np.testing.assert_allclose(mine, theirs, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mdp", "pomdp"])
 def test_the_policy_earns_its_value(solved, name):
     found, _ = solved[name]
@@ -441,6 +447,7 @@ def test_environments_follow_the_stages(name):
                 assert seen == wide
 
 
+@pytest.mark.slow
 def test_regret_follows_the_stages(solved):
     model, (found, wide) = MODELS["pomdp"], solved["pomdp"]
     both = []
@@ -456,6 +463,7 @@ def test_regret_follows_the_stages(solved):
     assert both[0].lost.min() > -T * SELECTED and both[0].lost.max() > 0.1
 
 
+@pytest.mark.slow
 def test_exported_vectors_are_of_their_stages(solved):
     found, model = solved["pomdp"][0], MODELS["pomdp"]
     belief = np.random.default_rng(1).dirichlet(np.ones(3), 30)

@@ -130,6 +130,7 @@ def test_options_of_other_families_are_refused():
     assert result.exit_code == 2 and "--size" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_file_sets_options_and_the_command_line_changes_them(data, tmp_path):
     file = tmp_path / "dpt.yaml"
     file.write_text(f"data: {data}\nsteps: 5\nlearning-rate: 1e-2\nwidth: 16\n")

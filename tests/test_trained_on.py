@@ -96,6 +96,7 @@ def test_a_run_is_compared_with_its_test_once(hidden, tmp_path):
     language_model_policy(same, hidden)  # without a warning
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*trained with")
 def test_the_command_warns_once_for_each_run(tmp_path):
     names = [untrained_run(tmp_path / name, PLAIN, "mdp", 2) for name in ("one", "two")]

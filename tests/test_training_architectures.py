@@ -101,6 +101,7 @@ STATES = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2)
 HYBRID = Lfm2Config(**FEW, layer_types=["conv", "full_attention"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "config"), [(MambaForCausalLM, STATES), (Lfm2ForCausalLM, HYBRID)]
 )

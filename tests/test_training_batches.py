@@ -127,6 +127,7 @@ def test_several_processes_take_the_texts_that_one_takes(texts, accumulate):
     assert not alone
 
 
+@pytest.mark.slow
 def test_an_incomplete_batch_in_micro_batches_learns_the_same(
     few, base, tmp_path, monkeypatch
 ):

@@ -26,6 +26,7 @@ def data(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("oracle") / "data", tasks=40)
 
 
+@pytest.mark.slow
 def test_the_tasks_are_those_held_out_with_random_numbers_of_their_own(data):
     config = quick(data, "tiny", eval_gap=3)
     held_out = read_training_data(config).validation_tasks
@@ -72,6 +73,7 @@ def test_the_weights_with_the_smallest_regret_are_kept(data, tmp_path, monkeypat
     assert len(beside) == 10 and all("eval_loss" in x for x in beside)
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_validated_too(data, tmp_path, monkeypatch):
     """Ten validations would end before the last step if it were not added."""
 
