@@ -11,12 +11,11 @@ from sdm.solvers_jax import solve
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks.families.estimated import (
     LOGS_KEY,
-    Behavior,
     EstimatedFamily,
     estimate,
 )
 from sdm.tasks.models import MDP, check_model
-from sdm.tasks.policy import deterministic
+from sdm.tasks.policy import deterministic, uniform_random
 from sdm.tasks.rollout import Trajectory, rollout
 from sdm.tasks.transition_lists import sparse
 from sdm.tasks.transitions import dense
@@ -31,10 +30,8 @@ def worlds(family, tasks):
 
 
 def logged(world, episodes, length):
-    actions = world.reward.shape[-1]
-    equal = jnp.full(world.reward.shape[-2:], 1 / actions)
     keys = jax.random.split(KEY, len(world.reward))
-    policy = Behavior(equal)
+    policy = uniform_random(world, length + 1)
     return rollout(keys, world, policy, horizon=length + 1, episodes=episodes)
 
 

@@ -15,9 +15,8 @@ where they are uncertain; β = 0 gives the naive plan.
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sdm.tasks.family import Defaults, Family, Kind, Params, Spaces, Split, TaskFamily
 from sdm.tasks.models import MDP, check_count
-from sdm.tasks.policy import draw
+from sdm.tasks.policy import TabularPolicy, uniform_random
 from sdm.tasks.ranges import check_between
 from sdm.tasks.registry import load_family, register
 from sdm.tasks.rollout import Trajectory, rollout
@@ -34,33 +33,6 @@ from sdm.tasks.transitions import SparseTransition, Transition, chances
 LOGS_KEY = "logs_key"  # entry of the parameters with the random key of the logs
 LOGS_STREAM = 262  # makes the logs independent of the tasks
 RANDOM, EXPERT = "random", "expert"
-
-
-class Behavior(eqx.Module):
-    """A stationary policy that all tasks share.
-
-    Attributes:
-        probabilities: π(a | s).
-
-    """
-
-    probabilities: Float[Array, "S A"]
-
-    def init(self, model: Any) -> None:
-        """Return None: the policy has no memory."""
-
-    def act(
-        self,
-        memory: None,
-        t: int | Int[Array, ""],
-        observation: Int[Array, "B N"],
-        reward: Float[Array, "B N"],
-        key: Key[Array, "B N"],
-    ) -> tuple[Int[Array, "B N"], None]:
-        """Sample actions."""
-        chance = self.probabilities[observation]
-        uniform = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (), chance.dtype)))
-        return draw(chance, uniform(key)), None
 
 
 @register
@@ -146,11 +118,12 @@ class EstimatedFamily(Family):
         world = self.truth.model(own, "mdp")
         keys = jax.random.wrap_key_data(params[LOGS_KEY].astype(jnp.uint32))
         length = self.length or self.truth.defaults.horizon
+        horizon = length + 1  # the last state ends the last transition
         played = rollout(
             keys,
             world,
-            Behavior(self._probabilities(world)),
-            horizon=length + 1,  # the last state ends the last transition
+            self._behavior(world, horizon),
+            horizon=horizon,
             episodes=self.episodes,
         )
         # What is logged of an action is known of its other names.
@@ -162,12 +135,12 @@ class EstimatedFamily(Family):
             self.spaces.merged(jnp.arange(world.reward.shape[-1], dtype=jnp.int32)),
         )
 
-    def _probabilities(self, world: MDP) -> Float[Array, "S A"]:
-        states, actions = world.reward.shape[-2:]
-        kind = world.reward.dtype
-        if self.behavior == EXPERT:
-            return jnp.asarray(self.truth.expert(), kind)  # type: ignore[attr-defined]
-        return jnp.full((states, actions), 1 / actions, kind)
+    def _behavior(self, world: MDP, horizon: int) -> TabularPolicy:
+        if self.behavior == RANDOM:
+            return uniform_random(world, horizon)
+        expert = jnp.asarray(self.truth.expert(), world.reward.dtype)  # type: ignore[attr-defined]
+        tasks = len(world.reward)
+        return TabularPolicy(jnp.broadcast_to(expert, (tasks, horizon, *expert.shape)))
 
 
 def estimate(world: MDP, played: Trajectory, pessimism: float) -> MDP:
