@@ -109,11 +109,15 @@ FORMS = [
     (["--estimator", "posterior", "--models", "3"], "RobustMDP"),
     (["--estimator", "posterior", "--form", "hidden", "--models", "2"], "MOMDP"),
     (["--estimator", "tabular", "--unvisited", "forbid", "--min-visits", "4"], "MDP"),
-    (["--estimator", "hidden", "--restarts", "1", "--iterations", "5"], "POMDP"),
+    pytest.param(
+        ["--estimator", "hidden", "--restarts", "1", "--iterations", "5"],
+        "POMDP",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "kind"), FORMS, ids=[x[1] for x in FORMS])
+@pytest.mark.parametrize(("words", "kind"), FORMS)
 def test_every_form_is_written_and_read(table, tmp_path, words, kind):
     found = report_of("estimate", table, *words, "--out", tmp_path / "out")
     assert found["class"] == kind

@@ -133,7 +133,7 @@ PROBLEMS = [
     (change(1, "step", "0"), "`step` is repeated within its episode in row 3"),
     (change(1, "step", "1.5"), "`step` is not a whole number in row 3 (found 1.5)"),
     (change(1, "step", ""), "`step` is missing in row 3"),
-    (change(2, "step", "3"), "steps are missing before in row 4 (found 3.0)"),
+    (change(2, "step", "3"), "the step before is missing in row 4 (found 3.0)"),
     (change(3, "step", "4"), "episodes must start at step 0"),
     ([GOOD[i] for i in (1, 0, 2, 3)], "smaller than in an earlier row of its episode in"
      " row 3"),

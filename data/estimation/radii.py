@@ -30,6 +30,8 @@ from scipy import special, stats
 
 DRAWS = 1000  # posterior draws
 BYTES = 1 << 26  # memory for draws of some rows
+STICKS = 60  # largest parts of the probability of next states that were not seen
+FEW = 1.5  # total parameter of these up to which other parts are rounding
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -93,25 +95,71 @@ def credible_radius(
         posterior: Dirichlet parameters of each row, 0 for impossible next states.
         visited: the rows that the sets have to cover.
         delta: posterior probability of a row outside of its set.
-        distance: of two arrays of rows, over the last axis.
+        distance: of two arrays of rows, over the last axis: a sum of terms that depend
+            on one next state each.
         seed: random seed of the draws.
         draws: number of draws from the posterior.
 
     """
-    rows = posterior[visited]
+    rows = -np.sort(-posterior[visited])  # distances do not depend on the order
     generator = np.random.default_rng(seed)
     found = np.empty((draws, len(rows)))
-    step = max(1, BYTES // (8 * draws * rows.shape[-1]))
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
-        drawn = dirichlet_draws(part, draws, generator)
-        found[:, first : first + step] = distance(drawn, part / part.sum(-1)[:, None])
+    # Next states that were not seen share the smallest parameter of a row.
+    least = np.where(rows > 0, rows, np.inf).min(-1, initial=np.inf)[:, None]
+    own = (rows > least).sum(-1)
+    order = np.argsort(own, kind="stable")
+    while len(order):
+        width = int(own[order[0]])  # rows of similar width are drawn together
+        size = max(1, BYTES // (8 * draws * (2 * width + STICKS)))
+        part = order[: min(size, int((own[order] <= 2 * width).sum()))]
+        width = int(own[part[-1]])
+        found[:, part] = _drawn_distances(rows[part], width, distance, draws, generator)
+        order = order[len(part) :]
     typical = found.mean(0)
     ratio = found / np.where(typical > 0, typical, 1.0)
     factor = np.quantile(ratio.max(-1, initial=0.0), 1 - delta, method="higher")
     radius = np.zeros(visited.shape)
     radius[visited] = factor * typical
     return radius
+
+
+def _drawn_distances(
+    rows: Float[np.ndarray, "R N"],
+    width: int,
+    distance: Distance,
+    draws: int,
+    generator: np.random.Generator,
+) -> Float[np.ndarray, "K R"]:
+    """Return distances of draws of rows from their means.
+
+    The parameters of a row descend, and are equal from position `width` on, until 0.
+    The M equal ones together are one category of the draw, which is then broken into M
+    parts in size-biased order: part j takes a Beta(1 + a, (M - j) a) share of what is
+    left. The first `STICKS` parts take all but rounding if M a is small; else all
+    categories are drawn.
+    """
+    total = rows.sum(-1, keepdims=True)
+    mean = rows / total
+    rest, a = (rows[:, width:] > 0).sum(-1), rows[:, width : width + 1].sum(-1)
+    if (rest * a).max(initial=0.0) > FEW or rows.shape[-1] <= width + STICKS:
+        return distance(dirichlet_draws(rows, draws, generator), mean)
+    grouped = np.concatenate([rows[:, :width], (rest * a)[:, None]], -1)
+    drawn = dirichlet_draws(grouped, draws, generator)
+    left, parts = drawn[..., -1], []
+    for j in range(1, STICKS + 1):
+        more = np.maximum(rest - j, 0) * a
+        share = np.where(
+            more > 0, generator.beta(1 + a, np.maximum(more, 1e-300), left.shape), 1.0
+        )
+        parts.append(left * share)
+        left = left * (1 - share)
+    several = np.stack([*parts, left], -1)
+    # Where fewer than `STICKS` states are left, the other parts are no states.
+    each = np.arange(STICKS) < rest[:, None]
+    others = np.maximum(rest - STICKS, 0)[:, None]
+    equal = np.concatenate([each, others], -1) * (a / total[:, 0])[:, None]
+    p = np.concatenate([drawn[..., :width], several], -1)
+    return distance(p, np.concatenate([mean[:, :width], equal], -1))
 
 
 def dirichlet_draws(

@@ -59,8 +59,11 @@ def check_rows(
             problems.add(f"`{name}` is missing", label, found[name] == NOTHING)
     _check_steps(label, found["step"], problems)
     problems.check()  # such rows cannot be sorted
-    rows = _sorted(found)
-    _check_order(found["episode"], found["step"], label, problems)
+    order = _order(found)
+    rows = _sorted(found, order)
+    _check_gaps(rows, found["step"][order], problems)
+    if not isinstance(order, slice):
+        _check_order(found["episode"], found["step"], label, problems)
     _check_content(rows, problems)
     _check_reward(rows, problems, limits)
     _check_probability(rows, problems)
@@ -77,8 +80,17 @@ def _check_steps(
     )
 
 
-def _sorted(found: Mapping[str, np.ndarray]) -> Rows:
-    order = np.lexsort((found["step"], found["episode"]))
+def _order(found: Mapping[str, np.ndarray]) -> slice | Int[np.ndarray, " R"]:
+    """Return the order by episode and step; a slice of all rows if they have it."""
+    e, s = found["episode"], found["step"]
+    if ((e[1:] > e[:-1]) | ((e[1:] == e[:-1]) & (s[1:] > s[:-1]))).all():
+        return slice(None)
+    return np.lexsort((found["label"], s, e))
+
+
+def _sorted(
+    found: Mapping[str, np.ndarray], order: slice | Int[np.ndarray, " R"]
+) -> Rows:
     episode = found["episode"][order]
     first = np.flatnonzero(np.append(True, episode[1:] != episode[:-1]))
     starts = np.repeat(first, np.diff(np.append(first, len(episode))))
@@ -99,24 +111,25 @@ def _sorted(found: Mapping[str, np.ndarray]) -> Rows:
     )
 
 
+def _check_gaps(rows: Rows, step: Float[np.ndarray, " R"], problems: Problems) -> None:
+    """Record steps that are repeated or missing, in sorted rows."""
+    at, same = rows.label, rows.position > 0
+    jump = np.diff(step, prepend=step[:1])
+    problems.add("`step` is repeated within its episode", at, same & (jump == 0), step)
+    problems.add("the step before is missing", at, same & (jump > 1), step)
+    least = step[~same].min()
+    base = least if least in (0, 1) else 0
+    what = f"episodes must start at step {base:g}, but start later or earlier"
+    problems.add(what, at, ~same & (step != base), step)
+
+
 def _check_order(
     episode: Int[np.ndarray, " R"],
     step: Float[np.ndarray, " R"],
     label: Int[np.ndarray, " R"],
     problems: Problems,
 ) -> None:
-    """Record steps that are repeated, out of order or missing."""
-    order = np.lexsort((label, step, episode))
-    e, s, at = episode[order], step[order], label[order]
-    same = np.append(False, e[1:] == e[:-1])
-    jump = np.append(0.0, np.diff(s))
-    problems.add("`step` is repeated within its episode", at, same & (jump == 0), s)
-    problems.add("steps are missing before", at, same & (jump > 1), s)
-    begins = s[~same]
-    least = begins.min()
-    base = least if least in (0, 1) else 0
-    what = f"episodes must start at step {base:g}, but start later or earlier"
-    problems.add(what, at, ~same & (s != base), s)
+    """Record steps that are smaller than the one read before in their episode."""
     as_read = np.lexsort((label, episode))
     e, s, at = episode[as_read], step[as_read], label[as_read]
     back = np.append(False, (e[1:] == e[:-1]) & (np.diff(s) < 0))

@@ -135,9 +135,14 @@ class TableBuilder:
         parts, found = self._parts, {}
         for name in dict.fromkeys(name for part in parts for name in part):
             blank = np.nan if name in NUMBERS else NOTHING if name in NAMED else False
-            found[name] = np.concatenate(
-                [part.get(name, np.full(len(part["label"]), blank)) for part in parts]
-            )
+            kept = [
+                part[name] if name in part else np.full(len(part["label"]), blank)
+                for part in parts
+            ]
+            found[name] = np.concatenate(kept)
+            if name != "label":  # which says how many rows a part has
+                for part in parts:
+                    part.pop(name, None)
         self._parts.clear()
         return found
 

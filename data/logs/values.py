@@ -49,7 +49,9 @@ def numbers(
         fine = pc.or_(pc.match_substring_regex(text, NUMBER), known)
         fine = pc.fill_null(fine, True)
         wrong = ~fine.to_numpy(zero_copy_only=False)
-        problems.add(f"`{name}` is not a number", rows, wrong, column.to_pylist())
+        if wrong.any():
+            what = f"`{name}` is not a number"
+            problems.add(what, rows, wrong, column.to_pylist())
         column = pc.if_else(fine, text, pa.scalar(None, text.type))
     elif not _is_number(column.type):
         problems.add(

@@ -88,7 +88,8 @@ def _weissman(
 def _credible(
     counts: Counts, config: EstimationConfig, delta: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    return credible(counts, config, delta, l1_distance, seed)
+    nominal, radius = credible(counts, config, delta, l1_distance, seed)
+    return nominal, np.minimum(radius, 2.0)  # the largest distance
 
 
 RADII = {"weissman": _weissman, "credible": _credible}
