@@ -215,6 +215,13 @@ def test_unvisited_rows_are_treated_as_stated():
     np.testing.assert_array_equal(masked, np.array(expected, bool))
 
 
+def test_the_worst_return_is_of_decisions_that_happened():
+    logs = logs_of([(0, 0, 2.0), (0, 0, 3.0, 1, 1, 4.0)])
+    assert worst_return(logs, 0.5) == 2.0  # not 0, after the end of the first episode
+    costs = logs_of([(0, 0, -2.0, 1, 1, -4.0, 1, 1, 1.0)])
+    assert worst_return(costs, 0.5) == -2 + 0.5 * -3.5
+
+
 def test_the_least_number_of_visits_is_a_support_constraint():
     found, report = made(small(), unvisited="forbid", min_visits=3)
     assert report["unvisited"] == 5  # only y and b have three decisions

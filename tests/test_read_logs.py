@@ -156,6 +156,12 @@ def test_problems_name_the_row(tmp_path, lines, text):
     assert "\n" not in str(error.value)
 
 
+def test_rows_out_of_order_are_one_problem(tmp_path):
+    with pytest.raises(LogsError) as error:
+        read_logs(csv_file(tmp_path, *[GOOD[i] for i in (1, 0, 2, 3)]))
+    assert str(error.value).count(" in row") == 1
+
+
 def test_rows_count_empty_lines_and_files(tmp_path):
     lines = [GOOD[0], "", *change(1, "reward", "")[1:]]
     with pytest.raises(LogsError, match="`reward` is missing in row 4"):
