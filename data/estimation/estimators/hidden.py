@@ -71,26 +71,10 @@ class HiddenStates:
             ValueError: if unvisited actions are to be forbidden.
 
         """
-        if config.unvisited == "forbid":
-            raise ValueError(
-                "unvisited = 'forbid': what an action is forbidden in is hidden; use "
-                "'worst' or 'prior'"
-            )
-        opening = logs.observation[:, 0] != NOTHING
-        if opening.any() and not opening.all():
-            raise LogsError(
-                f"logs: {int((~opening).sum())} of {logs.episodes} episodes have no "
-                "observation before their first decision: all or none must have one",
-                "remove these episodes",
-            )
+        opening = self._checked_opening(logs, config, held_out)
         space = space_of(logs, discount=config.discount, outcomes=config.outcomes)
         candidates = self._candidates(logs, space, config, held_out, seed, progress)
         chosen = max(candidates, key=lambda row: row["held_out"] or 0.0)
-        if len(candidates) > 1 and not held_out.any():
-            raise LogsError(
-                "logs: no episode can be held out to choose the number of states",
-                "log more episodes, or remove `--most-hidden-states`",
-            )
         structure = Structure(space, chosen["states"])
         worst = config.worst
         if worst is None:
@@ -100,7 +84,7 @@ class HiddenStates:
             mine = logs.select(logs.task == k)
             model, expected, _ = self._fitted(structure, mine, config, seed)
             made, missing = _pomdp(structure, model, expected, config, worst)
-            models.append(made if opening.all() else _without_first(made))
+            models.append(made if opening else _without_first(made))
             unvisited.append(missing)
             progress("estimating models", k + 1, len(logs.tasks))
         names = tuple(f"hidden {i}" for i in range(structure.hidden))
@@ -116,6 +100,30 @@ class HiddenStates:
             notes=_notes(structure, config, worst, len(candidates)),
             measured={"hidden_states": structure.hidden, "candidates": candidates},
         )
+
+    def _checked_opening(
+        self, logs: Logs, config: EstimationConfig, held_out: np.ndarray
+    ) -> bool:
+        """Return whether episodes have an observation before their first decision."""
+        if config.unvisited == "forbid":
+            raise ValueError(
+                "unvisited = 'forbid': what an action is forbidden in is hidden; use "
+                "'worst' or 'prior'"
+            )
+        opening = logs.observation[:, 0] != NOTHING
+        if opening.any() and not opening.all():
+            raise LogsError(
+                f"logs: {int((~opening).sum())} of {logs.episodes} episodes have no "
+                "observation before their first decision: all or none must have one",
+                "remove these episodes",
+            )
+        most = self.most_hidden_states or self.hidden_states
+        if most > self.hidden_states and not held_out.any():
+            raise LogsError(
+                "logs: no episode can be held out to choose the number of states",
+                "log more episodes, or remove `--most-hidden-states`",
+            )
+        return bool(opening.all())
 
     def _candidates(
         self,
