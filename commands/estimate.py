@@ -1,14 +1,13 @@
 """`sdm estimate`: describe logged episodes, and estimate models from them."""
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdm.commands.config_command import ConfigCommand, OptionGroup, group_of
-from sdm.commands.config_options import OptionField, fields_of, parameters_of
+from sdm.commands.config_options import parameters_of
 from sdm.commands.console import (
     emit,
     fail,
@@ -19,7 +18,8 @@ from sdm.commands.console import (
     user_faults,
 )
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
-from sdm.commands.source_fields import ROOT, class_fields, config_fields, string_of
+from sdm.commands.plugin_options import named_in, plugin_fields
+from sdm.commands.source_fields import ROOT, config_fields
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,9 +34,9 @@ class EstimateCommand(ConfigCommand):
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
         """Return what all estimators assume, and the options of one."""
-        name = _estimator_in(args)
+        name = named_in(args, "--estimator", DEFAULT)
         with user_faults():
-            fields = estimator_fields(name)
+            fields = plugin_fields(ESTIMATORS, name, _find)
         panel = f"Options of estimator {name}"
         shared = config_fields("data/estimation/config.py", "EstimationConfig")
         return {
@@ -45,32 +45,10 @@ class EstimateCommand(ConfigCommand):
         }
 
 
-def _estimator_in(args: Sequence[str]) -> str:
-    """Return the estimator that the command-line arguments select."""
-    found = DEFAULT
-    for word, following in zip(args, [*args[1:], ""], strict=False):
-        if word == "--estimator":
-            found = following
-        elif word.startswith("--estimator="):
-            found = word.partition("=")[2]
-    return found
-
-
-def estimator_fields(name: str) -> list[OptionField]:
-    """Return the options of an estimator.
-
-    Raises:
-        ValueError: if it is unknown.
-
-    """
-    for path in sorted(ESTIMATORS.glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and string_of(node, "name") == name:
-                return class_fields(node)
-    start_jax()
+def _find() -> Callable[[str], Any]:
     from sdm.data.estimation.estimator import estimator_class
 
-    return fields_of(estimator_class(name))
+    return estimator_class
 
 
 def estimate(

@@ -13,6 +13,7 @@ from sdm.commands.config_command import ConfigCommand, OptionGroup
 from sdm.commands.config_options import OptionField, fields_of, parameters_of
 from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
+from sdm.commands.plugin_options import named_in
 from sdm.commands.source_fields import class_fields, string_of
 
 if TYPE_CHECKING:
@@ -66,13 +67,7 @@ class FamilyCommand(ConfigCommand):
 
 def family_in(args: Sequence[str]) -> str:
     """Return the family that the command-line arguments select."""
-    found = DEFAULT
-    for word, following in zip(args, [*args[1:], ""], strict=False):
-        if word == "--family":
-            found = following
-        elif word.startswith("--family="):
-            found = word.partition("=")[2]
-    return found
+    return named_in(args, "--family", DEFAULT)
 
 
 def family_fields(reference: str) -> list[OptionField]:

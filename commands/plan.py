@@ -1,17 +1,17 @@
 """`sdm plan`: a policy from logged episodes, with bounds on its value."""
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdm.commands.config_command import ConfigCommand, OptionGroup, group_of
-from sdm.commands.config_options import OptionField, fields_of, parameters_of
+from sdm.commands.config_options import parameters_of
 from sdm.commands.console import emit, pairs_table, say, start_jax, user_faults
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
-from sdm.commands.source_fields import ROOT, class_fields, config_fields, string_of
+from sdm.commands.plugin_options import named_in, plugin_fields
+from sdm.commands.source_fields import ROOT, config_fields
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,14 +25,9 @@ class PlanCommand(ConfigCommand):
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
         """Return the options of all plans, and those of one planner."""
-        name = DEFAULT
-        for word, following in zip(args, [*args[1:], ""], strict=False):
-            if word == "--planner":
-                name = following
-            elif word.startswith("--planner="):
-                name = word.partition("=")[2]
+        name = named_in(args, "--planner", DEFAULT)
         with user_faults():
-            fields = planner_fields(name)
+            fields = plugin_fields(PLANNERS, name, _find)
         panel = f"Options of planner {name}"
         shared = config_fields("data/planning/config.py", "PlanningConfig")
         return {
@@ -41,21 +36,10 @@ class PlanCommand(ConfigCommand):
         }
 
 
-def planner_fields(name: str) -> list[OptionField]:
-    """Return the options of a planner.
-
-    Raises:
-        ValueError: if it is unknown.
-
-    """
-    for path in sorted(PLANNERS.glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and string_of(node, "name") == name:
-                return class_fields(node)
-    start_jax()
+def _find() -> Callable[[str], Any]:
     from sdm.data.planning.planner import planner_class
 
-    return fields_of(planner_class(name))
+    return planner_class
 
 
 def plan(

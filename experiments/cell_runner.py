@@ -7,13 +7,10 @@ from pathlib import Path
 from sdm.experiments.artifacts import Artifacts, benchmark_of
 from sdm.experiments.cell_configs import evaluation_of
 from sdm.experiments.rows import VERSION, Row
-from sdm.experiments.self_trained import LEARNER
 from sdm.experiments.spec import Cell, key_of
-from sdm.experiments.study import Step, studies
+from sdm.experiments.study import Step, by_language_model, studies
 from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
-
-STEPWISE = ("finetune", "icl", LEARNER)  # learners of policies that play for minutes
 
 
 def run_cell(cell: Cell, work: Path, step: Step) -> Row:
@@ -50,7 +47,7 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
         [policy.name],
         benchmark_of(test),
         policy.options,
-        kept=work / played if cell.learner in STEPWISE else None,
+        kept=work / played if by_language_model(cell) else None,
         progress=partial(_acting, step),
     )
     trained = 0.0 if policy.training is None else policy.training["seconds"]

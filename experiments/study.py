@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from sdm.experiments.spec import Cell, Options
 from sdm.experiments.text_table import Table
+from sdm.policies.learner import learners
 from sdm.storage.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -95,8 +96,14 @@ def studies() -> Mapping[str, Study]:
     return dict(_registered)
 
 
+def by_language_model(cell: Cell) -> bool:
+    """Return whether a cell's policy is a language model, which plays for minutes."""
+    others = cell.study or cell.learner in ("untrained", *learners())
+    return not others
+
+
 def needs_torch(cell: Cell) -> bool:
     """Return whether PyTorch acts in, trains or computes a cell."""
     if cell.study:
         return studies()[cell.learner].needs_torch(cell.learn)
-    return cell.learner in ("finetune", "icl")
+    return by_language_model(cell)

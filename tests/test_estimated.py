@@ -55,6 +55,7 @@ def test_the_estimate_is_that_of_counts_made_one_by_one():
                 (s, a) in count or s not in known
             )
             if (s, a) not in count:
+                assert made.reward[task, s, a] == paid[task, :, :4].min() - 0.5
                 continue
             after = [following for following, _ in count[s, a]]
             shares = np.bincount(after, minlength=10) / len(after)
@@ -125,6 +126,13 @@ def test_a_task_does_not_depend_on_the_others():
     ):
         if np.ndim(one):
             np.testing.assert_array_equal(one, other[3:])
+
+
+def test_an_episode_has_as_many_transitions_as_decisions():
+    made, _ = worlds(EstimatedFamily(episodes=1, length=1), 4)
+    # The only visited state has actions that were not taken.
+    restricted = ~np.asarray(made.admissible).all(-1)
+    np.testing.assert_array_equal(restricted.sum(-1), 1)
 
 
 @pytest.mark.slow

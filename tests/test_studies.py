@@ -86,6 +86,23 @@ def test_the_package_has_its_studies():
     assert not needs_torch(cell)
 
 
+@pytest.mark.parametrize(
+    ("learner", "by_torch"),
+    [
+        ("untrained", False),
+        ("dpt", False),
+        ("cql", False),
+        ("icl", True),
+        ("finetune", True),
+        ("selftrain", True),
+    ],
+)
+def test_language_models_need_torch_however_they_are_trained(learner, by_torch):
+    (cell,) = cells(experiments()["theory"], "laptop")
+    cell = dataclasses.replace(cell, study="", learner=learner)
+    assert needs_torch(cell) == by_torch
+
+
 def test_a_study_of_another_package_is_an_experiment(adder, tmp_path):
     text = "[[cells]]\nsum = { times = [2, 3], terms = [[1, 2], [4]] }\nseeds = [5, 6]"
     mine = configured(tmp_path, text)

@@ -5,12 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.estimation.counts import Counts
+from sdm.data.estimation.estimator import Estimate, Progress
 from sdm.data.estimation.radii import Distance, credible_radius
 from sdm.data.estimation.rows import Rows, complete, normalised, posterior_of
+from sdm.data.estimation.tables import estimate_tasks
+from sdm.data.logs import Logs
 from sdm.tasks.transitions import dense
 
 # Returns nominal rows and the radius of each, for counts and a probability of failure.
@@ -27,8 +30,35 @@ CERTAIN_NOTE = (
 START_NOTE = "The distribution of the first state is the observed one, without a set."
 
 
-def check_balls(config: EstimationConfig, confidence: float) -> None:
-    """Raise `ValueError` for options that balls do not support."""
+def estimate_balls(
+    kind: Any,
+    balls: Balls,
+    sets: str,
+    confidence: float,
+    infinite: float,
+    *,
+    logs: Logs,
+    config: EstimationConfig,
+    held_out: Bool[np.ndarray, " N"],
+    progress: Progress,
+) -> Estimate:
+    """Return a model of balls for each task; see `Estimator`.
+
+    Args:
+        kind: class of the models.
+        balls: nominal rows and radii.
+        sets: what the sets cover, in words.
+        confidence: probability with which the sets of a task cover the truth.
+        infinite: radius of an unvisited row that may lead anywhere.
+        logs: the episodes.
+        config: what the estimate assumes.
+        held_out: the episodes in which an estimate from the others is scored.
+        progress: called with the name of a step, work done and all work.
+
+    Raises:
+        ValueError: if balls do not support an option.
+
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence:g}: must lie between 0 and 1")
     if config.unvisited == "forbid":
@@ -36,6 +66,26 @@ def check_balls(config: EstimationConfig, confidence: float) -> None:
             "unvisited = 'forbid': models of balls have no masks of actions; use "
             "'worst' or 'prior'"
         )
+
+    def model(counts: Counts, worst: float) -> tuple[Any, ...]:
+        return ball_model(
+            kind,
+            counts,
+            config,
+            balls,
+            confidence=confidence,
+            worst=worst,
+            infinite=infinite,
+        )
+
+    return estimate_tasks(
+        logs,
+        config,
+        model,
+        held_out,
+        progress,
+        notes=lambda random: _notes(sets, len(logs.tasks), random),
+    )
 
 
 def ball_model(
@@ -112,7 +162,7 @@ def credible(
     return normalised(posterior), radius
 
 
-def notes_of(sets: str, tasks: int, random: bool) -> tuple[str, ...]:
+def _notes(sets: str, tasks: int, random: bool) -> tuple[str, ...]:
     """Return what sets cover, in words."""
     each = " of each task" if tasks > 1 else ""
     return f"{sets}{each}.", REWARD_NOTE if random else CERTAIN_NOTE, START_NOTE

@@ -14,15 +14,14 @@ in a module that the entry-point group `sdm.estimators` lists.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.logs import Logs
-from sdm.storage.plugins import load_plugins
+from sdm.storage.plugins import NamedClasses
 
 Progress = Callable[[str, int, int], None]
 
@@ -98,46 +97,9 @@ class Estimator(Protocol):
         ...
 
 
-_estimators: dict[str, Any] = {}
-E = TypeVar("E", bound=type)
-
-
-def register_estimator(new: E) -> E:
-    """Register the class of an estimator under its name; use it as a decorator.
-
-    Raises:
-        ValueError: if another class has its name.
-
-    """
-    name = new.name  # type: ignore[attr-defined]
-    if _estimators.setdefault(name, new) is not new:
-        raise ValueError(f"estimator `{name}`: registered already")
-    return new
-
-
-@cache
-def _load_all() -> None:
-    load_plugins(
-        "sdm.data.estimation.estimators", group="sdm.estimators", what="estimator"
-    )
-
-
-def estimators() -> Mapping[str, Any]:
-    """Return the classes of all estimators by name."""
-    _load_all()
-    return dict(_estimators)
-
-
-def estimator_class(name: str) -> Any:
-    """Return the class of an estimator.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    """
-    known = estimators()
-    if name not in known:
-        raise ValueError(
-            f"estimator: must be one of {', '.join(sorted(known))}, found {name!r}"
-        )
-    return known[name]
+_estimators = NamedClasses(
+    "sdm.data.estimation.estimators", group="sdm.estimators", what="estimator"
+)
+register_estimator = _estimators.add
+estimators = _estimators.all
+estimator_class = _estimators.find

@@ -13,16 +13,14 @@ module that the entry-point group `sdm.planners` lists.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from sdm.data.planning.evidence import Evidence
-from sdm.storage.plugins import load_plugins
+from sdm.storage.plugins import NamedClasses
 
 
 @dataclass(frozen=True)
@@ -64,47 +62,12 @@ class Planner(Protocol):
         ...
 
 
-_planners: dict[str, Any] = {}
-P = TypeVar("P", bound=type)
-
-
-def register_planner(new: P) -> P:
-    """Register the class of a planner under its name; use it as a decorator.
-
-    Raises:
-        ValueError: if another class has its name.
-
-    """
-    name = new.name  # type: ignore[attr-defined]
-    if _planners.setdefault(name, new) is not new:
-        raise ValueError(f"planner `{name}`: registered already")
-    return new
-
-
-@cache
-def _load_all() -> None:
-    load_plugins("sdm.data.planning.planners", group="sdm.planners", what="planner")
-
-
-def planners() -> Mapping[str, Any]:
-    """Return the classes of all planners by name."""
-    _load_all()
-    return dict(_planners)
-
-
-def planner_class(name: str) -> Any:
-    """Return the class of a planner.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    """
-    known = planners()
-    if name not in known:
-        raise ValueError(
-            f"planner: must be one of {', '.join(sorted(known))}, found {name!r}"
-        )
-    return known[name]
+_planners = NamedClasses(
+    "sdm.data.planning.planners", group="sdm.planners", what="planner"
+)
+register_planner = _planners.add
+planners = _planners.all
+planner_class = _planners.find
 
 
 def parse_planner(text: str) -> Planner:

@@ -1,17 +1,16 @@
 """Kullback–Leibler balls around posterior means, whose radii have a stated coverage."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from sdm.data.estimation.balls import ball_model, check_balls, credible, notes_of
+from sdm.data.estimation.balls import credible, estimate_balls
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.estimation.counts import Counts
 from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import chi_squared_radius, kl_distance
 from sdm.data.estimation.rows import normalised, posterior_of
-from sdm.data.estimation.tables import estimate_tasks
 from sdm.data.logs import Logs
 from sdm.tasks.rectangular import KLMDP
 
@@ -45,7 +44,6 @@ class KLBalls:
         progress: Progress,
     ) -> Estimate:
         """Return the model of each task; see `Estimator`."""
-        check_balls(config, self.confidence)
         if not config.prior:
             raise ValueError(
                 "prior = 0: a KL ball around relative frequencies excludes next states "
@@ -55,28 +53,20 @@ class KLBalls:
         def balls(counts: Counts, delta: float) -> tuple[np.ndarray, np.ndarray]:
             return RADII[self.radius](counts, config, delta, seed)
 
-        def model(counts: Counts, worst: float) -> tuple[Any, ...]:
-            return ball_model(
-                KLMDP,
-                counts,
-                config,
-                balls,
-                confidence=self.confidence,
-                worst=worst,
-                infinite=np.inf,
-            )
-
         sets = (
             f"KL balls cover all rows with {self.confidence:.0%} "
             f"{COVERAGE[self.radius]}"
         )
-        return estimate_tasks(
-            logs,
-            config,
-            model,
-            held_out,
-            progress,
-            notes=lambda random: notes_of(sets, len(logs.tasks), random),
+        return estimate_balls(
+            KLMDP,
+            balls,
+            sets,
+            self.confidence,
+            np.inf,
+            logs=logs,
+            config=config,
+            held_out=held_out,
+            progress=progress,
         )
 
 

@@ -1,17 +1,16 @@
 """L1 balls around estimated rows, whose radii have a stated coverage."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from sdm.data.estimation.balls import ball_model, check_balls, credible, notes_of
+from sdm.data.estimation.balls import credible, estimate_balls
 from sdm.data.estimation.config import EstimationConfig
 from sdm.data.estimation.counts import Counts
 from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import l1_distance, weissman_radius
 from sdm.data.estimation.rows import normalised
-from sdm.data.estimation.tables import estimate_tasks
 from sdm.data.logs import Logs
 from sdm.tasks.rectangular import L1MDP
 
@@ -45,33 +44,24 @@ class L1Balls:
         progress: Progress,
     ) -> Estimate:
         """Return the model of each task; see `Estimator`."""
-        check_balls(config, self.confidence)
 
         def balls(counts: Counts, delta: float) -> tuple[np.ndarray, np.ndarray]:
             return RADII[self.radius](counts, config, delta, seed)
-
-        def model(counts: Counts, worst: float) -> tuple[Any, ...]:
-            return ball_model(
-                L1MDP,
-                counts,
-                config,
-                balls,
-                confidence=self.confidence,
-                worst=worst,
-                infinite=2.0,
-            )
 
         sets = (
             f"L1 balls cover all rows with {self.confidence:.0%} "
             f"{COVERAGE[self.radius]}"
         )
-        return estimate_tasks(
-            logs,
-            config,
-            model,
-            held_out,
-            progress,
-            notes=lambda random: notes_of(sets, len(logs.tasks), random),
+        return estimate_balls(
+            L1MDP,
+            balls,
+            sets,
+            self.confidence,
+            2.0,
+            logs=logs,
+            config=config,
+            held_out=held_out,
+            progress=progress,
         )
 
 
