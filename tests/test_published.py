@@ -93,7 +93,7 @@ def test_the_code_of_the_documentation_recomputes_intervals_and_a_comparison(
     assert max(float(value[1]), at_ten["p"]) < 1e-8
 
 
-def test_the_table_of_the_main_page_is_that_of_its_runs():
+def test_the_table_of_the_demo_is_that_of_its_runs():
     files = sorted((PUBLISHED / "demo").glob("results-seed-*.json"))
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     assert [run["demo"]["seed"] for run in runs] == list(range(5))
@@ -101,7 +101,7 @@ def test_the_table_of_the_main_page_is_that_of_its_runs():
     for run in runs:
         for policy, row in run["policies"].items():
             gaps.setdefault(policy, []).append(row["gap_percent"])
-    page = (PUBLISHED.parents[1] / "README.md").read_text(encoding="utf-8")
+    page = (PUBLISHED.parents[1] / "docs/demo.md").read_text(encoding="utf-8")
     shown = {"icl:smollm2": "SmolLM2, in context only"}
     shown["smollm2 fine-tuned"] = "SmolLM2, fine-tuned"
     for policy, found in gaps.items():
