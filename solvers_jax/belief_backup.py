@@ -3,7 +3,8 @@
 `point_based` states the recursion, and where a backed-up plan is a lower bound.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,16 +51,36 @@ def all_successors(
 
 
 def largest(
-    scores: Float[Array, "*B N"],
-) -> tuple[Float[Array, "*B"], Int[Array, "*B"]]:
-    """Return the largest entry and its index; ties go to the last.
+    scores: Float[Array, "..."], *, axis: int = -1
+) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
+    """Return the largest entries along an axis, and their indices; ties go to the last.
 
     On a CPU, this is several times faster than XLA's argmax, which does not vectorise.
+    The first axis is the fastest.
     """
-    top = scores.max(-1)
-    index = jax.lax.broadcasted_iota(jnp.float32, scores.shape, scores.ndim - 1)
-    at = jnp.where(scores == top[..., None], index, jnp.float32(-1)).max(-1)
-    return top, at.astype(jnp.int32)
+    top = scores.max(axis, keepdims=True)
+    axis %= scores.ndim
+    index = jax.lax.broadcasted_iota(jnp.float32, scores.shape, axis)
+    at = jnp.where(scores == top, index, jnp.float32(-1)).max(axis)
+    return top.squeeze(axis), at.astype(jnp.int32)
+
+
+def by_columns(
+    function: Callable[[Float[Array, "S W"]], Any], rows: Float[Array, "M S"]
+) -> Any:
+    """Apply a function to beliefs as columns, a block at a time.
+
+    Args:
+        function: from W beliefs to arrays with a last axis of W entries.
+        rows: the beliefs.
+
+    """
+    count, states = rows.shape
+    blocks = -(-count // AT_ONCE)
+    rows = jnp.pad(rows, ((0, blocks * AT_ONCE - count), (0, 0)))
+    columns = jnp.swapaxes(rows.reshape(blocks, AT_ONCE, states), 1, 2)
+    found = jax.lax.map(function, columns)
+    return jax.tree.map(lambda x: x.reshape(-1)[:count], found)
 
 
 def lookahead(
@@ -93,23 +114,24 @@ def lookahead(
     point, weight = plans.point.astype(kind), model.alpha.astype(kind)
 
     def best(reached: Array) -> tuple[Array, Array]:
-        """Return the value of a successor, times its probability, and its plan."""
+        """Return the values of successors, times their probability, and their plans."""
         score = vector @ reached
         if parts == 1:
-            return largest(score)
-        score = score.reshape(parts, count)
+            return largest(score, axis=0)
+        score = score.reshape(parts, count, -1)
         score = mix(weight, score.min(0), score.max(0))
-        mass = reached.sum()
-        square, length = (reached**2).sum(), (point**2).sum(-1)
+        mass = reached.sum(0, keepdims=True)
+        square = (reached**2).sum(0, keepdims=True)
+        length = (point**2).sum(-1, keepdims=True)
         far = square - 2 * mass * (point @ reached) + mass**2 * length
         here = far < SAME_PLAN * mass**2
-        _, index = largest(jnp.where(here, FAR, score))
-        return score[index], index
+        _, index = largest(jnp.where(here, FAR, score), axis=0)
+        return jnp.take_along_axis(score, index[None], axis=0)[0], index
 
     def one(p: Array, z: Array) -> tuple[Array, Array]:
         reached = successors(belief, p, z).astype(kind)
         flat = reached.reshape(-1, states)
-        value, index = jax.lax.map(best, flat, batch_size=AT_ONCE)
+        value, index = by_columns(best, flat)
         shape = reached.shape[:-1]
         return value.reshape(shape).sum(-1), index.reshape(shape)
 

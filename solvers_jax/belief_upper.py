@@ -3,18 +3,17 @@
 For one task at a time, where V is convex; `point_based` states the recursion.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sdm.solvers_jax.belief_backup import (
-    AT_ONCE,
     FAR,
     Plans,
     all_successors,
-    largest,
+    by_columns,
 )
 from sdm.solvers_jax.belief_model import BeliefModel
 from sdm.tasks.stages import at_stage, stage_numbers
@@ -71,26 +70,29 @@ def sawtooth(
     drop = jnp.minimum(upper - point @ corner, 0)
     possible = point > 0
     inverse = jnp.where(possible, 1 / jnp.where(possible, point, 1), 0)
-    # Single precision, which selects the point, cannot represent smaller entries.
-    seen = point > TINY
-    small = jnp.where(seen, inverse, 0).astype(jnp.float32)
-    beyond = jnp.where(seen, 0, FAR).astype(jnp.float32)
-    narrow = mass.astype(jnp.float32)
+    # Single precision, which selects the point, cannot represent smaller entries. Their
+    # shares become large, and so never the smallest, which is at most 1.
+    small = jnp.where(point > TINY, inverse, FAR).astype(jnp.float32)
     lower = jnp.maximum(drop, -FAR).astype(jnp.float32)
+    number = jnp.arange(len(point), dtype=jnp.float32)
 
-    def chosen(belief: Array) -> Array:
-        """Return the point that lowers the bound of a belief most."""
+    def chosen(some: Float[Array, "S M"]) -> Float[Array, " M"]:
+        """Return the points that lower the bounds of beliefs most."""
 
-        # A loop over states, which XLA vectorises on a CPU, other than an unrolled one.
-        def state(share: Array, s: tuple[Array, Array, Array]) -> tuple[Array, None]:
-            own, inverse, beyond = s
-            return jnp.minimum(share, own * inverse + beyond), None
+        # One point at a time for many beliefs, which XLA vectorises on a CPU; the
+        # minimum over states as the last axis of all pairs, it does not.
+        def better(best: tuple[Array, Array], x: tuple[Array, ...]) -> tuple[Any, None]:
+            inverse, drop, at = x
+            value = (some * inverse[:, None]).min(0) * drop
+            less = value < best[0]
+            return (jnp.minimum(value, best[0]), jnp.where(less, at, best[1])), None
 
-        start = jnp.full(len(point), FAR, jnp.float32)
-        share, _ = jax.lax.scan(state, start, (belief, small.T, beyond.T))
-        return largest(-share * lower)[1]
+        none = jnp.zeros(some.shape[1:], jnp.float32)
+        (_, at), _ = jax.lax.scan(better, (none, none), (small, lower, number))
+        return at
 
-    at = jax.lax.map(chosen, narrow, batch_size=AT_ONCE)
+    narrow = jnp.maximum(mass, 1e5 / FAR).astype(jnp.float32)
+    at = by_columns(chosen, narrow).astype(jnp.int32)
     exact = jnp.where(possible[at], mass * inverse[at], FAR).min(-1)
     return mass @ corner + exact * drop[at]
 
