@@ -1,7 +1,7 @@
-"""`sdm export`: write the policy of a solution in another program's format."""
+"""`sdm export`: write a policy or a dataset in another program's format."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,40 +10,36 @@ from sdm.commands.options import Json, Overwrite, Seed
 
 
 def export(
-    solution: Annotated[
-        Path, typer.Argument(help="Folder that `sdm solve --model FILE --out` wrote.")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of `sdm solve --out`, with a solution of `--model FILE` or a "
+            "dataset."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the policy.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Format: `sarsop` (policy files, one for each stage), `minari` (a "
+            "Minari dataset) or `hub` (Parquet files with a dataset card); default "
+            "is the one that reads the source, if there is only one."
+        ),
+    ] = "",
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the policy of a solution as SARSOP's policy files, one for each stage.
+    """Write the policy of a solution, or a dataset, in another program's format.
 
-    The policy depends on the stage: at stage t, use the α-vectors of
-    `stage-00t.policy`. Those of stage 0 are for the initial belief only.
-
-    Example: `sdm export solution --out policy`
+    Example: `sdm export oracle --to minari --out exported`
     """
     with user_faults():
         start_jax()
-        from sdm.solvers_jax.solution_files import (
-            load_solution,
-            read_manifest,
-            solution_folder,
-        )
-        from sdm.solvers_jax.stage_vectors import export_policy, stage_vectors
+        from sdm.data.exports.format import export as write
+        from sdm.data.exports.format import find_format
 
-        manifest, found = read_manifest(solution), load_solution(solution)
-        try:
-            stage_vectors(found, 0)
-        except TypeError as error:
-            raise ValueError(f"`{solution}`: {error}") from error
-        file = manifest.get("model", {}).get("file", "")
-        plan: dict[str, Any] = {"command": "export", "solution": manifest["sha256"]}
-        with solution_folder(
-            out, plan, inputs=(solution,), overwrite=overwrite
-        ) as partial:
-            written = export_policy(found, partial, model=file)
-    report = {"out": str(out), "stages": len(written), "first": written[0].name}
+        chosen = find_format(source, to)
+        written = write(source, chosen, out, overwrite=overwrite)
+    report = {"out": str(out), "format": chosen.name, **written}
     emit(report, as_json, lambda: pairs_table(report))

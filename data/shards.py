@@ -11,7 +11,7 @@ have a `manifest.json`, which only this module skips.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +243,19 @@ def read_shards(folder: Path) -> pa.Table:
         StorageError: if `folder` is not a dataset, or a shard is missing or damaged.
 
     """
+    shards = read_manifest(folder)["shards"]
+    return pa.concat_tables(pq.read_table(path) for path in whole(folder, shards))
+
+
+def whole(folder: Path, shards: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
+    """Yield the path of each shard that a manifest lists, once its digest is checked.
+
+    Raises:
+        StorageError: if a shard is missing or damaged.
+
+    """
     again = "regenerate the dataset with `sdm solve … --overwrite`"
-    tables = []
-    for shard in read_manifest(folder)["shards"]:
+    for shard in shards:
         path = folder / shard["file"]
         if not path.is_file():
             raise StorageError(f"the shard `{path}` is missing", again)
@@ -256,5 +266,4 @@ def read_shards(folder: Path) -> pa.Table:
                 f"{shard['sha256'][:12]}…, found {found[:12]}…",
                 again,
             )
-        tables.append(pq.read_table(path))
-    return pa.concat_tables(tables)
+        yield path

@@ -282,6 +282,6 @@ def test_what_cannot_be_done_is_said(tmp_path):
     assert done.exit_code == 2 and "APOMDPSolution has none" in done.stderr
     assert not (tmp_path / "policy").exists()
     done = run("export", tmp_path, "--out", tmp_path / "policy")
-    assert done.exit_code == 2 and "found no `manifest.json`" in done.stderr
+    assert done.exit_code == 2 and "must be a dataset of" in done.stderr
     done = run("solve", "--model", tmp_path / "set.npz", "--out", tmp_path)
     assert done.exit_code == 2 and "would replace the input" in done.stderr

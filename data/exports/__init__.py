@@ -1,0 +1,1 @@
+"""Datasets and solutions in the formats of other programs."""

@@ -1,0 +1,1 @@
+"""Formats of `sdm export`; each module registers one."""
