@@ -90,9 +90,10 @@ class OracleBatches:
 
     def __init__(self, config: OracleConfig) -> None:
         """Compile the solver; for hidden states, at the first batch."""
-        self.config, self.size = config, min(config.together, config.tasks)
-        self.count = -(-config.tasks // self.size)
-        self.compile_seconds = 0.0
+        self.config = config
+        self.size: int = min(config.together, config.tasks)
+        self.count: int = -(-config.tasks // self.size)
+        self.compile_seconds: float = 0.0
         make = partial(columns, config=config, size=self.size)
         self._make: Callable[[Array], dict[str, Any]] = make
         if config.kind == "mdp":

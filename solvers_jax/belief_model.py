@@ -1,6 +1,7 @@
 """Common format of POMDPs and ambiguous POMDPs for solvers over beliefs."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,7 +34,9 @@ class BeliefModel(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(root=2, transition=4, observation=4, reward=2, admissible=2)
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
+        root=2, transition=4, observation=4, reward=2, admissible=2
+    )
 
     transition: Float[Array, "... K S A S"]
     observation: Float[Array, "... K A S O"]

@@ -70,7 +70,9 @@ class Points:
         filled: Int[np.ndarray, " S"],
     ) -> None:
         """Keep the arrays."""
-        self.point, self.reach, self.filled = point, reach, filled
+        self.point = point
+        self.reach = reach
+        self.filled = filled
 
     @classmethod
     def none(cls, states: int, hidden: int, kind: np.dtype) -> "Points":

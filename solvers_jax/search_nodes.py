@@ -80,7 +80,8 @@ class Belief:
         self, states: Int[np.ndarray, " k"], chance: Float[np.ndarray, " k"]
     ) -> None:
         """Keep the states of positive probability."""
-        self.states, self.chance = states, chance
+        self.states = states
+        self.chance = chance
         self.blocks: dict[int, Block] = {}
 
 

@@ -45,7 +45,9 @@ class Tree:
             enough: whether to stop improving the first bounds without a horizon.
 
         """
-        self.model, self.horizon, self.changes = model, horizon, 0
+        self.model = model
+        self.horizon = horizon
+        self.changes = 0
         self.rng = np.random.default_rng(0)
         if horizon is None:
             first = [model.forever(enough)]

@@ -56,7 +56,7 @@ class AmbiguityError(ValueError):
             f"radius = {radius:g} cannot be met: none of {MAX_TRIES} models sampled "
             f"with concentration {concentration:g} lies within it"
         )
-        self.hint = (
+        self.hint: str = (
             f"increase the radius, or the concentration above {concentration:g}, to "
             "sample nearer models"
         )

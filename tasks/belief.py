@@ -15,7 +15,8 @@ If a symbol or a reward has probability zero, the filter skips that conditioning
 counts the event.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -65,7 +66,9 @@ class BeliefFilter(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(initial=1, transition=4, observation=4, reward=2)
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
+        initial=1, transition=4, observation=4, reward=2
+    )
 
     transition: Transition  # [B, K, S, A, S]
     observation: Float[Array, "B ... K A S O"]

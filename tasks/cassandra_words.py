@@ -47,7 +47,8 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         """Open the file."""
-        self.path, self.line = path, 1
+        self.path = path
+        self.line = 1
         self._lines = self._split()
         self._ahead: deque[tuple[int, list[str]]] = deque()
         self._at = 0  # the next word in the first of the lines ahead
@@ -237,7 +238,8 @@ class Names:
 
     def __init__(self, kind: str, names: list[str]) -> None:
         """Number the names."""
-        self.kind, self.names = kind, names
+        self.kind = kind
+        self.names = names
         self.index = {name: i for i, name in enumerate(names)}
 
     def __len__(self) -> int:

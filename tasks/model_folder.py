@@ -50,7 +50,7 @@ class ModelFolder:
 
         """
         # Absolute, so that written references work from any working folder.
-        self.path = Path(path).resolve()
+        self.path: Path = Path(path).resolve()
         if not self.path.is_dir():
             what = "is a file" if self.path.exists() else "does not exist"
             raise FamilyError(
@@ -64,7 +64,7 @@ class ModelFolder:
             and not file.name.startswith(".")
             and file.is_file()
         )
-        self.files = tuple(sorted(found, key=lambda file: file.name))
+        self.files: tuple[Path, ...] = tuple(sorted(found, key=lambda file: file.name))
         if len(self.files) < 2:
             only = self.files[0].name if self.files else "none"
             raise FamilyError(
@@ -72,12 +72,12 @@ class ModelFolder:
                 f"found {only}",
                 "add models: the folder is split into training and test tasks",
             )
-        self.hashes = {
+        self.hashes: dict[str, str] = {
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
             for file in self.files
         }
         self._check_different()
-        self.digest = hashlib.sha256(
+        self.digest: str = hashlib.sha256(
             "\n".join(self.hashes.values()).encode()
         ).hexdigest()
 

@@ -13,7 +13,8 @@ batch and a grid of devices. Arrays keep their floating-point type. Those that c
 with the stage have an axis T after the axes of the batch: see `stages`.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -66,7 +67,9 @@ class MDP(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(initial=1, transition=3, reward=2, admissible=2)
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
+        initial=1, transition=3, reward=2, admissible=2
+    )
 
     transition: Transition
     reward: Float[Array, "... S A"]
@@ -116,7 +119,9 @@ class RobustMDP(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(initial=1, transition=4, reward=2, admissible=2)
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
+        initial=1, transition=4, reward=2, admissible=2
+    )
 
     transition: Transition  # [*B, K, S, A, S]
     reward: Float[Array, "... S A"]
@@ -142,7 +147,7 @@ class POMDP(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
         initial=1, transition=3, observation=3, reward=2, admissible=2
     )
 
@@ -170,7 +175,9 @@ class APOMDP(eqx.Module):
 
     """
 
-    axes_at_a_stage = axes(initial=1, transition=4, observation=4, reward=2)
+    axes_at_a_stage: ClassVar[Mapping[str, int]] = axes(
+        initial=1, transition=4, observation=4, reward=2
+    )
 
     transition: Transition  # [*B, K, S, A, S]
     observation: Float[Array, "... K A S O"]

@@ -27,7 +27,8 @@ class Problems:
 
     def __init__(self, path: Path, files: tuple[Path, ...]) -> None:
         """Set the path for messages, and the files that labels refer to."""
-        self.path, self.files = path, files
+        self.path = path
+        self.files = files
         self._found: list[str] = []
 
     def add(

@@ -87,9 +87,10 @@ class TableBuilder:
             how: declared names, and the range of rewards.
 
         """
-        self.path, self.how = path, how
-        self.problems = Problems(path, files)
-        self.codes = {name: Codes(name) for name in NAMED}
+        self.path = path
+        self.how = how
+        self.problems: Problems = Problems(path, files)
+        self.codes: dict[str, Codes] = {name: Codes(name) for name in NAMED}
         self._parts: list[dict[str, np.ndarray]] = []
 
     def add(self, chunk: Chunk, *, file: int = 0) -> None:

@@ -26,7 +26,8 @@ class Confounding:
 
     def __init__(self, sample: Sample, config: OffPolicyConfig) -> None:
         """Group the decisions of the stage; raise `ValueError` if there is none."""
-        self.sample, self.config = sample, config
+        self.sample = sample
+        self.config = config
         self.stage = ConfoundedStage(sample, config.confounded_stage)
         self._equal = np.ones((1, sample.logs.episodes))
 

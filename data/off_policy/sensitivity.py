@@ -65,7 +65,8 @@ class ConfoundedStage:
                 f"confounded_stage = {stage}: must be from 0 to "
                 f"{sample.logs.horizon - 1}, a stage of the logs"
             )
-        self.sample, self.stage = sample, stage
+        self.sample = sample
+        self.stage = stage
         self.alive, self.cells = stage_cells(sample, stage)
         self.policy = sample.policy[self.alive, stage]
         self._outcomes = {sign: self._sorted(sign) for sign in (1, -1)}
