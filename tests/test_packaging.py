@@ -97,8 +97,10 @@ def test_the_public_types_are_complete(tmp_path):
     (tmp_path / "work").mkdir()
     paths = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
     done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
-        + ["--verifytypes", "sdm", "--ignoreexternal", "--outputjson"],
+        [
+            *(sys.executable, "-m", "pyright", "--pythonpath", sys.executable),
+            *("--verifytypes", "sdm", "--ignoreexternal", "--outputjson"),
+        ],
         cwd=tmp_path / "work",
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
