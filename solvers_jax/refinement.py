@@ -137,8 +137,11 @@ def _tasks_together(tasks: int) -> int:
     """Return the tasks per call: enough for all devices, with little padding."""
     devices = jax.local_device_count()
     each = -(-tasks // devices)
+    if each > TASKS_PER_DEVICE:  # calls of equal size
+        calls = -(-each // TASKS_PER_DEVICE)
+        return devices * -(-each // calls)
     # A power of two limits the number of shapes and so of compilations.
-    return devices * min(TASKS_PER_DEVICE, 1 << (each - 1).bit_length())
+    return devices * (1 << (each - 1).bit_length())
 
 
 def resolutions(points: int, *, coarsest: int) -> tuple[int, ...]:

@@ -179,8 +179,13 @@ def perturbed_models(
             number, _, _ = state
             return number + 1, *attempt(number)
 
-        first = attempt(jnp.int32(0))
-        _, drawn, far = jax.lax.while_loop(outside, again, (jnp.int32(1), *first))
+        # Not a first attempt: a draw takes seconds to compile, and once is enough.
+        none = (
+            jnp.int32(0),
+            [jnp.zeros_like(row) for row in rows],
+            jnp.asarray(jnp.inf),
+        )
+        _, drawn, far = jax.lax.while_loop(outside, again, none)
         return drawn, jnp.where(far <= radius, far, jnp.nan)
 
     each_model = jax.vmap(one, in_axes=(0, None))
