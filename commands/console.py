@@ -1,4 +1,4 @@
-"""Messages, exit codes, progress, output and heavy imports of all commands."""
+"""Messages, exit codes, output and heavy imports of all commands."""
 
 import importlib.util
 import json
@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from sdm.commands.progress import doing, show_compilation
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+
+LARGEST_CACHE = 1 << 30  # bytes of compiled programs; the least used go first
 
 
 def say(message: str, colour: str | None = None) -> None:
@@ -70,9 +75,13 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
 
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    doing("importing JAX")
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    keep_compiled_programs()
+    show_compilation()
+    doing("importing the solvers")
     if every_core:
         from sdm.storage.processes import usable_cores
 
@@ -85,6 +94,29 @@ def start_jax(*, every_core: bool = False, several: bool = False) -> None:
         _keep_stdout_for_ourselves()
         join_processes()
     hear_interrupts()
+
+
+def keep_compiled_programs() -> None:
+    """Keep programs that JAX compiles in the cache folder, for later commands.
+
+    Programs of another processor have a folder of their own, as a home folder may serve
+    several. JAX's own setting of a folder, or of none, takes precedence.
+    """
+    import jax
+
+    settings: Any = jax.config
+    chosen = settings.jax_compilation_cache_dir
+    if chosen or not settings.jax_enable_compilation_cache:
+        return
+    from sdm.storage.cache import cache_folder, processor
+
+    folder = cache_folder() / f"jax-{processor()}"
+    with suppress(OSError):  # a cache that cannot be written is none
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_compilation_cache_max_size", LARGEST_CACHE)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def hear_interrupts() -> None:
@@ -120,6 +152,7 @@ def fail_without(package: str | None, extra: str) -> NoReturn:
 
 def start_torch(*, tensorboard: bool = False) -> None:
     """Exit with a hint if an extra is missing; silence the logs of its libraries."""
+    doing("importing PyTorch and Transformers")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -140,6 +173,7 @@ def start_torch(*, tensorboard: bool = False) -> None:
     import huggingface_hub
 
     huggingface_hub.utils.logging.set_verbosity_error()
+    doing("starting")
     hear_interrupts()
 
 
@@ -147,34 +181,6 @@ def start_optional(package: str, extra: str) -> None:
     """Exit with a hint if an optional package is missing; "" needs no package."""
     if package and importlib.util.find_spec(package) is None:
         fail_without(package, extra)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress bars on a terminal, and a line per step elsewhere.
-
-    Yields:
-        A function of the name of a step, the work done and the total work.
-
-    """
-    from rich.console import Console
-    from rich.progress import Progress, TaskID, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-    ) as shown:
-
-        def update(step: str, done: int, total: int) -> None:
-            if step not in bars:
-                bars[step] = shown.add_task(step, total=total)
-                if not console.is_terminal:
-                    say(f"{step} …")
-            shown.update(bars[step], completed=done, total=total)
-
-        yield update
 
 
 def emit(
@@ -193,10 +199,12 @@ def emit(
 
 def pairs_table(report: dict[str, Any]) -> "Table":
     """Return a two-column table of names and values."""
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(show_header=False)
+    from sdm.evaluation.fitting_table import FittingTable
+
+    table = FittingTable(show_header=False)
     for name, value in report.items():
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        table.add_row(name, shown)
+        table.add_row(Text(name), Text(shown))
     return table

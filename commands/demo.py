@@ -8,13 +8,13 @@ import typer
 
 from sdm.commands.console import (
     emit,
-    progress_bars,
     say,
     start_jax,
     start_torch,
     user_faults,
 )
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.progress import progress_bars
 
 
 def demo(

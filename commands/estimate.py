@@ -12,13 +12,13 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     say,
     start_jax,
     user_faults,
 )
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
 from sdm.commands.plugin_options import named_in, plugin_fields
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import ROOT, config_fields
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def _table(report: dict[str, Any]) -> Any:
 def _description(report: dict[str, Any]) -> "Group":
     """Return tables of lengths and coverage, of returns, and of the rarest actions."""
     from rich.console import Group
-    from rich.table import Table
+
+    from sdm.evaluation.fitting_table import FittingTable
 
     length, cover = report["length"], report["coverage"]
     chance = report["behavior_probability"]
@@ -167,7 +168,7 @@ def _description(report: dict[str, Any]) -> "Group":
             else f"{chance['min']:.3g} or more, median {chance['median']:.3g}",
         }
     )
-    returns = Table(title="Returns of episodes")
+    returns = FittingTable(title="Returns of episodes")
     spread = report["return"]
     deviation = spread["standard_deviation"]
     cells = {"mean": spread["mean"]}
@@ -177,7 +178,7 @@ def _description(report: dict[str, Any]) -> "Group":
     for name in cells:
         returns.add_column(name, justify="right")
     returns.add_row(*(f"{x:.4g}" for x in cells.values()))
-    rare = Table(title="Actions, the rarest first")
+    rare = FittingTable(title="Actions, the rarest first")
     for name in ("action", "decisions", "share", "observations"):
         rare.add_column(name, justify="left" if name == "action" else "right")
     for row in report["action_shares"][:RARE]:

@@ -14,7 +14,6 @@ from sdm.commands.console import (
     emit,
     fail,
     fail_without,
-    progress_bars,
     start_jax,
     start_torch,
     user_faults,
@@ -51,6 +50,7 @@ from sdm.commands.options import (
     Seed,
     check_own_family,
 )
+from sdm.commands.progress import progress_bars
 
 if TYPE_CHECKING:
     from sdm.data.benchmark import EvaluationConfig

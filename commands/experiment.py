@@ -20,6 +20,7 @@ from sdm.commands.experiment_compare import compare
 from sdm.commands.experiment_options import RESULTS, IdleSeed, Profile, Results
 from sdm.commands.experiment_progress import rows_table, watched
 from sdm.commands.options import Json, Overwrite, Resume
+from sdm.commands.progress import doing, progress_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +39,8 @@ def list_experiments(
     results: Results = RESULTS, seed: IdleSeed = 0, as_json: Json = False
 ) -> None:
     """List the experiments and the number of completed cells of each."""
-    with user_faults():
+    with user_faults(), progress_bars():
+        doing("reading the rows")
         from sdm.experiments.catalogue import experiments
         from sdm.experiments.rows import known_rows
 
@@ -76,10 +78,10 @@ def _shares(
 
 
 def _list_table(report: Mapping[str, Any]) -> "Table":
-    from sdm.evaluation.gap_table import FittingTable
+    from sdm.evaluation.fitting_table import FittingTable
 
     title = "Cells that you ran, cells published with the code, and their run time"
-    table = FittingTable(spare=("paper", "about"), title=title, title_style="")
+    table = FittingTable(spare=("paper", "about"), title=title)
     for title in ("experiment", "paper", "about"):
         table.add_column(title)
     for profile in Profile:
@@ -127,7 +129,7 @@ def run(
     Examples: `sdm experiment run mdp-horizon --profile laptop`, with `--resume` after
     an interruption; `sdm experiment run mine.toml --profile smoke`
     """
-    with user_faults():
+    with user_faults(), progress_bars():
         from sdm.experiments.catalogue import experiment_named
         from sdm.experiments.grid_cells import cells
 
@@ -201,7 +203,7 @@ def report(
     code, with their device and commit. It writes `report.html`, its tables as
     `README.md`, and an image of each figure.
     """
-    with user_faults():
+    with user_faults(), progress_bars():
         for package in ("altair", "vl_convert", "jinja2"):
             if importlib.util.find_spec(package) is None:
                 fail_without(package, "plot")
@@ -214,7 +216,9 @@ def report(
         chosen = [experiment_named(name) for name in names or experiments()]
         if not known_rows(results):
             say(f"`{results}` has no rows: the report shows the published rows")
+        doing("reading the rows")
         shown = sections(chosen, results, profile and profile.value)
+        doing("drawing the figures")
         written = write_report(shown, out or results)
     found = {
         "page": str(written[0]),
@@ -234,9 +238,9 @@ def report(
 
 
 def _report_table(found: Mapping[str, Any]) -> "Table":
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(title=found["page"])
+    table = FittingTable(title=found["page"])
     for title in ("experiment", "profile"):
         table.add_column(title)
     for title in ("cells", "done", "published"):

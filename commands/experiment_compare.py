@@ -8,6 +8,7 @@ import typer
 from sdm.commands.console import emit, say, user_faults
 from sdm.commands.experiment_options import RESULTS, IdleSeed, Profile, Results
 from sdm.commands.options import Json
+from sdm.commands.progress import doing, progress_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +53,8 @@ def compare(
     Examples: `sdm experiment compare tiny ce`, `sdm experiment compare
     tiny,learn.loss=all tiny,learn.loss=actions --experiment loss`
     """
-    with user_faults():
+    with user_faults(), progress_bars():
+        doing("reading the rows")
         from sdm.experiments import comparison
         from sdm.experiments.catalogue import experiment_named, experiments
         from sdm.experiments.rows import known_rows
@@ -76,7 +78,7 @@ def comparison_table(
     first: str, second: str, measure: str, rows: "list[Row]"
 ) -> "Table":
     """Return a table with a line per comparison, and its notes below."""
-    from sdm.evaluation.gap_table import FittingTable
+    from sdm.evaluation.fitting_table import FittingTable
 
     notes = Counter(row["note"] for row in rows if row["note"])
     caption = "\n".join(f"{n} of {len(rows)} tests: {why}" for why, n in notes.items())

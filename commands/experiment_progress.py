@@ -85,9 +85,9 @@ def _time(seconds: float) -> str:
 
 def rows_table(title: str, rows: "list[Row]") -> "Table":
     """Return a table with a line per row."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(title=title)
+    table = FittingTable(title=title)
     for name in ("test", "policy"):
         table.add_column(name)
     for name in ("gap, %", "95 % interval", "seconds"):

@@ -11,7 +11,6 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     start_jax,
     start_torch,
     user_faults,
@@ -27,6 +26,7 @@ from sdm.commands.options import (
     check_own_family,
     given,
 )
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -175,9 +175,9 @@ def feedback(
 
 def _table(report: dict[str, Any]) -> "Table":
     """Return a table with a row for each judge, use, weight and lookahead."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(caption="Gaps in %, with 95 % intervals over seeds and tasks.")
+    table = FittingTable(caption="Gaps in %, with 95 % intervals over seeds and tasks.")
     for name in ("judge", "correct, %", "rank corr.", "use", "weight", "lookahead"):
         table.add_column(name)
     table.add_column("gap, %", justify="right")

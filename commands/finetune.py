@@ -11,7 +11,6 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     say,
     start_torch,
     user_faults,
@@ -25,6 +24,7 @@ from sdm.commands.options import (
     Seed,
     given,
 )
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import config_fields
 
 

@@ -9,7 +9,6 @@ from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
-    progress_bars,
     start_jax,
     start_torch,
     user_faults,
@@ -25,6 +24,7 @@ from sdm.commands.options import (
     check_own_family,
     given,
 )
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def forgetting(
 
 def _table(report: dict[str, Any]) -> "Table":
     """Return a table with a row for each way to tune."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(caption="Means over seeds, before → after; 95 % intervals.")
+    table = FittingTable(caption="Means over seeds, before → after; 95 % intervals.")
     for name in ("tuned as", "weights", "perplexity", "change", "right answers"):
         table.add_column(name)
     table.add_column("tuning loss")

@@ -9,7 +9,6 @@ from sdm.commands.config_command import OptionGroup
 from sdm.commands.console import (
     emit,
     fail,
-    progress_bars,
     start_jax,
     start_torch,
     user_faults,
@@ -25,6 +24,7 @@ from sdm.commands.options import (
     check_own_family,
     given,
 )
+from sdm.commands.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,9 +109,9 @@ def novelty(
 
 def _table(report: dict[str, Any]) -> "Table":
     """Return a table with a row for each judge."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(caption="Means over seeds, with 95 % intervals (Student's t).")
+    table = FittingTable(caption="Means over seeds, with 95 % intervals (Student's t).")
     names = ("found_percent", "steps_mean", "return_mean", "states_mean")
     for name in ("judge", *names, "hits", "false_alarms"):
         table.add_column(name.replace("_", " "))

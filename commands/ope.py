@@ -11,12 +11,12 @@ from sdm.commands.config_command import ConfigCommand, OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
-    progress_bars,
     say,
     start_jax,
     user_faults,
 )
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ def _tables(report: Mapping[str, Any]) -> "Group":
 
 
 def _columns(title: str, caption: str, *names: str) -> "Table":
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(title=title, caption=caption)
+    table = FittingTable(title=title, caption=caption)
     for i, name in enumerate(names):
         table.add_column(name, justify="right" if i else "left")
     return table

@@ -11,6 +11,7 @@ from sdm.commands.config_options import parameters_of
 from sdm.commands.console import emit, pairs_table, say, start_jax, user_faults
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
 from sdm.commands.plugin_options import named_in, plugin_fields
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import ROOT, config_fields
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def plan(
 
     Example: `sdm plan logs.csv --planner support --min-visits 20 --out plan`
     """
-    with user_faults():
+    with user_faults(), progress_bars() as bar:
         start_jax()
         from sdm.data.logs import read_logs
         from sdm.data.planning.config import PlanningConfig
@@ -79,12 +80,14 @@ def plan(
         config = PlanningConfig(**given(context, "config").merged(None))
         chosen = planner_class(planner)(**given(context, "planner").merged(None))
         found = read_logs(logs)
+        bar(f"planning by {planner}", 0, 1)
         if out is None:
             report = plan_from_logs(found, chosen, config, seed=seed)[1]
         else:
             report = write_plan(
                 out, logs, found, chosen, config, seed=seed, overwrite=overwrite
             )
+        bar(f"planning by {planner}", 1, 1)
     report = {"logs": str(logs), **report, "out": None if out is None else str(out)}
     for text in report["warnings"]:
         say(f"warning: {text}", "yellow")

@@ -10,7 +10,6 @@ from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.config_options import OptionField
 from sdm.commands.console import (
     emit,
-    progress_bars,
     start_jax,
     start_torch,
     user_faults,
@@ -28,6 +27,7 @@ from sdm.commands.options import (
     given,
     warn_of_idle_options,
 )
+from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def _check_base(base: str) -> None:
 
 def _table(report: Mapping[str, Any]) -> "Table":
     """Return a table with a row for each iteration."""
-    from rich.table import Table
-
+    from sdm.evaluation.fitting_table import FittingTable
     from sdm.evaluation.measure import measure_titles
 
     rows = report["iterations"]
@@ -155,7 +154,7 @@ def _table(report: Mapping[str, Any]) -> "Table":
         for name, title in measure_titles().items()
         if name in rows[0] and name not in ("regret", "regret_exponent")
     }
-    table = Table(title=f"{report['family']} {report['setting']}: unseen tasks")
+    table = FittingTable(title=f"{report['family']} {report['setting']}: unseen tasks")
     for title in (
         *("iteration", "kept", "dropped", "regret", "95 % interval"),
         *("gap, %", "95 % interval", "greedy gap, %", "exponent", "95 % interval"),

@@ -11,7 +11,6 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     say,
     start_jax,
     start_plotting,
@@ -31,6 +30,7 @@ from sdm.commands.options import (
     given_options,
     warn_of_idle_options,
 )
+from sdm.commands.progress import doing, progress_bars
 from sdm.commands.solve_gap import bounds_lines, report_gap
 from sdm.commands.solve_model import Wanted, check_plot, draw, solve_model
 from sdm.commands.source_fields import config_fields
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 # Options that also apply to `--model`; all others apply to sampled tasks only.
 OF_A_MODEL = {"model", "horizon", "gap", "method", "points", "plot", "overwrite"}
+SUMMARY_TASKS = 100  # default without `--out`
 OF_A_METHOD = {"gap", "atol", "points", "attitude", "seconds"}
 OF_A_MODEL |= {"seed", "as_json", "out", "simulate", "require_gap", *OF_A_METHOD}
 
@@ -164,9 +165,13 @@ def solve(
         from sdm.data.request import OracleConfig
         from sdm.storage.processes import is_first
 
-        values = _defaults(posed, kind) | given(context, "config").merged(None)
+        chosen = given(context, "config").merged(None)
+        values = _defaults(posed, kind) | chosen
+        if out is None:  # a summary needs fewer tasks than a dataset
+            values["tasks"] = chosen.get("tasks", min(values["tasks"], SUMMARY_TASKS))
         config = OracleConfig(family=posed, kind=kind, seed=seed, **values)
         check_plot(plot, overwrite=overwrite)
+        bar("solving", 0, config.tasks)
 
         def progress(done: int) -> None:
             bar("solving", done, config.tasks)
@@ -180,6 +185,7 @@ def solve(
         if not is_first():  # one of several processes reports
             return
         if plot is not None:
+            doing("drawing")
             _draw_first(config, plot)
     report = _report(config, dataclasses.asdict(summary), out, plot)
     emit(report, as_json, lambda: pairs_table(report))

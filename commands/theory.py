@@ -10,13 +10,13 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     say,
     start_jax,
     start_plotting,
     user_faults,
 )
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.progress import doing, progress_bars
 from sdm.commands.theory_output import Report, claims_table, rows_table, run_study
 from sdm.commands.theory_regret import regret
 
@@ -185,7 +185,7 @@ def sample_size(
 
     Example: `sdm theory sample-size --delta 5`
     """
-    with user_faults():
+    with user_faults(), progress_bars():
         start_jax()
         import numpy as np
 
@@ -193,6 +193,7 @@ def sample_size(
         from sdm.theory.covariances import log_spaced_eigenvalues
         from sdm.theory.sample_size import MOST_SIMULATED
 
+        doing("simulating")
         assumed, sizes, found = calibrated_sample_sizes(
             delta,
             np.diag(log_spaced_eigenvalues(dim, kappa)),

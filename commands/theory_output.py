@@ -59,9 +59,9 @@ def _versions() -> dict[str, str]:
 
 def claims_table(made: "Sequence[Claim]") -> "Table":
     """Return a table of the proof's steps: source, cells and looseness."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(title="Proposition 1, step by step")
+    table = FittingTable(title="Proposition 1, step by step")
     for title in ("claim", "source", "cells in which it holds"):
         table.add_column(title)
     for title in ("right / left, min", "median", "max"):
@@ -78,9 +78,9 @@ def claims_table(made: "Sequence[Claim]") -> "Table":
 
 def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
     """Return a table with a line per row and a column per name."""
-    from rich.table import Table
+    from sdm.evaluation.fitting_table import FittingTable
 
-    table = Table(title=title)
+    table = FittingTable(title=title)
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:

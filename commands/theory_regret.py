@@ -8,12 +8,12 @@ import typer
 
 from sdm.commands.console import (
     emit,
-    progress_bars,
     start_jax,
     start_plotting,
     user_faults,
 )
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.progress import progress_bars
 from sdm.commands.theory_output import Report, rows_table, run_study
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from sdm.commands.console import (
     emit,
     fail,
     pairs_table,
-    progress_bars,
     start_jax,
     start_optional,
     user_faults,
 )
 from sdm.commands.options import Context, Json, Overwrite, Seed, given
+from sdm.commands.progress import progress_bars
 from sdm.policies.learner import Learner, learners
 
 train = typer.Typer(

@@ -31,7 +31,8 @@ class OracleConfig:
     Attributes:
         family: family of the tasks.
         horizon: decisions per episode, T; the family's default, energy 10.
-        tasks: number of tasks; the family's default, energy 3200.
+        tasks: number of tasks; the family's default, energy 3200, or at most 100 for a
+            summary without `--out`.
         trajectories: optimal episodes per task, with `--out`; the family's default,
             energy 15.
         seed: random seed of tasks and episodes.

@@ -1,13 +1,10 @@
 """The table of gaps that commands print."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from rich.console import Console, ConsoleOptions
-from rich.measure import Measurement
 from rich.table import Table
 
+from sdm.evaluation.fitting_table import FittingTable
 from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.tables import Row
 
@@ -28,36 +25,6 @@ def bounds_notes(rows: Mapping[str, Row]) -> str:
         for name, row in rows.items()
         if "plan_gap_percent" in row
     )
-
-
-class FittingTable(Table):
-    """A table that hides columns if the terminal is too narrow, to truncate no number.
-
-    Attributes:
-        spare: titles of columns that may be hidden, in the order of hiding.
-
-    """
-
-    def __init__(self, *, spare: Sequence[str], **options: Any) -> None:
-        """Make a table without columns; `options` are those of `rich.table.Table`."""
-        super().__init__(**options)
-        self.spare = spare
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[Any]:
-        """Draw the columns that fit, and list the hidden ones in the caption."""
-        shown, hidden = copy.copy(self), list[str]()
-        unbounded = options.update_width(10_000)
-        for title in self.spare:
-            if Measurement.get(console, unbounded, shown).maximum <= options.max_width:
-                break
-            shown.columns = [c for c in shown.columns if c.header != title]
-            hidden.append(title)
-        if hidden:
-            note = f"columns hidden: {', '.join(hidden)}"
-            shown.caption = f"{self.caption}\n{note}" if self.caption else note
-        yield from Table.__rich_console__(shown, console, options)
 
 
 def gap_table(
@@ -83,7 +50,7 @@ def gap_table(
     spare = ["seconds", "invalid", "merged", "agreement", "return", "exact gap"]
     spare += [measure_titles()[name] for name in reversed(own)]
     table = FittingTable(spare=spare, title=f"{title}\n{test}".strip(), caption=caption)
-    table.add_column("policy", overflow="fold")
+    table.add_column("policy")
     for title in ("gap", "95 % interval", "exact gap"):
         table.add_column(title, justify="right")
     if paper:

