@@ -7,9 +7,10 @@ possible, a hint; `SDM_DEBUG=1` shows the traceback instead.
 
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from sdm import __version__
 from sdm.commands.console import say
@@ -34,9 +35,19 @@ from sdm.commands.train import train
 
 INTERRUPTED = 130
 
+
+class InOrder(typer.core.TyperGroup):
+    """Commands in the order of this file, also those with commands of their own."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return [name for name in ORDER if name in self.commands]
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
+    cls=InOrder, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
 )
+ORDER: list[str] = []
 
 
 def _show_version(requested: bool) -> bool:
@@ -58,23 +69,41 @@ def sdm(
     """Solve decision tasks, fine-tune language models on them and evaluate policies."""
 
 
-app.command(cls=SolveCommand)(solve)
-app.command(cls=FinetuneCommand)(finetune)
-app.command(cls=SelfTrainCommand)(selftrain)
-app.command()(merge)
-app.command()(export)
-app.command("eval", cls=EvalCommand)(evaluate)
-app.command(cls=EstimateCommand)(estimate)
-app.command(cls=PlanCommand)(plan)
-app.command(cls=OpeCommand)(ope)
-app.command(cls=FeedbackCommand)(feedback)
-app.command(cls=NoveltyCommand)(novelty)
-app.command(cls=ForgettingCommand)(forgetting)
-app.command()(demo)
-app.command()(doctor)
-app.add_typer(train, name="train")
-app.add_typer(theory, name="theory")
-app.add_typer(experiment, name="experiment")
+FIRST = "Start here"
+SOLVE = "Solve and act"
+TRAIN = "Train and evaluate"
+LOGS = "Logged data"
+RESULTS = "Experiments and theory"
+STUDIES = "Judges, exploration and forgetting"
+
+
+def _add(panel: str, name: str, about: str, command: Any, **options: Any) -> None:
+    """Add a command or a group of commands, with one line for the list."""
+    ORDER.append(name)
+    described = {"rich_help_panel": panel, "short_help": about, **options}
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, **described)
+    else:
+        app.command(name, **described)(command)
+
+
+_add(FIRST, "demo", "Train and compare eight policies, in 20 minutes.", demo)
+_add(FIRST, "doctor", "Check versions, devices, memory and disk.", doctor)
+_add(SOLVE, "solve", "Solve sampled tasks or your model.", solve, cls=SolveCommand)
+_add(SOLVE, "export", "Write a solution in SARSOP's file format.", export)
+_add(TRAIN, "finetune", "Fine-tune on oracle data.", finetune, cls=FinetuneCommand)
+_add(TRAIN, "train", "Train a baseline: dpt, cql.", train)
+_add(TRAIN, "eval", "Measure gaps in unseen tasks.", evaluate, cls=EvalCommand)
+_add(TRAIN, "selftrain", "Train without an oracle.", selftrain, cls=SelfTrainCommand)
+_add(TRAIN, "merge", "Merge an adapter into its base model.", merge)
+_add(LOGS, "estimate", "Estimate models from logs.", estimate, cls=EstimateCommand)
+_add(LOGS, "plan", "Plan on logs, and bound the value.", plan, cls=PlanCommand)
+_add(LOGS, "ope", "Estimate a policy's value from logs.", ope, cls=OpeCommand)
+_add(RESULTS, "experiment", "Run and report the paper's experiments.", experiment)
+_add(RESULTS, "theory", "Check the theory of linear self-attention.", theory)
+_add(STUDIES, "feedback", "Rewards from a judge.", feedback, cls=FeedbackCommand)
+_add(STUDIES, "novelty", "A bonus for new states.", novelty, cls=NoveltyCommand)
+_add(STUDIES, "forgetting", "What tuning forgets.", forgetting, cls=ForgettingCommand)
 
 
 def main() -> None:

@@ -102,10 +102,21 @@ class Given:
 
 
 def group_of(
-    fields: Sequence[OptionField], *, show_default: bool = True
+    fields: Sequence[OptionField],
+    *,
+    show_default: bool = True,
+    panels: Mapping[str, str] | None = None,
 ) -> OptionGroup:
-    """Return a group of options with their typer parameters."""
-    return OptionGroup(fields, parameters_of(fields, show_default=show_default))
+    """Return a group of options with their typer parameters.
+
+    Args:
+        fields: the options.
+        show_default: whether the help shows the defaults of the class.
+        panels: heading in the help of each field that has one of its own.
+
+    """
+    made = parameters_of(fields, show_default=show_default, panel=panels)
+    return OptionGroup(fields, made)
 
 
 def command_with(make: Callable[[], OptionGroup]) -> type[ConfigCommand]:

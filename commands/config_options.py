@@ -66,7 +66,7 @@ def fields_of(config: type, *, without: Iterable[str] = ()) -> list[OptionField]
 def parameters_of(
     fields: Sequence[OptionField],
     *,
-    panel: str | None = None,
+    panel: str | Mapping[str, str] | None = None,
     scope: str = "",
     prefix: str = "",
     hidden: bool = False,
@@ -76,7 +76,7 @@ def parameters_of(
 
     Args:
         fields: the options.
-        panel: heading in the help; None for the default heading.
+        panel: heading in the help, or that of each field by name; None for the default.
         scope: prefix of the parameter names.
         prefix: prefix of the option names.
         hidden: whether to omit the options from the help.
@@ -91,7 +91,9 @@ def parameters_of(
         declared = typer.Option(
             *_declarations(option, field.annotation),
             help=_help(field, show_default=show_default),
-            rich_help_panel=panel,
+            rich_help_panel=panel.get(field.name)
+            if isinstance(panel, Mapping)
+            else panel,
             hidden=hidden,
             show_default=False,
         )

@@ -7,6 +7,9 @@ import typer
 
 from sdm.commands.options import Backend, Quantize
 
+MODELS = "Language models"
+OUTPUT = "Output"
+
 PolicyNames = Annotated[
     list[str],
     typer.Option(
@@ -33,15 +36,20 @@ Setting = Annotated[
 ]
 SchemaName = Annotated[
     str | None,
-    typer.Option(help="Text schema for `icl:` policies: paper, compact or words."),
+    typer.Option(
+        help="Text schema for `icl:` policies: paper, compact or words.",
+        rich_help_panel=MODELS,
+    ),
 ]
 Quantized = Annotated[
-    Quantize | None, typer.Option(help="4-bit weights for `icl:` policies.")
+    Quantize | None,
+    typer.Option(help="4-bit weights for `icl:` policies.", rich_help_panel=MODELS),
 ]
 ChosenBackend = Annotated[
     Backend,
     typer.Option(
-        help="Inference backend of language models; vllm supports `icl:` policies."
+        help="Inference backend of language models; vllm supports `icl:` policies.",
+        rich_help_panel=MODELS,
     ),
 ]
 TrustRemoteCode = Annotated[
@@ -49,6 +57,7 @@ TrustRemoteCode = Annotated[
     typer.Option(
         "--trust-remote-code",
         help="Execution of the Python code in the repositories of `icl:` bases.",
+        rich_help_panel=MODELS,
     ),
 ]
 Temperature = Annotated[
@@ -58,6 +67,7 @@ Temperature = Annotated[
         help="Temperature at which language models sample actions; 0 for the most "
         "probable one (default 0).",
         show_default=False,
+        rich_help_panel=MODELS,
     ),
 ]
 ConfigFile = Annotated[
@@ -69,11 +79,17 @@ PerTask = Annotated[
     typer.Option(
         "--per-task",
         help="Write the values of each task, from which the intervals follow.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 FigureFile = Annotated[
     Path | None,
     typer.Option(
-        help="PNG, PDF or SVG file of where policies lose, by stage and by state."
+        help="PNG, PDF or SVG file of where policies lose, by stage and by state.",
+        rich_help_panel=OUTPUT,
     ),
+]
+OutFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON file to write.", rich_help_panel=OUTPUT),
 ]

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Group
 
 from sdm.commands.console import (
@@ -28,6 +27,7 @@ from sdm.commands.eval_options import (
     ChosenBackend,
     ConfigFile,
     FigureFile,
+    OutFile,
     PerTask,
     PolicyNames,
     Quantized,
@@ -69,7 +69,7 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     temperature: Temperature = 0.0,
     config: ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    out: OutFile = None,
     per_task: PerTask = False,
     figure: FigureFile = None,
     seed: Seed = 0,

@@ -35,8 +35,10 @@ class Backend(enum.StrEnum):
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace an existing output.")]
-Resume = Annotated[bool, typer.Option(help="Continue an unfinished run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing output.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")]
 FamilyName = Annotated[
     str,
     typer.Option(

@@ -2,9 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
@@ -21,8 +19,6 @@ from sdm.commands.options import (
     Context,
     FamilyName,
     Json,
-    Overwrite,
-    Resume,
     Seed,
     check_own_family,
     check_setting,
@@ -33,6 +29,21 @@ from sdm.commands.options import (
 from sdm.commands.progress import doing, progress_bars
 from sdm.commands.solve_gap import bounds_lines, report_gap
 from sdm.commands.solve_model import Wanted, check_plot, draw, solve_model
+from sdm.commands.solve_options import (
+    PANELS,
+    AttitudeName,
+    Distributed,
+    MethodName,
+    ModelFile,
+    Out,
+    OverwriteOutput,
+    Plot,
+    RequireGap,
+    ResumeDataset,
+    Seconds,
+    Setting,
+    Simulate,
+)
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -53,82 +64,31 @@ class SolveCommand(FamilyCommand):
     def configs(self) -> dict[str, OptionGroup]:
         """Return the options of the dataset."""
         own = ("family", "kind", "seed")
-        return {
-            "config": group_of(
-                config_fields("data/request.py", "OracleConfig", without=own)
+        fields = config_fields("data/request.py", "OracleConfig", without=own)
+        fields.sort(
+            key=lambda field: (
+                [*PANELS].index(field.name) if field.name in PANELS else -1
             )
-        }
+        )
+        return {"config": group_of(fields, panels=PANELS)}
 
 
 def solve(
     context: Context,
     family: FamilyName = DEFAULT,
-    setting: Annotated[
-        str, typer.Option(help="Kind of model: mdp, pomdp or apomdp (default mdp).")
-    ] = "",
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="Model file to solve instead: `.POMDP`, `.pomdpx` or `.npz`."
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="Solution method for `--model`: for pomdp, `points`, `search` for a "
-            "large or long one, or `exact` for a small one (default: `search` for a "
-            "large pomdp or one without `--horizon`, else that of the kind of model)."
-        ),
-    ] = None,
-    simulate: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Episodes that the policy of `--model` plays (default none)."
-        ),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Time limit of `--method search`, which then has the best answer so "
-            "far, as after Ctrl-C (default 60)."
-        ),
-    ] = None,
-    attitude: Annotated[
-        str | None,
-        typer.Option(
-            help="Attitude to the sets of probabilities of `--model`: `pessimistic` or "
-            "`optimistic` (default pessimistic)."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the oracle dataset or, with `--model`, the solution."
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Figure of the solution of task 0: .png, .pdf or .svg."),
-    ] = None,
-    distributed: Annotated[
-        bool,
-        typer.Option(
-            help="Run as one of several processes that write `--out`. JAX detects "
-            "them under Slurm, Open MPI and Kubernetes; elsewhere, set "
-            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
-        ),
-    ] = False,
-    require_gap: Annotated[
-        bool,
-        typer.Option(
-            "--require-gap",
-            help="Exit with code 1 if a task does not reach `--gap`, after the report "
-            "(pomdp).",
-        ),
-    ] = False,
+    setting: Setting = "",
+    out: Out = None,
+    plot: Plot = None,
+    resume: ResumeDataset = False,
+    overwrite: OverwriteOutput = False,
+    distributed: Distributed = False,
+    model: ModelFile = None,
+    method: MethodName = None,
+    simulate: Simulate = None,
+    attitude: AttitudeName = None,
+    seconds: Seconds = None,
+    require_gap: RequireGap = False,
     seed: Seed = 0,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Sample tasks and solve them; with `--out`, write a dataset of oracle episodes.

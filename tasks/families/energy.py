@@ -57,11 +57,12 @@ class EnergyFamily(Family):
         max_energy: largest energy level E, for E + 1 states.
         charge_cost: cost c of a charge action.
         discount: discount factor per stage, in [0, 1].
-        q: probability that the observation is the true energy.
-        models: size K of an ambiguity set; the first is the nominal model.
-        alpha: weight of the worst model, in [0, 1].
-        radius: largest KL divergence of a model to the nominal one, in nats.
-        concentration: concentration of the Dirichlet distributions that perturb rows.
+        q: probability that the observation is the true energy (pomdp, apomdp).
+        models: size K of an ambiguity set; the first is the nominal model (apomdp).
+        alpha: weight of the worst model, in [0, 1] (apomdp).
+        radius: largest KL divergence of a model to the nominal one, in nats (apomdp).
+        concentration: concentration of the Dirichlet distributions that perturb rows
+            (apomdp).
 
     """
 
