@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Processes that share the tests, a file at a time; each wants a core and 6 GB.
 WORKERS ?= 2
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all test-install check bench clean
 
 demo: .venv/installed
 	$(BIN)/sdm demo --out demo --overwrite
@@ -18,6 +18,11 @@ test: .venv/installed
 # The same and the tests marked slow, compiled as users do. Before a release.
 test-all: .venv/installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10 -m ""
+
+# Wheel and source distribution in fresh environments, with newest and lowest versions.
+test-install: .venv/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python tests/install_matrix.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sdm.commands.progress import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
@@ -32,7 +34,7 @@ class Shown:
             self.task,
             description=f"{self.name}: {cell.policy}, {cell.condition}, {name}",
             completed=share,
-            left=f"cell {self.met + 1} of {self.cells}; about {_time(left)} left",
+            left=f"cell {self.met + 1} of {self.cells}; about {duration(left)} left",
         )
 
     def done(self, cell: "Cell", row: "Row", left: float) -> None:
@@ -51,7 +53,7 @@ class Shown:
             self.met += 1
             text = f"{self.met} of {self.cells}: {text}"
         if left:
-            text += f"; about {_time(left)} left"
+            text += f"; about {duration(left)} left"
         self.bars.console.print(text, soft_wrap=True, markup=False)
 
 
@@ -72,15 +74,6 @@ def watched(name: str) -> Iterator[Shown]:
         *columns, console=console, disable=not console.is_terminal, transient=True
     ) as bars:
         yield Shown(bars, bars.add_task(name, total=1.0, left=""), name)
-
-
-def _time(seconds: float) -> str:
-    """Return a duration with its unit."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def rows_table(title: str, rows: "list[Row]") -> "Table":

@@ -63,9 +63,22 @@ def show_compilation() -> None:
     jax.monitoring.register_event_duration_secs_listener(watch)
 
 
+def duration(seconds: float) -> str:
+    """Return a duration with its unit."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
-def progress_bars() -> Iterator[Bar]:
+def progress_bars(line: Callable[[str], str] | None = None) -> Iterator[Bar]:
     """Show bars, and what the command does, on a terminal; elsewhere, a line per step.
+
+    Args:
+        line: function of a new step that returns a line to print above its bar, also on
+            a terminal; None for its name, elsewhere only.
 
     Yields:
         A function of the name of a step, the work done and the total work.
@@ -79,7 +92,9 @@ def progress_bars() -> Iterator[Bar]:
         if step not in bars:
             bars[step] = shown.add_task(step, total=total)
             doing("")
-            if not terminal:
+            if line is not None:
+                typer.secho(line(step), err=True)
+            elif not terminal:
                 typer.secho(f"{step} …", err=True)
         shown.update(bars[step], completed=done, total=total)
 

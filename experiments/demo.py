@@ -8,8 +8,8 @@ random numbers.
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from sdm.data.request import OracleConfig
 from sdm.evaluation.evaluate import evaluate
 from sdm.evaluation.paper import paper_column, paper_rows
 from sdm.evaluation.tables import Row, result_row, save_gap_figure
+from sdm.experiments.demo_steps import DATA, DemoConfig, evaluating, fine_tuning
 from sdm.llm.finetune import finetune
 from sdm.llm.recipes import recipe
-from sdm.storage.files import PLAN, folder_in_progress, write_atomically
+from sdm.storage.files import PLAN, folder_in_progress, partial_folder, write_atomically
 from sdm.storage.provenance import provenance
 from sdm.tasks.registry import load_family
 
 FAMILY, HORIZON = "energy", 10
+FINISHED = "finished-steps"  # folder of results that a resumed demo reads
 # For each displayed name: the policy of `sdm eval`, and the paper's counterpart.
 POLICIES = {
     "random": ("random", "random"),
@@ -41,49 +43,26 @@ POLICIES = {
 BY_LLAMA = ("icl", "sft")  # the paper's policies that use Llama-2-7B
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """Sizes of the demo.
-
-    Attributes:
-        tasks: number of training tasks.
-        tiny_texts_per_task: training texts per task for `tiny`.
-        smollm2_tasks: number of training tasks for `smollm2`, with one text each.
-        test_tasks: number of unseen test tasks.
-        test_trajectories: episodes per test task.
-        seed: random seed.
-
-    """
-
-    tasks: int = 3200
-    tiny_texts_per_task: int = 15
-    smollm2_tasks: int = 800
-    test_tasks: int = 100
-    test_trajectories: int = 10
-    seed: int = 0
-
-
-QUICK = DemoConfig(
-    tasks=1600,
-    tiny_texts_per_task=8,
-    smollm2_tasks=128,
-    test_tasks=20,
-    test_trajectories=3,
-)
-
 # Name of a step, work done, total work.
 Progress = Callable[[str, int, int], None]
 
 
 def run_demo(
-    config: DemoConfig, out: Path, *, overwrite: bool, progress: Progress
+    config: DemoConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Generate the data, train, evaluate, and write the folder.
 
     Args:
         config: sizes.
         out: the folder; `out.partial` until the demo is complete.
-        overwrite: whether to replace `out` and an unfinished folder.
+        resume: whether to continue an unfinished demo at the step that it had reached,
+            and a training at its checkpoint.
+        overwrite: whether to replace `out` and, without `resume`, an unfinished folder.
         progress: callback with the name of a step, the work done and the total work.
 
     Returns:
@@ -92,7 +71,7 @@ def run_demo(
 
     """
     about = {"demo": dataclasses.asdict(config)}
-    with folder_in_progress(out, about, overwrite=overwrite, resumable=False) as folder:
+    with folder_in_progress(out, about, resume=resume, overwrite=overwrite) as folder:
         reports = _train(config, folder, progress)
         report = {
             "family": FAMILY,
@@ -105,30 +84,63 @@ def run_demo(
         }
         _write_results(config, folder, report)
         _rename_data(folder, out)
+        shutil.rmtree(folder / FINISHED)
     return report
 
 
 def _train(config: DemoConfig, folder: Path, progress: Progress) -> dict[str, Any]:
     """Generate the oracle data and fine-tune both base models; return the reports."""
     data = folder / "data"
-    write_oracle_dataset(
-        OracleConfig(load_family(FAMILY), HORIZON, config.tasks, 15, config.seed),
-        data,
-        progress=lambda done: progress("oracle data", done, config.tasks),
-    )
+    if not data.exists():
+        progress(DATA, 0, config.tasks)
+        write_oracle_dataset(
+            OracleConfig(load_family(FAMILY), HORIZON, config.tasks, 15, config.seed),
+            data,
+            resume=True,
+            progress=lambda done: progress(DATA, done, config.tasks),
+        )
     training = {
         "tiny": {"texts_per_task": config.tiny_texts_per_task},
         "smollm2": {"texts_per_task": 1, "tasks": config.smollm2_tasks},
     }
     reports = {}
     for base, options in training.items():
-        report = finetune(
-            recipe(str(data), base, seed=config.seed, **options),
-            folder / base,
-            progress=partial(progress, f"fine-tuning {base}"),
-        )
-        reports[base] = dataclasses.asdict(report)
+        step = fine_tuning(base)
+        work = partial(_fine_tune, config, folder, base, options, progress)
+        reports[base] = _once(folder, step, work)
     return reports
+
+
+def _fine_tune(
+    config: DemoConfig,
+    folder: Path,
+    base: str,
+    options: Mapping[str, int],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fine-tune a base, from the checkpoint of an interrupted demo if there is one."""
+    out, step = folder / base, fine_tuning(base)
+    if not partial_folder(out).exists():
+        progress(step, 0, 1)
+    report = finetune(
+        recipe(str(folder / "data"), base, seed=config.seed, **options),
+        out,
+        resume=True,
+        overwrite=True,  # of a run that was killed before its report was kept
+        progress=partial(progress, step),
+    )
+    return dataclasses.asdict(report)
+
+
+def _once(folder: Path, step: str, work: Callable[[], dict[str, Any]]) -> Any:
+    """Return the result of a step, which is kept for a demo that is resumed."""
+    path = folder / FINISHED / f"{step.replace(':', '-').replace(' ', '-')}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    path.parent.mkdir(exist_ok=True)
+    result = work()
+    write_atomically(path, json.dumps(result) + "\n")
+    return result
 
 
 def _test(config: DemoConfig) -> EvaluationConfig:
@@ -145,13 +157,19 @@ def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str,
     """Return the rows of all policies by displayed name."""
     bed, rows = make_benchmark(_test(config)), {}
     for shown, (name, _) in POLICIES.items():
-        policy = name.replace("{folder}", str(folder))
+        policy, step = name.replace("{folder}", str(folder)), evaluating(shown)
 
-        def step(_: str, done: int, tasks: int, shown: str = shown) -> None:
-            progress(f"evaluating {shown}", done, tasks)
+        def play(policy: str = policy, step: str = step) -> Row:
+            progress(step, 0, config.test_tasks)
+            (result,) = evaluate(
+                [policy],
+                bed,
+                kept=folder / FINISHED / step.replace(":", "-").replace(" ", "-"),
+                progress=lambda _, done, tasks: progress(step, done, tasks),
+            )
+            return result_row(result)
 
-        (result,) = evaluate([policy], bed, progress=step)
-        rows[shown] = result_row(result)
+        rows[shown] = _once(folder, step, play)
     return rows
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sdm.cli import app, main
 from sdm.data.shards import read_shards
+from sdm.llm.doctor import TESTED, wrong_versions
 from sdm.solvers_jax import save_npz, save_pomdp
 
 run = CliRunner().invoke
@@ -227,6 +228,32 @@ def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
     result = run(app, ["doctor", "--json"])
     assert "pip install" in json.loads(result.stdout)["missing"]["no-such-thing"]
     assert "missing: no-such-thing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("jax", "0.1.0", "0.1.0 is too old: pip install 'jax>="),
+        ("jax", "99.0", "99.0 is newer than tested; if it fails: pip install 'jax=="),
+        ("torch", "2.0.1", "2.0.1 is too old: pip install 'torch>="),
+    ],
+)
+def test_doctor_finds_versions_that_are_too_old_or_untested(name, version, said):
+    assert wrong_versions({name: version})[name].startswith(said)
+    tested = {line.split("==")[0] for line in TESTED.read_text().splitlines()}
+    assert name in tested
+
+
+def test_doctor_finds_too_little_memory_and_disk_and_no_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SDM_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("sdm.llm.doctor.available_memory", lambda: 10**9)
+    monkeypatch.setattr("sdm.llm.doctor.DISK", 10**30)
+    report = json.loads(run(app, ["doctor", "--json"]).stdout)
+    assert {"memory", "disk", "cache"} <= report["problems"].keys()
+    assert "SDM_CACHE" in report["problems"]["cache"]
+    assert "1.0 GB free" in report["problems"]["memory"]
+    assert report["machine"]["free memory"] == "1.0 GB"
 
 
 SOLVE = ["solve", "--tasks", "4"]

@@ -54,7 +54,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         for name in names
         if re.fullmatch(r"experiments/(configs/.*\.toml|profiles\.toml|.*jinja)", name)
         or re.fullmatch(r"experiments/published/[^/]+/(laptop|paper)\.jsonl", name)
-        or name == "evaluation/paper.toml"
+        or name == "experiments/published/demo/results-seed-0.json"
+        or name in ("constraints.txt", "evaluation/paper.toml")
     }
     assert len(data) >= 16, "configurations of all experiments, and the report"
     assert shipped == {f"sdm/{name}" for name in (*modules, *data, "py.typed")}

@@ -45,7 +45,7 @@ def test_a_table_fits_and_breaks_neither_words_nor_numbers(width):
     ):
         assert (cell in shown) == (name not in gone), name
     assert gone == names[len(names) - len(gone) :]  # the last columns go first
-    assert bool(gone) == (width < 100)
+    assert bool(gone) == (width < 200)
 
 
 def test_the_named_columns_are_hidden_first_and_a_note_says_where_they_are():
