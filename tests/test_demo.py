@@ -1,17 +1,14 @@
 """The demo, quick, from end to end, as a user types it."""
 
 import json
-import os
-import pty
-import select
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from terminal_support import SDM, run_on_terminal
 
 from sdm.commands.demo import next_commands
 from sdm.experiments.demo_steps import QUICK, DemoConfig, StepsLeft, expected_seconds
@@ -77,45 +74,25 @@ def test_the_commands_that_follow_use_the_paths_of_the_run():
     assert "--policy" in commands[0] and "'my demo/tiny'" in commands[0]
 
 
-def shown_until(words, arguments, cwd, number, timeout=600):
-    """Run `sdm` on a pseudo-terminal, and end it by a signal once it shows `words`."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cwd)
-        os.execv(sys.executable, [sys.executable, "-m", "sdm.cli", *arguments])
-    shown, deadline, sent = "", time.monotonic() + timeout, False
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 1)[0]:
-            continue
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:  # the terminal is closed
-            break
-        shown += part.decode(errors="replace")
-        if number and not sent and words in shown:
-            os.kill(child, number)
-            sent = True
-    return shown, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.slow
-def test_an_interrupted_demo_continues_where_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_demo_continues_where_it_was(tmp_path):
     """Ctrl-C in a training, then a kill in an evaluation, then to the end."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    ask = ["demo", "--quick", "--out", "d"]
-    shown, code = shown_until("step 3 of 11", ask, tmp_path, signal.SIGINT)
+    ask = [*SDM, "demo", "--quick", "--out", "d"]
+    shown, code = run_on_terminal(
+        ask, tmp_path, until="step 3 of 11", send=signal.SIGINT
+    )
     assert code == 130 and "`--resume` continues" in shown
     assert "Steps, with their time" in shown and "step 2 of 11" in shown
-    shown, code = shown_until(
-        "step 6 of 11", [*ask, "--resume"], tmp_path, signal.SIGKILL
+    ask.append("--resume")
+    shown, code = run_on_terminal(
+        ask, tmp_path, until="step 6 of 11", send=signal.SIGKILL
     )
     assert code == -signal.SIGKILL
     assert "step 1 of 11" not in shown and "step 2 of 11" not in shown
-    shown, code = shown_until("", [*ask, "--resume"], tmp_path, 0)
+    shown, code = run_on_terminal(ask, tmp_path)
     assert code == 0 and "step 5 of 11" not in shown and "step 6 of 11" in shown
-    assert (
-        "sdm eval --policy d/tiny" in shown and "sdm train dpt --data d/data" in shown
-    )
+    assert "sdm eval --policy d/tiny" in shown
+    assert "sdm train dpt --data d/data" in shown
     report = json.loads((tmp_path / "d" / "results.json").read_text())
     assert report["policies"]["oracle"]["gap_percent"] == 0
     assert report["policies"]["tiny"]["gap_percent"] < 5
