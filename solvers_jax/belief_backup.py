@@ -77,7 +77,7 @@ def by_columns(
 
     """
     count, states = rows.shape
-    blocks = -(-count // AT_ONCE)
+    blocks = max(1, -(-count // AT_ONCE))
     size = -(-count // (blocks * LANES)) * LANES  # blocks of equal size pad the least
     rows = jnp.pad(rows, ((0, blocks * size - count), (0, 0)))
     columns = jnp.swapaxes(rows.reshape(blocks, size, states), 1, 2)
