@@ -81,8 +81,8 @@ def _list_table(report: Mapping[str, Any]) -> "Table":
     from sdm.evaluation.fitting_table import FittingTable
 
     title = "Cells that you ran, cells published with the code, and their run time"
-    table = FittingTable(spare=("paper", "about"), title=title)
-    for title in ("experiment", "paper", "about"):
+    table = FittingTable(spare=("figure", "about", "smoke"), title=title)
+    for title in ("experiment", "figure", "about"):
         table.add_column(title)
     for profile in Profile:
         table.add_column(profile.value, justify="right")

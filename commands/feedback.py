@@ -177,7 +177,10 @@ def _table(report: dict[str, Any]) -> "Table":
     """Return a table with a row for each judge, use, weight and lookahead."""
     from sdm.evaluation.fitting_table import FittingTable
 
-    table = FittingTable(caption="Gaps in %, with 95 % intervals over seeds and tasks.")
+    table = FittingTable(
+        spare=("lookahead", "rank corr.", "correct, %", "weight", "use"),
+        caption="Gaps in %, with 95 % intervals over seeds and tasks.",
+    )
     for name in ("judge", "correct, %", "rank corr.", "use", "weight", "lookahead"):
         table.add_column(name)
     table.add_column("gap, %", justify="right")

@@ -146,7 +146,8 @@ def _tables(report: Mapping[str, Any]) -> "Group":
 def _columns(title: str, caption: str, *names: str) -> "Table":
     from sdm.evaluation.fitting_table import FittingTable
 
-    table = FittingTable(title=title, caption=caption)
+    spare = ("unsupported, %", "effective episodes")
+    table = FittingTable(spare=spare, title=title, caption=caption)
     for i, name in enumerate(names):
         table.add_column(name, justify="right" if i else "left")
     return table

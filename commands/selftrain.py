@@ -154,7 +154,10 @@ def _table(report: Mapping[str, Any]) -> "Table":
         for name, title in measure_titles().items()
         if name in rows[0] and name not in ("regret", "regret_exponent")
     }
-    table = FittingTable(title=f"{report['family']} {report['setting']}: unseen tasks")
+    table = FittingTable(
+        spare=("seconds", "dropped", "kept", "greedy gap, %", "exponent"),
+        title=f"{report['family']} {report['setting']}: unseen tasks",
+    )
     for title in (
         *("iteration", "kept", "dropped", "regret", "95 % interval"),
         *("gap, %", "95 % interval", "greedy gap, %", "exponent", "95 % interval"),

@@ -15,19 +15,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 READABLE = 24  # characters: text in narrower columns is a ladder of single words
-PATHS = 30  # characters: longer words, such as paths, may be broken
+LONG = 30  # characters: longer words, such as paths, may be broken, and cells wrapped
 
 
 class FittingTable(Table):
     """A table that hides columns if the terminal is too narrow.
 
     Attributes:
-        spare: titles of columns that may be hidden, in the order of hiding; None for
-            all but the first two, from right to left.
+        spare: titles of columns that are hidden first, in this order. Then follow the
+            others, except the first two, from right to left.
 
     """
 
-    def __init__(self, *, spare: Sequence[str] | None = None, **options: Any) -> None:
+    def __init__(self, *, spare: Sequence[str] = (), **options: Any) -> None:
         """Make a table without columns; `options` are those of `rich.table.Table`."""
         super().__init__(**options)
         self.spare = spare
@@ -65,9 +65,8 @@ class FittingTable(Table):
 
     def _order(self) -> list[str]:
         """Return the titles of columns in the order of hiding."""
-        if self.spare is not None:
-            return list(self.spare)
-        return [str(column.header) for column in reversed(self.columns[2:])]
+        others = [str(column.header) for column in reversed(self.columns[2:])]
+        return [*self.spare, *(name for name in others if name not in self.spare)]
 
     def _room(self, width: int) -> int:
         """Return the characters that the narrowest readable table leaves."""
@@ -101,9 +100,10 @@ def _least(column: Column) -> int:
     cells = _lines(column._cells)
     words = [w for line in (*_lines([column.header]), *cells) for w in line.split()]
     longest = max(map(cell_len, words), default=1)
-    if column.justify == "right":
-        return max(longest, *map(cell_len, cells), 1)
-    return max(min(longest, PATHS), min(READABLE, _natural(column)))
+    widest = max(map(cell_len, cells), default=1)
+    if column.justify == "right" and widest <= LONG:  # numbers and intervals
+        return max(longest, widest)
+    return max(min(longest, LONG), min(READABLE, _natural(column)))
 
 
 def _natural(column: Column) -> int:

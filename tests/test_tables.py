@@ -60,6 +60,14 @@ def test_markup_in_a_value_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_columns_that_are_not_named_are_hidden_when_those_are_not_enough(width):
+    shown = drawn(example(spare=("return",)), width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "observation-as-state" in shown and "12.34" in shown
+    assert ("11.22 … 13.45" in shown) or "95 % interval" in shown.split("hidden:")[1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_a_long_path_is_wrapped_and_whole(width):
     path = "/a/very/long/path" * 6
     shown = drawn(pairs_table({"out": path}), width)
