@@ -12,11 +12,13 @@ Linux has gigabytes of CUDA. So it is the one package whose lowest version is no
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +108,19 @@ def built(folder: Path) -> dict[str, Path]:
     }
 
 
+def requirements(extra: str) -> list[str]:
+    """Return the direct dependencies of the package with an extra, as in pyproject."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras, found, left = about["optional-dependencies"], about["dependencies"], [extra]
+    while left:
+        for text in extras.get(left.pop(), ()):
+            if inner := re.fullmatch(r"sdm-llm\[(.*)\]", text):
+                left += inner[1].split(",")
+            else:
+                found = [*found, text]
+    return list(found)
+
+
 def install(case: Case, python: str, package: Path, folder: Path) -> Path:
     """Create the environment of a case, and return its folder of programs."""
     wanted = f"{package}[{case.extra}]" if case.extra else str(package)
@@ -113,11 +128,12 @@ def install(case: Case, python: str, package: Path, folder: Path) -> Path:
         uv = shutil.which("uv") or "uv"
         run(uv, "venv", "-q", "-p", python, folder / "env", cwd=folder)
         into: list[str | Path] = [uv, "pip", "install", "-q", "-p", folder / "env"]
+        direct = [x for x in requirements(case.extra) if not x.startswith("torch")]
+        # The dependencies of a wheel are not direct ones: they go beside it.
+        more = ["--resolution", "lowest-direct", *direct]
         if case.extra:
-            run(*into, TORCH, cwd=folder)
-            (folder / "torch.txt").write_text(TORCH + "\n")
-            into += ["--override", folder / "torch.txt"]
-        run(*into, "--resolution", "lowest-direct", wanted, cwd=folder)
+            more.append(TORCH)
+        run(*into, *more, wanted, cwd=folder)
         return folder / "env" / "bin"
     run(python, "-m", "venv", folder / "env", cwd=folder)
     pip: list[str | Path] = [
