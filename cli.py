@@ -90,7 +90,7 @@ def _add(panel: str, name: str, about: str, command: Any, **options: Any) -> Non
 _add(FIRST, "demo", "Train and compare eight policies, in 20 minutes.", demo)
 _add(FIRST, "doctor", "Check versions, devices, memory and disk.", doctor)
 _add(SOLVE, "solve", "Solve sampled tasks or your model.", solve, cls=SolveCommand)
-_add(SOLVE, "export", "Write a solution in SARSOP's file format.", export)
+_add(SOLVE, "export", "Write a policy or a dataset for other programs.", export)
 _add(TRAIN, "finetune", "Fine-tune on oracle data.", finetune, cls=FinetuneCommand)
 _add(TRAIN, "train", "Train a baseline: dpt, cql.", train)
 _add(TRAIN, "eval", "Measure gaps in unseen tasks.", evaluate, cls=EvalCommand)

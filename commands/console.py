@@ -198,13 +198,15 @@ def emit(
 
 
 def pairs_table(report: dict[str, Any]) -> "Table":
-    """Return a two-column table of names and values."""
+    """Return a two-column table of names and values, without those that are None."""
     from rich.text import Text
 
     from sdm.evaluation.fitting_table import FittingTable
 
     table = FittingTable(show_header=False)
     for name, value in report.items():
+        if value is None:
+            continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
         table.add_row(Text(name), Text(shown))
     return table
