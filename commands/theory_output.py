@@ -34,7 +34,7 @@ def run_study(
     from sdm.theory.plots import save
 
     made = {"command": sys.argv[1:], "versions": _versions()}
-    with folder_in_progress(out, made, overwrite=overwrite) as folder:
+    with folder_in_progress(out, made, overwrite=overwrite, resumable=False) as folder:
         # These commands cannot be resumed, so they write all files at the end.
         report = work() | {"out": str(out), "made": made}
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"

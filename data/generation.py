@@ -31,9 +31,9 @@ from sdm.data.request import (
     family_header,
     plain_params,
 )
+from sdm.data.shard_checks import is_whole, remove_damaged
 from sdm.data.shards import (
     PARAMETERS,
-    damage_of,
     shard_path,
     write_manifest,
     write_shard,
@@ -192,8 +192,8 @@ def write_oracle_dataset(
     Args:
         config: configuration of the dataset.
         out: the folder to write.
-        resume: resume an unfinished `out.partial` of the same configuration; damaged
-            shards in it are made again.
+        resume: resume an unfinished `out.partial` of the same configuration, or make
+            the damaged shards of a complete `out` again.
         overwrite: replace `out`.
         progress: called with the number of completed tasks.
 
@@ -208,12 +208,12 @@ def write_oracle_dataset(
         raise ValueError("trajectories = 0: must be 1 or more for a dataset")
     check_available(config)
     about = describe(config)
-    options = {"resume": resume, "overwrite": overwrite}
+    options = {"resume": resume, "overwrite": overwrite, "is_damaged": remove_damaged}
     with folder_of_all(out, about, JaxGroup(), **options) as folder:
         start, batches = time.perf_counter(), OracleBatches(config)
         for index in range(jax.process_index(), batches.count, jax.process_count()):
             path = shard_path(folder, index)
-            if not _is_whole(path, rows=batches.rows(index)):
+            if not is_whole(path, rows=batches.rows(index)):
                 first = index * batches.size
                 write_shard(path, _rows(batches[index], first, config.trajectories))
             progress(min(config.tasks, (index + 1) * batches.size))
@@ -225,17 +225,6 @@ def write_oracle_dataset(
             kind = "estimated_error" if apomdp else "certified_error"
             write_manifest(folder, {**about, kind: error})
     return _summary(config, parts, batches.compile_seconds, time.perf_counter() - start)
-
-
-def _is_whole(path: Path, *, rows: int) -> bool:
-    """Return whether a shard is complete; warn if it is damaged."""
-    if not path.is_file():
-        return False
-    if damage := damage_of(path, rows):
-        warnings.warn(
-            f"`{path}` is damaged, so it is made again: {damage}", stacklevel=2
-        )
-    return not damage
 
 
 def _of_tasks(path: Path) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ have a `manifest.json`, which only this module skips.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ import pyarrow.parquet as pq
 
 from sdm.storage.files import PLAN, StorageError, read_plan, temporary_name
 from sdm.storage.notes import NOTES, read_notes, write_notes
+from sdm.storage.ownership import check_finished
 
 FORMAT = "sdm trajectories"
 SCHEMA_VERSION = 4
 MANIFEST = "manifest"  # name of the note
 OLDER = "manifest.json"
 PARAMETERS = "parameters"
+
+SHARD_NAME = re.compile(r"shard-\d+\.parquet")
 
 # The entries of a manifest that readers need.
 NEEDED = (
@@ -94,7 +98,7 @@ def write_shard(path: Path, columns: Mapping[str, np.ndarray]) -> None:
         list(fields.values()), names=list(fields)
     )
     with temporary_name(path) as temporary:
-        pq.write_table(pa.table(arrays), temporary)
+        pq.write_table(pa.table(arrays), temporary, write_page_checksum=True)
 
 
 def _parameter(array: np.ndarray) -> pa.Array:
@@ -119,26 +123,6 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.parquet"
 
 
-def damage_of(path: Path, rows: int) -> str:
-    """Describe what is wrong with a shard in an unfinished folder; "" if it is whole.
-
-    Args:
-        path: the file, which exists.
-        rows: number of rows that it must have.
-
-    """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        return f"it cannot be read: {str(error).strip().splitlines()[0]}"
-    wanted = [*COLUMNS, PARAMETERS]
-    if table.column_names != wanted:
-        return f"it has the columns {', '.join(table.column_names)}"
-    if table.num_rows != rows:
-        return f"it has {table.num_rows} rows, expected {rows}"
-    return ""
-
-
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest of the complete shards of a folder, and its plan beside it.
 
@@ -152,7 +136,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
         {
             "file": path.name,
             "rows": pq.read_metadata(path).num_rows,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": _digest(path),
         }
         for path in paths
     ]
@@ -184,6 +168,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     make = "make one with `sdm solve --out FOLDER`"
     if not folder.is_dir():
         raise StorageError(f"there is no folder `{folder}`", make)
+    check_finished(folder)
     path, text = _manifest_text(folder)
     if text is None:
         raise StorageError(f"`{folder}` is not a dataset: it has no {MANIFEST}", make)
@@ -209,12 +194,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise StorageError(
                 f"`{path}` is damaged: `{key}` is missing or has the wrong type", make
             )
-    if not shards or not all(
-        isinstance(shard, dict) and {"file", "sha256"} <= shard.keys()
-        for shard in shards
-    ):
+    if not shards or not all(_is_entry(shard) for shard in shards):
         raise StorageError(f"`{path}` is damaged: it does not list its shards", make)
     return manifest
+
+
+def _is_entry(shard: Any) -> bool:
+    """Return whether a manifest's entry names a shard in the dataset's own folder."""
+    if not isinstance(shard, dict):
+        return False
+    name, digest = shard.get("file"), shard.get("sha256")
+    named = isinstance(name, str) and SHARD_NAME.fullmatch(name) is not None
+    return named and isinstance(digest, str)
 
 
 def _manifest_text(folder: Path) -> tuple[Path, str | None]:
@@ -236,6 +227,32 @@ def _manifest_text(folder: Path) -> tuple[Path, str | None]:
         ) from error
 
 
+def damaged_shards(folder: Path) -> list[tuple[Path, str]]:
+    """Return the shards of a complete dataset that are missing or changed, and why.
+
+    Raises:
+        StorageError: if `folder` is not a dataset, or its manifest is damaged.
+
+    """
+    found = []
+    for shard in read_manifest(folder)["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            found.append((path, "is missing"))
+            continue
+        digest = _digest(path)
+        if digest != shard["sha256"]:
+            expected = shard["sha256"][:12]
+            why = f"is damaged: expected SHA-256 {expected}…, found {digest[:12]}…"
+            found.append((path, why))
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_shards(folder: Path) -> pa.Table:
     """Return all episodes of a complete dataset, in order of task and episode.
 
@@ -243,27 +260,28 @@ def read_shards(folder: Path) -> pa.Table:
         StorageError: if `folder` is not a dataset, or a shard is missing or damaged.
 
     """
-    shards = read_manifest(folder)["shards"]
-    return pa.concat_tables(pq.read_table(path) for path in whole(folder, shards))
+    tables = []
+    for path in whole_shards(folder):
+        try:
+            tables.append(pq.read_table(path))
+        except (pa.ArrowException, OSError) as error:  # another program wrote it
+            raise StorageError(
+                f"`{folder}`: its shards are no trajectories: {error}"
+            ) from error
+    return pa.concat_tables(tables)
 
 
-def whole(folder: Path, shards: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
-    """Yield the path of each shard that a manifest lists, once its digest is checked.
+def whole_shards(folder: Path) -> list[Path]:
+    """Return the paths of a dataset's shards, in order.
 
     Raises:
-        StorageError: if a shard is missing or damaged.
+        StorageError: if `folder` is not a dataset, or a shard is missing or damaged.
 
     """
-    again = "regenerate the dataset with `sdm solve … --overwrite`"
-    for shard in shards:
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise StorageError(f"the shard `{path}` is missing", again)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != shard["sha256"]:
-            raise StorageError(
-                f"the shard `{path}` is damaged: expected SHA-256 "
-                f"{shard['sha256'][:12]}…, found {found[:12]}…",
-                again,
-            )
-        yield path
+    for path, why in damaged_shards(folder):
+        raise StorageError(
+            f"the shard `{path}` {why}",
+            "repeat the `sdm solve` command that made the dataset, with `--resume`: "
+            "it makes this shard again",
+        )
+    return [folder / shard["file"] for shard in read_manifest(folder)["shards"]]

@@ -5,31 +5,39 @@ A file is written under a temporary name and then renamed. A folder is written a
 configuration. Interrupted work can only be resumed with the same plan, and files and
 folders of other programs are never replaced. A complete folder of Parquet files has its
 plan in its `notes`. A lock beside the partial folder lets only one process write it.
+
+A process can be killed at any time: what has its final name is complete.
 """
 
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sdm.storage.locks import locked
-from sdm.storage.notes import NOTES, read_notes
+from sdm.storage.notes import NOTES
+from sdm.storage.ownership import (
+    MADE_BY,
+    TEMPORARY,
+    check_replaceable,
+    is_ours,
+    put_in_place,
+    remove_folder,
+    replaced_folder,
+)
+from sdm.storage.ownership import PLAN as PLAN
+from sdm.storage.ownership import StorageError as StorageError
+from sdm.storage.ownership import partial_folder as partial_folder
+from sdm.storage.ownership import read_plan as read_plan
 
-PLAN = "plan.json"
-MADE_BY = {"made_by": "sdm"}  # entry of every plan, which identifies our folders
 
+class WriteError(OSError):
+    """A file that cannot be written, such as on a full disk."""
 
-class StorageError(ValueError):
-    """A file or folder that cannot be read or written."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        """Set the message, and the hint on how to fix it."""
-        super().__init__(message)
-        self.hint = hint
+    hint = "free space or choose another place, then repeat the command"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -42,6 +50,8 @@ def write_atomically(path: Path, text: str) -> None:
 def temporary_name(path: Path) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` at the end of the block.
 
+    Two processes that write one file have different temporary names.
+
     Raises:
         OSError: if `path` cannot be written; the temporary file is then removed.
 
@@ -50,12 +60,15 @@ def temporary_name(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(f"`{path}` is a folder: pass a file name")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder `{path.parent}` does not exist")
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror:
+            raise WriteError(f"`{path}` cannot be written: {error.strerror}") from error
         raise
 
 
@@ -87,11 +100,6 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def partial_folder(out: Path) -> Path:
-    """Return the path of the folder `out` until it is complete."""
-    return out.with_name(out.name + ".partial")
-
-
 @contextmanager
 def folder_in_progress(
     out: Path,
@@ -101,6 +109,7 @@ def folder_in_progress(
     resume: bool = False,
     overwrite: bool = False,
     resumable: bool = True,
+    is_damaged: Callable[[Path], bool] = lambda out: False,
 ) -> Iterator[Path]:
     """Yield a partial folder, and rename it to `out` at the end of the block.
 
@@ -115,6 +124,7 @@ def folder_in_progress(
         overwrite: whether to replace `out` and, without `resume`, an unfinished partial
             folder.
         resumable: whether an unfinished folder can be resumed; else it is replaced.
+        is_damaged: whether a complete folder lacks parts, which `resume` makes again.
 
     Raises:
         StorageError: if `out` exists without `overwrite`; if an unfinished folder
@@ -131,17 +141,20 @@ def folder_in_progress(
             )
     with _only_writer(out):
         if not resumable and partial_folder(out).exists():
-            _check_replaceable(partial_folder(out))
-            shutil.rmtree(partial_folder(out))  # it cannot be resumed
+            check_replaceable(partial_folder(out))
+            remove_folder(partial_folder(out))  # it cannot be resumed
+        if resume and not overwrite and read_plan(out) == _as_read(plan):
+            _reopen(out, is_damaged)
         partial = _begin(out, plan, resume=resume, overwrite=overwrite)
         try:
             yield partial
         except BaseException:
             files = (path for path in partial.rglob("*") if path.is_file())
             if not any(path.name != PLAN for path in files):
-                shutil.rmtree(partial)
+                with suppress(OSError):
+                    remove_folder(partial)
             raise
-        _finish(partial, out)
+        put_in_place(partial, out)
 
 
 @contextmanager
@@ -183,7 +196,23 @@ def file_in_progress(
     with _only_writer(out):
         partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
         yield partial
-        shutil.rmtree(partial)
+        remove_folder(partial)
+
+
+def _reopen(out: Path, is_damaged: Callable[[Path], bool]) -> None:
+    """Rename a damaged folder to its partial folder.
+
+    Raises:
+        StorageError: if it is whole.
+
+    """
+    if not is_damaged(out):
+        raise StorageError(
+            f"`{out}` is already complete: there is nothing to resume",
+            "use it, or pass `--overwrite` without `--resume` to replace it",
+        )
+    if not partial_folder(out).exists():
+        os.replace(out, partial_folder(out))
 
 
 def _begin(
@@ -191,15 +220,10 @@ def _begin(
 ) -> Path:
     """Create or reopen the partial folder of the folder `out`, and return it."""
     if out.exists() and not overwrite:
-        if not _is_ours(out):
+        if not is_ours(out):
             raise StorageError(
                 f"`{out}` exists already and was not written by sdm",
                 "choose another name",
-            )
-        if resume and read_plan(out) == _as_read(plan):
-            raise StorageError(
-                f"`{out}` is already complete: there is nothing to resume",
-                "use it, or pass `--overwrite` without `--resume` to replace it",
             )
         raise StorageError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
@@ -209,7 +233,10 @@ def _begin(
         raise StorageError(
             f"`{out}` contains the working folder", "choose another name"
         )
-    _check_replaceable(out)
+    check_replaceable(out)
+    check_replaceable(replaced_folder(out))
+    if out.exists() and replaced_folder(out).exists():  # left by a killed process
+        remove_folder(replaced_folder(out))
     return _begin_partial(out, plan, resume=resume, overwrite=overwrite)
 
 
@@ -217,15 +244,15 @@ def _begin_partial(
     out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Path:
     """Create or reopen the partial folder of the file or folder `out`."""
-    _check_replaceable(partial_folder(out))
+    check_replaceable(partial_folder(out))
     partial = partial_folder(out)
-    if partial.exists() and not resume:
+    if read_plan(partial) and not resume:
         if not overwrite:
             raise StorageError(
                 f"`{partial}` contains an unfinished run",
                 "pass `--resume` to continue it, or `--overwrite` to start again",
             )
-        shutil.rmtree(partial)
+        remove_folder(partial)
     if (partial / PLAN).exists() or (partial / NOTES).exists():
         if changed := _difference(read_plan(partial), _as_read(plan)):
             raise StorageError(
@@ -247,19 +274,6 @@ def _as_read(plan: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """Return the plan of a folder, or an empty one if it has none."""
-    path = folder / PLAN
-    try:
-        if path.is_file():
-            plan = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            plan = json.loads(read_notes(folder).get(PLAN, "{}"))
-    except (OSError, ValueError):
-        return {}
-    return plan if isinstance(plan, dict) else {}
-
-
 def _difference(before: Any, now: Any, name: str = "") -> str:
     """Describe the first difference between two plans; "" if they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -273,28 +287,3 @@ def _difference(before: Any, now: Any, name: str = "") -> str:
     if isinstance(before, list) or isinstance(now, list):
         return f"{name} differs"
     return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
-
-
-def _is_ours(folder: Path) -> bool:
-    """Return whether sdm wrote a complete or partial folder."""
-    if not folder.is_dir():
-        return False
-    if read_plan(folder).items() >= MADE_BY.items():
-        return True
-    return [path.name for path in folder.iterdir()] in ([], [PLAN + ".tmp"])
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Raise `StorageError` if sdm did not write the folder."""
-    if folder.exists() and not _is_ours(folder):
-        raise StorageError(
-            f"`{folder}` was not written by sdm and is not replaced",
-            "choose another name, or remove the folder",
-        )
-
-
-def _finish(partial: Path, out: Path) -> None:
-    """Rename a complete folder to `out`, replacing an existing one."""
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(partial, out)

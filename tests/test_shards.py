@@ -10,10 +10,12 @@ import pytest
 from sdm.data import shards
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
+from sdm.data.shard_checks import damage_of
 from sdm.data.shards import read_manifest, read_shards
 from sdm.solvers_jax import EnergyFamily
 from sdm.storage.files import StorageError, read_plan
 from sdm.storage.notes import NOTES, write_notes
+from sdm.storage.ownership import MADE_BY, PLAN, partial_folder
 
 TASKS, EPISODES, HORIZON = 3, 2, 4
 
@@ -129,7 +131,7 @@ def test_a_complete_dataset_keeps_its_plan(tmp_path):
 def test_a_dataset_cut_short_before_it_has_its_name_resumes(tmp_path, monkeypatch):
     made = OracleConfig(EnergyFamily(), 3, 3, 2)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-        patch.setattr("sdm.storage.files._finish", full)
+        patch.setattr("sdm.storage.files.put_in_place", full)
         write_oracle_dataset(made, tmp_path / "data")
     assert not (tmp_path / "data.partial" / "plan.json").exists()
     other = OracleConfig(EnergyFamily(), 3, 4, 2)
@@ -202,3 +204,52 @@ def test_a_manifest_without_what_it_must_say_is_damaged(dataset, key):
         rewrite(dataset, json.dumps(broken))
         with pytest.raises(StorageError, match="is damaged"):
             read_shards(dataset)
+
+
+@pytest.mark.slow
+def test_resume_makes_only_damaged_shards_of_a_complete_dataset_again(tmp_path):
+    out, made = tmp_path / "data", OracleConfig(EnergyFamily(), 3, 3, 2, batch=1)
+    write_oracle_dataset(made, out)
+    paths = [shards.shard_path(out, index) for index in range(3)]
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in paths]
+    flipped = bytearray(before[1][1])
+    flipped[len(flipped) // 2] ^= 1
+    paths[1].write_bytes(flipped)
+    paths[2].unlink()
+    with pytest.raises(StorageError, match=r"shard-00001") as error:
+        read_shards(out)
+    assert "`--resume`" in error.value.hint
+    with pytest.warns(UserWarning, match=r"shard-0000[12]\.parquet` is made again"):
+        write_oracle_dataset(made, out, resume=True)
+    assert [path.read_bytes() for path in paths] == [content for _, content in before]
+    assert paths[0].stat().st_mtime_ns == before[0][0]
+    assert len(read_shards(out)) == 6 and not partial_folder(out).exists()
+
+
+def test_a_flipped_bit_in_an_unfinished_dataset_is_found(dataset):
+    """In the values, which Parquet reads without a word unless pages have checksums."""
+    path = shards.shard_path(dataset, 0)
+    assert not damage_of(path, TASKS * EPISODES)
+    column = pq.read_metadata(path).row_group(0).column(3)
+    flipped = bytearray(path.read_bytes())
+    flipped[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(flipped)
+    assert "cannot be read" in damage_of(path, TASKS * EPISODES)
+
+
+def test_an_unfinished_dataset_is_refused(dataset):
+    (dataset / PLAN).write_text(json.dumps(MADE_BY))
+    partial = dataset.rename(partial_folder(dataset))
+    with pytest.raises(StorageError, match="unfinished output") as error:
+        read_shards(partial)
+    assert "--resume" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["../shard-00000.parquet", "/etc/passwd", 3, "a"])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(dataset, name):
+    manifest = read_manifest(dataset)
+    shutil.copy(shards.shard_path(dataset, 0), dataset.parent / "shard-00000.parquet")
+    manifest["shards"][0]["file"] = name
+    rewrite(dataset, json.dumps(manifest))
+    with pytest.raises(StorageError, match="does not list its shards"):
+        read_shards(dataset)

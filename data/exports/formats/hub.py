@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sdm.data.exports import datasets
 from sdm.data.exports.format import register_format
-from sdm.data.shards import PARAMETERS, read_manifest, whole
+from sdm.data.shards import PARAMETERS, read_manifest, whole_shards
 from sdm.storage.files import write_atomically
 
 CARD = "README.md"
@@ -35,7 +35,7 @@ class Hub:
         """Write an export into an existing folder; see `ExportFormat`."""
         manifest = read_manifest(path)
         (folder / "data").mkdir()
-        for shard in whole(path, manifest["shards"]):
+        for shard in whole_shards(path):
             shutil.copyfile(shard, folder / "data" / shard.name)
         text = json.dumps(manifest, indent=2) + "\n"
         write_atomically(folder / "manifest.json", text)

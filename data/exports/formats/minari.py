@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sdm.data.exports import datasets
 from sdm.data.exports.format import register_format
 from sdm.data.request import family_of
-from sdm.data.shards import read_manifest, whole
+from sdm.data.shards import read_manifest, whole_shards
 
 READ = ["task", "random", "observation", "action", "reward"]
 
@@ -58,7 +58,7 @@ class Minari:
             action_space=Discrete(len(spaces.actions)),
         )
         first = 0
-        for shard in whole(path, manifest["shards"]):
+        for shard in whole_shards(path):
             rows = pq.read_table(shard, columns=READ).to_pylist()
             storage.update_episodes(_episodes(rows, over))
             about = [{"task": x["task"], "random_actions": x["random"]} for x in rows]
