@@ -56,7 +56,7 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Execution of the Python code in the repositories of `icl:` bases.",
+        help="Execution of the Python code in the repositories of base models.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from sdm.commands.console import emit, pairs_table, start_torch, user_faults
+from sdm.commands.eval_options import TrustRemoteCode
 from sdm.commands.options import Json, Overwrite, Seed
 
 
 def merge(
     run: Annotated[Path, typer.Argument(help="Run folder from `sdm finetune`.")],
     out: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+    trust_remote_code: TrustRemoteCode = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -25,6 +27,6 @@ def merge(
         start_torch()
         from sdm.llm.merge import merge as merge_run
 
-        merge_run(run, out, overwrite=overwrite)
+        merge_run(run, out, overwrite=overwrite, trust_remote_code=trust_remote_code)
     report = {"run": str(run), "out": str(out)}
     emit(report, as_json, lambda: pairs_table(report))

@@ -46,10 +46,15 @@ def _all_fields(path: Path) -> dict[str, list[OptionField]]:
 
 def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
     """Return the type that an annotation names, or `str` for an unknown name."""
-    try:
-        return eval(ast.unparse(annotation), {"__builtins__": {}}, names)
-    except (NameError, TypeError):
-        return str
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return None
+    if isinstance(annotation, ast.BinOp):  # X | Y
+        return _type(annotation.left, names) | _type(annotation.right, names)
+    if isinstance(annotation, ast.Subscript) and _type(annotation.value, names) is (
+        Literal
+    ):
+        return Literal[ast.literal_eval(annotation.slice)]
+    return names.get(ast.unparse(annotation), str)
 
 
 def class_fields(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from sdm.storage.arrays import read_arrays
 from sdm.storage.files import temporary_name
 from sdm.tasks.models import Model
 from sdm.tasks.policy import Policy
@@ -65,8 +66,7 @@ def play_in_groups(
             if file is not None:
                 _keep(file, part)
         else:
-            with np.load(file) as arrays:
-                part = dict(arrays)
+            part = read_arrays(file)
         parts.append(part)
         first += len(part["action"])  # a stored group can have another machine's size
         progress(first, tasks)

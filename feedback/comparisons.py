@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from sdm.feedback.judge import CHOICES, OUTSIDE, TIE, Items, Judge, JudgeError
+from sdm.storage.arrays import read_array
 from sdm.storage.files import temporary_name
 
 Progress = Callable[[int, int], None]  # called with answered and all comparisons
@@ -113,7 +114,7 @@ def ask(
         if len(asked) <= judge.together and judge.together > 10**6:
             file = None  # faster to ask again than to read
         if file is not None and file.is_file():
-            found = np.load(file)
+            found = read_array(file)
         else:
             found = np.asarray(judge.compare(items, part, seed=[*seed, first]))
             if file is not None:

@@ -99,7 +99,7 @@ def language_model_policy(
         schema: text schema for `icl:`; a run uses the schema of its training.
         quantize: `nf4` to load the base of `icl:` in 4 bits.
         backend: `vllm` to score with vLLM, which supports `icl:` without quantization.
-        trust_remote_code: run the Python code in the repository of the base of `icl:`.
+        trust_remote_code: run the Python code in the repository of the base.
 
     Raises:
         ValueError: if the backend does not support the policy.
@@ -109,7 +109,7 @@ def language_model_policy(
     """
     check_backend(name, backend, quantize)
     if not name.startswith(ICL):
-        run = load_run(Path(name))
+        run = load_run(Path(name), trust_remote_code=trust_remote_code)
         _warn_of_training(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
         return maker_of(bed, written, run.tokenizer, run.model, name)

@@ -11,7 +11,9 @@ from sdm.policies.policy_runs import TASKS
 from sdm.storage.files import folder_in_progress, write_atomically
 
 
-def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
+def merge(
+    run: Path, out: Path, *, overwrite: bool = False, trust_remote_code: bool = False
+) -> None:
     """Write a model folder with the adapter of `run` added to its base's weights.
 
     The base is loaded in full precision. If the run was trained on a 4-bit base, the
@@ -22,13 +24,14 @@ def merge(run: Path, out: Path, *, overwrite: bool = False) -> None:
         run: a run folder.
         out: the folder to write; it holds weights, tokenizer and `merged.json`.
         overwrite: replace `out`.
+        trust_remote_code: run the Python code in the repository of the base.
 
     Raises:
         StorageError: if `run` is not a run folder, or `out` cannot be written.
         BaseModelError: if the base is unavailable.
 
     """
-    loaded = load_run(run, full_precision=True)
+    loaded = load_run(run, full_precision=True, trust_remote_code=trust_remote_code)
     config = loaded.header.config
     about = {
         "run_version": RUN_VERSION,

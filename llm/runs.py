@@ -146,21 +146,32 @@ def fingerprint(base: CausalModel) -> str:
     return prefix + digest.hexdigest()[:16]
 
 
-def load_run(folder: Path, *, full_precision: bool = False) -> LoadedRun:
+def load_run(
+    folder: Path, *, full_precision: bool = False, trust_remote_code: bool = False
+) -> LoadedRun:
     """Load a fine-tuned model from its run folder.
 
     Args:
         folder: the run folder.
         full_precision: load the base of an adapter unquantized, even if the adapter was
             trained on 4-bit weights.
+        trust_remote_code: run the Python code of the base's repository, if the run was
+            trained with it. The folder cannot decide this: anybody may have made it.
 
     Raises:
-        StorageError: if `folder` is not a complete run folder, has another version, or
-            its adapter was trained on another base.
+        StorageError: if `folder` is not a complete run folder, has another version, its
+            adapter was trained on another base, or its base needs code that is not
+            trusted.
         BaseModelError: if the adapter's base is unavailable.
 
     """
     header = read_run(folder)
+    if header.config.trust_remote_code and not trust_remote_code:
+        raise StorageError(
+            f"`{folder}`: runs the Python code of the repository of its base "
+            f"`{header.config.base}`",
+            "pass `--trust-remote-code`, if the command has it and you trust this code",
+        )
     weights = weights_folder(folder, header.config.lora_rank)
     model: CausalModel
     try:

@@ -34,7 +34,7 @@ class ActingOptions:
         schema: text schema of `icl:` policies; None for the base's default.
         quantize: `nf4` to load the bases of `icl:` policies in 4 bits.
         backend: `vllm` to compute `icl:` policies with vLLM.
-        trust_remote_code: run the Python code in the repositories of `icl:` bases.
+        trust_remote_code: run the Python code in the repositories of bases.
         temperature: at 0, language models take the most probable action; above, they
             sample actions with probabilities proportional to p^(1 / temperature).
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sdm.solvers_jax.methods import Solution, methods_for
+from sdm.storage.arrays import read_arrays
 from sdm.storage.files import (
     StorageError,
     folder_in_progress,
@@ -149,8 +149,7 @@ def load_solution(folder: str | os.PathLike[str]) -> Any:
         what = "damaged or changed" if path.is_file() else "missing"
         raise StorageError(f"`{path}`: {what}", AGAIN)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_arrays(path)
         double = any(x.dtype.itemsize == 8 for x in arrays.values())
         if double and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
             raise ValueError(
@@ -159,7 +158,7 @@ def load_solution(folder: str | os.PathLike[str]) -> Any:
             )
         methods_for(MDP)  # imports the modules of all solutions
         return _restored(manifest["solution"], arrays, str(folder))
-    except (KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"`{folder}`: damaged: {error}", AGAIN) from error
 
 

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
-
+from sdm.storage.arrays import read_arrays
 from sdm.tasks.model_files import load_npz, read_npz
 from sdm.tasks.model_formats import ModelFormat, register_format
 
 
 def _kind(path: Path) -> str:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return str(file["kind"])
-    except Exception:  # reading the model raises an error that names the problem
+        return str(read_arrays(path, names=["kind"])["kind"])
+    except ValueError:  # reading the model raises an error that names the problem
         return type(load_npz(path)).__name__
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sdm.storage.arrays import read_arrays
 from sdm.tasks.array_checks import check_rows
 from sdm.tasks.imported import FamilyError
 
@@ -61,9 +62,9 @@ def icu_tables() -> IcuTables:
     """
     folder = _assets()
     try:
-        with np.load(folder / "dynamics.npz", allow_pickle=False) as arrays:
-            names = ("tx_mat", "d_0", "expert_policy", "sofa_scores")
-            transition, initial, expert, sofa = (arrays[name] for name in names)
+        names = ("tx_mat", "d_0", "expert_policy", "sofa_scores")
+        arrays = read_arrays(folder / "dynamics.npz", names=names)
+        transition, initial, expert, sofa = (arrays[name] for name in names)
         allowed = _admissible((folder / "admissible_actions.txt").read_text())
         if transition.shape != (STATES, ACTIONS, STATES):
             raise ValueError(

@@ -2,7 +2,6 @@
 
 import math
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sdm.storage.arrays import read_arrays
 from sdm.storage.files import temporary_name
 from sdm.tasks.admissible import with_mask
 from sdm.tasks.model_formats import NamedModel, format_of
@@ -109,11 +109,7 @@ def read_npz(path: str | os.PathLike[str]) -> NamedModel:
     Names are the texts in the entries `state_names`, `action_names` and
     `observation_names`, which are optional.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`{path}` is not an .npz file of arrays") from error
+    arrays = read_arrays(path)
     names = [tuple(map(str, arrays.pop(f"{name}_names", ()))) for name in NAMES]
     return NamedModel(_model_of(arrays, path), *names)
 

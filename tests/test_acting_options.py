@@ -74,6 +74,21 @@ def test_the_code_of_a_base_runs_if_it_is_trusted(own_code):
     assert name in json.loads(played.stdout)["policies"]
 
 
+@pytest.mark.slow
+def test_a_run_folder_cannot_decide_that_code_is_run(tmp_path):
+    folder = untrained_run(tmp_path / "run", EnergyFamily(), "mdp", 2)
+    config = folder / "config.yaml"
+    text = config.read_text()
+    assert "trust_remote_code: false" in text
+    config.write_text(
+        text.replace("trust_remote_code: false", "trust_remote_code: true")
+    )
+    refused = run("--policy", folder)
+    assert refused.exit_code == 2 and "runs the Python code" in refused.stderr
+    assert "--trust-remote-code" in refused.stderr
+    assert run("--policy", folder, "--trust-remote-code").exit_code == 0
+
+
 def test_several_processes_are_refused():
     environment = {"WORLD_SIZE": "4", "LOCAL_RANK": "1", "RANK": "1"}
     for rank, said in (("0", 1), ("1", 0)):

@@ -5,7 +5,6 @@ have the names `observations` [S] and `actions` [A]. An `.npy` file has the
 probabilities only. Observations and actions without names are numbered from 0.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from sdm.data.off_policy.logged_policy import (
     TablePolicy,
     register_logged_policy,
 )
+from sdm.storage.arrays import read_array, read_arrays
 
 SUFFIXES = (".npy", ".npz")
 NAMES = ("observations", "actions")
@@ -59,11 +59,6 @@ def table_file(text: str, logs: Logs, options: PolicyOptions) -> TablePolicy | N
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a file by name."""
-    try:
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return {"probabilities": found}
-            return dict(found)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"policy `{path}`: is no file of arrays") from error
+    if path.suffix == SUFFIXES[0]:
+        return {"probabilities": read_array(path)}
+    return read_arrays(path)
