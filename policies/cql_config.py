@@ -1,5 +1,6 @@
 """Options of conservative Q-learning. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 
 from sdm.storage.checks import check_count
@@ -37,5 +38,7 @@ class CQLConfig:
             raise ValueError(
                 f"learning_rate = {self.learning_rate}: must lie between 0 and 1"
             )
-        if not self.conservative >= 0:
-            raise ValueError(f"conservative = {self.conservative}: must be 0 or more")
+        if not 0 <= self.conservative < math.inf:
+            raise ValueError(
+                f"conservative = {self.conservative}: must be 0 or more, and finite"
+            )

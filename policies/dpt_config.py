@@ -1,5 +1,6 @@
 """Options of decision-pretrained transformers. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -54,8 +55,10 @@ class DPTConfig:
             raise ValueError(
                 f"width = {self.width}: must be a multiple of heads = {self.heads}"
             )
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay = {self.weight_decay}: must be 0 or more")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"weight_decay = {self.weight_decay}: must be 0 or more, and finite"
+            )
         if not 0 < self.learning_rate < 1:
             raise ValueError(
                 f"learning_rate = {self.learning_rate}: must lie between 0 and 1"

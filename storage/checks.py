@@ -1,5 +1,7 @@
 """Checks of options. This module imports nothing heavy."""
 
+from collections.abc import Iterable
+from math import isfinite
 from numbers import Integral, Real
 
 
@@ -31,3 +33,16 @@ def check_positive(name: str, value: object) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a finite number."""
+    if not _is_number(value) or not isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{name} = {value!r}: must be a finite number")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `ValueError` unless `value` is one of the choices."""
+    known = tuple(choices)
+    if value not in known:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")

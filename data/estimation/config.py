@@ -1,9 +1,9 @@
 """Options that all estimators share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from sdm.storage.checks import check_count
+from sdm.storage.checks import check_choice, check_count, check_finite
 
 Unvisited = Literal["worst", "forbid", "prior"]
 Support = Literal["all", "seen"]
@@ -54,12 +54,7 @@ class EstimationConfig:
         if not 0 <= self.prior < float("inf"):
             raise ValueError(f"prior = {self.prior:g}: must be 0 or more, and finite")
         check_count("min_visits", self.min_visits, 1)
-        for name, known in (
-            ("support", ("all", "seen")),
-            ("unvisited", ("worst", "forbid", "prior")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: must be one of "
-                    f"{', '.join(known)}"
-                )
+        check_choice("support", self.support, get_args(Support))
+        check_choice("unvisited", self.unvisited, get_args(Unvisited))
+        if self.worst is not None:
+            check_finite("worst", self.worst)

@@ -17,6 +17,7 @@ from pathlib import Path
 from sdm.data.logs.episodes import Logs
 from sdm.data.logs.problems import LogsError
 from sdm.data.logs.table import Chunk, Reading, logs_of_table
+from sdm.storage.checks import check_finite
 from sdm.storage.plugins import load_plugins
 
 PACKAGE = "sdm.data.logs.readers"
@@ -127,6 +128,9 @@ def read_logs(
     place = Path(path)
     if not place.exists():
         raise LogsError(f"logs `{place}`: no such file or folder", "check the path")
+    for name, limit in (("reward_min", reward_min), ("reward_max", reward_max)):
+        if limit is not None:
+            check_finite(name, limit)
     how = Reading(tuple(observations), tuple(actions), reward_min, reward_max)
     for reader in log_readers():
         if reader.reads(place):

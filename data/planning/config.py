@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sdm.storage.checks import check_count, check_horizon
+from sdm.storage.checks import check_count, check_finite, check_horizon
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class PlanningConfig:
         check_count("folds", self.folds, 2)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
+        if self.worst is not None:
+            check_finite("worst", self.worst)
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f"confidence = {self.confidence:g}: must lie strictly between 0 and 1"

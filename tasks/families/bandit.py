@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
+from sdm.storage.checks import check_choice, check_finite
 from sdm.tasks.arm_laws import ArmLaw, arm_laws, chances
 from sdm.tasks.arm_rewards import ArmRewards, levels_of
 from sdm.tasks.family import (
@@ -100,12 +101,11 @@ class BanditFamily(Family):
         check_count("levels", self.levels, 2)
         check_count("rounds", self.rounds, 1)
         check_between(self, ("separation", "change"))
-        for name, known in (("law", tuple(arm_laws())), ("feedback", FEEDBACK)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: must be one of "
-                    f"{', '.join(known)}"
-                )
+        check_choice("law", self.law, arm_laws())
+        check_choice("feedback", self.feedback, FEEDBACK)
+        for name in ("mean_min", "mean_max", "noise"):
+            if getattr(self, name) is not None:
+                check_finite(name, getattr(self, name))
         low, high = self.range
         if not low <= high:
             raise ValueError(f"mean_min = {low:g} is larger than mean_max = {high:g}")

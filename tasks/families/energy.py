@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from sdm.storage.checks import check_finite
 from sdm.tasks.ambiguity import check_ambiguity, check_met, perturbed_models
 from sdm.tasks.family import (
     SET_KEY,
@@ -97,6 +98,7 @@ class EnergyFamily(Family):
                 f"p_min = {self.p_min:g} is larger than p_max = {self.p_max:g}"
             )
         check_count("max_energy", self.max_energy, 1)
+        check_finite("charge_cost", self.charge_cost)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount = {self.discount:g}: must lie between 0 and 1")
         check_ambiguity(self.models, self.radius, self.concentration, self.alpha)

@@ -12,6 +12,7 @@ from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import chi_squared_radius, kl_distance
 from sdm.data.estimation.rows import normalised, posterior_of
 from sdm.data.logs import Logs
+from sdm.storage.checks import check_choice
 from sdm.tasks.rectangular import KLMDP
 
 Radius = Literal["chi-squared", "credible"]
@@ -33,6 +34,10 @@ class KLBalls:
     radius: Radius = "credible"
 
     name: ClassVar[str] = "kl"
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for unknown radii."""
+        check_choice("radius", self.radius, RADII)
 
     def estimate(
         self,

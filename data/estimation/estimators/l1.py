@@ -12,6 +12,7 @@ from sdm.data.estimation.estimator import Estimate, Progress, register_estimator
 from sdm.data.estimation.radii import l1_distance, weissman_radius
 from sdm.data.estimation.rows import normalised
 from sdm.data.logs import Logs
+from sdm.storage.checks import check_choice
 from sdm.tasks.rectangular import L1MDP
 
 Radius = Literal["weissman", "credible"]
@@ -33,6 +34,10 @@ class L1Balls:
     radius: Radius = "weissman"
 
     name: ClassVar[str] = "l1"
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for unknown radii."""
+        check_choice("radius", self.radius, RADII)
 
     def estimate(
         self,
