@@ -198,7 +198,7 @@ def from_file(path: Path, fields: Sequence[OptionField]) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"`{path}` cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).replace("\n", " ")
         raise ValueError(f"`{path}` is not valid YAML: {first}") from error
     if values is None:

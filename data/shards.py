@@ -177,7 +177,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = (manifest["format"], manifest["schema_version"])
     except KeyError as error:
         raise StorageError(f"`{path}` is damaged: it has no {error}", make) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StorageError(f"`{path}` is damaged: it is not JSON", make) from error
     if found[0] != FORMAT:
         raise StorageError(

@@ -217,7 +217,7 @@ def _record(out: Path) -> dict[str, Any]:
         else:
             report = json.loads((out / "report.json").read_text("utf-8"))
             made = json.loads((out / "env.json").read_text("utf-8"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise ExperimentError(
             f"`{out}`: record of the training missing or invalid: {error}",
             "remove the folder",

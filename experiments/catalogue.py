@@ -96,7 +96,7 @@ def read(path: Path) -> Experiment:
             _check_keys(options, Experiment, {"name", "grids"}, "at the top", AXIS)
     except KeyError as error:
         raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ExperimentError(f"`{path}`: {error}") from error
     if len(kinds := {grid.study for grid in grids}) > 1:
         raise ExperimentError(

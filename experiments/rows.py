@@ -54,7 +54,7 @@ def _read_row(file: Path, number: int, line: str) -> Row:
     try:
         row: Row = json.loads(line)
         version, missing = row.get("version", 1), NEEDED - row.keys()
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         version, missing = VERSION, {"JSON"}
     if version != VERSION:
         raise ExperimentError(

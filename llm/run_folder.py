@@ -24,10 +24,13 @@ from sdm.llm.recipes import FinetuneConfig, recipe_of
 from sdm.llm.schema import schemas
 from sdm.policies.policy_runs import TASKS, tasks_of
 from sdm.storage.files import StorageError
+from sdm.storage.ownership import check_finished
 from sdm.tasks.family import Kind
 
 RUN_VERSION = 4
 CONFIG, METRICS, MERGED = "config.yaml", "metrics.jsonl", "merged.json"
+# What reading a damaged header raises.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 AGAIN = "train it again with `sdm finetune …`"
 
 
@@ -115,11 +118,12 @@ def read_run(folder: Path) -> RunHeader:
             file.
 
     """
+    check_finished(folder)
     path = folder / CONFIG
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
         version, options = header["run_version"], header["finetune"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, *DAMAGE) as error:
         raise StorageError(
             f"`{folder}` is not a run folder: {path.name} is missing or damaged",
             "make one with `sdm finetune --out FOLDER`",
@@ -190,7 +194,7 @@ def read_merged(folder: Path) -> MergedHeader | None:
             return MergedHeader(
                 **tasks_of(header), **{name: header[name] for name in names}
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise StorageError(f"`{path}` is damaged: {error}", again) from error
     raise StorageError(
         f"`{folder}`: run version {version}, expected {RUN_VERSION}", again

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sdm.storage.files import StorageError, temporary_name, write_atomically
+from sdm.storage.ownership import check_finished
 from sdm.storage.provenance import provenance
 
 ABOUT, ARRAYS = "policy.json", "policy.safetensors"
@@ -90,10 +91,11 @@ def load_policy_run(folder: Path, kind: str) -> LearnedRun:
 
     """
     make = f"make one with `sdm train {kind} --out FOLDER`"
+    check_finished(folder)
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         version, found = about["version"], about["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StorageError(
             f"`{folder}` holds no policy: {ABOUT} is missing or damaged", make
         ) from error

@@ -32,6 +32,7 @@ from sdm.storage.files import (
     temporary_name,
     write_atomically,
 )
+from sdm.storage.ownership import check_finished
 from sdm.storage.provenance import provenance
 from sdm.tasks.models import MDP
 
@@ -116,6 +117,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         StorageError: if there is none, or it has another schema.
 
     """
+    check_finished(Path(folder))
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise StorageError(
@@ -124,7 +126,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"`{path}`: damaged, found no JSON", AGAIN) from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         version = found.get("schema") if isinstance(found, dict) else None
@@ -158,7 +160,7 @@ def load_solution(folder: str | os.PathLike[str]) -> Any:
             )
         methods_for(MDP)  # imports the modules of all solutions
         return _restored(manifest["solution"], arrays, str(folder))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"`{folder}`: damaged: {error}", AGAIN) from error
 
 

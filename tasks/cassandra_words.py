@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 LONGEST_LINE = 1 << 24  # bytes
+LARGEST_FILE = 1 << 30  # bytes that a compressed file may have when it is unpacked
 PREAMBLE = ("discount", "values", "states", "actions", "observations")
 ENTRIES = ("start", "T", "O", "R")
 KEYWORDS = (*PREAMBLE, *ENTRIES)
@@ -199,7 +200,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a plain or compressed file, each up to `LONGEST_LINE` bytes.
 
     Raises:
-        PomdpFileError: if the compressed content is damaged.
+        PomdpFileError: if the compressed content is damaged or too large.
         OSError: if the file cannot be read.
 
     """
@@ -213,6 +214,11 @@ def read_lines(path: Path) -> Iterator[bytes]:
         try:
             with gzip.GzipFile(fileobj=plain) as file:
                 while line := file.readline(LONGEST_LINE):
+                    if file.tell() > LARGEST_FILE:
+                        raise PomdpFileError(
+                            f"`{path}`: unpacks to more than {LARGEST_FILE:,} bytes: "
+                            "unpack the file if you trust it"
+                        )
                     yield line
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise PomdpFileError(f"`{path}`: damaged gzip file: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sdm.storage.ownership import check_finished
 from sdm.tasks.admissible import check_no_mask
 from sdm.tasks.imported import FamilyError
 from sdm.tasks.model_formats import format_of, suffixes
@@ -57,6 +58,7 @@ class ModelFolder:
                 f"folder `{self.path}` {what}",
                 "pass a folder of `.POMDP` or `.npz` files",
             )
+        check_finished(self.path)
         found = (
             file
             for file in self.path.iterdir()

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pyarrow as pa
+
 from sdm.data.logs.episodes import Logs
 from sdm.data.logs.problems import LogsError
 from sdm.data.logs.table import Chunk, Reading, logs_of_table
 from sdm.storage.checks import check_finite
+from sdm.storage.ownership import check_finished
 from sdm.storage.plugins import load_plugins
 
 PACKAGE = "sdm.data.logs.readers"
@@ -77,7 +80,15 @@ def table_reader(
 
     def every(paths: tuple[Path, ...]) -> Iterator[tuple[int, Chunk]]:
         for index, path in enumerate(paths):
-            yield from ((index, chunk) for chunk in chunks(path))
+            try:
+                yield from ((index, chunk) for chunk in chunks(path))
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                if getattr(error, "filename", None):  # it says what is wrong
+                    raise
+                first = str(error).strip().splitlines()[0]
+                raise LogsError(
+                    f"logs `{path}`: damaged: {first}", "write the file again"
+                ) from error
 
     return LogReader(
         name,
@@ -128,13 +139,20 @@ def read_logs(
     place = Path(path)
     if not place.exists():
         raise LogsError(f"logs `{place}`: no such file or folder", "check the path")
+    check_finished(place)
     for name, limit in (("reward_min", reward_min), ("reward_max", reward_max)):
         if limit is not None:
             check_finite(name, limit)
     how = Reading(tuple(observations), tuple(actions), reward_min, reward_max)
     for reader in log_readers():
         if reader.reads(place):
-            return reader.read(place, how)
+            try:
+                return reader.read(place, how)
+            except UnicodeDecodeError as error:
+                raise LogsError(
+                    f"logs `{place}`: text must be UTF-8, found {error}",
+                    "convert the file",
+                ) from error
     known = ", ".join(reader.name for reader in log_readers())
     raise LogsError(
         f"logs `{place}`: unknown format, must be one of {known}",

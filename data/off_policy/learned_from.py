@@ -34,6 +34,6 @@ def _json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -32,7 +32,10 @@ def chunks(path: Path) -> Iterator[Chunk]:
     try:
         with csv.open_csv(
             path,
-            read_options=csv.ReadOptions(use_threads=False, block_size=BLOCK),
+            # Decoded by Python, since pyarrow prints a traceback of a wrong byte.
+            read_options=csv.ReadOptions(
+                use_threads=False, block_size=BLOCK, encoding="utf-8-sig"
+            ),
             parse_options=csv.ParseOptions(
                 ignore_empty_lines=False, invalid_row_handler=invalid
             ),

@@ -3,9 +3,9 @@
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +19,48 @@ BLOCK = 1 << 24  # bytes of a batch
 ROW = re.compile(r" in row (\d+)")
 
 
-def _open(path: Path) -> IO[bytes]:
-    zipped = path.name.lower().endswith(".gz")
-    return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """Yield lines together, of a plain or compressed file.
+
+    Raises:
+        LogsError: if the compressed content is damaged, or a line in it is too long: a
+            small file could otherwise fill the memory.
+
+    """
+    if not path.name.lower().endswith(".gz"):
+        with path.open("rb") as plain:
+            while block := plain.readlines(BLOCK):
+                yield block
+        return
+    try:
+        with gzip.open(path) as packed:
+            block, size = [], 0
+            while line := packed.readline(BLOCK):
+                if len(line) == BLOCK:
+                    raise LogsError(
+                        f"logs `{path}`: a line longer than {BLOCK} bytes",
+                        "write one decision per line",
+                    )
+                block.append(line)
+                size += len(line)
+                if size >= BLOCK:
+                    yield block
+                    block, size = [], 0
+            yield block
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise LogsError(
+            f"logs `{path}`: damaged gzip file: {error}", "write it again"
+        ) from error
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
     """Yield the lines of a file in batches, numbered from 1."""
     done = 0
-    with _open(path) as file:
-        while block := file.readlines(BLOCK):
-            line = np.flatnonzero([bool(x.strip()) for x in block]) + done + 1
-            if len(line):
-                yield Chunk(_columns(path, block, line), line)
-            done += len(block)
+    for block in _blocks(path):
+        line = np.flatnonzero([bool(x.strip()) for x in block]) + done + 1
+        if len(line):
+            yield Chunk(_columns(path, block, line), line)
+        done += len(block)
 
 
 def _columns(path: Path, block: list[bytes], line: np.ndarray) -> dict[str, pa.Array]:

@@ -139,9 +139,14 @@ def read(path: Path, how: Reading) -> Logs:
     """
     folder = _data(path)
     assert folder is not None  # `_reads` has found it
-    kind = json.loads((folder / METADATA).read_text(encoding="utf-8")).get(
-        "data_format", "hdf5"
-    )
+    try:
+        about = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        kind = about.get("data_format", "hdf5")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise LogsError(
+            f"logs `{folder / METADATA}`: damaged: no JSON object",
+            "download the dataset again",
+        ) from error
     if kind not in LAYOUTS:
         raise LogsError(
             f"logs `{folder}`: Minari's format must be one of {', '.join(LAYOUTS)}, "

@@ -39,7 +39,7 @@ def read(path: Path, how: Reading) -> Logs:
     if path.is_file():
         try:
             kept = json.loads((pq.read_schema(path).metadata or {}).get(NAMES, "{}"))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, RecursionError) as error:
             raise LogsError(f"logs `{path}`: no valid Parquet file: {error}") from error
         how = dataclasses.replace(
             how,
