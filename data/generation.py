@@ -9,7 +9,6 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ have a `manifest.json`, which only this module skips.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
