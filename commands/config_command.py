@@ -7,7 +7,7 @@ defaults of the class.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import typer.core
 
@@ -27,7 +27,14 @@ class ConfigCommand(typer.core.TyperCommand):
 
     Subclasses define these options in `dynamic`. The context's `meta` holds the values
     on the command line, under the name of each group.
+
+    Attributes:
+        plugins: for each option that selects a plugin with further options, the folder
+            of the plugins' files.
+
     """
+
+    plugins: ClassVar[Mapping[str, Path]] = {}
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, "OptionGroup"]:
         """Return the groups of options for these command-line arguments."""

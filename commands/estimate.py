@@ -32,6 +32,8 @@ RARE = 10  # actions and pairs that the description shows
 class EstimateCommand(ConfigCommand):
     """A command with the options of the estimator that `--estimator` names."""
 
+    plugins = {"--estimator": ESTIMATORS}  # noqa: RUF012
+
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
         """Return what all estimators assume, and the options of one."""
         name = named_in(args, "--estimator", DEFAULT)

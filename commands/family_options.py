@@ -6,6 +6,7 @@ Importing a family takes a second, which would slow down `--help`.
 import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class FamilyCommand(ConfigCommand):
 
     """
 
+    plugins = {"--family": FAMILIES}  # noqa: RUF012
     prior = False
 
     @property
@@ -99,6 +101,7 @@ def family_fields(reference: str) -> list[OptionField]:
     return fields
 
 
+@cache
 def built_in() -> dict[str, list[OptionField]]:
     """Return the options of each built-in family, by the family's name."""
     found = {}

@@ -24,6 +24,8 @@ PLANNERS = ROOT / "data" / "planning" / "planners"
 class PlanCommand(ConfigCommand):
     """A command with the options of the planner that `--planner` names."""
 
+    plugins = {"--planner": PLANNERS}  # noqa: RUF012
+
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
         """Return the options of all plans, and those of one planner."""
         name = named_in(args, "--planner", DEFAULT)

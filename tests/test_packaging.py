@@ -47,7 +47,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {n for n in archive.namelist() if ".dist-info/" not in n}
-    not_shipped = ("tests/", "benchmarks/")
+    not_shipped = ("tests/", "benchmarks/", "docs/")
     modules = {n for n in names if n.endswith(".py") and not n.startswith(not_shipped)}
     data = {
         name
