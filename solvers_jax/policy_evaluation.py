@@ -32,6 +32,14 @@ def evaluate_policy(
     Raises:
         ValueError: if the model has arrays for another number of stages.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import EnergyFamily, evaluate_policy
+        >>> task = EnergyFamily().mdp(jnp.array([0.5]))
+        >>> at_random = jnp.full((1, 10, 10, 3), 1 / 3)  # [B, T, S, A]
+        >>> evaluate_policy(task, at_random).round(2).tolist()
+        [1.23]
+
     """
 
     def backup(next_value: Array, stage: tuple[Array, Array]) -> tuple[Array, None]:

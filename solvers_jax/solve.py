@@ -133,6 +133,14 @@ def solve(
         TypeError: if no method solves this class of model, an option is unknown, a
             field of the model is not an array, or JAX traces the model.
 
+    Example:
+        >>> import jax
+        >>> from sdm.solvers_jax import EnergyFamily, solve
+        >>> tasks = EnergyFamily().sample(jax.random.key(0), 1000)
+        >>> solution = solve(tasks, horizon=10)
+        >>> solution.value.shape, solution.policy.shape
+        ((1000,), (1000, 10, 10))
+
     """
     kind = type(model)
     if horizon is not None:

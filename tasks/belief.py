@@ -173,6 +173,13 @@ def belief_filter(
     Raises:
         ValueError: if `believe` is invalid, or the model is not a batch.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import EnergyFamily, belief_filter
+        >>> bayes = belief_filter(EnergyFamily().pomdp(jnp.array([0.5])))
+        >>> bayes.see_first(bayes.start(episodes=1), jnp.array([[7]])).belief.argmax()
+        Array(7, dtype=int64)
+
     """
     if np.ndim(model.initial) != 2:
         raise ValueError(

@@ -55,7 +55,7 @@ class PomdpFile(NamedTuple):
 
 
 def load_pomdp(path: str | os.PathLike[str]) -> POMDP | MDP:
-    """Read a file in Cassandra's format, which may be compressed by gzip.
+    r"""Read a file in Cassandra's format, which may be compressed by gzip.
 
     Args:
         path: the file.
@@ -68,6 +68,14 @@ def load_pomdp(path: str | os.PathLike[str]) -> POMDP | MDP:
         PomdpFileError: a `ValueError` with file and line, if the file is not in the
             format, probabilities do not sum to 1, or the model does not fit in memory.
         OSError: if the file cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sdm.solvers_jax import load_pomdp
+        >>> text = "discount: 1 \n values: reward \n states: 2 \n actions: 1 \n"
+        >>> _ = Path("a.POMDP").write_text(text + "T: * identity \n R: * : 0 : * 1")
+        >>> load_pomdp("a.POMDP").reward.tolist()
+        [[1.0], [0.0]]
 
     """
     return read_pomdp(path).model

@@ -35,6 +35,14 @@ def hidden_model(
             arrays that depend on the stage, or observed random rewards, or the prior is
             not a distribution over them.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import EnergyFamily, hidden_model
+        >>> candidates = EnergyFamily().mdp(jnp.array([0.3, 0.8]))
+        >>> model = hidden_model(candidates, prior=jnp.array([0.5, 0.5]))
+        >>> model.sizes  # visible states, candidates, actions, symbols
+        (10, 2, 3, 1)
+
     """
     check_no_mask(models, "`hidden_model`")
     check_stationary(models, "`hidden_model`")

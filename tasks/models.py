@@ -23,34 +23,17 @@ from jaxtyping import Array, Bool, Float
 
 from sdm.storage.checks import check_count as check_count
 from sdm.storage.checks import check_horizon as check_horizon
-from sdm.tasks.admissible import check_mask, with_mask
-from sdm.tasks.array_checks import (
-    check_finite,
-    check_rows,
-    check_shape,
-    check_unit_interval,
-    raise_first,
-)
-from sdm.tasks.host_checks import check_arrays
+from sdm.tasks.array_checks import check_rows, check_shape, check_unit_interval
 from sdm.tasks.model_kinds import Model as Model
 from sdm.tasks.model_kinds import register_model
 from sdm.tasks.model_kinds import states_observed as states_observed
 from sdm.tasks.reward_law import RewardLaw, law_of
 from sdm.tasks.stages import axes, check_equal_lengths, lead_of, shape_at_stage
+from sdm.tasks.task_checks import check_task
 from sdm.tasks.transition_lists import sparse_transition
-from sdm.tasks.transitions import Transition, chances, check_transition
+from sdm.tasks.transitions import Transition, check_transition
 
 Scalar = float | Float[Array, ""]  # a Python number, or its tracer under `jit`
-
-# The fields that are arrays, in the order of their checks.
-ARRAYS = (
-    "reward",
-    "transition",
-    "initial",
-    "observation",
-    "initial_observation",
-    "admissible",
-)
 
 
 @register_model
@@ -64,6 +47,19 @@ class MDP(eqx.Module):
         discount: factor per stage, in [0, 1], common to the batch.
         admissible: actions that can be chosen; None for all. See `tasks.admissible`.
         law: law of the paid rewards; None if r(s, a) is paid. See `tasks.reward_law`.
+
+    Example:
+        A machine that wears while it runs; a repair costs 1.
+
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import MDP, solve
+        >>> good, worn = [[0.9, 0.1], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]
+        >>> reward = jnp.array([[1.0, -1.0], [0.0, -1.0]])
+        >>> machine = MDP(jnp.array([good, worn]), reward, jnp.array([1.0, 0.0]), 0.95)
+        >>> print(solve(machine, horizon=3).policy)
+        [[0 1]
+         [0 0]
+         [0 0]]
 
     """
 
@@ -144,6 +140,18 @@ class POMDP(eqx.Module):
         initial_observation: Z_1(o | s) of the first state, or None if there is no
             observation before the first action.
         admissible: actions that can be chosen; None for all. See `tasks.admissible`.
+
+    Example:
+        Two states that never change, a look that is right with 0.8, and two guesses.
+
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import POMDP, belief_tree_value
+        >>> stay = jnp.broadcast_to(jnp.eye(2)[:, None], (2, 3, 2))
+        >>> look = jnp.broadcast_to(jnp.array([[0.8, 0.2], [0.2, 0.8]]), (3, 2, 2))
+        >>> reward = jnp.array([[0.0, 1.0, -1.0], [0.0, -1.0, 1.0]])
+        >>> task = POMDP(stay, look, reward, jnp.array([0.5, 0.5]), discount=1.0)
+        >>> print(f"{belief_tree_value(task, horizon=2):.2f}")
+        0.60
 
     """
 
@@ -232,54 +240,6 @@ def check_model(model: Any) -> None:
     if not isinstance(model, MDP | RobustMDP):
         _check_observation(model, (*batch, *models), (states, actions))
     check_equal_lengths(model)
-
-
-def check_task(model: Any, arrays: tuple[str, ...]) -> None:
-    """Check what every class of models has: reward, initial distribution and discount.
-
-    Args:
-        model: the model.
-        arrays: names of further arrays that must have the floating-point type of
-            `reward`, if the model has them.
-
-    Raises:
-        TypeError: if a field is not an array, such as a list.
-        ValueError: naming the field, the index and the invalid number.
-
-    """
-    check_arrays(model, ARRAYS)
-    model = with_mask(model)
-    check_mask(model)
-    if np.ndim(model.reward) < 2:
-        raise ValueError(
-            f"reward has shape {np.shape(model.reward)}: must be [*B, S, A]"
-        )
-    *batch, states, actions = shape_at_stage(model, "reward")
-    if 0 in (*batch, states, actions):
-        raise ValueError(
-            f"reward has shape {np.shape(model.reward)}: must have a task, a state and "
-            "an action"
-        )
-    wanted = np.asarray(model.reward).dtype
-    for name in ("reward", "initial", *arrays):
-        kind = np.asarray(chances(getattr(model, name, model.reward))).dtype
-        if kind.kind != "f":
-            raise ValueError(f"{name} has dtype {kind}: must be floating-point")
-        if kind != wanted:
-            raise ValueError(f"{name} has dtype {kind}: must be {wanted}, as reward")
-    check_shape("initial", model.initial, (*batch, states), "[*B, S]")
-    check_unit_interval("discount", model.discount)
-    check_finite("reward", model.reward)
-    rewards = np.asarray(model.reward)
-    most = float(np.sqrt(np.finfo(rewards.dtype).max))  # so that squares are finite
-    if np.abs(rewards).max() > most:
-        raise_first(
-            "reward",
-            np.abs(rewards) > most,
-            lambda i: f" = {rewards[i]:g}: must be at most {most:.3g} in magnitude",
-            "entries",
-        )
-    check_rows("initial", model.initial)
 
 
 def _check_observation(

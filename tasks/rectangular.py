@@ -29,8 +29,9 @@ from sdm.tasks.array_checks import (
     raise_first,
 )
 from sdm.tasks.model_kinds import register_model
-from sdm.tasks.models import MDP, POMDP, Scalar, check_task
+from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.stages import check_stationary
+from sdm.tasks.task_checks import check_task
 from sdm.tasks.transitions import dense
 
 
@@ -48,6 +49,14 @@ class IntervalMDP(RectangularMDP):
         reward: expected reward r(s, a) of one decision.
         initial: distribution of the first state.
         discount: factor per stage, in [0, 1], common to the batch.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import EnergyFamily, IntervalMDP, solve
+        >>> nominal = EnergyFamily().mdp(jnp.array(0.5))
+        >>> robust = solve(IntervalMDP.around(nominal, 0.1), horizon=10)
+        >>> bool(robust.value < solve(nominal, horizon=10).value)
+        True
 
     """
 

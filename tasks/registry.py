@@ -120,6 +120,11 @@ def load_family(reference: str, options: Mapping[str, Any] | None = None) -> Tas
         FamilyError: if the family is unknown or does not accept these options.
         ValueError: if the value of an option is invalid.
 
+    Example:
+        >>> from sdm.tasks import load_family
+        >>> load_family("inventory", {"penalty": 2.0}).name
+        'inventory'
+
     """
     factory, first = find_family(reference)
     given = {name: _frozen(x) for name, x in {**first, **(options or {})}.items()}

@@ -118,6 +118,19 @@ def rollout(
         ValueError: if the policy takes an action that is not admissible, unless JAX
             traces the model; if arrays are for another number of stages.
 
+    Example:
+        >>> import jax
+        >>> from sdm.solvers_jax import EnergyFamily, TabularPolicy, rollout, solve
+        >>> from sdm.tasks.policy import deterministic
+        >>> from sdm.tasks.rollout import task_keys
+        >>> tasks = EnergyFamily().sample(jax.random.key(0), 2)
+        >>> best = solve(tasks, horizon=10).policy
+        >>> policy = deterministic(best, actions=3)
+        >>> keys = task_keys(jax.random.key(1), 2)
+        >>> played = rollout(keys, tasks, policy, horizon=10, episodes=5)
+        >>> played.reward.shape
+        (2, 5, 10)
+
     """
     check_stages(model, horizon)
     numbers = draw_random_numbers(

@@ -119,7 +119,7 @@ def read_logs(
     reward_min: float | None = None,
     reward_max: float | None = None,
 ) -> Logs:
-    """Read logged episodes from a file or a folder.
+    r"""Read logged episodes from a file or a folder.
 
     Args:
         path: a table with one row per decision (`.parquet`, `.csv`, `.jsonl`, the
@@ -134,6 +134,17 @@ def read_logs(
     Raises:
         LogsError: if it is no log, or rows have problems, with their numbers.
         OSError: if it cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sdm.data.logs import read_logs
+        >>> table = ["episode,step,observation,action,reward"]
+        >>> table += ["a,0,mild,wait,0.2", "a,1,severe,treat,0.0"]
+        >>> table += ["b,0,mild,treat,0.5", "b,1,mild,wait,0.4"]
+        >>> _ = Path("visits.csv").write_text("\n".join(table))
+        >>> logs = read_logs("visits.csv")
+        >>> logs.episodes, logs.horizon, logs.actions
+        (2, 2, ('treat', 'wait'))
 
     """
     place = Path(path)

@@ -65,6 +65,13 @@ class EnergyFamily(Family):
         concentration: concentration of the Dirichlet distributions that perturb rows
             (apomdp).
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sdm.solvers_jax import EnergyFamily
+        >>> tasks = EnergyFamily(max_energy=4).mdp(jnp.array([0.3, 0.6, 0.9]))
+        >>> tasks.transition.shape  # three tasks with p = 0.3, 0.6 and 0.9
+        (3, 5, 3, 5)
+
     """
 
     p_min: float = 0.2
