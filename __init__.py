@@ -1,3 +1,3 @@
 """Sequential decision making with language models: oracles, fine-tuning, evaluation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
