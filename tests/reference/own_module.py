@@ -1,11 +1,11 @@
 """Modules of a user's own, outside the repository: the family of the how-to page."""
 
 import importlib.metadata
-import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import docs_support
 import pytest
 
 from sdm.tasks import registry
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 
 def blocks(language):
     """Fenced blocks of the how-to page."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [text for _, _, text in docs_support.blocks("docs/families.md", language)]
 
 
 def how_to_family():
