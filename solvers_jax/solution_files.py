@@ -10,6 +10,7 @@ A folder has two files beside `plan.json`, which says what made it:
 Arrays keep every bit, so that a solution that was loaded chooses the same actions.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -198,7 +199,7 @@ def _described(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
 def _fields(value: Any) -> dict[str, Any] | None:
     """Return the fields of a module or named tuple; None for other values."""
     if isinstance(value, eqx.Module):
-        names = type(value).__dataclass_fields__
+        names = [field.name for field in dataclasses.fields(value)]
         return {name: getattr(value, name) for name in names}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return dict(value._asdict())

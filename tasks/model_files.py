@@ -1,5 +1,6 @@
 """Model files: read any registered format, and arrays in `.npz`."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def save_npz(
             "law: a model file cannot hold random rewards, found a law of rewards; set "
             "law = None to write expected rewards"
         )
-    names = model.__dataclass_fields__
+    names = [field.name for field in dataclasses.fields(model)]
     arrays = {name: getattr(model, name) for name in names}
     arrays = {name: x for name, x in arrays.items() if x is not None}
     moves = arrays.get("transition")
@@ -123,7 +124,7 @@ def _model_of(arrays: dict[str, np.ndarray], path: str | os.PathLike[str]) -> An
             f"`{path}`: the entry `kind` is {found}: must be one of {', '.join(kinds)}"
         )
     kind = kinds[found]
-    names = set(kind.__dataclass_fields__)
+    names = {field.name for field in dataclasses.fields(kind)}
     try:
         lists = _pop_lists(arrays)
     except (ValueError, TypeError) as error:
