@@ -15,7 +15,7 @@ from sdm.commands.config_options import OptionField, fields_of, parameters_of
 from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
 from sdm.commands.plugin_options import named_in
-from sdm.commands.source_fields import class_fields, string_of
+from sdm.commands.source_fields import classes_of, string_of
 
 if TYPE_CHECKING:
     from sdm.tasks.family import TaskFamily
@@ -106,9 +106,9 @@ def built_in() -> dict[str, list[OptionField]]:
     """Return the options of each built-in family, by the family's name."""
     found = {}
     for path in sorted(FAMILIES.glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and (name := _family_name(node)):
-                found[name] = class_fields(node)
+        for node, fields in classes_of(path):
+            if name := _family_name(node):
+                found[name] = fields
     return found
 
 

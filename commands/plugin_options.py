@@ -1,13 +1,12 @@
 """Options of the plugin that another option names, as in `--estimator l1`."""
 
-import ast
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdm.commands.config_options import OptionField, fields_of
 from sdm.commands.console import start_jax
-from sdm.commands.source_fields import class_fields, string_of
+from sdm.commands.source_fields import classes_of, string_of
 
 
 def named_in(args: Sequence[str], option: str, default: str) -> str:
@@ -36,8 +35,8 @@ def plugin_fields(
 
     """
     for path in sorted(folder.glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and string_of(node, "name") == name:
-                return class_fields(node)
+        for node, fields in classes_of(path):
+            if string_of(node, "name") == name:
+                return fields
     start_jax()
     return fields_of(find()(name))

@@ -31,17 +31,22 @@ def config_fields(
 
 @cache
 def _all_fields(path: Path) -> dict[str, list[OptionField]]:
+    return {node.name: fields for node, fields in classes_of(path)}
+
+
+def classes_of(path: Path) -> list[tuple[ast.ClassDef, list[OptionField]]]:
+    """Return the classes that a file's source defines, with their options."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = dict(TYPES)
     for node in tree.body:  # type aliases: X = Literal[…]
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if ast.unparse(node.value).startswith("Literal["):
                 names[node.targets[0].id] = _type(node.value, names)
-    return {
-        node.name: class_fields(node, names)
+    return [
+        (node, _class_fields(node, names))
         for node in tree.body
         if isinstance(node, ast.ClassDef)
-    }
+    ]
 
 
 def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
@@ -57,9 +62,7 @@ def _type(annotation: ast.expr, names: dict[str, Any]) -> Any:
     return names.get(ast.unparse(annotation), str)
 
 
-def class_fields(
-    node: ast.ClassDef, names: dict[str, Any] | None = None
-) -> list[OptionField]:
+def _class_fields(node: ast.ClassDef, names: dict[str, Any]) -> list[OptionField]:
     """Return the options that a dataclass's source defines, in field order."""
     texts = parse_attributes(ast.get_docstring(node) or "")
     found = []
@@ -72,7 +75,7 @@ def class_fields(
         found.append(
             OptionField(
                 name=name,
-                annotation=_type(item.annotation, names or dict(TYPES)),
+                annotation=_type(item.annotation, names),
                 default=default,
                 text=texts.get(name, ""),
                 option=option or option_name(name),

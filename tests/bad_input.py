@@ -111,8 +111,24 @@ def call(words):
 INTERNAL = re.compile(r"^error: \w*(Error|Exception|Warning)\b:", re.MULTILINE)
 
 
-def fault_of(words):
-    """Describe what is wrong with a command's answer to a bad call; "" if nothing."""
+def names_cause(err, option, value):
+    """Return whether an error names an option, as in Python or here, or its value."""
+    name = f"{max(option.opts, key=len)} {option.name}".lower()
+    words = [word for word in re.split(r"[\W_]+", name) if len(word) > 1]
+    if any(word in err.lower() for word in words) or len(value.splitlines()) > 1:
+        return True
+    value = value.strip() or "."  # an empty path
+    return f"`{value}`" in err or (len(value) > 1 and value in err)
+
+
+def fault_of(words, cause=None):
+    """Describe what is wrong with a command's answer to a bad call; "" if nothing.
+
+    Args:
+        words: the call.
+        cause: the option with the bad value, and the value, which the error must name.
+
+    """
     try:
         code, out, err = call(words)
     except HangError:
@@ -132,6 +148,8 @@ def fault_of(words):
         return f"an internal error: {lines[0]}"
     if out:
         return f"it prints {out!r} to stdout"
+    if cause and not names_cause(err, *cause):
+        return f"it names neither the option nor the value: {lines[0]}"
     return ""
 
 

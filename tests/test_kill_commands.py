@@ -1,4 +1,4 @@
-"""Commands that are killed, again and again, lose nothing: they end as if they were not.
+"""Commands that are killed again and again end as if they were not.
 
 `test_kills` covers `storage` at every file operation; here whole commands are killed.
 """
@@ -23,7 +23,7 @@ KILLS = 20  # of each command, four times five in a row
 # What differs from run to run.
 VOLATILE = ("seconds", "tokens_per_second", "provenance", "environment", "versions")
 VOLATILE += ("device", "commit", "sha256", "out", "path", "logs", "time", "data", "run")
-TINY = ["--base", "tiny", "--texts-per-task", "1", "--epochs", "1"]
+TINY = "--base tiny --texts-per-task 1 --epochs 1"
 LOGS = "episode,step,observation,action,reward,done\n" + "".join(
     f"{e},{t},{'ab'[(e + t) % 2]},{'xy'[e % 3 == 0]},{(e * t) % 3},{t == 2}\n".lower()
     for e in range(20)
@@ -32,32 +32,29 @@ LOGS = "episode,step,observation,action,reward,done\n" + "".join(
 # Command -> its words, and whether it can be resumed. OUT is its output.
 COMMANDS = {
     "solve": (
-        ["solve", "--tasks", "6", "--horizon", "3", "--trajectories", "2"]
-        + ["--batch-size", "2", "--out", "OUT"],
+        "solve --tasks 6 --horizon 3 --trajectories 2 --batch-size 2 --out OUT",
         True,
     ),
     "eval": (
-        ["eval", "--policy", "random", "--policy", "icl:tiny", "--tasks", "4"]
-        + ["--trajectories", "1", "--horizon", "3", "--out", "OUT.json"],
+        "eval --policy random --policy icl:tiny --tasks 4 --trajectories 1 --horizon 3 "
+        "--out OUT.json",
         True,
     ),
-    "estimate": (["estimate", "LOGS", "--out", "OUT"], False),
-    "plan": (["plan", "LOGS", "--out", "OUT"], False),
+    "estimate": ("estimate LOGS --out OUT", False),
+    "plan": ("plan LOGS --out OUT", False),
     "train dpt": (
-        ["train", "dpt", "--data", "DATA", "--support", "1", "--steps", "20"]
-        + ["--width", "8", "--layers", "1", "--out", "OUT"],
+        "train dpt --data DATA --support 1 --steps 20 --width 8 --layers 1 --out OUT",
         True,
     ),
-    "finetune": (["finetune", "--data", "DATA", *TINY, "--out", "OUT"], True),
+    "finetune": (f"finetune --data DATA {TINY} --out OUT", True),
     "selftrain": (
-        ["selftrain", *TINY, "--iterations", "1", "--scenarios", "6", "--episodes", "3"]
-        + ["--start-scenarios", "8", "--random-trajectories", "2", "--horizon", "3"]
-        + ["--support", "1", "--test-tasks", "2", "--test-trajectories", "1"]
-        + ["--invalid-limit", "1", "--out", "OUT"],
+        f"selftrain {TINY} --iterations 1 --scenarios 6 --episodes 3 --horizon 3 "
+        "--start-scenarios 8 --random-trajectories 2 --support 1 --test-tasks 2 "
+        "--test-trajectories 1 --invalid-limit 1 --out OUT",
         True,
     ),
     "experiment run": (
-        ["experiment", "run", "SPEC", "--profile", "smoke", "--results", "OUT"],
+        "experiment run SPEC --profile smoke --results OUT",
         True,
     ),
 }
@@ -110,7 +107,7 @@ def words_of(name, inputs, out, *, again=False):
     places = {"OUT": out, "OUT.json": f"{out}.json", "LOGS": inputs / "logs.csv"}
     places |= {"DATA": inputs / "data", "SPEC": inputs / "killed.toml"}
     resume = ["--resume"] if again and resumable else []
-    return [str(places.get(word, word)) for word in words] + resume
+    return [*(str(places.get(word, word)) for word in words.split()), *resume]
 
 
 def process(name, inputs, out, **how):
