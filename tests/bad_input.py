@@ -153,7 +153,7 @@ def fault_of(words, cause=None):
     return ""
 
 
-def write_files(folder: Path):
+def write_files(folder: Path) -> list[Path]:
     """Write files that no command can read, and return their paths."""
     folder.mkdir(exist_ok=True)
     contents = {

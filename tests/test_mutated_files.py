@@ -38,8 +38,10 @@ LOG = "episode,step,observation,action,reward,done\n" + "".join(
     for e in range(6)
     for t in range(3)
 )
-TASKS = {"family": "energy", "kind": "mdp", "family_config": {}}
-TASKS |= {"horizon": 2, "tasks": 2, "trajectories": 1, "observes_reward": True}
+TASKS = {
+    **{"family": "energy", "kind": "mdp", "family_config": {}},
+    **{"horizon": 2, "tasks": 2, "trajectories": 1, "observes_reward": True},
+}
 
 
 def mutated(data, chance):

@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from sdm.cli import app
 from sdm.commands.config_command import ConfigCommand
 from sdm.commands.config_options import OptionField, parameters_of
-from sdm.commands.source_fields import class_fields, string_of
+from sdm.commands.source_fields import classes_of, string_of
 
 COMMANDS = "reference/commands"
 OPTIONS = "Options"
@@ -96,10 +96,9 @@ def plugins(option: str, folder: Path) -> list[Plugin]:
     """Return the plugins in a folder, one class with a `name` in each file."""
     found = []
     for path in sorted(folder.glob("[!_]*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and (name := string_of(node, "name")):
+        for node, fields in classes_of(path):
+            if name := string_of(node, "name"):
                 text = (ast.get_docstring(node) or "").partition("Attributes:")[0]
-                fields = class_fields(node)
                 found.append(Plugin(option, name, text.strip(), fields))
     return found
 
