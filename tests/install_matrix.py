@@ -108,6 +108,15 @@ def built(folder: Path) -> dict[str, Path]:
     }
 
 
+def works(python: str) -> bool:
+    """Return whether an interpreter is installed; a version manager's shim may be not."""
+    command = [python, "-c", "import ensurepip, venv"]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 def requirements(extra: str) -> list[str]:
     """Return the direct dependencies of the package with an extra, as in pyproject."""
     about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -126,7 +135,15 @@ def install(case: Case, python: str, package: Path, folder: Path) -> Path:
     wanted = f"{package}[{case.extra}]" if case.extra else str(package)
     if case.versions == "lowest":
         uv = shutil.which("uv") or "uv"
-        run(uv, "venv", "-q", "-p", python, folder / "env", cwd=folder)
+        run(
+            uv,
+            "venv",
+            "-q",
+            "-p",
+            shutil.which(python) or python,
+            folder / "env",
+            cwd=folder,
+        )
         into: list[str | Path] = [uv, "pip", "install", "-q", "-p", folder / "env"]
         direct = [x for x in requirements(case.extra) if not x.startswith("torch")]
         # The dependencies of a wheel are not direct ones: they go beside it.
@@ -250,7 +267,7 @@ def main() -> int:
         "--only", nargs="*", help="names of cases, such as core-wheel-newest"
     )
     chosen = parser.parse_args().only
-    pythons = [name for name in PYTHONS if shutil.which(name)]
+    pythons = [name for name in PYTHONS if works(name)]
     results = []
     with tempfile.TemporaryDirectory() as name:
         packages = built(Path(name))
