@@ -109,7 +109,7 @@ def built(folder: Path) -> dict[str, Path]:
 
 
 def works(python: str) -> bool:
-    """Return whether an interpreter is installed; a version manager's shim may be not."""
+    """Return whether an interpreter starts; the shim of a version manager may not."""
     command = [python, "-c", "import ensurepip, venv"]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
