@@ -15,6 +15,7 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
@@ -22,6 +23,7 @@ from sdm.data.request import family_of
 from sdm.policies.prepared import Prepared
 from sdm.policies.registry import GROUP, check_rule, is_rule, names, prepare, rules
 from sdm.storage.checks import check_tolerance
+from sdm.storage.ownership import check_finished
 from sdm.tasks.family import Kind, TaskFamily
 from sdm.tasks.policy import Policy
 
@@ -157,6 +159,7 @@ def parse_policy(text: str) -> PolicySpec:
     for parser in parsers():
         if (spec := parser(text)) is not None:
             return spec
+    check_finished(Path(text))
     raise ValueError(
         f"unknown policy `{text}`: must be one of {', '.join(rules())}, begin with "
         "`always-`, `dpt:`, `cql:` or `icl:`, or be a run folder"

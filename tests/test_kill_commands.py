@@ -38,7 +38,7 @@ COMMANDS = {
         True,
     ),
     "eval": (
-        "eval --policy random --policy icl:tiny --tasks 4 --trajectories 1 --horizon 3 "
+        "eval --policy random --policy icl:tiny --tasks 2 --trajectories 1 --horizon 2 "
         "--out OUT.json",
         True,
     ),
@@ -163,14 +163,21 @@ def check_state(folder, name, whole):
             mine = {n: x for n, x in found(folder).items() if n.startswith(path.name)}
             assert {n: mine.get(n) for n in whole} == whole
         elif path.name == "out.partial" and name in ("solve", "finetune", "train dpt"):
-            asked = ["finetune", "--data"] if name == "solve" else ["eval", "--policy"]
-            if (path / "plan.json").is_file() or name != "solve":
-                code, _, err = call([*asked, str(path), *rest(name, folder)])
-                assert code == 2 and "hint: " in err, err
+            check_refused(name, path)
 
 
-def rest(name, folder):
-    return ["--base", "tiny", "--out", str(folder / "x")] if name == "solve" else []
+def check_refused(name, partial):
+    """Check that the unfinished folder of a command is no input of another one."""
+    if not (partial / "plan.json").is_file():  # killed before there was anything
+        return
+    words = {
+        "solve": ["finetune", "--base", "tiny", "--out", "x", "--data", str(partial)],
+        "train dpt": ["eval", "--policy", f"dpt:{partial}"],
+        "finetune": ["eval", "--policy", str(partial)],
+    }[name]
+    code, _, err = call(words)
+    assert code == 2 and "is the unfinished output of a command" in err, err
+    assert "hint: repeat that command, with `--resume`" in err
 
 
 def to_the_end(name, inputs, folder, whole):
