@@ -94,6 +94,8 @@ def _writing(path: Path) -> Iterator[None]:
     """Turn an `OSError` from writing `path` into a `StorageError`."""
     try:
         yield
+    except WriteError:
+        raise
     except OSError as error:
         raise StorageError(
             f"`{path}` cannot be written: {error.strerror}", "choose another place"

@@ -1,9 +1,12 @@
-"""Stop a process's file operations at a chosen one, as a kill would."""
+"""Stop a process's file operations at a chosen one: as a kill or a full disk would."""
 
+import os
 import sys
 from contextlib import contextmanager
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+
+CREATING = {"open", "os.mkdir"}  # what a full disk refuses
 
 
 class Killed(BaseException):
@@ -11,9 +14,9 @@ class Killed(BaseException):
 
 
 class _Counter:
-    """Operations below a folder, and at which one they stop."""
+    """Operations below a folder, at which one they stop, and by which error."""
 
-    folder, count, limit = None, 0, None
+    folder, count, limit, error = None, 0, None, None
 
 
 def _hook(event, arguments):
@@ -28,7 +31,10 @@ def _hook(event, arguments):
     if event == "open" and not any(x in (arguments[1] or "") for x in "wax+"):
         return
     if _Counter.limit is not None and _Counter.count >= _Counter.limit:
-        raise Killed
+        if _Counter.error is None:
+            raise Killed
+        if event in CREATING:
+            raise OSError(_Counter.error, os.strerror(_Counter.error), str(path))
     _Counter.count += 1
 
 
@@ -45,3 +51,14 @@ def killed_at(folder, limit):
         pass
     finally:
         _Counter.folder = None
+
+
+@contextmanager
+def full_at(folder, limit, error):
+    """Refuse to create anything below a folder after `limit` writing operations."""
+    _Counter.folder, _Counter.count, _Counter.limit = str(folder), 0, limit
+    _Counter.error = error
+    try:
+        yield _Counter
+    finally:
+        _Counter.folder = _Counter.error = None

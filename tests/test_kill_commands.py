@@ -23,7 +23,18 @@ KILLS = 20  # of each command, four times five in a row
 # What differs from run to run.
 VOLATILE = (
     *("seconds", "tokens_per_second", "provenance", "environment", "versions"),
-    *("device", "commit", "sha256", "out", "path", "logs", "time", "data", "run"),
+    *(
+        "finished",
+        "device",
+        "commit",
+        "sha256",
+        "out",
+        "path",
+        "logs",
+        "time",
+        "data",
+        "run",
+    ),
 )
 TINY = "--base tiny --texts-per-task 1 --epochs 1"
 LOGS = "episode,step,observation,action,reward,done\n" + "".join(
