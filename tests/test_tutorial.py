@@ -65,8 +65,8 @@ def test_the_machine_is_solved_played_and_acted_on(folder, capsys):
         assert found[name] == pytest.approx(shown(name), rel=1e-5), name
     assert found["action_name"] == "run" and Path("machine.png").is_file()
     run_python(untitled()[0], {})
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.rpartition(" ")[2] for line in lines] == ["run", "run", "repair"]
+    printed = capsys.readouterr().out
+    assert "repair" in printed and printed in [text for _, _, text in blocks(PAGE)]
 
 
 @pytest.mark.slow
