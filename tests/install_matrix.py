@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +31,7 @@ TORCH = next(
 )
 EXTRA_IMPORTS = "import altair, gymnasium, h5py, jinja2, vl_convert"
 EXTRAS = ("", "llm", "all")
+HEAD = "Python | extra | from | versions | install, s | import, s | help, s | checks"
 OURS = ("PYTHONPATH", "XLA_FLAGS")  # variables that would leak into environments
 
 
@@ -242,22 +242,15 @@ def tried(case: Case, python: str, package: Path) -> Result:
     return result
 
 
-def table(results: list[Result]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
-    head = (
-        "Python | extra | from | versions | install, s | import, s | help, s | checks"
+def row(each: Result) -> str:
+    """Return a result as a row of a table in Markdown."""
+    case, works = each.case, ", ".join(each.checks)
+    cells = (
+        *(each.python, case.extra or "none", case.source, case.versions),
+        *(f"{each.install:.0f}", f"{each.imports:.1f}", f"{each.help:.2f}"),
+        f"**failed**: {each.failure}" if each.failure else works,
     )
-    yield f"| {head} |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for each in results:
-        case = each.case
-        works = ", ".join(each.checks)
-        cells = (
-            *(each.python, case.extra or "none", case.source, case.versions),
-            *(f"{each.install:.0f}", f"{each.imports:.1f}", f"{each.help:.2f}"),
-            f"**failed**: {each.failure}" if each.failure else works,
-        )
-        yield f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -268,19 +261,17 @@ def main() -> int:
     )
     chosen = parser.parse_args().only
     pythons = [name for name in PYTHONS if works(name)]
-    results = []
+    chosen_cases = [c for c in CASES if not chosen or c.name in chosen]
+    failed = False
+    print(f"| {HEAD} |\n{'|---' * (HEAD.count('|') + 1)}|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         packages = built(Path(name))
         for python in pythons:
-            for case in CASES:
-                if chosen and case.name not in chosen:
-                    continue
+            for case in chosen_cases:
                 result = tried(case, python, packages[case.source])
-                results.append(result)
-                outcome = result.failure or "works"
-                print(f"{python} {case.name}: {outcome}", file=sys.stderr)
-    print("\n".join(table(results)))
-    return any(result.failure for result in results)
+                print(row(result), flush=True)  # a row at once: all of them take hours
+                failed |= bool(result.failure)
+    return failed
 
 
 if __name__ == "__main__":
