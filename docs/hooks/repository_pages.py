@@ -18,11 +18,15 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "experiments/README.md")
+STARTS = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    "experiments/README.md",
+)
 RENAMED = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
 }
 CODE = {".py": "python", ".toml": "toml", ".txt": "text"}
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
