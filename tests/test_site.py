@@ -89,12 +89,18 @@ def origin(path):
 
 def test_every_public_name_is_in_the_reference():
     text = "".join(page.read_text("utf-8") for page in REFERENCE.glob("*.md"))
-    known = {origin(path) for path in re.findall(r"^::: (\S+)$", text, re.M)}
+    named = re.findall(r"^::: (\S+)$", text, re.M)
+    known = {origin(path) for path in named}
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
     for package in setup["setuptools"]["packages"]:
         for name in origins(package)[1]:
             assert origin(f"{package}.{name}") in known, f"{package}.{name}"
     assert {"sdm.solvers_jax.solve.solve", "sdm.tasks.models.MDP"} <= known
+    for path in named:  # a module hides a function of its package with its name
+        package, _, name = path.rpartition(".")
+        module = path.removeprefix("sdm.").replace(".", "/")
+        hidden = name in origins(package)[1] and (ROOT / f"{module}.py").is_file()
+        assert not hidden, f"{path}: name the function, {origin(path)}"
 
 
 def test_files_outside_of_the_folder_become_pages(site):
