@@ -21,21 +21,9 @@ from sdm.cli import __file__ as cli
 
 KILLS = 20  # of each command, four times five in a row
 # What differs from run to run.
-VOLATILE = (
-    *("seconds", "tokens_per_second", "provenance", "environment", "versions"),
-    *(
-        "finished",
-        "device",
-        "commit",
-        "sha256",
-        "out",
-        "path",
-        "logs",
-        "time",
-        "data",
-        "run",
-    ),
-)
+VOLATILE = {"seconds", "tokens_per_second", "provenance", "environment", "versions"}
+VOLATILE |= {"device", "commit", "sha256", "time", "finished"}
+VOLATILE |= {"out", "path", "logs", "data", "run"}
 TINY = "--base tiny --texts-per-task 1 --epochs 1"
 LOGS = "episode,step,observation,action,reward,done\n" + "".join(
     f"{e},{t},{'ab'[(e + t) % 2]},{'xy'[e % 3 == 0]},{(e * t) % 3},{t == 2}\n".lower()
