@@ -217,10 +217,8 @@ def _reopen(out: Path, is_damaged: Callable[[Path], bool]) -> None:
         os.replace(out, partial_folder(out))
 
 
-def _begin(
-    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
-) -> Path:
-    """Create or reopen the partial folder of the folder `out`, and return it."""
+def check_absent(out: Path, *, overwrite: bool) -> None:
+    """Raise `StorageError` if a folder exists and is not to be replaced."""
     if out.exists() and not overwrite:
         if not is_ours(out):
             raise StorageError(
@@ -230,6 +228,13 @@ def _begin(
         raise StorageError(
             f"`{out}` exists already", "pass `--overwrite` to replace it"
         )
+
+
+def _begin(
+    out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> Path:
+    """Create or reopen the partial folder of the folder `out`, and return it."""
+    check_absent(out, overwrite=overwrite)
     here = Path.cwd()
     if out.resolve() in (here, *here.parents):
         raise StorageError(

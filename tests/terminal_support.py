@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -21,13 +22,18 @@ def run_on_terminal(
 
     Sends the signal `send` once the text `until` is shown.
     """
-    child, terminal = pty.fork()
-    if child == 0:
-        size = struct.pack("HHHH", 40, columns, 0, 0)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, size)
-        os.environ.pop("COLUMNS", None)
-        os.chdir(cwd)
-        os.execv(command[0], command)
+    terminal, inner = pty.openpty()
+    size = struct.pack("HHHH", 40, columns, 0, 0)
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, size)
+    settings = {name: x for name, x in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        command,
+        **dict.fromkeys(("stdin", "stdout", "stderr"), inner),
+        cwd=cwd,
+        env=settings,
+        start_new_session=True,
+    )
+    os.close(inner)
     shown, deadline = "", time.monotonic() + timeout
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
@@ -38,7 +44,8 @@ def run_on_terminal(
             break
         shown += part.decode(errors="replace")
         if send is not None and until in shown:
-            os.kill(child, send)
+            process.send_signal(send)
             send = None
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(terminal)
+    code = process.wait(60)
     return (CONTROLS.sub("", shown) if plain else shown), code

@@ -67,6 +67,7 @@ def test_the_estimate_is_that_of_counts_made_one_by_one():
         np.testing.assert_allclose(made.initial[task], starts, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_lists_of_next_states_give_the_same_estimate():
     _, world = worlds(EstimatedFamily(), 3)
     played = logged(world, 4, 6)

@@ -157,7 +157,7 @@ def test_a_run_tested_otherwise_than_it_was_trained_is_pointed_out(bed, monkeypa
         base=None,
     )
     run = LoadedRun(base, tokenizer, header)
-    monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder: run)
+    monkeypatch.setattr("sdm.llm.acting.load_run", lambda folder, **how: run)
     with pytest.warns(UserWarning, match=r"with horizon = 3, support = 7; evaluated"):
         language_model_policy("some-run", bed)
 

@@ -58,6 +58,7 @@ def test_every_experiment_has_cells_in_every_profile():
             assert len({(cell.key, cell.policy) for cell in found}) == len(found)
 
 
+@pytest.mark.slow
 def test_every_number_of_every_cell_arrives():
     """What a configuration says is what the test, the data and the training have."""
     asked = set()

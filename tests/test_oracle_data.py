@@ -142,7 +142,9 @@ def test_a_damaged_shard_of_an_unfinished_folder_is_made_again(damage, words, tm
         with pytest.raises(pytest.fail.Exception):
             write_oracle_dataset(config(), tmp_path / "cut")
     damage(tmp_path / "cut.partial" / "shard-00001.parquet")
-    with pytest.warns(UserWarning, match=f"shard-00001.parquet` is damaged.*{words}"):
+    with pytest.warns(
+        UserWarning, match=f"shard-00001.parquet` is made again: it is damaged.*{words}"
+    ):
         write_oracle_dataset(config(), tmp_path / "cut", resume=True)
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
 

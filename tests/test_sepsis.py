@@ -37,6 +37,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_published", [True, False])
 def test_values_of_the_published_model(as_published):
     model = SepsisFamily(as_published=as_published).published()
@@ -143,6 +144,7 @@ def paid(state):
     return int(wrong == 0 and not any(state[5:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_published", [True, False])
 def test_every_rule_is_the_simulators(as_published):
     family = SepsisFamily(as_published=as_published)
