@@ -1,10 +1,11 @@
-"""Work on a batch in chunks of equal size, one after the other."""
+"""Work on a batch in chunks of equal size, or on some of its tasks."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 
 def in_chunks(work: Callable[[Any], Any], arrays: Any, chunk: int) -> Any:
@@ -30,3 +31,26 @@ def in_chunks(work: Callable[[Any], Any], arrays: Any, chunk: int) -> Any:
         return parts
     rest = work(jax.tree.map(lambda x: x[whole:], arrays))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), parts, rest)
+
+
+def of_first(work: Callable[[Any], Any], arrays: Any, count: Int[Array, ""]) -> Any:
+    """Return `work` of each of the first tasks, one after the other; JAX can trace it.
+
+    The number of tasks is no constant: one compiled program serves every number.
+
+    Args:
+        work: function of the arrays of one task.
+        arrays: arrays with the tasks on their first axis.
+        count: number of tasks to work on. The results of the others are zeros.
+
+    """
+    tasks = len(jax.tree.leaves(arrays)[0])
+    once = jax.jit(work)  # traced once for both uses
+    shapes = jax.eval_shape(once, jax.tree.map(lambda x: x[0], arrays))
+    nothing = jax.tree.map(lambda x: jnp.zeros((tasks, *x.shape), x.dtype), shapes)
+
+    def step(number: Array, found: Any) -> Any:
+        new = once(jax.tree.map(lambda x: x[number], arrays))
+        return jax.tree.map(lambda every, x: every.at[number].set(x), found, new)
+
+    return jax.lax.fori_loop(0, count, step, nothing)

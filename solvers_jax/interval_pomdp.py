@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sdm.solvers_jax.attitude import attitude_sign
 from sdm.solvers_jax.belief_model import annuities
 from sdm.solvers_jax.belief_solution import flattened, shaped
+from sdm.solvers_jax.chunks import of_first
 from sdm.solvers_jax.interval_bounds import Accuracy, Bounds, expand, start
 from sdm.solvers_jax.interval_sets import interval_sets
 from sdm.solvers_jax.methods import register_method
@@ -243,7 +244,14 @@ def _refined(
                 known = [held[int(i)] for i in index]
                 old = jax.tree.map(lambda *x: np.stack(x), *known)
             grown, low, high = jax.device_get(
-                _round(task, old, new=new, horizon=horizon, accuracy=accuracy)
+                _round(
+                    task,
+                    old,
+                    jnp.asarray(len(chosen)),
+                    new=new,
+                    horizon=horizon,
+                    accuracy=accuracy,
+                )
             )
             for row, i in enumerate(chosen):
                 held[int(i)] = jax.tree.map(lambda x: x[row], grown)  # noqa: B023
@@ -257,9 +265,15 @@ def _refined(
 
 @partial(jax.jit, static_argnames=("new", "horizon", "accuracy"))
 def _round(
-    tasks: Any, bounds: Bounds | None, *, new: int, horizon: int, accuracy: Accuracy
+    tasks: Any,
+    bounds: Bounds | None,
+    count: Int[Array, ""],
+    *,
+    new: int,
+    horizon: int,
+    accuracy: Accuracy,
 ) -> tuple[Bounds, Float[Array, " B"], Float[Array, " B"]]:
-    """Add points to every task of a batch, and return the bounds of their roots."""
+    """Add points to the first tasks of a batch, and return the bounds of roots."""
 
     def one(task: Any) -> tuple[Bounds, Array, Array]:
         (sets, root, mass), known = task
@@ -269,7 +283,7 @@ def _round(
         low = (grown.vector[0, :roots] * root).sum(-1)
         return grown, (mass * low).sum(), (mass * grown.upper[0, :roots]).sum()
 
-    return jax.lax.map(one, (tasks, bounds))
+    return of_first(one, (tasks, bounds), count)
 
 
 def _padded(tasks: list[Bounds]) -> dict[str, np.ndarray]:

@@ -14,17 +14,27 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sdm.solvers_jax.belief_model import BeliefModel
+from sdm.solvers_jax.chunks import of_first
 from sdm.solvers_jax.point_based import Bounds, expand, root_values, start
 from sdm.tasks.models import check_count
 
-TASKS_PER_DEVICE = 16  # largest number of tasks per call: small, to limit padding
+TASKS_PER_DEVICE = 16  # most tasks per call, a power of two: their bounds fit in memory
 
 
 @partial(jax.jit, static_argnames=("new", "convex", "horizon"))
 def _round(
-    model: BeliefModel, bounds: Bounds | None, *, new: int, convex: bool, horizon: int
+    model: BeliefModel,
+    bounds: Bounds | None,
+    counts: Int[Array, " D"],
+    *,
+    new: int,
+    convex: bool,
+    horizon: int,
 ) -> tuple[Bounds, Float[Array, " B"], Float[Array, " B"]]:
-    """Add points to every task of a batch, or start with new ones without `bounds`."""
+    """Add points to the tasks of a batch, or start with new ones without `bounds`.
+
+    `counts` has the number of tasks of each device, which are the first of its share.
+    """
 
     def one(task: tuple[BeliefModel, Bounds | None]) -> tuple[Bounds, Array, Array]:
         model, bounds = task
@@ -33,18 +43,14 @@ def _round(
         grown = expand(model, known, new=new, convex=convex, fresh=fresh)
         return grown, *root_values(model, grown, convex=convex)
 
-    devices = jax.local_devices()
-    if len(model.reward) % len(devices):
-        return jax.lax.map(one, (model, bounds))
-    mesh = jax.sharding.Mesh(np.array(devices), ("task",))
     spread = jax.shard_map(
-        lambda *task: jax.lax.map(one, task),
-        mesh=mesh,
+        lambda task, counts: of_first(one, task, counts[0]),
+        mesh=jax.sharding.Mesh(np.array(jax.local_devices()), ("task",)),
         in_specs=jax.P("task"),
         out_specs=jax.P("task"),
         check_vma=False,  # there is no communication between devices
     )
-    return spread(model, bounds)
+    return spread((model, bounds), counts)
 
 
 class Refined(NamedTuple):
@@ -104,7 +110,9 @@ def refine(
         before = points[number - 1] if number else 0
         for first in range(0, len(left), together):
             chosen = left[first : first + together]
-            index = np.resize(chosen, together)  # equal shapes, to compile once
+            place, counts = _shares(len(chosen), together)
+            index = np.full(together, chosen[0])  # equal shapes, to compile once
+            index[place] = chosen
             task = jax.tree.map(lambda x: x[index], model)  # noqa: B023
             old = None
             if number:
@@ -115,16 +123,21 @@ def refine(
                 }
                 old = Bounds(**{n: jnp.asarray(x) for n, x in so_far.items()})
             grown, low, high = jax.device_get(
-                _round(task, old, new=count - before, convex=convex, horizon=horizon)
+                _round(
+                    task,
+                    old,
+                    jnp.asarray(counts),
+                    new=count - before,
+                    convex=convex,
+                    horizon=horizon,
+                )
             )
             for name, x in room.items():
-                new = getattr(grown, name)[: len(chosen)]
+                new = getattr(grown, name)[place]
                 x[chosen, :, : new.shape[2]] = new
                 # Pad with copies of the last point, which have no effect.
                 x[chosen, :, new.shape[2] :] = new[:, :, -1:]
-            lower[number, chosen], upper[number, chosen] = (
-                x[: len(chosen)] for x in (low, high)
-            )
+            lower[number, chosen], upper[number, chosen] = low[place], high[place]
         used[left] = number
         left = left[~enough(left, lower[number, left], upper[number, left])]
         if not len(left):
@@ -134,14 +147,26 @@ def refine(
 
 
 def _tasks_together(tasks: int) -> int:
-    """Return the tasks per call: enough for all devices, with little padding."""
+    """Return the places per call: an equal number for each device."""
     devices = jax.local_device_count()
     each = -(-tasks // devices)
-    if each > TASKS_PER_DEVICE:  # calls of equal size
-        calls = -(-each // TASKS_PER_DEVICE)
-        return devices * -(-each // calls)
     # A power of two limits the number of shapes and so of compilations.
-    return devices * (1 << (each - 1).bit_length())
+    return devices * min(TASKS_PER_DEVICE, 1 << (each - 1).bit_length())
+
+
+def _shares(
+    tasks: int, together: int
+) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " D"]]:
+    """Return places of tasks in a batch of equal shares, and the tasks of each share.
+
+    Args:
+        tasks: number of tasks.
+        together: places in the batch, the same number for each device.
+
+    """
+    devices = jax.local_device_count()
+    slot, device = np.divmod(np.arange(tasks), devices)
+    return device * (together // devices) + slot, np.bincount(device, minlength=devices)
 
 
 def resolutions(points: int, *, coarsest: int) -> tuple[int, ...]:
