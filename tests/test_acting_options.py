@@ -89,6 +89,7 @@ def test_a_run_folder_cannot_decide_that_code_is_run(tmp_path):
     assert run("--policy", folder, "--trust-remote-code").exit_code == 0
 
 
+@pytest.mark.slow
 def test_several_processes_are_refused():
     environment = {"WORLD_SIZE": "4", "LOCAL_RANK": "1", "RANK": "1"}
     for rank, said in (("0", 1), ("1", 0)):

@@ -172,6 +172,7 @@ def test_a_mask_is_the_limit_of_penalties():
     assert (barred.lower <= found.upper + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_exact_vectors_of_masked_pomdps():
     plain, mask = hidden(5, tasks=4)
     model = masked(plain, mask)
@@ -184,6 +185,7 @@ def test_exact_vectors_of_masked_pomdps():
     assert np.isneginf(vectors).any() and not np.isnan(vectors).any()
 
 
+@pytest.mark.slow
 def test_values_of_actions_are_minus_infinity_where_a_possible_state_bars_them():
     plain, mask = hidden(4, tasks=2)
     mask[:, :, 1], mask[:, 2, 1] = True, False
@@ -200,6 +202,7 @@ def test_values_of_actions_are_minus_infinity_where_a_possible_state_bars_them()
     assert taken.all()
 
 
+@pytest.mark.slow
 def test_no_admissible_action_at_a_belief_is_an_error():
     """Two states that look alike and share no action."""
     model = POMDP(

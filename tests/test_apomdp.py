@@ -46,6 +46,7 @@ def test_an_optimistic_agent_has_real_bounds():
     np.testing.assert_allclose(found.error, found.upper - found.lower, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_bounds_are_only_given_where_they_hold():
     _, found = solved(11, 0.5)
     assert found.lower is None and found.upper is None and (found.error > 0).all()
@@ -83,6 +84,7 @@ def test_equal_models_are_one_model(alpha):
     assert (abs(found.value - wanted.value) <= width).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_perfect_observation_is_the_robust_mdp(alpha):
     family = EnergyFamily(q=1.0, models=3, alpha=alpha, max_energy=3)
@@ -172,6 +174,7 @@ def ambiguous_tiger(penalty=None):
     return APOMDP(moved, jnp.asarray(heard), paid, plain.initial, 0.5, 0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [pytest.param(None, marks=pytest.mark.slow), 1e6])
 def test_the_error_follows_the_values_and_not_the_range_of_rewards(penalty):
     model = ambiguous_tiger(penalty)
@@ -192,6 +195,7 @@ def test_the_error_covers_the_true_error_of_random_tasks(alpha, models):
     assert (abs(found.value - np.array(exact)) <= found.error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "factor"), [(1e6, 1.0), (-1e8, 1.0), (0.0, 1e-40)])
 def test_a_common_bonus_and_another_currency_change_nothing_else(offset, factor):
     model, ours = solved(11, 0.5)
@@ -216,6 +220,7 @@ def test_rewards_that_are_all_equal_have_one_value():
     assert (0 < found.error).all() and (found.error < 1e-12).all()  # rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_one_decision_is_the_best_expected_reward(alpha):
     # Many points of nothing: XLA once made 1e253 of a product with constant zeros.

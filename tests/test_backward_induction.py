@@ -121,6 +121,7 @@ def test_scaling_rewards_scales_values():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "fit"), [(1, 8), (7, 1), (9, 3), (8, 8), (23, 8)])
 def test_a_batch_is_the_stack_of_its_tasks_however_it_is_cut(tasks, fit, monkeypatch):
     # Below CPU_LANES tasks to a chunk, their axis comes first, otherwise last.

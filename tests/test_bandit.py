@@ -188,6 +188,7 @@ def test_counts_are_numbered_in_order_without_gaps():
         np.testing.assert_array_equal(found, number_of(more, table))
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_too_large_is_refused():
     with pytest.raises(ValueError, match=r"at most 3.4e\+07 entries, found 4.3e\+13"):
         check_small(5, 100)
@@ -196,6 +197,7 @@ def test_a_plan_that_is_too_large_is_refused():
         prepare("bayes-optimal", bed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", arm_laws())
 def test_laws_are_those_of_scipy(name):
     law, noise = arm_laws()[name], 0.3
@@ -237,6 +239,7 @@ def test_thompson_samples_posterior_means():
     assert stats.kstest(posterior, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -353,6 +356,7 @@ def test_full_information_ends_exploration():
     assert fixed["hindsight_regret_curve"][-1] > 2 * hindsight[-1]
 
 
+@pytest.mark.slow
 def test_an_episode_is_text_with_the_rewards_that_the_agent_saw():
     spaces = BanditFamily().spaces
     one = Episode((0, 0, 0), (2, 1), (1.0, 0.0))

@@ -58,6 +58,7 @@ def value_by_counts(weight, p):
     return np.mean([value(0, s, 0, 0) for s in range(3)])
 
 
+@pytest.mark.slow
 def test_the_candidates_plan_is_the_exact_one_within_its_bounds(bed):
     found = posterior(bed)
     wanted = np.array(
@@ -182,6 +183,7 @@ def test_the_value_of_a_plan_is_that_of_the_states_in_which_tasks_start(bed):
     assert (np.diff(each, axis=0) > 0).all()  # energy is worth something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_WORK"])
 @pytest.mark.parametrize("most", [pytest.param(32, marks=pytest.mark.slow), 16])
 def test_a_plan_has_the_most_beliefs_that_both_limits_allow(monkeypatch, limit, most):

@@ -137,6 +137,7 @@ def test_what_is_seen_has_the_frequencies_of_the_model():
         np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.1 / 20_000))
 
 
+@pytest.mark.slow
 def test_nothing_is_seen_first_where_the_model_says_so():
     model = random_pomdp(0, batch=(2,), first=False)
     policy = BeliefPolicy(solve(model, horizon=3), belief_filter(model))

@@ -116,6 +116,7 @@ def test_segments_fit_the_sums_of_their_states():
     assert np.allclose(found.scores, truth, atol=1e-7)  # gradient over least curvature
 
 
+@pytest.mark.slow
 def test_a_million_comparisons_give_the_scores_back():
     random = np.random.default_rng(0)
     truth = random.normal(size=10_000)

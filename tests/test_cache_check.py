@@ -54,6 +54,7 @@ def use(monkeypatch, model):
     monkeypatch.setattr("sdm.llm.acting.load_base", lambda *_, **options: found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_scores_actions_as_in_whole_texts(bed, monkeypatch, name):
     tokenizer, schema = tiny_tokenizer(), ALL["paper"]

@@ -109,6 +109,7 @@ def a_file(draw):
     return "".join([*draw(st.permutations(preamble)), *entries]), arrays
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(a_file())
 def test_the_last_entry_wins_as_in_dense_arrays(tmp_path_factory, made):

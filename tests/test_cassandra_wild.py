@@ -249,6 +249,7 @@ def corridor(states, actions, symbols):
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_rewards_of_many_states_are_read_without_their_array(tmp_path):
     states, actions, symbols = 150, 3, 150
     path = tmp_path / "ring.POMDP"

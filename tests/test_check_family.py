@@ -134,6 +134,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "instead", "message"), MISTAKES)
 def test_a_mistake_is_named_in_one_line(tmp_path, there, instead, message):
     source = how_to_family()
@@ -264,6 +265,7 @@ def posed():
         yield from ((name, kind) for kind in sorted(kinds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [*posed()])
 def test_every_registered_family_passes(examples, name, kind):
     family = load_family(examples.get(name, name))

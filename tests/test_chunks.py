@@ -52,6 +52,7 @@ def test_one_program_serves_every_number_of_tasks():
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_does_not_change_what_is_found(tmp_path):
     path = tmp_path / "found.npz"
     subprocess.run([sys.executable, "-c", SOLVE, "2", path], check=True)

@@ -36,6 +36,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_solve_prints_one_json_object_with_what_was_promised(tmp_path):
     result = command(
         "solve", "--tasks", "50", "--horizon", "10", "--json", cwd=tmp_path
@@ -159,6 +160,7 @@ def test_eval_plays_hidden_tasks_and_keeps_nothing_but_its_file(tmp_path):
     assert 0 < report["policies"]["icl:tiny"]["invalid_mass"] < 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     """Killed after its first group, it plays only the others."""
     import sdm.evaluation.evaluate as module
@@ -356,6 +358,7 @@ def test_an_option_without_effect_is_reported():
     assert "`--K` has no effect for mdp tasks" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_option_without_effect_for_a_model_is_reported(tmp_path):
     save_npz(random_apomdp(0, 0.5), tmp_path / "own.npz")
     ask = ["solve", "--model", str(tmp_path / "own.npz"), "--horizon", "2"]
@@ -379,6 +382,7 @@ def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):
     assert stopped.value.code == 130 and said.startswith("interrupted; `--resume`")
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_to_those_who_ask(tmp_path, monkeypatch):
     monkeypatch.setenv("SDM_DEBUG", "1")
     result = command("solve", "--horizon", "0", cwd=tmp_path)
@@ -407,6 +411,7 @@ def test_help_names_every_option_and_what_every_command_has(name):
     assert not [option for option in options if option not in result.stdout]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [(), *COMMANDS], ids=" ".join)
 def test_help_imports_nothing_heavy(name):
     check = (

@@ -129,6 +129,7 @@ def test_no_failure_is_not_the_proof_of_none(folder):
     )
 
 
+@pytest.mark.slow
 def test_many_tests_are_summed_up_by_their_range(folder):
     experiment = experiments()["apomdp-ambiguity"]
     rows = fabricated(experiment, "laptop")
@@ -177,6 +178,7 @@ def test_the_first_screen_has_the_paper_beside_ours(folder):
     assert answers([(beyond, section_of(folder, better_at_ten, beyond).points)]) == []
 
 
+@pytest.mark.slow
 def test_tables_are_folded_below_the_conclusion(folder):
     found = section_of(folder, better_at_ten)
     page = report.html_page([found])
@@ -213,6 +215,7 @@ def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
     assert first_screen["SmolLM2"] == "1.00*" and first_screen["tiny"] == "1.00"
 
 
+@pytest.mark.slow
 def test_tests_that_the_paper_lacks_are_on_the_first_screen_too(folder):
     experiment = experiments()["apomdp-ambiguity"]
     rows = fabricated(experiment, "laptop")

@@ -88,6 +88,7 @@ def plain_bound(logs, policy, stage, factor, sign, discount=0.9):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "ends"), [(0, False), (1, True), (2, False)])
 def test_bounds_are_those_of_a_linear_program(stage, ends):
     world = random_world(12, ends=ends)

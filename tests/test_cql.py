@@ -76,6 +76,7 @@ def test_it_takes_as_many_steps_as_it_says_in_hidden_tasks_too(tmp_path):
     assert result.exact_return_mean is not None
 
 
+@pytest.mark.slow
 def test_d3rlpy_is_told_what_the_configuration_says(tmp_path, monkeypatch):
     import d3rlpy.algos
     import d3rlpy.dataset

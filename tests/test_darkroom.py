@@ -79,6 +79,7 @@ def test_goals_to_train_on_and_held_out_are_all_of_them_once():
     assert set(other.tolist()) != set(held_out.tolist())
 
 
+@pytest.mark.slow
 def test_tests_never_meet_a_goal_that_was_trained_on_whatever_their_seeds():
     family = DarkroomFamily()
     config = OracleConfig(family, 5, 80, 1, seed=3)
@@ -168,6 +169,7 @@ def brute_force_posterior(family, observation, action, reward):
     return fits / fits.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pays", ["stay", "arrival"])
 @pytest.mark.parametrize("demonstrations", ["optimal", "random"])
 def test_demonstrations_leave_the_goals_that_explain_them(pays, demonstrations):
@@ -229,6 +231,7 @@ def test_posterior_sampling_is_worth_what_its_plans_are():
     np.testing.assert_allclose(played.returns, made.value, atol=0.4)
 
 
+@pytest.mark.slow
 def test_a_goal_that_was_not_found_is_planned_for_on_average():
     family = DarkroomFamily(size=2)
     bed = make_benchmark(EvaluationConfig(family, 3, 1, 1, support=1))

@@ -46,6 +46,7 @@ def masked(seed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("horizon", [1, T])
 def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower(horizon, first):
@@ -183,6 +184,7 @@ def test_a_large_penalty_does_not_blur_the_policy():
     np.testing.assert_allclose(found.lower, 6.19, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_masks_hold_in_every_state_that_is_possible():
     model = masked(9)
     found = solve(model, horizon=T, method=FINE)

@@ -58,6 +58,7 @@ def test_two_writers_of_a_file_have_two_temporary_names(tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
 
 
+@pytest.mark.slow
 def test_no_duration_is_measured_by_a_clock_that_can_be_set():
     users = {
         str(path.relative_to(ROOT))

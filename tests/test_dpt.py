@@ -106,6 +106,7 @@ def test_a_transition_ends_in_what_was_seen_next(data):
         assert not joined.reward.any()
 
 
+@pytest.mark.slow
 def test_what_comes_later_changes_no_earlier_answer():
     features = jax.random.normal(jax.random.key(0), (2, 7, 13), jnp.float32)
     params = INIT(SHAPE, jax.random.key(1), features)
@@ -126,6 +127,7 @@ def test_the_order_of_transitions_is_seen():
     assert jnp.abs(last[0] - last[1]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_seed_size_and_schedule_are_those_of_the_configuration(data):
     pool, made = pool_of(data)
 
@@ -152,6 +154,7 @@ def test_the_network_is_the_originals():
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contexts", ["trajectories", "transitions"])
 def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
     pool, made = pool_of(data)
@@ -179,6 +182,7 @@ def test_a_sample_asks_for_what_the_oracle_does(data, contexts):
         np.testing.assert_array_equal(action.argmax(-1)[at, stage], wanted)
 
 
+@pytest.mark.slow
 def test_half_of_the_queries_are_moments_of_the_oracle(tmp_path):
     data = write(tmp_path / "data", DarkroomFamily(size=4), 8, "mdp", 6)
     pool, made = pool_of(data)
@@ -214,6 +218,7 @@ def test_samples_are_made_of_the_oracles_episodes_only(tmp_path):
     np.testing.assert_array_equal(pool.optimal, solved.policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
@@ -255,6 +260,7 @@ def test_what_is_asked_is_not_among_what_is_shown(tmp_path):
         assert {episode for _, episode in shown} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_random_transitions_are_of_the_task_that_is_asked_about(tmp_path):
     data = write(tmp_path / "data", EnergyFamily(p_min=0.01, p_max=0.99), 2, "mdp", 2)
     pool, made = pool_of(data)
@@ -275,6 +281,7 @@ def test_random_transitions_are_of_the_task_that_is_asked_about(tmp_path):
     np.testing.assert_array_equal(risen, np.asarray(wanted) == 1)
 
 
+@pytest.mark.slow
 def test_hidden_transitions_show_what_is_seen_and_not_the_state(tmp_path):
     family = EnergyFamily(max_energy=3, q=0.7)
     made = OracleConfig(family, 2, 1, 1, kind="pomdp")
@@ -492,6 +499,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(tmp_path):
     assert not (tmp_path / "run/checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_folders_that_hold_no_policy_are_refused(tmp_path):
     config = EvaluationConfig(FAMILY, 4, 2, 1)
     with pytest.raises(StorageError, match="holds no policy"):
@@ -532,6 +540,7 @@ def test_goals_that_were_trained_on_are_no_test(tmp_path):
             check_policy(name, EvaluationConfig(family, 3, **options))
 
 
+@pytest.mark.slow
 def test_hidden_tasks_are_read_after_as_many_demonstrations_as_in_training(tmp_path):
     data = write(tmp_path / "data", kind="pomdp", tasks=2)
     train_dpt(DPTConfig(str(data), steps=1, batch_size=2), tmp_path / "run")
@@ -556,6 +565,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         restore(state, tmp_path / "state")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -75,6 +75,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("span", PUBLISHED)
 @pytest.mark.parametrize("horizon", [10, 20, 30])
 def test_exact_expected_gaps_are_the_published_ones(span, horizon):

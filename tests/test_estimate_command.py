@@ -117,6 +117,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "kind"), FORMS)
 def test_every_form_is_written_and_read(table, tmp_path, words, kind):
     found = report_of("estimate", table, *words, "--out", tmp_path / "out")

@@ -98,6 +98,7 @@ def test_many_episodes_give_the_true_model_and_its_plan():
     np.testing.assert_allclose(true, best.value, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_pessimism_lowers_claims_and_few_visits_most():
     naive, _ = worlds(EstimatedFamily(episodes=5), 20)
     careful, _ = worlds(EstimatedFamily(episodes=5, pessimism=0.3), 20)
@@ -108,6 +109,7 @@ def test_pessimism_lowers_claims_and_few_visits_most():
     assert lost.min() < 0.15  # five or more
 
 
+@pytest.mark.slow
 def test_names_of_one_action_share_their_logs():
     made, _ = worlds(EstimatedFamily(episodes=3), 4)
     for table in (made.transition, made.reward, made.admissible):
@@ -116,6 +118,7 @@ def test_names_of_one_action_share_their_logs():
     assert (visited > 0).all() and (visited < 30).any()
 
 
+@pytest.mark.slow
 def test_a_task_does_not_depend_on_the_others():
     family = EstimatedFamily(episodes=3)
     few = family.parameters(KEY, 2, split="train", first=3)

@@ -69,6 +69,7 @@ def test_what_is_tested_and_shown_was_never_trained_on(setting):
     np.testing.assert_allclose(again, bed.optimal_returns, rtol=1e-12)  # rounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names(EnergyFamily(), "mdp"))
 def test_every_baseline_is_played_and_valued(bed, name):
     result = evaluate_untrained(name, bed)
@@ -86,6 +87,7 @@ def test_estimated_gaps_tend_to_the_exact_ones():
     assert result.gap.mean == pytest.approx(result.exact_gap.mean, abs=0.012)
 
 
+@pytest.mark.slow
 def test_stepping_in_groups_gives_what_the_compiled_loop_gives(bed, monkeypatch):
     monkeypatch.setattr("sdm.evaluation.evaluate.ROWS_TOGETHER", 20)  # 5 tasks a group
     whole = evaluate_untrained("random", bed)
@@ -102,6 +104,7 @@ def test_stepping_in_groups_gives_what_the_compiled_loop_gives(bed, monkeypatch)
     assert stepped.exact_gap is None
 
 
+@pytest.mark.slow
 def test_what_a_prior_is_can_differ_from_what_is_tested():
     low = EnergyFamily(p_min=0.05, p_max=0.2)
     options = {"horizon": 20, "tasks": 40, "trajectories": 1}
@@ -114,6 +117,7 @@ def test_what_a_prior_is_can_differ_from_what_is_tested():
     assert gaps[0] < 0.02 and gaps[1] > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ce", "psrl", "bayes-adaptive", "bayes-imitation", "bc"]
 )
@@ -138,6 +142,7 @@ def test_tasks_are_the_same_whatever_their_number(bed):
     np.testing.assert_array_equal(fewer.optimal_returns, bed.optimal_returns[:5])
 
 
+@pytest.mark.slow
 def test_a_base_that_has_learned_nothing_plays(bed):
     (result,) = evaluate(["icl:tiny"], bed)
     assert result.gap.mean > 0.1 and result.agreement < 0.9
@@ -214,6 +219,7 @@ def test_hidden_tasks_have_an_oracle_that_others_are_measured_by(hidden):
     assert random.return_mean == pytest.approx(exact, abs=4 * 0.6 / 240**0.5)
 
 
+@pytest.mark.slow
 def test_the_oracle_is_asked_in_the_belief_that_was_come_to(hidden):
     from sdm.tasks.rollout import rollout, task_keys
 
@@ -261,6 +267,7 @@ def test_played_groups_are_not_played_again(bed, tmp_path, monkeypatch):
     assert result.agreement == whole.agreement
 
 
+@pytest.mark.slow
 def test_groups_that_another_machine_played_are_taken(bed, tmp_path):
     """Of other sizes, where more or fewer episodes fit the memory."""
     table, played = prepare("random", bed).policy.probabilities, []
@@ -328,6 +335,7 @@ def test_a_language_model_plays_what_fits_the_memory(bed, monkeypatch, schema, s
     assert most == pytest.approx(8 * asked[0] * a_token, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", ["compact", "paper"])
 def test_a_language_model_acts_in_darkroom_without_demonstrations(schema):
     config = EvaluationConfig(DarkroomFamily(size=3), 4, 2, 1, support=0)
@@ -337,6 +345,7 @@ def test_a_language_model_acts_in_darkroom_without_demonstrations(schema):
     assert 0 < result.invalid_mass < 1
 
 
+@pytest.mark.slow
 def test_episodes_of_a_task_that_may_not_fit_are_pointed_out(bed):
     table = prepare("random", bed).policy.probabilities
     with pytest.warns(UserWarning, match="hold 3 of a task's 4 episodes"):
@@ -430,6 +439,7 @@ def test_rows_are_in_per_cent_and_differences_are_to_the_reference(bed):
     assert rows["ce"]["difference_percent"] == 0
 
 
+@pytest.mark.slow
 def test_a_single_task_has_a_row_without_an_interval():
     one = make_benchmark(dataclasses.replace(CONFIG, tasks=1))
     row = result_row(evaluate_untrained("random", one))

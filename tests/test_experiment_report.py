@@ -18,6 +18,7 @@ def points_of(name, profile="laptop"):
     return tables.points(experiments()[name], found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "policy", "value", "wanted"),
     [
@@ -308,6 +309,7 @@ def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
     assert alone.published == 0 and "from" not in alone.table.head
 
 
+@pytest.mark.slow
 def test_smoke_is_shown_only_where_there_is_nothing_larger(tmp_path, monkeypatch):
     monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
     experiment, shown = experiments()["loss"], []

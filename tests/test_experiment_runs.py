@@ -87,6 +87,7 @@ def test_a_run_again_keeps_trained_policies(learned, tmp_path, monkeypatch):
     assert {name for _, name, *_ in watcher.steps} == {"beginning", "acting"}
 
 
+@pytest.mark.slow
 def test_rows_are_neither_made_twice_nor_lost(small, tmp_path):
     file = rows_file(tmp_path, "made", "smoke")
     whole = run_experiment(small, "smoke", tmp_path, Quiet()).rows
@@ -231,6 +232,7 @@ def test_what_decides_a_training_decides_its_folder(tmp_path, monkeypatch):
     assert not (tmp_path / "work").exists(), "looking makes no folder"
 
 
+@pytest.mark.slow
 def test_a_training_begun_by_another_version_is_begun_again(tmp_path):
     cell, artifacts = tiny_cell(), Artifacts(tmp_path / "work")
     for folder in (artifacts.run_folder(cell), artifacts.dataset(dataset_of(cell))):

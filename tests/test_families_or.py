@@ -27,6 +27,7 @@ def arrays(**values):
     return {name: jnp.asarray(value, float) for name, value in values.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_depend_on_their_index_and_differ(name):
     family, key = load_family(name), jax.random.key(3)
@@ -257,6 +258,7 @@ def test_maintenance_where_the_answer_is_known():
     assert (np.asarray(seen.policy)[:, -1] == RUN).all()
 
 
+@pytest.mark.slow
 def test_hidden_maintenance_is_worth_what_a_search_over_histories_finds():
     family = MaintenanceFamily(conditions=3)
     params = family.parameters(jax.random.key(0), 1, split="test")
@@ -269,6 +271,7 @@ def test_hidden_maintenance_is_worth_what_a_search_over_histories_finds():
     assert float(found.value) == pytest.approx(value, rel=ROUNDING)
 
 
+@pytest.mark.slow
 def test_ambiguous_maintenance_surrounds_the_nominal_model():
     family = MaintenanceFamily(models=3)
     params = dict(family.parameters(jax.random.key(0), 2, split="test"))
@@ -416,6 +419,7 @@ def best_hidden(demand, stays, belief, stock, horizon):
     return max(values)
 
 
+@pytest.mark.slow
 def test_inventory_is_worth_what_a_search_over_the_rules_finds():
     seen = solve(SMALL.model(DEMANDS, "mdp"), horizon=3)
     hidden = solve(SMALL.model(DEMANDS, "pomdp"), horizon=3, method="exact")

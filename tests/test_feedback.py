@@ -296,6 +296,7 @@ def test_preferences_between_segments_find_the_rewarded_state():
     assert all(model.report["judge_accuracy"] == 1.0 for model in models)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["energy", "darkroom:4"])
 def test_a_perfect_judge_ranks_states_as_their_values(family):
     found = run_cell(SyntheticJudge(1.0), study(family, horizon=8), 1)
@@ -347,6 +348,7 @@ def feedback(*words):
     return CliRunner().invoke(app, ["feedback", *SMALL, *map(str, words)])
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_writes_a_folder(tmp_path):
     out = tmp_path / "out"
     words = ("--judge", "synthetic:0.7", "--judge", "synthetic", "--out", out)
@@ -462,6 +464,7 @@ def test_a_judge_reads_the_demonstrations_of_each_task():
 PLAN = "--use added --weight 1 --data".split()
 
 
+@pytest.mark.slow
 def test_a_dataset_holds_the_episodes_of_the_plan(tmp_path):
     from sdm.data.shards import read_manifest, read_shards
 

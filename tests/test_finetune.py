@@ -95,6 +95,7 @@ def test_the_masked_loss_is_the_one_computed_by_hand(base):
     assert float(output.loss) == pytest.approx(wanted, rel=1e-5)  # float32
 
 
+@pytest.mark.slow
 def test_texts_of_a_batch_do_not_see_each_other(data, base, tmp_path, monkeypatch):
     """In the very batches of a training: each text as if it stood alone."""
     batches = []
@@ -128,6 +129,7 @@ def test_an_adapter_is_on_every_linear_layer_and_alone_is_trained(data, base):
     assert projections == attention | mlp | {"down_proj"}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_a_run_that_loads(data, base, tmp_path):
     steps = []
     report = finetune(
@@ -450,6 +452,7 @@ def test_a_run_that_is_killed_resumes(data, tmp_path):
     assert found["eval_loss"] == whole["eval_loss"]
 
 
+@pytest.mark.slow
 def test_a_run_cut_short_while_it_is_finished_resumes(
     data, base, tmp_path, monkeypatch
 ):
@@ -526,6 +529,7 @@ def test_a_text_that_is_too_long_says_how_long_it_is(data, base, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["short"]
 
 
+@pytest.mark.slow
 def test_a_tokeniser_without_a_needed_character_is_refused(data, tmp_path):
     base = tmp_path / "base"
     LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(base)
@@ -590,6 +594,7 @@ def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
         load_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_adapter_of_tiny_is_on_the_weights_of_its_seed(data, tmp_path):
     options = {"lora_rank": 2, "lora_dropout": 0.0, "seed": 3, "epochs": 1}
     finetune(recipe(str(data), "tiny", **options), tmp_path / "run")
@@ -711,6 +716,7 @@ def test_another_version_of_a_run_or_of_a_merged_model_is_refused(finished, tmp_
         check_policy(f"icl:{merged}", EvaluationConfig(EnergyFamily(), 4, 2, 1))
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_the_run(data, base, tmp_path):
     config = quick(data, base, learning_rate=1e-2)
     finetune(config, tmp_path / "run")

@@ -26,6 +26,7 @@ def test_float32_solutions_are_right_to_single_precision():
     np.testing.assert_allclose(attained, wide.value, rtol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["points", "search"])
 def test_barred_actions_are_never_taken_in_single_precision(method):
     with jax.enable_x64(False):

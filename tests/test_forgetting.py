@@ -131,6 +131,7 @@ def test_reward_texts_answer_for_the_higher_value():
     assert {text[-1] for text in texts} == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_both_ways_to_tune_get_the_same_number_of_tokens():
     config, tokenizer = (
         ForgettingConfig("tiny", tokens=512, block=64, batch=2),

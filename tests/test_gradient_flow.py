@@ -57,6 +57,7 @@ def test_the_rate_is_that_of_the_hessian(flowed):
     assert flowed[2].rate == pytest.approx(flowed[2].predicted_rate, rel=0.02)
 
 
+@pytest.mark.slow
 def test_no_other_entry_has_a_slope_on_the_way(flowed):
     covariance, start, path = flowed
     for layer in (start, path.end):
@@ -117,6 +118,7 @@ def test_gamma_is_found_whatever_the_scale_and_in_the_presence_of_other_blocks()
         estimate_gamma(jax.tree.map(jnp.zeros_like, best))
 
 
+@pytest.mark.slow
 def test_more_tasks_leave_less_excess_risk_and_gamma_is_found_from_sgd():
     covariance, tasks = np.diag(log_spaced_eigenvalues(3, 2.0)), (128, 1024, 8192)
     layers, prompts = train_on_tasks(

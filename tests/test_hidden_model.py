@@ -82,6 +82,7 @@ def exact_values_of(seed, rewards):
     return exact_values(candidates(seed), weights(seed), rewards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewards", [False, True])
 @pytest.mark.parametrize("points", [1, POINTS])
 def test_bounds_contain_the_exact_value_and_the_policy_earns_the_lower_one(
@@ -127,6 +128,7 @@ def test_a_belief_that_is_certain_is_worth_what_its_candidate_is():
     np.testing.assert_allclose(found.upper, value, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_one_candidate_is_an_mdp():
     models = candidates(size=1)
     found = solve_hidden_model(models, np.ones((2, 1)), horizon=T, points=POINTS)
@@ -216,6 +218,7 @@ def test_beliefs_without_a_gap_are_not_added(monkeypatch):
     np.testing.assert_array_equal(after, before)
 
 
+@pytest.mark.slow
 def test_refinement_goes_on_until_every_task_has_the_gap():
     weight = np.stack([np.eye(SIZE)[0], weights(5)[0]])  # the first is solved at once
     found = solve_hidden_model(candidates(5), weight, horizon=T, points=4, gap=1e-9)
@@ -244,6 +247,7 @@ def test_rounding_of_large_rewards_tells_nothing():
     np.testing.assert_allclose(seeing.upper, blind.upper, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_actions_that_move_alike_can_tell_different_things():
     models, weight = candidates(4), weights(4)
     alike = models.transition.at[:, :, 1].set(models.transition[:, :, 0])
@@ -256,6 +260,7 @@ def test_actions_that_move_alike_can_tell_different_things():
     np.testing.assert_allclose(found.lower, wanted, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_belief_bounds_two_decisions_exactly_from_above():
     """The value of the last decision is that of its best action: QMDP's bound."""
     models, weight = candidates(4), weights(4)

@@ -113,6 +113,7 @@ def test_the_model_is_the_packages(published, package):
 
 
 # Six digits, by independent code.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("horizon", "wanted"),
     [(10, 0.636392), (20, 0.792216), (50, 0.869139), (100, 0.875047), (300, 0.875142)],
@@ -191,6 +192,7 @@ def grouped():
     return hospitals(family, [2, 4, 6, CENTRE, CENTRE], [1, 1, 2, 1, 2])
 
 
+@pytest.mark.slow
 def test_hospitals_of_a_group_share_its_table(grouped):
     chance, centre = rows_of(grouped)
     # The law of total variance: between groups 1/21, within them 1/201 of what is left.
@@ -278,6 +280,7 @@ class Practised(EnergyFamily):
         return jnp.array([[0.2, 0.3, 0.5]] * self.spaces.states)
 
 
+@pytest.mark.slow
 def test_experts_act_in_benchmarks():
     bed = make_benchmark(EvaluationConfig(Practised(), 3, tasks=2, trajectories=1))
     model = bed.tasks.model

@@ -11,6 +11,7 @@ from sdm.solvers_jax.belief_tree import belief_tree_value, value_at
 from sdm.solvers_jax.incremental_pruning import PruningError, exact_vectors, prune
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_values_are_those_of_the_belief_tree(first):
     model = random_pomdp(3, actions=3, batch=(3,), first=first)
@@ -36,6 +37,7 @@ def test_the_tiger_needs_as_many_vectors_as_are_known():
     assert stages[0].vector.max() <= 6 * 10 and set(stages[-1].action) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_values_and_actions_are_right_at_every_belief():
     model = random_pomdp(4, actions=3)
     found = solve(model, horizon=3, method="exact")

@@ -77,6 +77,7 @@ def smallest_mean_in_kl_ball(value, row, radius):
     return float(tilted(high)[0]) + value[row > 0].min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [1e-6, 1e-3, 0.1, 1.0, 3.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_kl_rows_have_the_smallest_mean(radius, seed):
@@ -90,6 +91,7 @@ def test_kl_rows_have_the_smallest_mean(radius, seed):
     assert found @ value == pytest.approx(best, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_kl_rows_in_single_precision():
     for seed in range(8):
         _, value, row = problem(seed, 6, zeros=1)
@@ -128,6 +130,7 @@ def test_kl_rows_of_equal_values_and_of_tiny_probabilities_are_finite():
     assert bool(jnp.isfinite(found).all())
 
 
+@pytest.mark.slow
 def test_rows_of_listed_successors_are_those_of_all_states():
     """With values gathered for each successor, as in a sparse transition."""
     _, value, row = problem(2, 8)
@@ -144,6 +147,7 @@ def test_rows_of_listed_successors_are_those_of_all_states():
     np.testing.assert_allclose(whole[listed], part, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_rows_share_values_or_have_their_own():
     random = np.random.default_rng(0)
     row = jnp.asarray(random.dirichlet(np.ones(5), (3, 2)))

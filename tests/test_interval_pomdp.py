@@ -71,6 +71,7 @@ def plan_value(model, plan, law):
     return sum(first[:, o] @ value[o] for o in range(first.shape[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "states", "horizon", "joint"),
     [
@@ -189,6 +190,7 @@ def test_bounds_do_not_cross_where_pivots_are_tiny():
     assert float(found.lower) <= float(found.upper)
 
 
+@pytest.mark.slow
 def test_a_plan_has_no_figure(tmp_path):
     found = solve(interval_model(0), horizon=2, points=16)
     with pytest.raises(ValueError, match="IntervalSolution has no figure"):
@@ -211,6 +213,7 @@ def test_units_of_reward_and_batches_do_not_matter():
         assert float(worst[i]) == pytest.approx(float(alone.lower), abs=ROUNDING)
 
 
+@pytest.mark.slow
 def test_zero_rewards_converge():
     model = interval_model(8)
     found = solve(
@@ -313,6 +316,7 @@ def test_invalid_options_and_plans_are_refused():
         worst_case_value(model, few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [True, False])
 def test_files_and_the_command_line(tmp_path, joint):
     model = interval_model(0, joint=joint)

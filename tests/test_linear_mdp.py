@@ -68,6 +68,7 @@ def test_the_gap_is_the_difference_of_returns_and_below_the_bound(tasks):
     )
 
 
+@pytest.mark.slow
 def test_a_trained_layer_is_better_than_others():
     random = np.random.default_rng(2)
     training = sample_linear_mdps(random, tasks=4000, states=20, dim=3)

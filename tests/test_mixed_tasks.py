@@ -185,6 +185,7 @@ def random_solution(model, horizon, seed=0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", some("repeated", "symbols", "rewards, constant"))
 def test_losses_are_those_of_every_outcome(kind):
     """V_t - r - γ V_{t+1}, over outcomes by plain loops."""
@@ -238,6 +239,7 @@ def test_the_family_is_valid():
     check_family(ClinicFamily(), "mdp")
 
 
+@pytest.mark.slow
 def test_every_policy_that_fits_plays_and_loses_more_than_the_oracle(bed):
     fitting = names(bed.config.family, "pomdp")
     assert fitting == ("oracle", "random", "mean-plan", "bc", "ce", "psrl", "qmdp")
@@ -335,6 +337,7 @@ def test_the_mean_model_has_the_mean_of_joint_probabilities(heals):
     np.testing.assert_allclose(found, wanted, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_a_dataset_has_the_certified_bounds_and_is_read_for_training(tmp_path):
     config = OracleConfig(ClinicFamily(), T, 5, 3, kind="pomdp")
     found = write_oracle_dataset(config, tmp_path / "data")

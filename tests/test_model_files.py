@@ -85,6 +85,7 @@ def test_what_is_no_archive_is_refused(tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_endless_model_is_followed_until_the_rest_hardly_counts():
     model = tiger(discount=0.9)
     horizon = long_horizon(model)

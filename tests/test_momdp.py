@@ -125,6 +125,7 @@ def test_successors_that_are_no_indices_are_refused(tmp_path):
         load_npz(tmp_path / "own.npz")
 
 
+@pytest.mark.slow
 def test_lists_and_all_successors_agree():
     """A list in another order, with one successor twice, is the same model."""
     model = random_momdp(1, constant=True)
@@ -174,6 +175,7 @@ def test_flat_transitions_are_products_of_the_factors():
     assert world.reward.shape[0] == visible * hidden * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_filter_is_that_of_the_histories(kind):
     model = random_momdp(3, **KINDS[kind])
@@ -230,6 +232,7 @@ def test_simulated_returns_are_those_of_the_policy(kind):
     assert 0 < half < 0.2
 
 
+@pytest.mark.slow
 def test_episodes_of_both_flat_models_have_the_same_mean():
     model = random_momdp(5, **EVERY)
     batch = batch_of(model)
@@ -282,6 +285,7 @@ def test_a_solution_that_was_kept_acts_the_same(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_file_is_solved_played_and_kept(tmp_path):
     model = random_momdp(8, **EVERY)
     save_npz(model, tmp_path / "own.npz")

@@ -69,6 +69,7 @@ def test_the_policy_earns_lower_and_the_optimum_is_between_the_bounds(kind, poin
     assert found.lower <= earned <= wanted + ROUNDING
 
 
+@pytest.mark.slow
 @FEW
 def test_with_every_reachable_belief_the_bounds_meet(kind):
     model = random_momdp(5, **KINDS[kind])
@@ -78,6 +79,7 @@ def test_with_every_reachable_belief_the_bounds_meet(kind):
     np.testing.assert_allclose(found.upper, found.lower, atol=SINGLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_value_is_that_of_the_belief_tree_of_the_flat_model(kind):
     model = random_momdp(6, **KINDS[kind])
@@ -89,6 +91,7 @@ def test_the_value_is_that_of_the_belief_tree_of_the_flat_model(kind):
     )
 
 
+@pytest.mark.slow
 def test_one_hidden_value_is_an_mdp():
     mdp = random_mdp(0, states=4)
     exact = solve(mdp, horizon=T)
@@ -124,6 +127,7 @@ def one_visible_value(pomdp):
     )
 
 
+@pytest.mark.slow
 def test_one_visible_value_is_a_pomdp():
     pomdp = random_pomdp(0)
     found = solve(one_visible_value(pomdp), horizon=T, method=EXACT)
@@ -174,6 +178,7 @@ def test_a_batch_is_the_stack_of_its_tasks(kind, monkeypatch):
         np.testing.assert_allclose(earned, exact, atol=SINGLE)
 
 
+@pytest.mark.slow
 def test_tasks_that_share_dynamics_are_as_separate_ones():
     one = random_momdp(2, constant=True, hidden=4)
     start = np.random.default_rng(0).dirichlet(np.ones(12), (2, 3)).reshape(2, 3, 3, 4)
@@ -225,6 +230,7 @@ def test_symbols_that_tell_nothing_are_worth_nothing():
     np.testing.assert_allclose(one.value, two.value, atol=SINGLE)
 
 
+@pytest.mark.slow
 def test_more_points_tighten_the_bounds():
     model = random_momdp(1, hidden=4)
     widths = [
@@ -249,6 +255,7 @@ def test_a_value_of_zero_converges():
     assert solve(nothing, horizon=T).converged
 
 
+@pytest.mark.slow
 def test_a_large_penalty_that_is_avoided_costs_nothing():
     model = random_momdp(9, actions=3)
     punished = model.reward.at[:, 1, 2].set(-1e7)

@@ -80,6 +80,7 @@ WORDS = (
 )
 
 
+@pytest.mark.slow
 def test_the_command_compares_judges_with_no_bonus(tmp_path):
     out = tmp_path / "out"
     words = [*WORDS, "--judge", "synthetic", "--out", str(out)]

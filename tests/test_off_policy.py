@@ -207,6 +207,7 @@ def test_bounds_are_attained_by_the_worst_continuation():
     assert highs == pytest.approx(dict.fromkeys(EVERY, value), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_unsupported_probability_is_that_of_reaching_such_an_action():
     world = with_lacking_action(1, paid=0.0)
     counted = dataclasses.replace(world, reward=np.zeros((3, 2)), discount=1.0)

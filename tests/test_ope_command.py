@@ -124,6 +124,7 @@ def belief_actions(model, solution, seen, action):
     return chosen
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_pomdp_follows_logged_actions(tmp_path):
     model = random_pomdp(0)
     file = tmp_path / "model.npz"

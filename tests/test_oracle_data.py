@@ -122,6 +122,7 @@ def without_a_column(path):
     pq.write_table(pq.read_table(path).drop_columns(["reward"]), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -263,6 +264,7 @@ def test_the_filter_of_an_ambiguous_oracle_can_be_chosen():
         OracleConfig(family, 4, 2, 30, kind="apomdp", believe=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "kind"),
     [

@@ -71,12 +71,14 @@ def test_a_terminal_state_of_a_long_task():
     assert found.lower <= 78.30 <= found.upper + 4.9
 
 
+@pytest.mark.slow
 def test_an_optimum_of_zero_is_found_in_the_first_round():
     found = solve(case("zero"), horizon=4)
     assert len(found.rounds.points) == 1
     assert abs(found.lower) <= 1e-9 and abs(found.upper) <= 1e-9
 
 
+@pytest.mark.slow
 def test_a_width_of_atol_is_enough_and_nothing_else_is():
     model = case("penalty_1e6")
     wide = solve(model, horizon=3, gap=0.0, atol=1.0, points=16)
@@ -102,6 +104,7 @@ def test_the_smallest_case_takes_the_right_first_action(kind):
     assert found.lower <= 6.19 <= found.upper
 
 
+@pytest.mark.slow
 def test_the_returned_policy_of_a_penalised_task_earns_its_certificate():
     model = case("penalty_1e6")
     batch = batch_of_one(model)
@@ -129,6 +132,7 @@ def penalised(seed, penalty, where, tasks=32):
     return POMDP(*map(jnp.asarray, parts), 0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [1e3, 1e5, 1e7, 1e9])
 @pytest.mark.parametrize("where", ["an action", "some", "anywhere"])
 def test_the_policy_earns_its_certificate_whatever_the_penalty(penalty, where):
@@ -144,6 +148,7 @@ def test_the_policy_earns_its_certificate_whatever_the_penalty(penalty, where):
     assert (earned <= exact + 1e-12 * np.maximum(1, abs(exact))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [1e5, 1e9])
 def test_a_forbidden_action_changes_no_value(penalty):
     model = penalised(1, penalty, "an action")
@@ -161,6 +166,7 @@ def test_a_forbidden_action_changes_no_value(penalty):
     np.testing.assert_allclose(ours.lower, theirs.lower, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exact_bounds_follow_the_values_whatever_the_penalty():
     model = penalised(2, 1e9, "an action", tasks=4)
     found = solve(model, horizon=2, method="exact")

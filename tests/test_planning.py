@@ -395,6 +395,7 @@ def test_logged_returns_agree_with_the_exact_value_of_the_expert():
     assert drawn.ended.tolist() == [False] * 4 + [True] * 2
 
 
+@pytest.mark.slow
 def test_the_physician_of_sepsis_has_the_published_value_and_sees_more_than_the_logs():
     """Values with 20 decisions, against independent code; `docs/families/sepsis.md`."""
     unseen = ("diabetes", "glucose")

@@ -15,6 +15,7 @@ from sdm.solvers_jax.plot import save_picture
 run = CliRunner().invoke
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["mdp", "pomdp", pytest.param("apomdp", marks=pytest.mark.slow)]
 )
@@ -51,6 +52,7 @@ def test_a_picture_of_one_task_only(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_solve_draws_what_it_solved_and_replaces_nothing(tmp_path):
     picture = tmp_path / "tiger.pdf"
     save_pomdp(tiger(), tmp_path / "tiger.POMDP")

@@ -127,6 +127,7 @@ def test_a_schema_that_cannot_write_a_test_is_refused_before_a_model_is_loaded()
         check_policy("icl:tiny", hidden, ActingOptions("paper", "nf4", "vllm"))
 
 
+@pytest.mark.slow
 def test_names_and_configurations_are_read_without_pytorch_or_jax():
     code = (
         "import sys; import sdm.llm.recipes as r; r.recipe('d', 'tiny')\n"
@@ -137,6 +138,7 @@ def test_names_and_configurations_are_read_without_pytorch_or_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.3, 1.0, float("inf")])
 def test_sampled_actions_have_the_probabilities_of_their_texts(bed, model, temperature):
     _, _, support = bed

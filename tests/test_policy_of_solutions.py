@@ -86,6 +86,7 @@ def test_an_exported_policy_of_an_mdp_is_its_policy(tmp_path):
         assert seen == list(range(len(actions)))
 
 
+@pytest.mark.slow
 def test_policies_without_vectors_are_refused(tmp_path):
     ambiguous = solve(random_apomdp(0, 0.5), horizon=2, points=8)
     with pytest.raises(TypeError, match="APOMDPSolution has none"):
@@ -130,6 +131,7 @@ def test_simulated_returns_are_those_that_are_expected():
     assert np.isfinite(single.mean).all() and np.isnan(single.low).all()
 
 
+@pytest.mark.slow
 def test_a_set_of_models_is_played_in_each():
     ambiguous = random_apomdp(0, 0.5)
     model = RobustMDP(

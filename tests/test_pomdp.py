@@ -45,6 +45,7 @@ def test_bounds_contain_the_exact_value_and_are_tight(horizon):
         assert found.upper[i] - found.lower[i] <= 1e-3 * spread[i]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digits", ["six", "single"])
 def test_bounds_are_of_the_model_as_given_where_rows_miss_one(digits):
     """Printed digits and single precision lose mass, and a large bonus with it."""
@@ -73,6 +74,7 @@ def test_bounds_are_of_the_model_as_given_where_rows_miss_one(digits):
     assert pruned.lower - 1e-6 <= exact <= pruned.upper + 1e-6
 
 
+@pytest.mark.slow
 def test_the_tiger_lies_within_its_bounds():
     horizon = 7
     exact = belief_tree_value(tiger(), horizon=horizon)
@@ -107,6 +109,7 @@ def test_perfect_observation_is_backward_induction():
         np.testing.assert_allclose(best[..., 0], mdp.q[:, t].max(-1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_seeing_nothing_is_the_best_fixed_sequence_of_actions():
     model = random_pomdp(5, states=4, actions=3, symbols=1, first=False)
 
@@ -147,6 +150,7 @@ def policy_value(model, solution, task, horizon):
     return sum(m * go(joint[:, o] / m, 0) for o, m in enumerate(joint.sum(0)) if m > 0)
 
 
+@pytest.mark.slow
 def test_the_policy_is_worth_at_least_the_lower_bound():
     model = random_pomdp(0, **SHAPE)
     found = solve(model, horizon=T, points=4, gap=0.0)
@@ -155,6 +159,7 @@ def test_the_policy_is_worth_at_least_the_lower_bound():
         assert policy_value(one, found, i, T) >= found.lower[i] - 1e-6
 
 
+@pytest.mark.slow
 def test_a_batch_is_the_stack_of_its_tasks():
     model = random_pomdp(7, **SHAPE | {"batch": (8, 2)})
     whole = solve(model, horizon=T, points=32)
@@ -214,6 +219,7 @@ def test_an_action_listed_twice_changes_nothing_and_the_first_is_taken():
     assert set(np.unique(theirs.action(0, belief))) <= {0, 2, 3}
 
 
+@pytest.mark.slow
 def test_more_points_never_loosen_the_bounds_and_the_budget_is_reported():
     model = energy(0.6, 0.7)
     few, many = (solve(model, horizon=5, gap=0.0, atol=0.0, points=n) for n in (32, 64))
@@ -221,6 +227,7 @@ def test_more_points_never_loosen_the_bounds_and_the_budget_is_reported():
     assert not few.converged.any() and not many.converged.any()
 
 
+@pytest.mark.slow
 def test_a_symbol_that_cannot_be_seen_is_no_trouble():
     model = random_pomdp(1, **SHAPE)
 
@@ -236,6 +243,7 @@ def test_a_symbol_that_cannot_be_seen_is_no_trouble():
     np.testing.assert_allclose(ours.value, theirs.value, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_the_sawtooth_lies_above_every_convex_function_with_its_values():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(5, 4))
@@ -254,6 +262,7 @@ def test_the_sawtooth_lies_above_every_convex_function_with_its_values():
     np.testing.assert_allclose(at, convex(point), atol=1e-6)  # chosen in float32
 
 
+@pytest.mark.slow
 def test_a_common_bonus_leaves_bounds_tight_and_the_policy_good():
     model = random_pomdp(0, **SHAPE)
     bonus = eqx.tree_at(lambda m: m.reward, model, model.reward + 1e7)
@@ -270,6 +279,7 @@ def test_a_common_bonus_leaves_bounds_tight_and_the_policy_good():
     assert lost.max() <= 0.01 * np.ptp(np.asarray(model.reward)) * T
 
 
+@pytest.mark.slow
 def test_alpha_vectors_are_in_units_of_the_rewards():
     model = random_pomdp(5, **SHAPE)
     found = solve(model, horizon=T, points=32)
@@ -285,6 +295,7 @@ def test_alpha_vectors_are_in_units_of_the_rewards():
     assert (best <= ahead + 1e-6).all() and (best >= ahead - 0.5).all()
 
 
+@pytest.mark.slow
 def test_tiny_probabilities_do_not_blind_the_upper_bound():
     random = np.random.default_rng(0)
     model = random_pomdp(0, **SHAPE | {"batch": (30,)})
@@ -303,6 +314,7 @@ def test_tiny_probabilities_do_not_blind_the_upper_bound():
     assert found.converged.sum() >= 29
 
 
+@pytest.mark.slow
 def test_converged_means_the_interval_that_is_reported():
     model = random_pomdp(0, **SHAPE)
     narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model)
@@ -317,6 +329,7 @@ def test_converged_means_the_interval_that_is_reported():
     assert (np.asarray(exact.lower) <= upper).all()
 
 
+@pytest.mark.slow
 def test_new_points_are_those_wanted_most_with_their_chances():
     point = jnp.eye(3)[:1]
     belief = jnp.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]])

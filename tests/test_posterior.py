@@ -54,6 +54,7 @@ def chance_of_episode(models, g, seen, done, paid, *, rewards):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewards", [False, True])
 @pytest.mark.parametrize(
     "models",

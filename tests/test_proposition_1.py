@@ -193,6 +193,7 @@ def test_sample_sizes_are_the_formulas():
     assert found.train_trajectories_undiscounted == int(np.ceil(4 * length / 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [1.0, 10.0])
 def test_the_sample_sizes_achieve_what_was_asked(kappa):
     covariance = np.diag(log_spaced_eigenvalues(4, kappa))

@@ -308,6 +308,7 @@ def test_minari_in_tables(tmp_path, kind):
     minari_logs(read_logs(tmp_path))
 
 
+@pytest.mark.slow
 def test_datasets_of_solve_are_logs(tmp_path):
     family = load_family("energy")
     config = OracleConfig(family=family, horizon=4, tasks=3, trajectories=2)
@@ -338,6 +339,7 @@ def chain(tasks=2):
     return MDP(*map(jnp.asarray, (moves, reward, start)), 1.0)
 
 
+@pytest.mark.slow
 def test_simulated_logs_end_in_absorbing_states():
     policy = TabularPolicy(jnp.full((2, 9, 3, 2), 0.5).at[..., 1, :].set(
         jnp.array([0.25, 0.75])))  # fmt: skip
@@ -356,6 +358,7 @@ def test_simulated_logs_end_in_absorbing_states():
     assert abs((paid == 2).mean() - 0.75) < 0.11
 
 
+@pytest.mark.slow
 def test_simulated_logs_of_hidden_states_have_observations(tmp_path):
     mdp = chain(1)
     seen = jnp.asarray(np.tile([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], (1, 2, 1, 1)))

@@ -89,6 +89,7 @@ def test_value_is_that_of_all_policies_against_all_extreme_laws(attitude):
     assert float(found.lower) == float(found.upper) == float(found.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attitude", ATTITUDES)
 @pytest.mark.parametrize("model", every_kind(), ids=lambda m: type(m).__name__)
 def test_the_policy_earns_the_value_under_the_laws_of_nature(model, attitude):
@@ -107,6 +108,7 @@ def test_the_policy_earns_the_value_under_the_laws_of_nature(model, attitude):
         found.nature(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", every_kind(1), ids=lambda m: type(m).__name__)
 def test_no_policy_beats_the_value_and_no_law_is_worse_than_the_worst(model):
     random = np.random.default_rng(0)
@@ -162,6 +164,7 @@ def test_sets_of_everything_lead_to_the_worst_successor():
     np.testing.assert_allclose(found, np.asarray(mdp.reward) + 0.9 * worst)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attitude", "published"), [("pessimistic", 0.89466298), ("optimistic", 0.999998)]
 )
@@ -179,6 +182,7 @@ def test_robot_in_a_grid_has_its_published_probability(attitude, published):
     assert float(found.value) == pytest.approx(published, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_units_of_reward_order_of_states_and_batches_do_not_matter():
     order = np.array([2, 0, 1])
     for model in every_kind()[:3]:
@@ -264,6 +268,7 @@ def test_invalid_policies_are_refused(policy, message):
         worst_case_value(every_kind()[0], policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", every_kind()[:3], ids=lambda m: type(m).__name__)
 def test_files_and_the_command_line(tmp_path, model):
     path = tmp_path / "model.npz"

@@ -37,6 +37,7 @@ def mdp_bed():
     return make_benchmark(EvaluationConfig(EnergyFamily(), 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "returns", "regret", "exact"),
     [
@@ -136,6 +137,7 @@ def test_promised_value_minus_losses_is_the_return(name, policy):
     assert (found.optimal <= np.asarray(bed.solution.upper) + noise).all()
 
 
+@pytest.mark.slow
 def test_the_bounds_of_the_oracle_widen_the_interval_upwards():
     bed = make_benchmark(EvaluationConfig(SMALL, 5, tasks=8, kind="pomdp"))
     found = regrets(bed, bed.optimal_played)
@@ -148,6 +150,7 @@ def test_the_bounds_of_the_oracle_widen_the_interval_upwards():
     assert wide.high == pytest.approx(thin.high + 0.2) and wide.low == thin.low
 
 
+@pytest.mark.slow
 def test_the_parts_of_stages_and_states_sum_to_the_gap(mdp_bed):
     hidden = make_benchmark(EvaluationConfig(SMALL, 5, tasks=8, kind="pomdp"))
     for bed in (mdp_bed, hidden):
@@ -304,6 +307,7 @@ def test_a_set_of_one_model_has_no_gaps_over_models():
     assert "worst_model_gap_percent" not in row
 
 
+@pytest.mark.slow
 def test_models_of_a_batch_of_sets_are_in_a_row(ambiguous_bed):
     model = ambiguous_bed.tasks.model
     flat = all_models(model)

@@ -128,6 +128,7 @@ def test_the_step_is_its_expectation():
     assert abs(predicted_step(setting) - wanted) < 5 * error + 0.005 * wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_an_iteration_adds_a_multiple_of_the_identity(start):
     setting = Setting(radius=np.inf, scenarios=4000)
@@ -146,6 +147,7 @@ def test_an_iteration_adds_a_multiple_of_the_identity(start):
     assert np.abs(after.offset).max() < 0.01
 
 
+@pytest.mark.slow
 def test_the_first_iteration_in_the_simplex_is_as_predicted():
     setting = Setting("simplex", scenarios=1500)
     steps = [
@@ -184,6 +186,7 @@ def test_the_bound_holds_for_every_sequence(space):
     assert max(closest) > 0.5  # the bound is not empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_a_step_that_never_stops_growing_has_linear_regret(space):
     setting = Setting(space)
@@ -201,6 +204,7 @@ def test_a_step_that_never_stops_growing_has_linear_regret(space):
     assert growth["tuned"] < 2.2  # √4
 
 
+@pytest.mark.slow
 def test_training_finds_the_direction_of_the_identity_and_sublinear_regret():
     setting = Setting("simplex", scenarios=500)
     found = study(setting, iterations=6, horizon=60, tests=300, seed=1)
@@ -233,6 +237,7 @@ def test_a_setting_out_of_range_is_named(entry, message):
         Setting(**entry)
 
 
+@pytest.mark.slow
 def test_the_command_reports_limit_and_exponents(tmp_path):
     small = ["--iterations", "2", "--scenarios", "60", "--tests", "50", "--horizon"]
     small += ["8", "--test-horizon", "20", "--out", str(tmp_path / "r"), "--json"]

@@ -23,6 +23,7 @@ def energy(tmp_path):
     return str(tmp_path / "energy.npz")
 
 
+@pytest.mark.slow
 def test_a_missed_gap_of_a_model_is_said_and_exits_if_required(energy):
     found = run(app, ["solve", "--model", energy, *NEVER])
     report = json.loads(found.stdout)
@@ -40,6 +41,7 @@ def test_a_reached_gap_passes(energy):
     assert found.exit_code == 0 and "gap of" not in found.stderr
 
 
+@pytest.mark.slow
 def test_missed_gaps_of_sampled_tasks_are_counted():
     ask = ["solve", "--setting", "pomdp", "--tasks", "2", *NEVER]
     stopped = run(app, [*ask, "--require-gap"])

@@ -63,6 +63,7 @@ def by_histories(task, horizon, *, rewards):
     return expectimax.initial_value(models, firsts, *rest, rewards=rewards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", POMDPS.values(), ids=POMDPS)
 def test_pairs_and_symbols_carry_the_reward_just_paid(model):
     found = observe_rewards(model)
@@ -97,6 +98,7 @@ def test_levels_are_the_distinct_rewards_of_each_task():
     np.testing.assert_array_equal(place, [[[1, 1], [0, 2]], [[0, 0], [0, 1]]])
 
 
+@pytest.mark.slow
 def test_pairs_that_nothing_leads_to_are_left_out():
     found = observe_rewards(EnergyFamily().pomdp(P))
     # Charging pays one level and ends anywhere; work pays its own level and ends there
@@ -136,6 +138,7 @@ def tree_values(model, horizon):
     )
 
 
+@pytest.mark.slow
 def test_seeing_what_work_pays_is_worth_something():
     blind, seeing = tree_values(ENERGY.pomdp(P), 4)
     assert (seeing > blind + 0.01).all()
@@ -164,6 +167,7 @@ def by_paths(models, reward, initial, seen, done, paid):
     return joint / joint.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("believe", [0, "mixture"])
 def test_beliefs_are_sums_over_the_paths_that_rewards_leave(believe):
     model = rounded(random_apomdp(4, 0.5, batch=(1,)))
@@ -189,6 +193,7 @@ def test_beliefs_are_sums_over_the_paths_that_rewards_leave(believe):
         np.testing.assert_allclose(state.joint[0, n], wanted, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_an_unexplained_reward_is_ignored_and_counted():
     found = belief_filter(ENERGY.pomdp(P[:1]), rewards=True)
     state = found.start(2)
@@ -233,6 +238,7 @@ def returns_of(bed, policy):
     return np.asarray(discounted_return(play(bed, policy).reward, 0.95))
 
 
+@pytest.mark.slow
 def test_the_oracle_is_certified_and_earns_what_its_bounds_say(bed, values):
     found, exact = bed.solution, values[1]
     assert (found.lower <= exact + ROUNDING).all()
@@ -244,11 +250,13 @@ def test_the_oracle_is_certified_and_earns_what_its_bounds_say(bed, values):
     assert (returns.mean(1) <= np.asarray(found.upper) + 4 * error).all()
 
 
+@pytest.mark.slow
 def test_the_oracles_own_decisions_are_its_own(bed):
     played = play(bed, bed.oracle)
     np.testing.assert_array_equal(oracle_actions(bed, played), played.action)
 
 
+@pytest.mark.slow
 def test_plans_do_not_depend_on_the_reward_of_a_pair(bed):
     pairs = observe_rewards(bed.tasks.model)
     vectors = np.asarray(bed.solution.alpha_vectors)
@@ -256,6 +264,7 @@ def test_plans_do_not_depend_on_the_reward_of_a_pair(bed):
     np.testing.assert_array_equal(vectors, vectors[..., stands_for])
 
 
+@pytest.mark.slow
 def test_reading_rewards_beats_the_blind_optimum_and_not_the_seeing_one(bed, values):
     returns = returns_of(bed, prepare("qmdp", bed).policy)
     error = np.sqrt((returns.var(1) / EPISODES).sum()) / TASKS
@@ -273,6 +282,7 @@ class Recorded:
         return object.__new__(POMDPSolution)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [None, False, True])
 @pytest.mark.parametrize("kind", ["pomdp", "apomdp"])
 def test_what_is_solved_and_filtered_shows_rewards_where_agents_see_them(
@@ -296,6 +306,7 @@ def test_what_is_solved_and_filtered_shows_rewards_where_agents_see_them(
     assert policy.plan.plan is found
 
 
+@pytest.mark.slow
 def test_sampling_a_known_p_with_rewards_is_qmdp_with_rewards():
     family = dataclasses.replace(ENERGY, p_min=0.6, p_max=0.6)
     bed = make_benchmark(configured(family))

@@ -34,6 +34,7 @@ def test_draw_inverts_the_distribution_function():
     np.testing.assert_array_equal(draw(chances, uniform), [0, 0, 2, 2, 3])
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=2, max_size=6).filter(any), st.integers(0, 9)
@@ -73,6 +74,7 @@ def test_moves_and_rewards_are_those_of_the_model():
     )
 
 
+@pytest.mark.slow
 def test_the_host_plays_the_same_episodes_as_the_compiled_loop():
     mdp, solution, keys = bed()
     for policy in (deterministic(solution.policy, 3), uniform_random(mdp, 8)):
@@ -81,6 +83,7 @@ def test_the_host_plays_the_same_episodes_as_the_compiled_loop():
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_a_task_and_an_episode_do_not_depend_on_what_is_played_beside_them():
     mdp, solution, keys = bed()
     policy = deterministic(solution.policy, 3)
@@ -132,6 +135,7 @@ def test_no_two_uniform_numbers_of_an_episode_are_one():
     assert abs(np.corrcoef(drawn) - np.eye(7)).max() < 5 / np.sqrt(20_000)
 
 
+@pytest.mark.slow
 def test_symbols_of_an_episode_are_independent():
     half = jnp.full((1, 1, 1, 2), 0.5)
     coin = POMDP(

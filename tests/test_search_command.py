@@ -37,6 +37,7 @@ def file(tmp_path):
     return str(tmp_path / "tiger.npz")
 
 
+@pytest.mark.slow
 def test_a_model_without_a_horizon_is_solved_kept_played_and_exported(file, tmp_path):
     kept = str(tmp_path / "kept")
     ask = ["solve", "--model", file, "--gap", "0.001", "--out", kept, "--json"]
@@ -70,6 +71,7 @@ def test_a_model_without_a_horizon_is_solved_kept_played_and_exported(file, tmp_
     assert actions[int(best.argmax())] == 0
 
 
+@pytest.mark.slow
 def test_a_horizon_and_a_name_choose_the_method(file):
     ask = ["solve", "--model", file, "--json", "--horizon", "3"]
     assert json.loads(run(app, ask).stdout)["method"] == "points"
@@ -84,6 +86,7 @@ def test_a_horizon_and_a_name_choose_the_method(file):
     assert json.loads(points.stdout)["method"] == "points"
 
 
+@pytest.mark.slow
 def test_a_large_model_is_searched_and_a_missed_gap_is_said(tmp_path):
     model = random_pomdp(0, states=40, actions=6, symbols=20, first=False)
     assert DepthFirst.suits(model) and not DepthFirst.suits(tiger())
@@ -113,6 +116,7 @@ def test_what_does_not_fit_is_said(file, options, words):
     assert words in " ".join(found.stderr.split())
 
 
+@pytest.mark.slow
 def test_an_interrupt_reports_and_keeps_the_best_answer(tmp_path):
     model = random_pomdp(1, states=30, actions=4, symbols=6, first=False)
     save_npz(model, tmp_path / "own.npz")

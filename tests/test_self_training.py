@@ -238,6 +238,7 @@ def test_texts_end_with_kept_episodes_after_random_demonstrations(written):
         assert text.wanted == (None,) * 3 + actions  # demonstrations have no label
 
 
+@pytest.mark.slow
 def test_random_demonstrations_are_those_of_an_oracle_dataset(written, tmp_path):
     config, _, _, folder = written
     request = OracleConfig(

@@ -192,6 +192,7 @@ def test_patients_start_ill_and_diabetes_is_as_frequent_as_drawn():
     assert both.max() <= 0.95 + ROUNDING
 
 
+@pytest.mark.slow
 def test_hospitals_are_worth_different_treatments():
     family = SepsisFamily()
     params = family.parameters(jax.random.key(0), 4, split="test")
@@ -204,6 +205,7 @@ def test_hospitals_are_worth_different_treatments():
     assert (evaluate_policy(model, other) < found.value - 1e-3).any()
 
 
+@pytest.mark.slow
 def test_the_family_is_valid_and_its_words_name_the_vitals():
     family = families()["sepsis"]()
     check_family(family, "mdp")
@@ -245,6 +247,7 @@ def visible_and_hidden(state, hidden):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HIDDEN)
 def test_hiding_a_part_of_the_state_changes_no_probability(name):
     family = SepsisFamily(hidden=name)
@@ -280,6 +283,7 @@ def test_hiding_a_part_of_the_state_changes_no_probability(name):
     assert max(map(np.size, jax.tree.leaves(model))) < 0.2 * STATES**2 * ACTIONS
 
 
+@pytest.mark.slow
 def test_hidden_diabetes_costs_what_an_independent_construction_says():
     """T = 20. The optimum is in [0.435379, 0.435388]: `benchmarks/results/momdp.md`."""
     found = solve(SepsisFamily().published("pomdp"), horizon=HORIZON, gap=0.01)

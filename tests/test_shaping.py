@@ -114,6 +114,7 @@ def in_tree(mdp, b, s, depth, end):
     return max(values), int(np.argmax(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lookahead", [1, 2])
 def test_a_limited_lookahead_is_a_search_tree(lookahead):
     mdp, reward = random_mdp(tasks=1), potential_of()[:1]
@@ -130,6 +131,7 @@ def test_a_limited_lookahead_is_a_search_tree(lookahead):
             assert table[0, t, s, action] == 1, (use, t, s)
 
 
+@pytest.mark.slow
 def test_the_exact_value_as_a_potential_makes_one_decision_enough():
     """In a task without an end in sight, V* of a long horizon is stationary."""
     mdp = random_mdp(discount=0.5)

@@ -87,6 +87,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards_too", [1, 3])
 @pytest.mark.parametrize("name", READERS)
 def test_other_readers_open_the_folder_by_its_name(name, shards_too, tmp_path):
@@ -118,6 +119,7 @@ def test_a_dataset_of_older_versions_is_read(dataset):
     assert read_shards(older).equals(read_shards(dataset))
 
 
+@pytest.mark.slow
 def test_a_complete_dataset_keeps_its_plan(tmp_path):
     """It is known as ours, and what it was made with is known."""
     made = OracleConfig(EnergyFamily(), 3, 3, 2)
@@ -128,6 +130,7 @@ def test_a_complete_dataset_keeps_its_plan(tmp_path):
     write_oracle_dataset(made, tmp_path / "data", overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_dataset_cut_short_before_it_has_its_name_resumes(tmp_path, monkeypatch):
     made = OracleConfig(EnergyFamily(), 3, 3, 2)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):

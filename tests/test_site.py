@@ -41,6 +41,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_pages_load_nothing_from_other_servers(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 100
@@ -56,6 +57,7 @@ def leaves(command, path=""):
         yield path, command
 
 
+@pytest.mark.slow
 def test_every_command_has_a_page_with_its_options(site):
     found = dict(leaves(typer.main.get_command(app)))
     assert {"solve", "theory-flow", "train-dpt"} <= found.keys()
@@ -106,6 +108,7 @@ def test_every_public_name_is_in_the_reference():
         assert not hidden, f"{path}: name the function, {origin(path)}"
 
 
+@pytest.mark.slow
 def test_files_outside_of_the_folder_become_pages(site):
     home = (site / "index.html").read_text("utf-8")
     assert 'href="tutorial.html"' in home and 'src="demo.png"' in home

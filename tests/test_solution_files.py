@@ -235,6 +235,7 @@ def run(*words):
     return CliRunner().invoke(app, [*map(str, words)])
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_solved_kept_played_and_exported(tmp_path):
     file, out = tmp_path / "tiger.POMDP", tmp_path / "kept"
     save_pomdp(tiger(), file, actions=["listen", "left", "right"])
@@ -268,6 +269,7 @@ def test_a_model_of_ones_own_is_solved_kept_played_and_exported(tmp_path):
     assert refused.exit_code == 2 and "exists already" in refused.stderr
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said(tmp_path):
     save_npz(SET, tmp_path / "set.npz")
     done = run("solve", "--tasks", 1, "--simulate", 3)

@@ -137,6 +137,7 @@ def test_ambiguous_models_have_the_values_of_the_expanded_model(solved):
         assert abs(found.value - exact) <= SELECTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attitude", ["pessimistic", "optimistic"])
 def test_the_hull_of_models_has_the_values_of_the_expanded_model(attitude):
     model = MODELS["robust"]
@@ -184,6 +185,7 @@ STATIONARY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATIONARY)
 def test_equal_copies_change_nothing(name):
     model = STATIONARY[name]
@@ -193,6 +195,7 @@ def test_equal_copies_change_nothing(name):
             same(solve(repeated(model, 4, names), horizon=4), found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [pytest.param("points", marks=pytest.mark.slow), "exact"]
 )
@@ -233,6 +236,7 @@ def test_a_batch_is_its_tasks():
     np.testing.assert_allclose(lists.q, found.q, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_lists_can_be_shared_by_stages_and_tasks():
     random = np.random.default_rng(18)
     chance = jnp.asarray(random.dirichlet(np.ones(2), (2, T, 4, 2)))
@@ -384,6 +388,7 @@ def test_the_policy_earns_its_value(solved, name):
     assert half[0] < 0.1  # far less than what another order of stages would change
 
 
+@pytest.mark.slow
 def test_filters_follow_the_stages():
     model = take_tasks(drawn_by_stage(random_pomdp, 31, T), None)
     whole, wide = (
@@ -406,6 +411,7 @@ def test_filters_follow_the_stages():
         whole.update(state, action, symbol)
 
 
+@pytest.mark.slow
 def test_rewards_are_observed_by_stage():
     model = take_tasks(drawn_by_stage(random_pomdp, 32, T, first=False), None)
     seeing = belief_filter(model, rewards=True)
@@ -420,6 +426,7 @@ def test_rewards_are_observed_by_stage():
     )
 
 
+@pytest.mark.slow
 def test_episodes_on_the_host_are_the_same():
     model = drawn_by_stage(random_mdp, 33, T, batch=(2,))
     policy = deterministic(solve(model, horizon=T).policy, 2)
@@ -431,6 +438,7 @@ def test_episodes_on_the_host_are_the_same():
     jax.tree.map(np.testing.assert_array_equal, played, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mdp", "listed mdp", "pomdp", "robust", "apomdp"])
 def test_environments_follow_the_stages(name):
     model = MODELS[name]
@@ -486,6 +494,7 @@ def test_parts_of_models_keep_the_stages():
     check_model(part)
 
 
+@pytest.mark.slow
 def test_all_models_of_a_batch_keep_the_stages():
     """Also where sizes differ, so that no axis can stand for another."""
     options = {"batch": (2,), "models": 4, "states": 5, "symbols": 6}
@@ -646,6 +655,7 @@ def run(*words):
     return json.loads(found.stdout) if found.exit_code == 0 else found.stderr
 
 
+@pytest.mark.slow
 def test_a_file_is_solved_kept_played_and_exported(tmp_path):
     file, out = tmp_path / "model.npz", tmp_path / "solution"
     save_npz(HIDDEN_ALONE, file)

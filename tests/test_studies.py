@@ -206,6 +206,7 @@ def feedback_cell(options, seed=0):
     return Cell(**about, test={}, data={}, learn=options)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_study_is_the_result_of_its_judge(tmp_path):
     cell = feedback_cell({**SMALL, "judge": "synthetic:0.8"}, seed=3)
     config = config_of(cell.learn)

@@ -19,6 +19,7 @@ SMALL = ["--kappa", "1", "--kappa", "10", "--support", "20", "--support", "5"]
 SMALL += ["--train", "10", "--tasks", "50"]
 
 
+@pytest.mark.slow
 def test_validate_reports_cells_and_leaves_figure_and_table(tmp_path):
     out = tmp_path / "v"
     result = run(app, ["theory", "validate", *SMALL, "--out", str(out), "--json"])
@@ -72,6 +73,7 @@ def test_flow_reports_gamma_for_each_condition(tmp_path):
     assert (tmp_path / "f" / "flow.png").is_file()
 
 
+@pytest.mark.slow
 def test_sample_size_is_confirmed():
     options = ["--delta", "10", "--dim", "3", "--horizon", "5", "--tasks", "50"]
     result = run(app, ["theory", "sample-size", *options, "--json"])
@@ -92,6 +94,7 @@ def test_sizes_too_large_to_simulate_are_still_told():
 SLOW = ("finite-training", "linear-mdp", "covariate-shift")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

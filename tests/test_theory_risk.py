@@ -37,6 +37,7 @@ def test_the_exact_risk_is_the_formula_as_printed(kappa, support, train):
     assert exact_risk(b, covariance, support) == pytest.approx(wanted, rel=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1.5])
 def test_simulation_tends_to_the_exact_risk_also_under_shift(noise):
     trained = np.diag(log_spaced_eigenvalues(3, 10.0))

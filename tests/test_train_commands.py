@@ -116,6 +116,7 @@ def test_what_cannot_be_played_is_one_line(words, message):
     assert result.stderr.count("error:") == 1
 
 
+@pytest.mark.slow
 def test_kinds_that_nobody_plays_are_left_out():
     play = ["eval", "--setting", "all", "--tasks", "3", "--json"]
     found = report_of(run(app, [*play, "--policy", "bayes-imitation"]))

@@ -56,6 +56,7 @@ def base(tmp_path_factory):
     return write_base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXTURES)
 def test_a_mixture_of_experts_is_trained_with_dropout(
     data, tmp_path, monkeypatch, name

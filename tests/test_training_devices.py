@@ -71,6 +71,7 @@ def test_a_cpu_computes_in_single_precision(data, base, tmp_path):
     assert compute_dtype() == torch.float32 and not arguments.bf16 | arguments.fp16
 
 
+@pytest.mark.slow
 def test_an_adapter_in_float16_is_trained_in_single_precision_and_loads_elsewhere(
     data, base, tmp_path, monkeypatch
 ):
@@ -90,6 +91,7 @@ def test_an_adapter_in_float16_is_trained_in_single_precision_and_loads_elsewher
         load_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "asked", "wanted"), [(10**9, None, 1), (0, None, 2), (10**9, "2", 2)]
 )

@@ -54,6 +54,7 @@ def same(found, wanted):
         np.testing.assert_allclose(x, y, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "shared"), BATCHES)
 def test_solutions_of_sparse_and_dense_models_agree(batch, shared):
     listed, full = pair(batch, shared)
@@ -222,6 +223,7 @@ def test_wrong_compressed_rows_are_refused(tmp_path, change, words):
         load_model(tmp_path / "csr.npz")
 
 
+@pytest.mark.slow
 def test_a_text_file_with_few_next_states_has_lists(tmp_path):
     """A ring of 200 states: two next states each, so lists are 100 times smaller."""
     states = 200
@@ -243,6 +245,7 @@ def test_a_text_file_with_few_next_states_has_lists(tmp_path):
     same(solve(found, horizon=5), solve(full, horizon=5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["points", "exact", "tree"])
 def test_pomdps_with_lists_are_solved(method):
     rng = np.random.default_rng(5)
@@ -258,6 +261,7 @@ def test_pomdps_with_lists_are_solved(method):
     np.testing.assert_allclose(*values, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "shared"), BATCHES)
 def test_lists_reach_what_dense_rows_reach(batch, shared):
     """States of probability zero that fill up a list are not reached."""
@@ -276,6 +280,7 @@ def test_a_model_with_lists_is_written_as_text(tmp_path):
     np.testing.assert_allclose(dense(found.transition), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_candidates_with_lists_make_a_hidden_model():
     transition = lists((3,), True)
     reward, initial = rest((3,))

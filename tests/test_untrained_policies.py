@@ -77,6 +77,7 @@ def assert_is_the_mean(value, played, discount):
     assert (np.abs(returns.mean(-1) - np.asarray(value)) < 5 * error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_symbols_is_the_sum_over_all_paths_of_states():
     support = random_support(SMALL.pomdp(P), horizon=3, episodes=2)
     found = believed(SMALL, support, "pomdp")
@@ -103,6 +104,7 @@ def test_the_likelihood_of_symbols_is_the_sum_over_all_paths_of_states():
         assert wanted.max() / wanted.min() > 1.05  # the demonstrations say something
 
 
+@pytest.mark.slow
 def test_symbols_that_are_the_states_say_what_states_say():
     family = EnergyFamily(q=1.0)
     support = random_support(family.mdp(P), horizon=10, episodes=4)
@@ -135,6 +137,7 @@ def test_qmdp_weighs_the_values_of_states_by_the_belief():
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_with_states_in_sight_every_plan_for_the_truth_is_optimal():
     family = EnergyFamily(q=1.0)
     hidden, seen = family.pomdp(P), family.mdp(P)
@@ -149,6 +152,7 @@ def test_with_states_in_sight_every_plan_for_the_truth_is_optimal():
         observation_as_state(random_pomdp(0, batch=(1,)), horizon=2)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_filtered_as_one_task_with_the_model_hidden():
     model, _ = EnergyFamily(models=3).apomdp(jax.random.split(jax.random.key(0), 3), P)
     whole, parts = (
@@ -242,6 +246,7 @@ def test_whoever_keeps_learning_loses_least_on_average(many):
     assert gaps["bayes-imitation"] < gaps["ce"] / 2
 
 
+@pytest.mark.slow
 def test_a_known_p_leaves_nothing_to_learn():
     family = EnergyFamily(p_min=0.6, p_max=0.6)
     bed = make_benchmark(EvaluationConfig(family, 6, 4, 3))
@@ -256,6 +261,7 @@ def few_others(monkeypatch):
     monkeypatch.setattr("sdm.policies.untrained.behaviour_cloning.OTHER_TASKS", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mdp", pytest.param("pomdp", marks=pytest.mark.slow)])
 def test_exact_values_are_what_episodes_earn_on_average(kind):
     config = EvaluationConfig(
@@ -273,6 +279,7 @@ def test_exact_values_are_what_episodes_earn_on_average(kind):
     assert valued >= {"mdp": 10, "pomdp": 4}[kind]
 
 
+@pytest.mark.slow
 def test_sampling_from_a_sure_posterior_is_planning_for_the_truth():
     family = EnergyFamily(q=1.0)
     support = random_support(family.mdp(P), horizon=20, episodes=3000)
@@ -351,6 +358,7 @@ def imitate_by_hand(family, support, horizon):
     return np.stack(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("episodes", [0, 1, 2])
 def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
     monkeypatch.setattr(sys.modules["sdm.tasks.families.energy"], "POINTS", 12)
@@ -363,6 +371,7 @@ def test_imitation_weighs_moves_and_choices(monkeypatch, episodes):
         assert len(np.unique(wanted, axis=0)) > 3
 
 
+@pytest.mark.slow
 def test_imitation_reads_the_choices_of_an_oracle_only():
     """Of random episodes it is the plan for what the moves say."""
     shown = EvaluationConfig(EnergyFamily(), 8, 50, 1, demonstrations="random")
@@ -376,6 +385,7 @@ def test_imitation_reads_the_choices_of_an_oracle_only():
     assert lost > 0.1 and abs((made - estimating).mean()) < lost / 10
 
 
+@pytest.mark.slow
 def test_imitation_of_another_horizon_is_refused():
     bed = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 2, 1))
     longer = dataclasses.replace(bed.config, horizon=6)
@@ -409,6 +419,7 @@ def test_a_mixture_values_a_pair_as_its_model_values_the_state():
         np.testing.assert_allclose(found, wanted, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_sampling_a_known_p_in_hidden_tasks_is_qmdp():
     family = EnergyFamily(p_min=0.6, p_max=0.6, q=0.7)
     hidden = family.pomdp(jnp.full(3, 0.6))
@@ -429,6 +440,7 @@ def test_what_no_candidate_explains_leaves_some():
         np.testing.assert_allclose(weight.sum(-1), 1, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_rewards_tell_candidates_apart_where_they_are_observed():
     """Garnet's rewards are each task's own: a few of them identify a candidate."""
     config = EvaluationConfig(families()["garnet"](), 4, 3, 1)
@@ -460,6 +472,7 @@ def test_a_policy_that_does_not_fit_is_refused_with_those_that_do():
         check_rule("always-work", families()["darkroom"](), "mdp")
 
 
+@pytest.mark.slow
 def test_candidates_with_lists_of_next_states_are_weighed_and_averaged_like_others():
     family = EnergyFamily()
     params = family.prior().params

@@ -92,6 +92,7 @@ def test_the_last_weights_are_validated_too(data, tmp_path, monkeypatch):
     assert steps == [*range(every, report.steps, every), report.steps]
 
 
+@pytest.mark.slow
 def test_the_gap_is_that_of_the_model(data):
     """The gap of random weights is that of evaluating their policy, and repeats."""
     config = quick(data, "tiny", eval_gap=4)
