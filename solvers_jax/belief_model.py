@@ -87,12 +87,11 @@ def belief_model(model: POMDP | APOMDP) -> BeliefModel:
 def equal_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
     """Return, for each action, the lowest index of an equal action.
 
-    Actions are equal if their arrays are equal in every task of the batch.
+    Actions are equal if their arrays, or lists of next states, are equal in every task
+    of the batch.
     """
-    reward, transition, observation = (
-        np.asarray(x) for x in (model.reward, model.transition, model.observation)
-    )
-
+    reward, observation = np.asarray(model.reward), np.asarray(model.observation)
+    moves = [np.asarray(x) for x in jax.tree.leaves(model.transition)]
     mask = mask_of(model)
     allowed = np.ones_like(reward, bool) if mask is None else np.asarray(mask)
 
@@ -100,7 +99,7 @@ def equal_actions(model: POMDP | APOMDP) -> tuple[int, ...]:
         return (
             np.array_equal(allowed[..., a], allowed[..., b])
             and np.array_equal(reward[..., a], reward[..., b])
-            and np.array_equal(transition[..., a, :], transition[..., b, :])
+            and all(np.array_equal(x[..., a, :], x[..., b, :]) for x in moves)
             and np.array_equal(observation[..., a, :, :], observation[..., b, :, :])
         )
 

@@ -1,5 +1,6 @@
 """Sparse transitions agree with dense ones, and nothing of size S x S is made."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +16,21 @@ from sdm.solvers_jax import (
     hidden_model,
     solve,
 )
+from sdm.solvers_jax.belief_model import equal_actions
+from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.belief import belief_filter
 from sdm.tasks.cassandra_writer import save_pomdp
 from sdm.tasks.model_files import load_model, save_npz
 from sdm.tasks.policy import deterministic
 from sdm.tasks.rollout import rollout, task_keys
 from sdm.tasks.transition_lists import sparse, sparse_transition
-from sdm.tasks.transitions import dense, is_sparse, reaches, take_tasks
+from sdm.tasks.transitions import (
+    SparseTransition,
+    dense,
+    is_sparse,
+    reaches,
+    take_tasks,
+)
 
 S, A, N, T = 9, 3, 4, 6
 # Sums of N products in another order than those of S products with zeros: a few units
@@ -259,6 +268,32 @@ def test_pomdps_with_lists_are_solved(method):
         else:
             values.append(solve(model, horizon=2, method=method).value)
     np.testing.assert_allclose(*values, atol=ROUNDING)
+
+
+def test_actions_with_equal_rewards_and_lists_are_one():
+    reward, initial = rest(())
+    moves, shown = lists((), True), jnp.full((A, S, 2), 0.5, jnp.float32)
+    paid = jnp.broadcast_to(reward[:, :1], reward.shape)  # costs of moves are often so
+    found = POMDP(moves, shown, paid, initial, 0.9)
+    assert equal_actions(found) == (0, 1, 2)
+    chance, index = moves.probabilities, moves.successors
+    twice = SparseTransition(index.at[:, 2].set(index[:, 0]), chance)
+    assert equal_actions(eqx.tree_at(lambda m: m.transition, found, twice))[2] == 2
+    twice = SparseTransition(twice.successors, chance.at[:, 2].set(chance[:, 0]))
+    copy = eqx.tree_at(lambda m: m.transition, found, twice)
+    assert equal_actions(copy) == (0, 1, 0)
+    full = eqx.tree_at(lambda m: m.transition, copy, dense(twice))
+    values = [solve(x, horizon=2, method="exact").value for x in (copy, full)]
+    np.testing.assert_allclose(*values, atol=ROUNDING)
+
+
+def test_a_dense_transition_that_does_not_fit_says_so(monkeypatch):
+    shown = jnp.ones((A, S, 1), jnp.float32)
+    model = POMDP(lists((), True), shown, *rest(()), 1.0)
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: 100)
+    for method in ("points", "exact"):
+        with pytest.raises(MemoryLimitError, match=r"\(9, 3, 9\) needs .* of memory"):
+            solve(model, horizon=2, method=method)
 
 
 @pytest.mark.slow
