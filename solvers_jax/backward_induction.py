@@ -84,7 +84,7 @@ class MDPSolution(eqx.Module):
         """
         check_stage(t, self.policy.shape[-2])
         check_indices("x", x, self.policy.shape[-1], "states")
-        return jnp.take_along_axis(self.policy[..., t, :], x, axis=-1)
+        return jnp.take_along_axis(self.policy[..., t, :], jnp.asarray(x), axis=-1)
 
 
 def backward_induction(mdp: MDP, *, horizon: int) -> MDPSolution:

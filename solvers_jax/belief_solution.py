@@ -12,7 +12,7 @@ from sdm.solvers_jax.belief_backup import Plans, action_values, mix
 from sdm.solvers_jax.belief_model import BeliefModel, Units, annuities, impossible
 from sdm.solvers_jax.refinement import Refined
 from sdm.tasks.admissible import admissible_at
-from sdm.tasks.host_checks import check_beliefs, check_stage
+from sdm.tasks.host_checks import beliefs_over, check_stage
 from sdm.tasks.stages import at_stage
 
 T = TypeVar("T")
@@ -75,14 +75,8 @@ class BeliefSolution(eqx.Module):
 
         """
         check_stage(t, self.plans.point.shape[-3])
-        states = self.plans.point.shape[-1]
-        if np.ndim(x) < 2 or np.shape(x)[-1] != states:
-            raise ValueError(
-                f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
-                "beliefs over states"
-            )
-        check_beliefs("x", x)
-        return self._action(jnp.asarray(t), x)
+        beliefs = beliefs_over(self.plans.point.shape[-1], x)
+        return self._action(jnp.asarray(t), beliefs)
 
     @eqx.filter_jit
     def _action(

@@ -23,6 +23,8 @@ from sdm.solvers_jax.interval_bounds import Accuracy, Bounds, expand, start
 from sdm.solvers_jax.interval_sets import interval_sets
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.plan import Plan, initial_beliefs
+from sdm.storage.checks import check_tolerance
+from sdm.tasks.host_checks import beliefs_over, check_stage
 from sdm.tasks.models import check_count
 from sdm.tasks.rectangular import IntervalPOMDP
 
@@ -65,16 +67,15 @@ class IntervalSolution(eqx.Module):
         choices, which the agent does not see.
 
         Raises:
-            ValueError: if `t` is not a stage.
+            ValueError: if `t` is not a stage or `x` are not beliefs over S states.
 
         """
-        horizon = self.vector.shape[-3]
-        if not isinstance(t, jax.Array) and not 0 <= t < horizon:
-            raise ValueError(f"t = {t}: must be a stage from 0 to {horizon - 1}")
-        axis = x.ndim - 2
+        check_stage(t, self.vector.shape[-3])
+        beliefs = beliefs_over(self.vector.shape[-1], x)
+        axis = beliefs.ndim - 2
         vector = jnp.take(self.vector, jnp.asarray(t), axis=axis)
         choice = jnp.take(self.plan.choice, jnp.asarray(t), axis=axis)
-        node = jnp.einsum("...ns,...ps->...np", x, vector).argmax(-1)
+        node = jnp.einsum("...ns,...ps->...np", beliefs, vector).argmax(-1)
         return jnp.take_along_axis(choice, node, axis=-1)
 
     def first_actions(self) -> Int[Array, "*B R"]:
@@ -110,8 +111,7 @@ class IntervalPoints:
     def __post_init__(self) -> None:
         """Raise `ValueError` for an invalid option."""
         for name in ("gap", "atol"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be 0 or more")
+            check_tolerance(name, getattr(self, name))
         check_count("points", self.points, 1)
         check_count("replies", self.replies, 2)
         if attitude_sign(self.attitude) < 0:

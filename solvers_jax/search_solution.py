@@ -11,7 +11,7 @@ from sdm.solvers_jax.belief_model import Units, impossible, inadmissible
 from sdm.solvers_jax.belief_solution import shaped
 from sdm.solvers_jax.certificate import Certified
 from sdm.solvers_jax.search_tree import Tree
-from sdm.tasks.host_checks import check_beliefs, check_stage
+from sdm.tasks.host_checks import beliefs_over, check_stage
 
 
 class SearchSolution(eqx.Module):
@@ -60,14 +60,9 @@ class SearchSolution(eqx.Module):
         """
         if self.horizon is not None:
             check_stage(t, self.horizon)
-        states = self.vector.shape[-1]
-        if np.ndim(x) < 2 or np.shape(x)[-1] != states:
-            raise ValueError(
-                f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
-                "beliefs over states"
-            )
-        check_beliefs("x", x)
-        return self._action(jnp.asarray(t if self.horizon is not None else 0), x)
+        beliefs = beliefs_over(self.vector.shape[-1], x)
+        now = jnp.asarray(t if self.horizon is not None else 0)
+        return self._action(now, beliefs)
 
     @eqx.filter_jit
     def _action(

@@ -8,7 +8,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 
 def is_traced(tree: Any) -> bool:
@@ -56,6 +58,23 @@ def check_stage(t: Any, horizon: int) -> None:
         raise ValueError(f"t = {t!r}: must be a stage, a whole number")
     if not 0 <= int(t) < horizon:
         raise ValueError(f"t = {int(t)}: must be a stage from 0 to {horizon - 1}")
+
+
+def beliefs_over(states: int, x: Any) -> Array:
+    """Return the beliefs `x` [*B, N, S] as an array.
+
+    Raises:
+        ValueError: if they are not over S states or, unless JAX traces them, an entry
+            is no probability.
+
+    """
+    if np.ndim(x) < 2 or np.shape(x)[-1] != states:
+        raise ValueError(
+            f"x has shape {np.shape(x)}: must be [*B, N, S] with S = {states}, "
+            "beliefs over states"
+        )
+    check_beliefs("x", x)
+    return jnp.asarray(x)
 
 
 def check_beliefs(name: str, value: Any) -> None:

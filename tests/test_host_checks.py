@@ -1,5 +1,7 @@
 """Arguments that are wrong are found on the host, and named; traced ones pass."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from random_models import random_mdp, random_pomdp
 from sdm.solvers_jax import MDP, BackwardInduction, solve
 from sdm.solvers_jax.belief_tree import belief_tree_value
 from sdm.tasks.belief import BeliefFilter, belief_filter
-from sdm.tasks.host_checks import check_indices, check_stage
+from sdm.tasks.host_checks import beliefs_over, check_indices, check_stage
 
 HIDDEN = random_pomdp(0, states=3, actions=3, symbols=2, batch=(2,))
 
@@ -62,6 +64,12 @@ def test_beliefs_over_other_states_are_named():
         found.action(2, jnp.full((2, 1, 3), 1 / 3))
     with pytest.raises(ValueError, match=r"x has shape \(2, 1, 4\): .* S = 3, beliefs"):
         found.action(0, jnp.full((2, 1, 4), 0.25))
+
+
+def test_beliefs_can_be_lists():
+    # The function itself: under test, a hook checks the types of public ones.
+    found = inspect.unwrap(beliefs_over)(2, [[0.25, 0.75]])
+    np.testing.assert_array_equal(found, [[0.25, 0.75]])
 
 
 def test_numbers_that_are_no_indices_are_named():

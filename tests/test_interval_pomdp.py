@@ -316,6 +316,18 @@ def test_invalid_options_and_plans_are_refused():
         worst_case_value(model, few)
 
 
+def test_beliefs_and_stages_are_checked():
+    found = solve(interval_model(0), horizon=2, points=4)
+    states = found.vector.shape[-1]
+    for entry in (jnp.nan, -0.5):
+        with pytest.raises(ValueError, match=rf"x\[0, 0\] = {entry}: must be a prob"):
+            found.action(0, jnp.full((1, states), 0.5).at[0, 0].set(entry))
+    with pytest.raises(ValueError, match="beliefs over states"):
+        found.action(0, jnp.full((1, states + 1), 0.2))
+    with pytest.raises(ValueError, match="t = 2: must be a stage from 0 to 1"):
+        found.action(jnp.int32(2), jnp.full((1, states), 1 / states))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("joint", [True, False])
 def test_files_and_the_command_line(tmp_path, joint):
