@@ -4,6 +4,7 @@ The file is read line by line, so that memory does not grow with its length.
 """
 
 import gzip
+import math
 import re
 import zlib
 from collections import deque
@@ -138,7 +139,7 @@ class Reader:
         if not abs(value) <= LARGEST:
             raise self.error(
                 f"{what} is `{word}`: must be at most {LARGEST:g} in magnitude"
-                + ("" if chance or value > 0 else FORBIDDEN)
+                + ("" if chance or math.isnan(value) else FORBIDDEN)
             )
         if chance and not 0 <= value <= 1:
             raise self.error(f"{what} is `{word}`: must be in [0, 1]")

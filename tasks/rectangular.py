@@ -32,7 +32,7 @@ from sdm.tasks.model_kinds import register_model
 from sdm.tasks.models import MDP, POMDP, Scalar
 from sdm.tasks.stages import check_stationary
 from sdm.tasks.task_checks import check_task
-from sdm.tasks.transitions import dense
+from sdm.tasks.transitions import dense, is_sparse
 
 
 class RectangularMDP(eqx.Module):
@@ -270,6 +270,11 @@ def _check_intervals(model: Any, name: str, shape: tuple[int, ...], axes: str) -
 
 def _check_ball(model: Any) -> None:
     """Check a nominal transition law and the radius of every row."""
+    if is_sparse(model.transition):
+        raise ValueError(
+            "transition is a SparseTransition: must be an array; convert it with "
+            "`sdm.tasks.transitions.dense`"
+        )
     check_task(model, ("transition", "radius"))
     *batch, states, actions = np.shape(model.reward)
     shape = (*batch, states, actions)

@@ -149,6 +149,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
         (HEAD + ROWS + "discount: 1", "line 8: `discount:` is given twice, first in"),
         (HEAD + ROWS + "R: go : a : a : 0 1e200", "line 8: a reward is `1e200`"),
         (HEAD + ROWS + "R: go : a : a : 0 -inf", "to forbid an action"),
+        (HEAD + ROWS + "R: go : a : a : 0 inf", "to forbid an action"),  # of costs
         (HEAD.replace("a b", "9" * 5000), "line 3: 99999999999999999999 states"),
         (HEAD + ROWS + "T: fly identity", "line 8: unknown action `fly`"),
         (HEAD + ROWS + "T: go : c\n1 0", "line 8: unknown state `c`"),

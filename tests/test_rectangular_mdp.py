@@ -32,6 +32,7 @@ from sdm.solvers_jax.rectangular_mdp import (
     nature_rows,
     rectangular_backward_induction,
 )
+from sdm.tasks.transition_lists import sparse
 
 ATTITUDES = ["pessimistic", "optimistic"]
 
@@ -242,6 +243,10 @@ def test_empty_sets_shapes_and_attitudes_are_refused():
     )
     with pytest.raises(ValueError, match=r"lower\[0, 0\]: lower ends sum to 1.2"):
         solve(full, horizon=2)
+    ball = every_kind()[1]
+    object.__setattr__(ball, "transition", sparse(ball.transition))
+    with pytest.raises(ValueError, match="is a SparseTransition: must be an array"):
+        solve(ball, horizon=2)
     short = eqx.tree_at(lambda m: m.transition_upper, model, jnp.ones((3, 2, 2)))
     with pytest.raises(ValueError, match=r"transition_upper has shape \(3, 2, 2\)"):
         solve(short, horizon=2)
