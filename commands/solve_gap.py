@@ -9,6 +9,7 @@ HINTS = {
     "search": "raise `--seconds`, or allow a wider gap with `--gap` or `--atol`",
     "": "raise `--points`, or allow a wider gap with `--gap` or `--atol`",
 }
+NO_PLAN = "set `--horizon` if it is missing, or raise `--seconds` or `--points`"
 LATER = 1.5  # time of a line, as a multiple of that of the line before
 LONGEST = 60.0  # seconds between two lines
 
@@ -48,6 +49,11 @@ def missed_gap(report: dict[str, Any], gap: float | None) -> str:
     if report.get("converged", True):
         return ""
     lower, upper = report["lower"], report["upper"]
+    if lower is None:
+        return (
+            "no plan is found that takes admissible actions only: the value is at "
+            f"most {upper:.6g}"
+        )
     size = max(abs(lower), abs(upper))
     width = f"{100 * (upper - lower) / size:.3g} % apart" if size else "apart"
     return f"{aim} is not reached: the bounds {lower:.6g} and {upper:.6g} are {width}"
@@ -58,6 +64,8 @@ def report_gap(report: dict[str, Any], gap: float | None, *, required: bool) -> 
     if not (sentence := missed_gap(report, gap)):
         return
     hint = HINTS.get(report.get("method", ""), HINTS[""])
+    if report.get("lower", 0) is None:
+        hint = NO_PLAN
     if required:
         fail(sentence, hint, code=1)
     say(f"warning: {sentence}; {hint}", "yellow")

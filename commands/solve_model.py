@@ -1,6 +1,7 @@
 """`sdm solve --model FILE`: solve a model from a file, keep and play its policy."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -186,16 +187,21 @@ def _after(
 
 
 def _values(found: "Solution") -> dict[str, Any]:
-    """Return value, bounds and convergence of a solution, for the report."""
+    """Return value, bounds and convergence of a solution, for the report.
+
+    A lower bound of -inf, of plans with actions that are not admissible, is None.
+    """
     shown: dict[str, Any] = {}
     for name, plain in (("converged", bool), ("error", float)):
         if hasattr(found, name):
             shown[name] = plain(getattr(found, name))
     return {
         **shown,
-        "value": float(found.value),
-        "lower": None if found.lower is None else float(found.lower),
-        "upper": None if found.upper is None else float(found.upper),
+        **{
+            name: None if x is None or not math.isfinite(x) else float(x)
+            for name in ("value", "lower", "upper")
+            for x in [getattr(found, name)]
+        },
     }
 
 

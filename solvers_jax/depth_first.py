@@ -122,7 +122,8 @@ class DepthFirst:
                 history.append(now)
             if done:
                 return Found(tree, bounds, near, np.array(history))
-            aim = self.gap * max(abs(now[1]), abs(now[2]))
+            # A lower bound of -inf, without admissible plans, has no size.
+            aim = self.gap * max(abs(x) for x in now[1:] if np.isfinite(x))
             aim = AIM * max(aim, self.atol) / proof.scale.item()
             turn, changes = int(spent.argmin()), tree.changes
             try:

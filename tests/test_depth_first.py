@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from policy_values import policy_values
-from random_models import random_mdp, random_pomdp, tasks_of, tiger
+from random_models import alternating, random_mdp, random_pomdp, tasks_of, tiger
 from test_penalties import case, small
 from tolerances import ROUNDING
 
@@ -195,6 +195,21 @@ def test_masks_hold_in_every_state_that_is_possible():
     paid = jnp.where(model.admissible, model.reward, -1e6)
     strict = eqx.tree_at(lambda m: m.reward, model, paid)
     assert (policy_values(strict, found, T) >= np.asarray(found.lower)).all()
+
+
+@pytest.mark.parametrize("horizon", [6, None])
+def test_a_plan_is_found_where_no_action_can_be_repeated(horizon):
+    method = DepthFirst(gap=1e-3)
+    found = solve(alternating(), horizon=horizon, method=method)
+    # Action 0 in state 0 pays 1, action 1 in state 1 pays 0.
+    pays = 0.9 ** np.arange(0, 400 if horizon is None else horizon, 2)
+    np.testing.assert_allclose(found.lower, pays.sum(), rtol=1e-3)
+    assert found.converged and found.lower <= found.upper
+    certain = [[[1.0, 0.0]], [[0.0, 1.0]]]
+    assert [found.action(t, jnp.array(b)).item() for t, b in enumerate(certain)] == [
+        0,
+        1,
+    ]
 
 
 def test_no_admissible_policy_is_an_error():

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import random_pomdp, tiger
+from random_models import alternating, random_pomdp, tiger
 from test_policy_of_solutions import read_policy
 from typer.testing import CliRunner
 
@@ -100,6 +100,19 @@ def test_a_large_model_is_searched_and_a_missed_gap_is_said(tmp_path):
     assert "raise `--seconds`" in found.stderr
     strict = run(app, [*ask, "--gap", "0", "--seconds", "0.5", "--require-gap"])
     assert strict.exit_code == 1
+
+
+def test_a_search_without_an_admissible_plan_says_so(tmp_path):
+    save_npz(alternating(), tmp_path / "barred.npz")
+    ask = ["solve", "--model", str(tmp_path / "barred.npz"), "--seconds", "1e-9"]
+    found = run(app, [*ask, "--json"])
+    report = json.loads(found.stdout)
+    assert report["lower"] is None and report["value"] is None
+    assert not report["converged"] and report["upper"] > 5
+    said = " ".join(found.stderr.split())
+    assert "no plan is found that takes admissible actions only" in said
+    assert "raise `--seconds`" in said
+    assert run(app, [*ask, "--require-gap"]).exit_code == 1
 
 
 @pytest.mark.parametrize(

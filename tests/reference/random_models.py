@@ -90,3 +90,19 @@ def crying_baby(discount=0.9):
     return POMDP(
         *map(jnp.asarray, (transition, observation, reward, [0.0, 1.0])), discount
     )
+
+
+def alternating():
+    """A POMDP of two states in turn, with one admissible action in each, 0 and 1.
+
+    Symbols say nothing. The reward is 1 in state 0, where the task begins.
+    """
+    turn = jnp.broadcast_to(jnp.array([[0.0, 1.0], [1.0, 0.0]])[:, None], (2, 2, 2))
+    return POMDP(
+        transition=turn,
+        observation=jnp.full((2, 2, 2), 0.5),
+        reward=jnp.array([[1.0, 1.0], [0.0, 0.0]]),
+        initial=jnp.array([1.0, 0.0]),
+        discount=0.9,
+        admissible=jnp.eye(2, dtype=bool),
+    )
