@@ -213,7 +213,8 @@ def _check_array(model: MOMDP, name: str, expected: tuple[int, ...]) -> None:
         raise ValueError(
             f"{name} has shape {value.shape}: must be "
             f"[{lead}{', '.join(AXES[name])}] = {expected}, to agree "
-            "with the shapes of reward and initial"
+            "with the shapes of reward and initial; arrays of a MOMDP cannot depend on "
+            "the stage, which can be a part of x"
         )
     wanted = np.asarray(model.reward).dtype
     if value.dtype.kind != "f" or value.dtype != wanted:

@@ -197,7 +197,7 @@ def test_masks_hold_in_every_state_that_is_possible():
     assert (policy_values(strict, found, T) >= np.asarray(found.lower)).all()
 
 
-@pytest.mark.parametrize("horizon", [6, None])
+@pytest.mark.parametrize("horizon", [6, pytest.param(None, marks=pytest.mark.slow)])
 def test_a_plan_is_found_where_no_action_can_be_repeated(horizon):
     method = DepthFirst(gap=1e-3)
     found = solve(alternating(), horizon=horizon, method=method)

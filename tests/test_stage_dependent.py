@@ -20,6 +20,7 @@ from sdm.data.regret import losses
 from sdm.environments.decision_env import DecisionEnv
 from sdm.solvers_jax import (
     MDP,
+    MOMDP,
     BeliefPolicy,
     belief_filter,
     load_pomdp,
@@ -595,6 +596,18 @@ def test_arrays_that_disagree_are_named(model, options, message):
         (lambda: IntervalMDP.around(STAGED, 0.1), "`IntervalMDP.around` needs"),
         (lambda: IntervalPOMDP.around(HIDDEN, 0.1), "`IntervalPOMDP.around` needs"),
         (lambda: long_horizon(STAGED), "a horizon without end needs"),
+        (
+            lambda: solve(
+                MOMDP(
+                    jnp.full((3, 2, 1, 2, 2), 0.5),
+                    jnp.ones((2, 1, 2)),
+                    jnp.full((2, 1), 0.5),
+                    1.0,
+                ),
+                horizon=3,
+            ),
+            r"transition has shape \(3, 2, 1, 2, 2\): .* cannot depend on the stage",
+        ),
         (
             lambda: hidden_model(take_tasks(STAGED, None), np.ones((1, 1))),
             "`hidden_model` needs",
