@@ -162,6 +162,7 @@ def test_the_policy_of_a_masked_pomdp_earns_its_bound_and_is_admissible():
     assert (earned >= found.lower - 1e-12).all()
 
 
+@pytest.mark.slow
 def test_a_mask_is_the_limit_of_penalties():
     plain, mask = hidden(2)
     barred = solve(masked(plain, mask), horizon=T, gap=1e-6, points=32)
@@ -219,6 +220,7 @@ def test_no_admissible_action_at_a_belief_is_an_error():
     assert np.isneginf(belief_tree_value(barred, horizon=2))
 
 
+@pytest.mark.slow
 def test_episodes_never_take_a_barred_action_and_say_when_a_policy_would():
     plain, mask = random_mdp(5, 6, actions=3), random_mask(6, 6, 3, 3)
     model, keys = masked(plain, mask), task_keys(jax.random.key(0), 6)

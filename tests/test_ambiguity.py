@@ -17,6 +17,7 @@ def draw(family, tasks=6, seed=0):
     return family.apomdp(task_keys(jax.random.key(seed + 1), tasks), p)
 
 
+@pytest.mark.slow
 def test_every_model_is_well_posed_and_as_near_as_it_is_said_to_be():
     family = EnergyFamily(models=3)
     model, far = draw(family)
@@ -85,6 +86,7 @@ def test_a_smaller_radius_gives_nearer_models():
     assert near.max() <= 0.03 < far.max()
 
 
+@pytest.mark.slow
 def test_a_radius_that_cannot_be_met_says_what_to_do():
     family = near_family(1e-4)
     with pytest.raises(AmbiguityError, match=r"radius = 0\.0001 cannot") as error:

@@ -100,7 +100,6 @@ def test_every_command_is_called():
         assert name in ALONE or any(x.startswith(name) for x in called), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["estimate", "train dpt", "novelty"])
 def test_a_few_bad_values(name, files):
     check((CALLS | REFUSED)[name], files, 10, "fast")

@@ -114,6 +114,7 @@ def test_visits_and_rewards_are_those_of_smoothed_states():
     np.testing.assert_allclose(found.paid, paid, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_blocks_of_episodes_add_up(monkeypatch):
     model, data = drawn(2), sequences(episodes_of(drawn(0), 0, count=7))
     whole = expected_counts(model, data)

@@ -198,7 +198,6 @@ WORDS += ["observations:", "start:", "start", "include", "exclude", "T:", "O:", 
 WORDS += ["*", ":", "uniform", "identity", "0.5", "1", "-1", "1e400", "nan", "#", "\n"]
 
 
-@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     head=st.sampled_from(["", HEAD, HEAD + ROWS]),

@@ -212,6 +212,7 @@ def test_an_evaluation_goes_on_only_with_the_run_that_it_began_with(
     assert result.exit_code == 2 and "other options" in result.stderr
 
 
+@pytest.mark.slow
 def test_eval_prints_a_table_for_people():
     options = ["--policy", "random", "--tasks", "4", "--trajectories", "2"]
     result = run(app, ["eval", *options])
@@ -411,7 +412,6 @@ def test_help_names_every_option_and_what_every_command_has(name):
     assert not [option for option in options if option not in result.stdout]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [(), *COMMANDS], ids=" ".join)
 def test_help_imports_nothing_heavy(name):
     check = (

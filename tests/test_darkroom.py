@@ -88,6 +88,7 @@ def test_tests_never_meet_a_goal_that_was_trained_on_whatever_their_seeds():
     assert not set(trained.tolist()) & set(bed.tasks.params["goal"].tolist())
 
 
+@pytest.mark.slow
 def test_a_dataset_has_the_oracles_and_random_episodes(tmp_path):
     config = OracleConfig(SMALL, 6, 5, 3, batch=2, random_trajectories=4)
     write_oracle_dataset(config, tmp_path / "data")

@@ -123,6 +123,7 @@ def test_without_a_horizon_is_the_limit_of_long_horizons(discount, horizon):
     assert (found.lower <= high + rest).all() and (low - rest <= found.upper).all()
 
 
+@pytest.mark.slow
 def test_the_policy_without_a_horizon_earns_its_certificate():
     model = random_pomdp(8, batch=(6,))
     model = eqx.tree_at(lambda m: m.discount, model, 0.5)
@@ -135,6 +136,7 @@ def test_the_policy_without_a_horizon_earns_its_certificate():
     np.testing.assert_array_equal(found.action(0, belief), found.action(99, belief))
 
 
+@pytest.mark.slow
 def test_tiger_without_a_horizon():
     # SARSOP: 19.3711 to 19.3721; its digits are rounded.
     found = solve(tiger(), horizon=None, gap=1e-4)

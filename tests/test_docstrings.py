@@ -45,7 +45,6 @@ def test_the_main_entry_points_have_examples():
     assert set(ENTRIES) <= set(FOUND)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", FOUND)
 def test_an_example_is_true(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

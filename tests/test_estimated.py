@@ -85,6 +85,7 @@ def test_lists_of_next_states_give_the_same_estimate():
     np.testing.assert_allclose(full.sum(-1), 1.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_episodes_give_the_true_model_and_its_plan():
     family = EstimatedFamily(episodes=4000)
     made, world = worlds(family, 2)
@@ -167,6 +168,7 @@ def test_bad_options_are_named(options, message):
         EstimatedFamily(**options)
 
 
+@pytest.mark.slow
 def test_an_episode_without_a_transition_of_a_state_leaves_it_open():
     world = MDP(
         jnp.full((1, 2, 1, 2), 0.5),

@@ -135,6 +135,7 @@ def test_who_reads_demonstrations_has_the_training_prior_too(name):
     assert values[0] != values[1]
 
 
+@pytest.mark.slow
 def test_tasks_are_the_same_whatever_their_number(bed):
     fewer = make_benchmark(dataclasses.replace(CONFIG, tasks=5))
     np.testing.assert_array_equal(fewer.tasks.params["p"], bed.tasks.params["p"][:5])

@@ -235,6 +235,7 @@ def test_a_goal_is_marked_in_the_figure_and_stated_below_it(shown):
     assert "<code>smollm2-scratch-4x</code>" in html
 
 
+@pytest.mark.slow
 def test_the_remark_of_a_row_stands_below_the_table(shown):
     section = shown["mdp-horizon"]
     assert section.notes == [f"`random` at T = 10: {REMARK}"]

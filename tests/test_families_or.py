@@ -243,6 +243,7 @@ def test_maintenance_tables_are_the_rules():
     np.testing.assert_allclose(model.initial, 0.25)
 
 
+@pytest.mark.slow
 def test_maintenance_where_the_answer_is_known():
     certain = MaintenanceFamily(conditions=4, accuracy=1.0)
     params = certain.parameters(jax.random.key(0), 2, split="test")
@@ -436,6 +437,7 @@ def test_inventory_is_worth_what_a_search_over_the_rules_finds():
         assert value < seen.value[task]  # a market that is seen is worth something
 
 
+@pytest.mark.slow
 def test_inventory_where_the_answer_is_known():
     # One stage, no fixed cost: order up to the critical fractile (newsvendor).
     family = InventoryFamily(fixed=0.0, penalty=0.3, holding=0.6)

@@ -161,6 +161,7 @@ def test_the_run_folder_tells_everything_and_pickles_nothing(data, tmp_path):
     assert ".safetensors" in names and not names & {".bin", ".pt", ".pth", ".pkl"}
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_the_trained_one(data, tmp_path, monkeypatch):
     kept = {}
 
@@ -237,6 +238,7 @@ def test_a_run_never_takes_the_place_of_its_data(data, tmp_path):
     assert read_manifest(copy)["tasks"] == 24
 
 
+@pytest.mark.slow
 def test_a_run_resumes_only_on_the_data_it_began_with(data, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
@@ -276,6 +278,7 @@ def test_a_damaged_run_is_named(finished, tmp_path, damage):
         load_run(run)
 
 
+@pytest.mark.slow
 def test_nf4_trains_an_adapter_on_a_frozen_base(data, base, tmp_path):
     config = quick(data, base, quantize="nf4", epochs=3, learning_rate=1e-2)
     model, _ = prepare_model(config)
@@ -581,6 +584,7 @@ def test_a_tokenizer_that_ends_texts_learns_and_plays_the_same(data, tmp_path):
     assert rows[0] == rows[1] and rows[1][2] < 0.9
 
 
+@pytest.mark.slow
 def test_an_adapter_on_another_base_is_refused(data, base, tmp_path):
     other = tmp_path / "base"
     shutil.copytree(base, other)
@@ -874,6 +878,7 @@ def test_an_adapter_whose_base_was_moved_says_so(finished, base, tmp_path):
     assert load_run(run).header.config.base == str(tmp_path / "elsewhere")
 
 
+@pytest.mark.slow
 def test_from_scratch_only_the_architecture_is_the_bases(data, base, tmp_path):
     config = quick(data, base, from_scratch=True, epochs=1, seed=3)
     assert config.lora_rank == 0, "an adapter would leave random weights as they are"

@@ -150,6 +150,7 @@ WORDS = (
 ).split()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
 def test_a_training_learns_the_texts_and_changes_the_tests(tmp_path):
     config = ForgettingConfig(

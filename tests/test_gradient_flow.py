@@ -138,6 +138,7 @@ def test_more_tasks_leave_less_excess_risk_and_gamma_is_found_from_sgd():
     assert estimate_gamma(last).relative_error(truth) < 0.1
 
 
+@pytest.mark.slow
 def test_least_squares_finds_the_estimator_and_not_its_transpose():
     wanted = np.array([[0.5, 0.3], [-0.4, 0.2]])
     prompts = sample_prompts(jax.random.key(0), jnp.eye(2), tasks=50, examples=4)

@@ -110,7 +110,6 @@ def test_sequences_show_outcomes_and_pay_them_later():
     assert (data.first == NOTHING).all()
 
 
-@pytest.mark.slow
 def test_a_log_likelihood_of_one_hidden_state_is_that_of_frequencies():
     """Without memory, symbols after an action are independent draws."""
     logs = listened(300)
@@ -149,7 +148,6 @@ def test_unvisited_hidden_pairs_end_with_the_worst_return():
     np.testing.assert_allclose(prior.transition[0, 3], [0.25] * 4 + [0], atol=1e-12)
 
 
-@pytest.mark.slow
 def test_random_starts_have_the_structure():
     structure = Structure(space_of(listened(30)), 2)
     drawn = structure.draw(3, np.random.default_rng(0))

@@ -219,6 +219,7 @@ def test_a_large_concentration_is_the_limit_of_no_draw():
     np.testing.assert_allclose(near, published, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hospitals_depend_on_their_index_and_splits_are_disjoint():
     family, key = IcuSepsisFamily(groups=4), jax.random.key(3)
     whole = family.parameters(key, 400, split="train")

@@ -375,6 +375,7 @@ def test_a_game_of_equal_payoffs_has_a_mixture():
     assert float(agent.sum()) == float(nature.sum()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", [2, 3, 5])
 def test_the_hull_is_between_the_linear_programme_and_the_corners(states):
     random = np.random.default_rng(states)

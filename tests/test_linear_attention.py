@@ -52,6 +52,7 @@ def test_the_layer_is_the_formula_written_out():
     )
 
 
+@pytest.mark.slow
 def test_the_flax_module_is_the_function_and_has_its_gradient():
     layer = random_layer(2)
     prompts = sample_prompts(jax.random.key(3), jnp.eye(3), tasks=6, examples=5)

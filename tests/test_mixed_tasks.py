@@ -296,6 +296,7 @@ def test_a_table_over_symbols_has_no_exact_value():
     assert over_states(model, uniform(model).probabilities) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heals", [True, NEVER])
 def test_the_posterior_is_that_of_the_flat_model(heals):
     family = ClinicFamily(heals=heals)
@@ -325,6 +326,7 @@ def test_rewards_that_tell_the_hidden_part_count_in_the_posterior():
     np.testing.assert_allclose(ours[possible], theirs[possible], rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heals", [True, NEVER])
 def test_the_mean_model_has_the_mean_of_joint_probabilities(heals):
     models = ClinicFamily(heals=heals).hidden(jnp.asarray([0.1, 0.5, 0.9]))

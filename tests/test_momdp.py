@@ -270,6 +270,7 @@ def test_an_exported_policy_earns_its_certificate(tmp_path):
     assert float(solution.lower) <= earned <= float(solution.upper) + ROUNDING
 
 
+@pytest.mark.slow
 def test_a_solution_that_was_kept_acts_the_same(tmp_path):
     model = random_momdp(7, batch=(2,), constant=True)
     solution = solve(model, horizon=T, points=2)

@@ -144,6 +144,7 @@ def test_one_visible_value_has_the_bounds_of_a_pomdp():
     assert found.lower <= other.upper and other.lower <= found.upper
 
 
+@pytest.mark.slow
 def test_known_models_are_worth_their_own_value():
     models = random_mdp(6, 5)
     found = solve(hidden_model(models, jnp.eye(5)), horizon=T, points=1)

@@ -33,6 +33,7 @@ def config(**changes):
     return OracleConfig(EnergyFamily(), **(options | changes))
 
 
+@pytest.mark.slow
 def test_rows_hold_optimal_episodes_of_the_sampled_tasks(tmp_path):
     write_oracle_dataset(config(), tmp_path / "data")
     table = read_shards(tmp_path / "data").to_pydict()

@@ -32,6 +32,7 @@ def test_every_subpackage_is_listed_for_the_wheel():
     assert found == listed
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
     names = subprocess.run(

@@ -43,6 +43,7 @@ def bed():
     return mdp, task_keys(jax.random.key(2), TASKS), episodes_of(support)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_action_is_the_best_scored_in_its_whole_text(bed, model, name):
     mdp, keys, support = bed

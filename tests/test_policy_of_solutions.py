@@ -60,6 +60,7 @@ def earned(model, files):
     return sum(after(0, start * shown[:, o]) for o in range(shown.shape[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "method",
@@ -118,6 +119,7 @@ def near(found, value):
     return np.abs(found.mean - value) <= 4 / 1.96 * half + ROUNDING
 
 
+@pytest.mark.slow
 def test_simulated_returns_are_those_that_are_expected():
     mdp, pomdp = random_mdp(0), random_pomdp(0)
     solution = solve(mdp, horizon=HORIZON)

@@ -340,6 +340,7 @@ def test_new_points_are_those_wanted_most_with_their_chances():
     np.testing.assert_allclose(weight, [0.1, 0.5, 0.4], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_actions_are_one_only_if_they_do_the_same_in_every_task():
     model = random_pomdp(0, actions=3, batch=(2,))
     reward = jnp.repeat(model.reward[..., :1], 3, axis=-1)

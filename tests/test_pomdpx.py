@@ -271,6 +271,7 @@ def enumerated(sizes, seen, states, symbols, tables, rewards):
     return transition, observation, reward, initial
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(factored())
 def test_random_factors_are_their_product(tmp_path_factory, parts):

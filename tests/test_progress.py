@@ -85,6 +85,7 @@ def test_compiled_programs_are_kept_and_a_damaged_one_is_replaced(tmp_path):
         assert first[name] == second[name] == third[name]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_none(tmp_path):
     (tmp_path / "file").write_text("")
     check = (

@@ -131,6 +131,7 @@ def test_a_task_is_simulated_as_it_is_defined():
         np.testing.assert_allclose(ours, value, rtol=ROUNDING, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_cell_is_made_of_what_its_tasks_did():
     (cell,) = validate(Grid(conditions=(3.0,), supports=(6,), trains=(9,), tasks=40))
     covariance = np.diag(log_spaced_eigenvalues(5, 3.0))
@@ -157,6 +158,7 @@ def test_a_cell_is_made_of_what_its_tasks_did():
     assert found.calibration == pytest.approx(larger / risk, rel=ROUNDING)
 
 
+@pytest.mark.slow
 def test_a_task_does_not_depend_on_how_many_there_are():
     b = estimator(np.eye(3), 10)[None, None]
     few, many = (
@@ -238,6 +240,7 @@ def test_what_has_no_sample_size_is_refused(changes, message):
         sample_sizes(options.pop("delta"), options.pop("covariance"), **options)
 
 
+@pytest.mark.slow
 def test_double_precision_is_used_within_and_left_alone_without():
     b = estimator(np.eye(2), 10)[None, None]
     wanted = simulate(jax.random.key(1), np.eye(2), b, (6,), tasks=3, horizon=2)

@@ -166,6 +166,7 @@ def test_the_parts_of_stages_and_states_sum_to_the_gap(mdp_bed):
         assert all(x["state"].startswith("energy ") for x in states)
 
 
+@pytest.mark.slow
 def test_the_figure_shows_where_policies_lose(mdp_bed, tmp_path):
     rows = {x: result_row(evaluate_untrained(x, mdp_bed)) for x in ("ce", "mean-plan")}
     save_loss_figure(rows, tmp_path / "where.png")

@@ -109,6 +109,7 @@ def test_pairs_that_nothing_leads_to_are_left_out():
     assert bytes_per_task(seen) > 2 * bytes_per_task(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", POMDPS.values(), ids=POMDPS)
 def test_the_value_is_that_of_histories_with_rewards(model):
     for task, larger in zip(
@@ -120,6 +121,7 @@ def test_the_value_is_that_of_histories_with_rewards(model):
         assert wanted >= blind - ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", APOMDPS.values(), ids=map(str, APOMDPS))
 def test_so_is_that_of_ambiguous_tasks(model):
     (task,), (larger,) = tasks_of(model), tasks_of(observe_rewards(model).model)
@@ -334,6 +336,7 @@ def test_rewards_that_differ_by_rounding_are_one_level_however_large():
     np.testing.assert_array_equal(levels, [[-1e9, 0, 1e9]])
 
 
+@pytest.mark.slow
 def test_states_that_no_decision_leads_to_can_be_started_in():
     """Of two tasks, each reaches other pairs."""
     moves = np.zeros((2, 2, 1, 2))

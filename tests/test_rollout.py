@@ -110,6 +110,7 @@ def test_policies_share_random_numbers():
     assert not same.all()
 
 
+@pytest.mark.slow
 def test_optimal_actions_are_looked_up_at_their_stage_and_state():
     mdp, solution, keys = bed()
     played = rollout(keys, mdp, uniform_random(mdp, 8), horizon=8, episodes=50)

@@ -40,7 +40,6 @@ def episodes(draw, symbols, actions, rewards, *, blind=False):
 cents = st.integers(-500, 500).map(lambda x: round(x / 100, 2))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", schemas())
 @pytest.mark.parametrize(("family", "kind", "rewards"), POSED)
 @settings(max_examples=15, deadline=None)

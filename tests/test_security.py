@@ -156,7 +156,6 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path):
         read_arrays(tmp_path / "a.npz")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.POMDP.gz", "a.pomdpx.gz"])
 def test_a_bomb_is_refused_by_its_size(name, tmp_path, monkeypatch):
     monkeypatch.setattr(cassandra_words, "LARGEST_FILE", 10**6)

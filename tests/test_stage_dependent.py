@@ -225,6 +225,7 @@ def test_a_stationary_model_is_its_model_of_every_stage():
     assert batch_shape(repeated(model, 4)) == batch_shape(model) == (5,)
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_tasks():
     model = drawn_by_stage(random_mdp, 17, T, batch=(2, 2))
     found = solve(model, horizon=T)
@@ -348,6 +349,7 @@ def test_masks_by_stage_are_followed():
     assert (solve(held, horizon=T).policy == 0).all()
 
 
+@pytest.mark.slow
 def test_masks_by_stage_are_followed_if_states_are_hidden():
     model = random_pomdp(24, first=False)
     mask = np.ones((T, 3, 2), bool)
@@ -689,6 +691,7 @@ def test_a_file_is_solved_kept_played_and_exported(tmp_path):
     assert "transition has 3 entries on its axis of stages" in wrong
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_is_true():
     page = Path(__file__).resolve().parents[1] / "docs/solvers/stage_dependent.md"
     example = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]

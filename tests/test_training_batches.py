@@ -75,6 +75,7 @@ def test_the_validation_loss_is_a_mean_over_labels(data, base, tmp_path, loss):
         assert found == pytest.approx(total / count, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_needs_no_more_memory_than_a_training_step(
     data, base, tmp_path, monkeypatch
 ):

@@ -100,6 +100,7 @@ def test_episodes_of_sparse_and_dense_models_agree(batch, shared):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_beliefs_of_sparse_and_dense_models_agree(shared):
     rng, transition = np.random.default_rng(3), lists((4,), shared)

@@ -37,6 +37,7 @@ def untitled():
     return [text for _, title, text in blocks(PAGE, "python") if not title]
 
 
+@pytest.mark.slow
 def test_the_arrays_are_solved_as_the_page_says(folder, capsys):
     names = {}
     _, exact, robust = untitled()

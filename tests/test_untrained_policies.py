@@ -123,6 +123,7 @@ def test_no_demonstrations_leave_the_prior():
         np.testing.assert_allclose(mean_p(found), 0.55, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_qmdp_weighs_the_values_of_states_by_the_belief():
     model = random_pomdp(0, batch=(4,), symbols=3)
     policy = qmdp(model, horizon=4)
