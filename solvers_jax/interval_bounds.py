@@ -64,7 +64,7 @@ class Accuracy(eqx.Module):
     Attributes:
         replies: largest number of replies of each player.
         tolerance: difference of a game's bounds at which to stop.
-        largest: bound on the magnitude of values.
+        largest: bound on the magnitude of values, per unit of the largest reward.
 
     """
 
@@ -137,7 +137,7 @@ def expand(
         mass = found.reached.sum(-1)
         some = jnp.maximum(mass, TINY)
         share = (reach[:, None] * taste)[..., None] * mass
-        high = _upper_value(found.reached.reshape(-1, states), there, accuracy)
+        high = _upper_value(sets, found.reached.reshape(-1, states), there, accuracy)
         low = (found.reached @ there.plans.vector[:, 0].T).max(-1)
         gap = jnp.maximum((high.reshape(low.shape) - low) / some, 0)
         belief = (found.reached / some[..., None]).reshape(-1, states)
@@ -167,11 +167,12 @@ def expand(
 
 
 def _upper_value(
-    mass: Float[Array, "M S"], after: Next, accuracy: Accuracy
+    sets: Sets, mass: Float[Array, "M S"], after: Next, accuracy: Accuracy
 ) -> Float[Array, " M"]:
     """Return the smaller of hull and informed bound at unnormalised beliefs."""
     points = (after.plans.point, after.upper, after.corner)
-    hull = hull_value(mass, *points, largest=accuracy.largest)
+    largest = jnp.abs(sets.reward).max()
+    hull = hull_value(mass, *points, largest=accuracy.largest * largest)
     return jnp.minimum(hull, (mass @ after.informed).max(-1))
 
 
@@ -191,6 +192,6 @@ def _decisions(
     """Return every action at beliefs, and its upper bound under nature's strategy."""
     found = _decide(sets, belief, after.plans.vector[:, 0], accuracy)
     states = belief.shape[-1]
-    high = _upper_value(found.reached.reshape(-1, states), after, accuracy)
+    high = _upper_value(sets, found.reached.reshape(-1, states), after, accuracy)
     future = high.reshape(found.reached.shape[:-1]).sum(-1)
     return found, belief @ sets.reward + sets.discount * future

@@ -20,7 +20,7 @@ from sdm.solvers_jax.belief_model import annuities
 from sdm.solvers_jax.belief_solution import flattened, shaped
 from sdm.solvers_jax.chunks import of_first
 from sdm.solvers_jax.interval_bounds import Accuracy, Bounds, expand, start
-from sdm.solvers_jax.interval_sets import interval_sets
+from sdm.solvers_jax.interval_sets import interval_sets, reward_units
 from sdm.solvers_jax.methods import register_method
 from sdm.solvers_jax.plan import Plan, initial_beliefs
 from sdm.storage.checks import check_tolerance
@@ -31,7 +31,7 @@ from sdm.tasks.rectangular import IntervalPOMDP
 COARSEST = 16  # added points per stage in the first round
 GROWTH = 2  # factor of the number of points per round
 TASKS_TOGETHER = 2  # tasks per call, which runs them one by one: little padding
-# Difference of a game's bounds at which to stop, per unit of the largest reward: as a
+# Difference of a game's bounds at which to stop, per unit of a typical reward: as a
 # share of the gap to reach, and at least.
 SHARE_OF_GAP, CLOSE = 1e-3, 1e-7
 
@@ -131,12 +131,11 @@ class IntervalPoints:
         """
         batch, kept = model.reward.shape[:-2], _distinct_actions(model)
         root, mass = initial_beliefs(model)
-        scale = jnp.abs(model.reward).max((-2, -1))
-        scale = jnp.where(scale > 0, scale, 1)
+        scale, largest = reward_units(model.reward, batch)
         sets = interval_sets(_standardised(model, kept, scale))
         tasks = flattened((sets, root, mass), len(batch))
         unit = np.asarray(scale).reshape(-1)
-        slack = _rounding(tasks[0], horizon) * unit
+        slack = _rounding(tasks[0], horizon) * largest
         sizes = _sizes(self.points)
 
         def enough(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -16,8 +16,11 @@ the next states.
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from sdm.solvers_jax.belief_solution import shaped
+from sdm.solvers_jax.incremental_pruning import typical_reward
 from sdm.solvers_jax.inner_problems import interval_rows
 from sdm.tasks.rectangular import IntervalPOMDP
 
@@ -149,6 +152,19 @@ def interval_sets(model: IntervalPOMDP) -> JointSets | SeparateSets:
         for p, z in zip(moved, shown, strict=True)
     )
     return JointSets(lower, upper, model.reward, discount)
+
+
+def reward_units(
+    reward: Float[Array, "*B S A"], batch: tuple[int, ...]
+) -> tuple[Float[Array, "*B"], Float[np.ndarray, " N"]]:
+    """Return a typical reward of each task, and the largest in absolute value.
+
+    Games are solved to a fraction of a typical reward: one large penalty, which a good
+    policy avoids, does not make them coarse. See `typical_reward`.
+    """
+    tasks = np.asarray(reward).reshape(-1, *reward.shape[-2:])
+    typical = np.array([typical_reward(task) for task in tasks], tasks.dtype)
+    return shaped(typical, batch), np.abs(tasks).max((-2, -1))
 
 
 def _middle(lower: Float[Array, "*B N"], upper: Float[Array, "*B N"]) -> Array:

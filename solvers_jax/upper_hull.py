@@ -37,7 +37,7 @@ def hull_value(
     upper: Float[Array, " N"],
     corner: Float[Array, " S"],
     *,
-    largest: float,
+    largest: float | Float[Array, ""],
 ) -> Float[Array, " M"]:
     """Return an upper bound at unnormalised beliefs, from points and corners.
 

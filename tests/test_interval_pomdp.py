@@ -214,6 +214,31 @@ def test_units_of_reward_and_batches_do_not_matter():
 
 
 @pytest.mark.slow
+def test_a_large_penalty_that_is_avoided_does_not_widen_the_bounds():
+    model = interval_model(0)
+    found = []
+    for penalty in (1e2, 1e7):
+        reward = jnp.concatenate(
+            [model.reward, jnp.full_like(model.reward[..., :1], -penalty)], axis=-1
+        )
+        barred = {
+            name: jnp.concatenate([x, x[..., :1, :]], axis=-2)
+            for name in ("transition_lower", "transition_upper")
+            for x in [getattr(model, name)]
+        } | {
+            name: jnp.concatenate([x, x[:1]])
+            for name in ("observation_lower", "observation_upper")
+            for x in [getattr(model, name)]
+        }
+        task = dataclasses.replace(model, reward=reward, **barred)
+        found.append(solve(task, horizon=2, points=16))
+    few, many = found
+    assert few.converged and many.converged
+    np.testing.assert_allclose(many.lower, few.lower, rtol=1e-3)
+    np.testing.assert_allclose(many.upper, few.upper, rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_zero_rewards_converge():
     model = interval_model(8)
     found = solve(
