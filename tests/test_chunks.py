@@ -11,7 +11,7 @@ import pytest
 from sdm.solvers_jax import EnergyFamily, solve
 from sdm.solvers_jax.chunks import of_first
 
-# Solves the tasks of `model` with as many devices as the argument says, and saves the
+# Solves five tasks with as many devices as the argument says, and saves the
 # bounds. The number of devices cannot change in a process that has used JAX.
 SOLVE = """
 import sys

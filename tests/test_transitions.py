@@ -278,6 +278,8 @@ def test_actions_with_equal_rewards_and_lists_are_one():
     found = POMDP(moves, shown, paid, initial, 0.9)
     assert equal_actions(found) == (0, 1, 2)
     chance, index = moves.probabilities, moves.successors
+    twice = SparseTransition(index, chance.at[:, 2].set(chance[:, 0]))
+    assert equal_actions(eqx.tree_at(lambda m: m.transition, found, twice))[2] == 2
     twice = SparseTransition(index.at[:, 2].set(index[:, 0]), chance)
     assert equal_actions(eqx.tree_at(lambda m: m.transition, found, twice))[2] == 2
     twice = SparseTransition(twice.successors, chance.at[:, 2].set(chance[:, 0]))
