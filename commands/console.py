@@ -162,7 +162,13 @@ def start_torch(*, tensorboard: bool = False) -> None:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        fail_without(error.name, "llm")
+        if isinstance(error, ModuleNotFoundError) and "." not in (error.name or ""):
+            fail_without(error.name, "llm")
+        fail(
+            f"installed packages do not fit together: {error}",
+            "run `pip install --upgrade 'sdm-llm[llm]'`",
+            code=1,
+        )
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         fail_without("tensorboard", "tensorboard")
     transformers.utils.logging.set_verbosity_error()
