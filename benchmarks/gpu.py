@@ -169,36 +169,40 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60, help="Training tasks.")
     parser.add_argument("--batch", type=int, default=16, help="Texts per step.")
     parser.add_argument("--peak", type=float, default=989e12, help="FLOP/s of the GPU.")
-    parser.add_argument("--test-tasks", type=int, default=100, help="0 skips acting.")
+    parser.add_argument("--test-tasks", type=int, default=100, help="Acting tasks.")
+    parser.add_argument("--only", choices=("training", "profile", "acting"))
     options = parser.parse_args()
     print(f"On {provenance(by_torch=True)['device']}, torch {torch.__version__}\n")
+    if options.only in (None, "acting"):
+        print("| acting: tasks × episodes × T | seconds | decisions/s |")
+        print("|---|---|---|")
+        act(options.horizon, options.test_tasks)
+    if options.only == "acting":
+        return
     with tempfile.TemporaryDirectory() as place:
         base, data = Path(place) / "base", Path(place) / "data"
         random_base(options.shape, base)
         made = OracleConfig(EnergyFamily(), options.horizon, options.tasks, 15)
         write_oracle_dataset(made, data)
-        print(
-            "| base | checkpointing | micro-batch | tokens per text | tokens/s | "
-            "MFU, % | GiB |"
-        )
-        print("|---|---|---|---|---|---|---|")
-        for quantize in ("nf4", None):
-            for checkpointing in (True, False):
-                train(
-                    base,
-                    data,
-                    options.shape,
-                    quantize,
-                    options.batch,
-                    options.peak,
-                    checkpointing=checkpointing,
-                )
-        for quantize in ("nf4", None):
+        if options.only != "profile":
+            print(
+                "| base | checkpointing | micro-batch | tokens per text | tokens/s | "
+                "MFU, % | GiB |"
+            )
+            print("|---|---|---|---|---|---|---|")
+            for quantize in ("nf4", None):
+                for checkpointing in (True, False):
+                    train(
+                        base,
+                        data,
+                        options.shape,
+                        quantize,
+                        options.batch,
+                        options.peak,
+                        checkpointing=checkpointing,
+                    )
+        for quantize in ("nf4", None) if options.only != "training" else ():
             where_time_goes(base, quantize, 512, options.batch // 2)
-    if options.test_tasks:
-        print("| acting: tasks × episodes × T | seconds | decisions/s |")
-        print("|---|---|---|")
-        act(options.horizon, options.test_tasks)
 
 
 if __name__ == "__main__":
