@@ -259,8 +259,9 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="*", help="names of cases, such as core-wheel-newest"
     )
-    chosen = parser.parse_args().only
-    pythons = [name for name in PYTHONS if works(name)]
+    parser.add_argument("--python", nargs="*", default=PYTHONS, help="interpreters")
+    options = parser.parse_args()
+    chosen, pythons = options.only, [x for x in options.python if works(x)]
     chosen_cases = [c for c in CASES if not chosen or c.name in chosen]
     failed = False
     print(f"| {HEAD} |\n{'|---' * (HEAD.count('|') + 1)}|", flush=True)
