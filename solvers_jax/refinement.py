@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -120,9 +121,9 @@ def refine(
                 name: x[index] if name == "corner" else x[index][:, :, held]
                 for name, x in room.items()
             }
-            old = Bounds(**so_far)
+            old = Bounds(**{n: jnp.asarray(x) for n, x in so_far.items()})
         sizes = {"new": points[number] - before, "convex": convex, "horizon": horizon}
-        return _Inputs(place, (task, old, counts), sizes)
+        return _Inputs(place, (task, old, jnp.asarray(counts)), sizes)
 
     left = np.arange(tasks)
     if enough is None:
@@ -154,7 +155,7 @@ class _Inputs(NamedTuple):
     """Inputs of `_round` for some tasks, and their places in the results."""
 
     place: Int[np.ndarray, " b"]
-    arrays: tuple[BeliefModel, Bounds | None, Int[np.ndarray, " D"]]
+    arrays: tuple[BeliefModel, Bounds | None, Int[Array, " D"]]
     sizes: dict[str, int]
 
 
