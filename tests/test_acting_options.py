@@ -1,6 +1,7 @@
 """Options of language models in `sdm eval`: used, or said to have no effect."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_the_code_of_a_base_runs_if_it_is_trusted(own_code):
 @pytest.mark.slow
 def test_a_run_folder_cannot_decide_that_code_is_run(tmp_path):
     folder = untrained_run(tmp_path / "run", EnergyFamily(), "mdp", 2)
-    config = folder / "config.yaml"
+    config = Path(folder) / "config.yaml"
     text = config.read_text()
     assert "trust_remote_code: false" in text
     config.write_text(
