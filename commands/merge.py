@@ -8,6 +8,7 @@ import typer
 from sdm.commands.console import emit, pairs_table, start_torch, user_faults
 from sdm.commands.eval_options import TrustRemoteCode
 from sdm.commands.options import Json, Overwrite, Seed
+from sdm.commands.progress import progress_bars
 
 
 def merge(
@@ -23,7 +24,7 @@ def merge(
     Example: `sdm merge runs/smollm2 --out merged`, then
     `sdm eval --policy icl:./merged`
     """
-    with user_faults():
+    with user_faults(), progress_bars():
         start_torch()
         from sdm.llm.merge import merge as merge_run
 

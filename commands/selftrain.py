@@ -94,6 +94,9 @@ def selftrain(
     `sdm selftrain --family bandit --horizon 25 --select pseudo-regret --out bandit`
     """
     with user_faults(), progress_bars() as bar:
+        from sdm.storage.ownership import check_new_folder
+
+        check_new_folder(out, resume=resume, overwrite=overwrite)
         posed = make_family(family, given(context, "family").merged(None))
         kind = check_setting(setting, posed)
         warn_of_idle_options(context, kind, posed)

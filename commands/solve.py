@@ -106,7 +106,7 @@ def solve(
         chosen = {"attitude": attitude, "seconds": seconds}
         report = _solve_file(context, model, method, chosen, wanted)
         emit(report, as_json, lambda: pairs_table(report))
-        report_gap(report, report.get("gap"), required=require_gap)
+        report_gap(report, report.get("gap_target"), required=require_gap)
         return
     if simulate is not None:
         fail("`--simulate` needs `--model`: sampled tasks are played for `--out`")

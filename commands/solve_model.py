@@ -87,7 +87,7 @@ def solve_model(
         "horizon": stages,
     }
     if hasattr(chosen_method, "gap"):
-        report["gap"] = chosen_method.gap
+        report["gap_target"] = chosen_method.gap
     with _place(wanted, path, stages, chosen_method) as keep:
         start = time.perf_counter()
         found: Solution = solve(model, horizon=stages, method=chosen_method)
@@ -98,7 +98,8 @@ def solve_model(
             "seconds": time.perf_counter() - start,
         }
         if actions:
-            report["action_name"] = " or ".join(actions[a] for a in sorted(set(chosen)))
+            names = [actions[action] for action in chosen]
+            report["action_name"] = names[0] if len(names) == 1 else names
         if horizon is None and stages is not None:
             report["truncation_error"] = truncation_error(model, stages)
         keep(found, {**report, "states": named.states, "actions": actions})

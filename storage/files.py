@@ -22,8 +22,9 @@ from sdm.storage.notes import NOTES
 from sdm.storage.ownership import (
     MADE_BY,
     TEMPORARY,
+    check_absent,
+    check_not_begun,
     check_replaceable,
-    is_ours,
     put_in_place,
     remove_folder,
     replaced_folder,
@@ -217,19 +218,6 @@ def _reopen(out: Path, is_damaged: Callable[[Path], bool]) -> None:
         os.replace(out, partial_folder(out))
 
 
-def check_absent(out: Path, *, overwrite: bool) -> None:
-    """Raise `StorageError` if a folder exists and is not to be replaced."""
-    if out.exists() and not overwrite:
-        if not is_ours(out):
-            raise StorageError(
-                f"`{out}` exists already and was not written by sdm",
-                "choose another name",
-            )
-        raise StorageError(
-            f"`{out}` exists already", "pass `--overwrite` to replace it"
-        )
-
-
 def _begin(
     out: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Path:
@@ -255,10 +243,7 @@ def _begin_partial(
     partial = partial_folder(out)
     if read_plan(partial) and not resume:
         if not overwrite:
-            raise StorageError(
-                f"`{partial}` contains an unfinished run",
-                "pass `--resume` to continue it, or `--overwrite` to start again",
-            )
+            check_not_begun(partial)
         remove_folder(partial)
     if (partial / PLAN).exists() or (partial / NOTES).exists():
         if changed := _difference(read_plan(partial), _as_read(plan)):

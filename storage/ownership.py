@@ -1,4 +1,4 @@
-"""Folders that sdm wrote: how they are recognized, removed and replaced.
+"""Folders that sdm wrote: how they are recognized, checked, removed and replaced.
 
 The plan of a folder identifies it. It is removed last, so that a process that is killed
 while it removes a folder leaves one that sdm still recognizes. This module does not
@@ -75,6 +75,39 @@ def check_finished(folder: Path) -> None:
         raise StorageError(
             f"`{folder}` is the unfinished output of a command",
             "repeat that command, with `--resume` if it has it",
+        )
+
+
+def check_absent(out: Path, *, overwrite: bool) -> None:
+    """Raise `StorageError` if a folder exists and is not to be replaced."""
+    if out.exists() and not overwrite:
+        if not is_ours(out):
+            raise StorageError(
+                f"`{out}` exists already and was not written by sdm",
+                "choose another name",
+            )
+        raise StorageError(
+            f"`{out}` exists already", "pass `--overwrite` to replace it"
+        )
+
+
+def check_new_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise `StorageError` if `folder_in_progress` will refuse a folder that exists.
+
+    Call this function before long imports. Of several processes, the first one checks.
+    """
+    if resume or overwrite or os.environ.get("RANK", "0") != "0":
+        return
+    check_absent(out, overwrite=False)
+    check_not_begun(partial_folder(out))
+
+
+def check_not_begun(partial: Path) -> None:
+    """Raise `StorageError` if a partial folder has an unfinished run."""
+    if read_plan(partial):
+        raise StorageError(
+            f"`{partial}` contains an unfinished run",
+            "pass `--resume` to continue it, or `--overwrite` to start again",
         )
 
 

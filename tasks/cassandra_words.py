@@ -153,6 +153,14 @@ class Reader:
         while done < count:
             several = self._plain_numbers(count - done, chances=chances)
             if several is None:  # take one, with a check of its form
+                if count > 1 and self.begins_entry():
+                    after = (
+                        f"`{word}`" if (word := self.peek()) else "the end of the file"
+                    )
+                    raise self.error(
+                        f"expected {count} numbers, each {what}, found {done} before "
+                        f"{after}"
+                    )
                 found[done] = self.number(what, chance=chances)
                 done += 1
             else:

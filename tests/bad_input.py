@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import signal
 import sys
@@ -113,12 +114,17 @@ INTERNAL = re.compile(r"^error: \w*(Error|Exception|Warning)\b:", re.MULTILINE)
 
 def names_cause(err, option, value):
     """Return whether an error names an option, as in Python or here, or its value."""
-    name = f"{max(option.opts, key=len)} {option.name}".lower()
+    shown = option.metavar or ""  # of an argument
+    name = f"{max(option.opts, key=len)} {option.name} {shown}".lower()
     words = [word for word in re.split(r"[\W_]+", name) if len(word) > 1]
     if any(word in err.lower() for word in words) or len(value.splitlines()) > 1:
         return True
-    value = value.strip() or "."  # an empty path
-    return f"`{value}`" in err or (len(value) > 1 and value in err)
+    letters = [flag for flag in option.opts if len(flag.strip("-")) == 1]
+    if any(re.search(rf"{x}\b|\b{x.strip('-')} = ", err) for x in letters):
+        return True
+    # An empty path is the working folder; folders are also named in full.
+    values = {value, value.strip() or ".", os.path.abspath(value)}
+    return any(f"`{x}" in err or (len(x) > 1 and x in err) for x in values)
 
 
 def fault_of(words, cause=None):

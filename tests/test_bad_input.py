@@ -90,7 +90,7 @@ def check(text, files, count, seed):
     for words, cause in calls[:count]:
         if fault := fault_of(words, cause if text in CALLS.values() else None):
             faults[" ".join(words)] = fault
-    assert not faults
+    assert not faults, "\n".join(f"{k!r}: {v}" for k, v in faults.items())
 
 
 def test_every_command_is_called():

@@ -153,7 +153,11 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
         (HEAD.replace("a b", "9" * 5000), "line 3: 99999999999999999999 states"),
         (HEAD + ROWS + "T: fly identity", "line 8: unknown action `fly`"),
         (HEAD + ROWS + "T: go : c\n1 0", "line 8: unknown state `c`"),
-        (HEAD + ROWS + "T: go\n1 0\n0", "line 10: expected a probability, found"),
+        (
+            HEAD + ROWS + "T: go\n1 0\n0",
+            "line 10: expected 2 numbers, each a probability, found 1 before the end",
+        ),
+        (HEAD + ROWS + "R: go : a : a\nR: go : a : b 1", "found 0 before `R`"),
         (HEAD + ROWS + "T: go : a : a 1.5", "line 8: a probability is `1.5`: must be"),
         (HEAD + ROWS + "T: go\n1 0\n-1 2", "line 10: a probability is `-1`"),
         (HEAD + ROWS + "T: go : a : a x", "line 8: expected a probability, found `x`"),

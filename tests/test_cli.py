@@ -93,6 +93,7 @@ def test_a_model_of_ones_own_is_solved(tmp_path):
     assert report["action_name"] == "0"  # the file gives numbers only
     exact = json.loads(run(app, [*ask, "--horizon", "3", "--method", "exact"]).stdout)
     assert exact["value"] == pytest.approx(2.3098, abs=1e-7)
+    assert report["gap_target"] == 0.01 and "gap" not in report
     shown = run(app, ["solve", "--model", str(tmp_path / "tiger.POMDP"), "--horizon=2"])
     assert shown.exit_code == 0 and "converged" in shown.stdout
 
@@ -332,6 +333,34 @@ def test_a_base_that_cannot_be_had_now_is_no_wrong_call(data, tmp_path):
     assert result.exit_code == 1
     assert "error: cannot load the base `nobody/nothing`" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["finetune --data d --base tiny", "selftrain"])
+def test_a_folder_that_exists_is_refused_before_packages_are_imported(
+    command, tmp_path, monkeypatch
+):
+    def start(**_):
+        raise AssertionError("imports packages")
+
+    monkeypatch.setattr("sdm.commands.finetune.start_torch", start)
+    monkeypatch.setattr("sdm.commands.selftrain.start_jax", start)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "begun.partial").mkdir()
+    (tmp_path / "begun.partial/plan.json").write_text('{"made_by": "sdm"}')
+    for name, error in (("whole", "whole` exists"), ("begun", "an unfinished run")):
+        result = run(app, [*command.split(), "--out", str(tmp_path / name)])
+        assert result.exit_code == 2 and error in result.stderr
+
+
+def test_the_plan_of_an_mdp_has_names_of_actions_by_state(tmp_path):
+    (tmp_path / "machine.mdp").write_text(
+        "discount: 0.9\nvalues: reward\nstates: good worn\nactions: run repair\n"
+        "start: good\nT: run\n0.9 0.1\n0 1\nT: repair\n1 0\n1 0\n"
+        "R: run : good : * 1\nR: repair : * : * -1\n"
+    )
+    ask = ["solve", "--model", str(tmp_path / "machine.mdp"), "--horizon", "9"]
+    report = json.loads(run(app, [*ask, "--json"]).stdout)
+    assert report["action"] == [0, 1] and report["action_name"] == ["run", "repair"]
 
 
 def test_smollm2_without_its_package_says_how_to_get_it(data, tmp_path, monkeypatch):
