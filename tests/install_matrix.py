@@ -133,37 +133,20 @@ def requirements(extra: str) -> list[str]:
 def install(case: Case, python: str, package: Path, folder: Path) -> Path:
     """Create the environment of a case, and return its folder of programs."""
     wanted = f"{package}[{case.extra}]" if case.extra else str(package)
+    uv, env = shutil.which("uv") or Path(sys.executable).with_name("uv"), folder / "env"
+    found = shutil.which(python) or python
+    run(uv, "venv", "-q", "--seed", "-p", found, env, cwd=folder)
+    if case.extra:  # by pip, whose settings choose the build
+        run(env / "bin/python", "-m", "pip", "install", "--quiet", TORCH, cwd=folder)
+    into: list[str | Path] = [uv, "pip", "install", "-q", "-p", env]
     if case.versions == "lowest":
-        uv = shutil.which("uv") or "uv"
-        run(
-            uv,
-            "venv",
-            "-q",
-            "-p",
-            shutil.which(python) or python,
-            folder / "env",
-            cwd=folder,
-        )
-        into: list[str | Path] = [uv, "pip", "install", "-q", "-p", folder / "env"]
         direct = [x for x in requirements(case.extra) if not x.startswith("torch")]
         # The dependencies of a wheel are not direct ones: they go beside it.
-        more = ["--resolution", "lowest-direct", *direct]
-        if case.extra:
-            more.append(TORCH)
-        run(*into, *more, wanted, cwd=folder)
-        return folder / "env" / "bin"
-    run(python, "-m", "venv", folder / "env", cwd=folder)
-    pip: list[str | Path] = [
-        folder / "env" / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-    ]
+        into += ["--resolution", "lowest-direct", *direct]
     if case.extra:
-        run(*pip, TORCH, cwd=folder)
-    run(*pip, wanted, cwd=folder)
-    return folder / "env" / "bin"
+        into.append(TORCH)
+    run(*into, wanted, cwd=folder)
+    return env / "bin"
 
 
 def check(result: Result, programs: Path, folder: Path) -> None:
