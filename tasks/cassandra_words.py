@@ -3,6 +3,7 @@
 The file is read line by line, so that memory does not grow with its length.
 """
 
+import difflib
 import gzip
 import math
 import re
@@ -248,6 +249,9 @@ def _advice(word: str) -> str:
     return ""
 
 
+LONGEST_NAME = 100  # characters that are compared with the names
+
+
 class Names:
     """The states, actions or observations of a file."""
 
@@ -275,5 +279,7 @@ class Names:
         """Take the next word, and return its index."""
         word = reader.take(f"a {self.kind}")
         if (found := self.find(word)) is None:
-            raise reader.error(f"unknown {self.kind} `{word}`")
+            close = difflib.get_close_matches(word[:LONGEST_NAME], self.names, n=1)
+            meant = f": did you mean `{close[0]}`?" if close else ""
+            raise reader.error(f"unknown {self.kind} `{word}`{meant}")
         return found

@@ -153,6 +153,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path, seed):
         (HEAD.replace("a b", "9" * 5000), "line 3: 99999999999999999999 states"),
         (HEAD + ROWS + "T: fly identity", "line 8: unknown action `fly`"),
         (HEAD + ROWS + "T: go : c\n1 0", "line 8: unknown state `c`"),
+        (HEAD + ROWS + "T: goo identity", "unknown action `goo`: did you mean `go`?"),
         (
             HEAD + ROWS + "T: go\n1 0\n0",
             "line 10: expected 2 numbers, each a probability, found 1 before the end",
