@@ -29,12 +29,18 @@ class StorageError(ValueError):
 
 def partial_folder(out: Path) -> Path:
     """Return the path of the folder `out` until it is complete."""
-    return out.with_name(out.name + PARTIAL)
+    return _beside(out, PARTIAL)
 
 
 def replaced_folder(out: Path) -> Path:
     """Return the path of an older folder `out` while a new one takes its place."""
-    return out.with_name(out.name + REPLACED)
+    return _beside(out, REPLACED)
+
+
+def _beside(out: Path, end: str) -> Path:
+    """Return the path of a folder with an ending; `.` and `..` have no own name."""
+    named = out if out.name not in ("", "..") else out.resolve()
+    return named.with_name(named.name + end)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

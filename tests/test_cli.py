@@ -310,6 +310,9 @@ TRAIN = ["finetune", "--base", "tiny", "--out", "out"]
         (["eval", "--policy", "random", "--resume"], "`--resume` needs `--out`"),
         (["eval", "--policy", "ce", "--prior-p-min", "0.95"], "p_min = 0.95 is larger"),
         (["demo", "--out", "taken"], "`taken` exists already"),
+        ([*SOLVE, "--out", ""], "`.` exists already"),
+        ([*SOLVE, "--out", ".."], "`..` exists already"),
+        (["selftrain", "--out", "."], "`.` exists already"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_writes_nothing(
