@@ -124,7 +124,9 @@ def names_cause(err, option, value):
         return True
     # An empty path is the working folder; folders are also named in full.
     values = {value, value.strip() or ".", os.path.abspath(value)}
-    return any(f"`{x}" in err or (len(x) > 1 and x in err) for x in values)
+    return any(
+        f"`{x}" in err or repr(x) in err or (len(x) > 1 and x in err) for x in values
+    )
 
 
 def fault_of(words, cause=None):
