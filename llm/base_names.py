@@ -34,7 +34,8 @@ def check_base_name(name: str) -> None:
         _check_folder(Path(name))
         return
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise UnknownBaseError(f"unknown base `{name}`")
+        empty = "" if name else ": its name is empty, as in `icl:`"
+        raise UnknownBaseError(f"unknown base `{name}`{empty}")
     close = difflib.get_close_matches(name.lower(), EMBEDDED, n=1, cutoff=SIMILAR)
     if close:
         raise UnknownBaseError(
