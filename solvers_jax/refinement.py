@@ -5,7 +5,6 @@ round. JAX compiles a round once for each number of points.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -79,7 +78,7 @@ def refine(
     horizon: int,
     points: Sequence[int],
     convex: bool,
-    enough: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
+    enough: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Refined:
     """Add points to each task until `enough` accepts its bounds.
 
@@ -89,8 +88,7 @@ def refine(
         points: increasing numbers of points per stage, one per round.
         convex: whether upper bounds exist.
         enough: function of indices of tasks [b], their lower and their upper values
-            that returns which of them have converged; None for all rounds, which are
-            then compiled at the same time.
+            that returns which of them have converged.
 
     """
     tasks, models, symbols = model.root_mass.shape
@@ -105,37 +103,35 @@ def refine(
         "upper": np.zeros(shape, kind),
         "corner": np.zeros((tasks, horizon - 1, states), kind),
     }
-    hosted = jax.tree.map(np.asarray, model)
-    together = _tasks_together(tasks)
-
-    def inputs(number: int, chosen: Int[np.ndarray, " b"]) -> _Inputs:
-        place, counts = _shares(len(chosen), together)
-        index = np.full(together, chosen[0])  # equal shapes, to compile once
-        index[place] = chosen
-        task = jax.tree.map(lambda x: x[index], hosted)
-        before = points[number - 1] if number else 0
-        old = None
-        if number:
-            held = slice(symbols + before)
-            so_far = {
-                name: x[index] if name == "corner" else x[index][:, :, held]
-                for name, x in room.items()
-            }
-            old = Bounds(**{n: jnp.asarray(x) for n, x in so_far.items()})
-        sizes = {"new": points[number] - before, "convex": convex, "horizon": horizon}
-        return _Inputs(place, (task, old, jnp.asarray(counts)), sizes)
-
-    left = np.arange(tasks)
-    if enough is None:
-        some = left[:together]
-        _compile_at_once([inputs(number, some) for number in range(len(points))])
     lower, upper = np.full((2, len(points), tasks), np.nan, kind)
-    used = np.zeros(tasks, int)
-    for number in range(len(points)):
+    used, left = np.zeros(tasks, int), np.arange(tasks)
+    together = _tasks_together(tasks)
+    for number, count in enumerate(points):
+        before = points[number - 1] if number else 0
         for first in range(0, len(left), together):
             chosen = left[first : first + together]
-            place, arrays, sizes = inputs(number, chosen)
-            grown, low, high = jax.device_get(_round(*arrays, **sizes))
+            place, counts = _shares(len(chosen), together)
+            index = np.full(together, chosen[0])  # equal shapes, to compile once
+            index[place] = chosen
+            task = jax.tree.map(lambda x: x[index], model)  # noqa: B023
+            old = None
+            if number:
+                held = slice(symbols + before)
+                so_far = {
+                    name: x[index] if name == "corner" else x[index][:, :, held]
+                    for name, x in room.items()
+                }
+                old = Bounds(**{n: jnp.asarray(x) for n, x in so_far.items()})
+            grown, low, high = jax.device_get(
+                _round(
+                    task,
+                    old,
+                    jnp.asarray(counts),
+                    new=count - before,
+                    convex=convex,
+                    horizon=horizon,
+                )
+            )
             for name, x in room.items():
                 new = getattr(grown, name)[place]
                 x[chosen, :, : new.shape[2]] = new
@@ -143,29 +139,11 @@ def refine(
                 x[chosen, :, new.shape[2] :] = new[:, :, -1:]
             lower[number, chosen], upper[number, chosen] = low[place], high[place]
         used[left] = number
-        if enough is not None:
-            left = left[~enough(left, lower[number, left], upper[number, left])]
+        left = left[~enough(left, lower[number, left], upper[number, left])]
         if not len(left):
             break
     tried = tuple(symbols + count for count in points[: int(used.max()) + 1])
     return Refined(room, tried, lower[: len(tried)], upper[: len(tried)], used)
-
-
-class _Inputs(NamedTuple):
-    """Inputs of `_round` for some tasks, and their places in the results."""
-
-    place: Int[np.ndarray, " b"]
-    arrays: tuple[BeliefModel, Bounds | None, Int[Array, " D"]]
-    sizes: dict[str, int]
-
-
-def _compile_at_once(rounds: Sequence[_Inputs]) -> None:
-    """Compile rounds in parallel; JAX keeps them, and compiles nothing twice."""
-    with ThreadPoolExecutor(len(rounds)) as threads:
-        # JAX's settings can differ between threads, so this one traces.
-        lowered = [_round.lower(*each.arrays, **each.sizes) for each in rounds]
-        for done in [threads.submit(each.compile) for each in lowered]:
-            done.result()
 
 
 def _tasks_together(tasks: int) -> int:
