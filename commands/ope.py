@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdm.commands.config_command import ConfigCommand, OptionGroup, group_of
+from sdm.commands.config_command import OptionGroup, group_of
 from sdm.commands.console import (
     emit,
     fail,
@@ -15,8 +15,19 @@ from sdm.commands.console import (
     start_jax,
     user_faults,
 )
-from sdm.commands.options import Context, Json, Overwrite, Seed, given
+from sdm.commands.family_options import FamilyCommand, make_family
+from sdm.commands.options import (
+    KINDS,
+    Context,
+    Json,
+    Overwrite,
+    Seed,
+    check_own_family,
+    check_setting,
+    given,
+)
 from sdm.commands.progress import progress_bars
+from sdm.commands.solve_options import Setting
 from sdm.commands.source_fields import config_fields
 
 if TYPE_CHECKING:
@@ -24,14 +35,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class OpeCommand(ConfigCommand):
-    """Command with the options of the evaluation and of the policies."""
+class OpeCommand(FamilyCommand):
+    """Command with the options of the evaluation, the policies and a family."""
+
+    @property
+    def configs(self) -> Mapping[str, OptionGroup]:
+        """Return the options of the evaluation and of the policies."""
+        evaluation = config_fields("data/off_policy/config.py", "OffPolicyConfig")
+        acting = config_fields(
+            "data/off_policy/logged_policy.py",
+            "PolicyOptions",
+            without=("family", "kind"),
+        )
+        return {"config": group_of(evaluation), "acting": group_of(acting)}
 
     def dynamic(self, args: Sequence[str]) -> Mapping[str, OptionGroup]:
-        """Return these options."""
-        evaluation = config_fields("data/off_policy/config.py", "OffPolicyConfig")
-        acting = config_fields("data/off_policy/logged_policy.py", "PolicyOptions")
-        return {"config": group_of(evaluation), "acting": group_of(acting)}
+        """Return these options, and those of a family if there is one."""
+        if any(arg.partition("=")[0] == "--family" for arg in args):
+            return super().dynamic(args)
+        return self.configs
 
 
 def ope(
@@ -41,7 +63,8 @@ def ope(
         typer.Option(
             help="Policy to evaluate: `random`, `behavior`, `always-ACTION`, a `.npz` "
             "or `.npy` file of probabilities, a folder that `sdm solve --out` wrote, "
-            "or a language model's run folder."
+            "a language model's run folder, `icl:BASE`, `dpt:RUN`, `cql:RUN`, or, with "
+            "`--family`, another policy of `sdm eval`."
         ),
     ],
     path: Annotated[
@@ -67,6 +90,14 @@ def ope(
             "repeatable."
         ),
     ] = [],  # noqa: B006
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks that are possible, for policies that plan for them: a family, "
+            "or a folder of models, as of `sdm estimate`."
+        ),
+    ] = None,
+    setting: Setting = "",
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -77,7 +108,8 @@ def ope(
     Every estimate has a 95 % bootstrap interval, which covers what the logs cannot
     identify, and an effective sample size.
 
-    Example: `sdm ope visits.parquet --policy plan --against behavior --confounding 1.5`
+    Example: `sdm ope visits.parquet --policy plan --against behavior --confounding
+    1.5`, or `sdm ope visits.parquet --policy bayes-adaptive --family estimates`
     """
     if (path is None) == (logs is None):
         fail("logs: must be given once, as `sdm ope LOGS` or with `--logs LOGS`")
@@ -85,20 +117,29 @@ def ope(
         start_jax()
         from sdm.data.logs import read_logs
         from sdm.data.off_policy.config import OffPolicyConfig
-        from sdm.data.off_policy.learned_from import OPTIMISTIC, learned_from
+        from sdm.data.off_policy.learned_from import (
+            OPTIMISTIC,
+            estimated_from,
+            learned_from,
+        )
         from sdm.data.off_policy.logged_policy import PolicyOptions, parse_logged_policy
+        from sdm.data.off_policy.policies.named import RANDOM
         from sdm.data.off_policy.report import off_policy_report
+        from sdm.policies.registry import rules
         from sdm.storage.files import check_output_file, write_atomically
         from sdm.storage.provenance import provenance
 
         config = OffPolicyConfig(**given(context, "config").merged(None))
-        acting = PolicyOptions(**given(context, "acting").merged(None))
+        acting = PolicyOptions(
+            **given(context, "acting").merged(None), **_tasks(context, family, setting)
+        )
         if out is not None:
             check_output_file(out, overwrite=overwrite)
         source = path or logs
         assert source is not None
         found = read_logs(source)
         names = dict.fromkeys(name for name in (policy, against) if name is not None)
+        plans = set(rules()) - {RANDOM}
         policies = {n: parse_logged_policy(n, found, acting) for n in names}
         report = off_policy_report(
             found,
@@ -110,7 +151,8 @@ def ope(
             progress=bar,
         )
         for name in names:
-            if learned_from(Path(name), source):
+            planned = name in plans and estimated_from(Path(family or ""), source)
+            if planned or learned_from(Path(name), source):
                 report["log_warnings"].append(f"`{name}`: {OPTIMISTIC}")
         report |= {"logs": str(source), "seed": seed, "resamples": config.resamples}
         report["provenance"] = provenance(by_torch=False)
@@ -118,6 +160,19 @@ def ope(
             write_atomically(out, json.dumps(report, indent=2, allow_nan=False) + "\n")
         _warn(report)
     emit(report, as_json, lambda: _tables(report))
+
+
+def _tasks(context: Context, family: str | None, setting: str) -> dict[str, Any]:
+    """Return the possible tasks as options of policies."""
+    if family is None:
+        if setting:
+            fail("setting: is that of a family", "pass `--family`, too")
+        return {}
+    posed = make_family(family, given(context, "family").merged(None))
+    able = [kind for kind in KINDS if kind in posed.kinds]
+    kind = check_setting(setting or able[0], posed)
+    check_own_family(posed, kind)
+    return {"family": posed, "kind": kind}
 
 
 def _warn(report: Mapping[str, Any]) -> None:

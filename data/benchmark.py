@@ -125,16 +125,38 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Shown:
+    """What a policy is told of tasks that it does not know.
+
+    Attributes:
+        config: configuration of the test.
+        support: demonstrations of each task.
+
+    """
+
+    config: EvaluationConfig
+    support: Trajectory
+
+    @property
+    def world(self) -> Model | None:
+        """Return the true tasks, to evaluate a policy exactly; None if unknown."""
+        return None
+
+    @property
+    def states(self) -> MDP | None:
+        """Return the true tasks with observed states; None if unknown."""
+        return None
+
+
+@dataclass(frozen=True)
+class Benchmark(Shown):
     """Everything that the policies of one test share.
 
     Attributes:
-        config: configuration of the benchmark.
         tasks: the test tasks and the models that generate episodes.
         keys: random keys of each task's episodes.
         solution: the oracle's solution of the tasks.
         oracle: the oracle's policy.
-        support: demonstrations of each task.
         optimal_returns: the oracle's mean discounted return in each task, over the
             test's episodes.
         worlds: the models in which episodes are played, K for each task in a row; the
@@ -146,12 +168,10 @@ class Benchmark:
 
     """
 
-    config: EvaluationConfig
     tasks: Tasks
     keys: Key[Array, " B"]
     solution: Any
     oracle: Policy
-    support: Trajectory
     optimal_returns: Float[np.ndarray, " B"]
     worlds: Any
     optimal_by_model: Float[np.ndarray, "B K"]
@@ -162,6 +182,11 @@ class Benchmark:
     def models(self) -> int:
         """Number K of models in which each task is played."""
         return self.optimal_by_model.shape[1]
+
+    @property
+    def world(self) -> Model:
+        """Return the true tasks, which generate the episodes."""
+        return self.tasks.world
 
     @property
     def states(self) -> MDP:

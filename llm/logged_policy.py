@@ -4,6 +4,7 @@ This module imports PyTorch only to load a model.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sdm.data.logs import NOTHING, Logs
-from sdm.data.off_policy.align import places
+from sdm.data.off_policy.align import places_in
 from sdm.data.off_policy.logged_policy import PolicyOptions, register_logged_policy
-from sdm.data.request import family_of
+from sdm.data.off_policy.shown import shown_episodes
+from sdm.data.request import family_of, sees_rewards
+from sdm.llm.base_names import ICL, check_base_name
 from sdm.llm.episode import Episode, render_prompt
-from sdm.llm.run_folder import is_run, read_run
-from sdm.llm.schema import make_schema
+from sdm.llm.run_folder import default_schema, is_run, read_run
+from sdm.llm.schema import Schema, make_schema
+from sdm.tasks.family import Component, Spaces
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sdm.llm.bases import CausalModel
     from sdm.llm.policy import LanguageModelPolicy
 
 TOGETHER = 256  # histories that are scored together
@@ -58,9 +65,10 @@ class LoggedLanguageModel:
             ContextError: if a text is longer than the model's context.
 
         """
+        shown = shown_episodes(logs, self.demonstrations, "the language model")
         prompts = [
-            self._prompt(logs, i, t, shown)
-            for i, shown in enumerate(self._shown(logs))
+            self._prompt(logs, i, t, others)
+            for i, others in enumerate(shown)
             for t in range(int(logs.length[i]))
         ]
         # Equal histories are scored once.
@@ -86,38 +94,22 @@ class LoggedLanguageModel:
         found: np.ndarray = weight / weight.sum(-1, keepdims=True)
         return found
 
-    def _shown(self, logs: Logs) -> list[list[int]]:
-        """Return the episodes that each episode is shown."""
-        shown = []
-        for i, task in enumerate(logs.task):
-            first = np.flatnonzero(logs.task == task)[: self.demonstrations + 1]
-            chosen = [int(j) for j in first if j != i][: self.demonstrations]
-            if len(chosen) < self.demonstrations:
-                raise ValueError(
-                    f"logs: task `{logs.tasks[task]}` must have more than "
-                    f"{self.demonstrations} episodes, to show {self.demonstrations} "
-                    f"others to the language model, found {len(chosen) + 1}"
-                )
-            shown.append(chosen)
-        return shown
-
-    def _prompt(self, logs: Logs, i: int, t: int, shown: list[int]) -> str:
+    def _prompt(self, logs: Logs, i: int, t: int, shown: tuple[int, ...]) -> str:
         """Return the text before decision t of episode i."""
         support = [self._episode(logs, j, int(logs.length[j]), 0) for j in shown]
         return render_prompt(self.policy.schema, support, self._episode(logs, i, t, 1))
 
     def _episode(self, logs: Logs, i: int, decisions: int, more: int) -> Episode:
         """Return the first decisions of an episode, and `more` observations."""
-        seen = self.observations[logs.observation[i, : decisions + more]]
+        seen = logs.observation[i, : decisions + more]
+        seen = np.where(seen == NOTHING, NOTHING, self.observations[seen])
         done = self.actions[logs.action[i, :decisions]]
         paid = logs.reward[i, :decisions]
         return Episode(tuple(seen.tolist()), tuple(done.tolist()), tuple(paid.tolist()))
 
 
 @register_logged_policy("the run folder of a language model")
-def language_model(
-    text: str, logs: Logs, options: PolicyOptions
-) -> LoggedLanguageModel | None:
+def tuned(text: str, logs: Logs, options: PolicyOptions) -> LoggedLanguageModel | None:
     """Load a run of `sdm finetune`; return None for other names.
 
     Raises:
@@ -130,44 +122,75 @@ def language_model(
         return None
     header = read_run(folder)
     spaces = family_of({**vars(header)}).spaces
-    symbols, components = spaces.symbols(header.kind), spaces.seen(header.kind)
-    known = components[0].values if len(components) == 1 else ()
-    named = set(logs.observations) <= set(known)
-    seen = places(known if named else None, logs.observations, symbols)
-    named = set(logs.actions) <= set(spaces.actions)
-    size = len(spaces.actions)
-    taken = places(spaces.actions if named else None, logs.actions, size)
-    for what, codes, names in (
-        ("observation", seen, logs.observations),
-        ("action", taken, logs.actions),
-    ):
-        if (codes < 0).any():
-            name = names[int(np.flatnonzero(codes < 0)[0])]
-            raise ValueError(
-                f"policy `{text}`: has no {what} `{name}`: family `{header.family}` "
-                f"numbers {symbols} observations and {size} actions from 0"
-            )
-    from functools import partial
-
-    from sdm.llm.policy import LanguageModelPolicy
+    placed = places_in(spaces, header.kind, logs, f"policy `{text}`")
     from sdm.llm.runs import load_run
-    from sdm.llm.whole_rows import WholeRows
 
-    run = load_run(folder)
+    run, config = load_run(folder), header.config
     schema = make_schema(
-        header.config.schema, spaces, header.kind, rewards=header.observes_reward
+        config.schema, spaces, header.kind, rewards=header.observes_reward
     )
     shown = options.demonstrations
-    return LoggedLanguageModel(
-        LanguageModelPolicy(
-            partial(WholeRows, run.model),
-            run.tokenizer,
-            schema,
-            [],
-            size,
-            options.temperature,
-        ),
-        header.config.support if shown is None else shown,
-        seen,
-        taken,
+    shown = config.support if shown is None else shown
+    made = _acting(run.model, run.tokenizer, schema, options)
+    return LoggedLanguageModel(made, shown, *placed)
+
+
+@register_logged_policy("`icl:BASE`")
+def in_context(
+    text: str, logs: Logs, options: PolicyOptions
+) -> LoggedLanguageModel | None:
+    """Load a base that acts in context only; return None for other names.
+
+    It reads the names of the family's observations and actions, or of the logs' if
+    there is no family.
+
+    Raises:
+        BaseModelError: if the base is unavailable.
+        ValueError: if there is no such base, or the family does not fit the logs.
+
+    """
+    if not text.startswith(ICL):
+        return None
+    base = text.removeprefix(ICL)
+    check_base_name(base)
+    family, kind = options.family, options.kind
+    if family is None:
+        spaces, rewards, usual = spaces_of(logs), True, "paper"
+        placed = np.arange(len(logs.observations)), np.arange(len(logs.actions))
+    else:
+        spaces, rewards = family.spaces, sees_rewards(family, kind, None)
+        usual = default_schema(base)
+        placed = places_in(spaces, kind, logs, f"policy `{text}`")
+    schema = make_schema(options.schema or usual, spaces, kind, rewards=rewards)
+    from sdm.llm.bases import load_base
+
+    model, tokenizer = load_base(base)
+    shown = 2 if options.demonstrations is None else options.demonstrations
+    made = _acting(model.eval(), tokenizer, schema, options)
+    return LoggedLanguageModel(made, shown, *placed)
+
+
+def spaces_of(logs: Logs) -> Spaces:
+    """Return the observations and actions of logs, whose rewards may be any numbers."""
+    numbers = tuple(map(str, range(len(logs.observations))))
+    named = () if logs.observations == numbers else logs.observations
+    seen = Component("state", len(logs.observations), named)
+    return Spaces((seen,), logs.actions, random_rewards=True)
+
+
+def _acting(
+    model: "CausalModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    schema: Schema,
+    options: PolicyOptions,
+) -> "LanguageModelPolicy":
+    """Return a policy that reads every text from its start."""
+    from sdm.llm.policy import LanguageModelPolicy
+    from sdm.llm.tokens import check_tokenizer
+    from sdm.llm.whole_rows import WholeRows
+
+    check_tokenizer(tokenizer, schema)
+    rows, actions = partial(WholeRows, model), len(schema.contents.actions)
+    return LanguageModelPolicy(
+        rows, tokenizer, schema, [], actions, options.temperature
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from sdm.data.benchmark import Benchmark, EvaluationConfig
 from sdm.llm.base_names import ICL, check_backend, check_base_name
-from sdm.llm.logged_policy import language_model as along_logs
+from sdm.llm.logged_policy import in_context, tuned
 from sdm.llm.recipes import FinetuneConfig
 from sdm.llm.run_folder import (
     content_hash,
@@ -25,7 +25,7 @@ from sdm.llm.run_folder import (
 from sdm.llm.schema import make_schema
 from sdm.policies.spec import ActingOptions, Stepwise, register_parser
 
-__all__ = ["LanguageModel", "along_logs", "language_model"]
+__all__ = ["LanguageModel", "in_context", "language_model", "tuned"]
 
 
 @dataclass(frozen=True)

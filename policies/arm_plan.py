@@ -187,3 +187,7 @@ class PlannedArms(eqx.Module):
         place = terms.sum(-1, dtype=jnp.int32)
         action = self.plan.action[self.plan.first[t] + place].astype(jnp.int32)
         return action, Counts(counts, action)
+
+    def follow(self, memory: Counts, action: Int[Array, "B N"]) -> Counts:
+        """Return the memory if the last decision had been `action`."""
+        return Counts(memory.counts, action)

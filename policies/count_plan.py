@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.posterior import count_moves
 from sdm.tasks.conjugate_family import ConjugateFamily
 from sdm.tasks.models import MDP, Model
@@ -96,6 +96,10 @@ class CountPolicy(eqx.Module):
         action = self.plan[task, t, place, observation].astype(jnp.int32)
         return action, Counted(place, observation, action)
 
+    def follow(self, memory: Counted, action: Int[Array, "B N"]) -> Counted:
+        """Return the memory if the last decision had been `action`."""
+        return memory._replace(action=action)
+
 
 def is_small(family: ConjugateFamily, *, horizon: int, tasks: int) -> bool:
     """Return whether the plan is estimated to be within the limits of memory and time.
@@ -115,7 +119,7 @@ def is_small(family: ConjugateFamily, *, horizon: int, tasks: int) -> bool:
     )
 
 
-def count_plan(bed: Benchmark) -> CountPolicy:
+def count_plan(bed: Shown) -> CountPolicy:
     """Return the plan for each task's demonstrations."""
     family, horizon = bed.config.prior_family, bed.config.horizon
     assert isinstance(family, ConjugateFamily)

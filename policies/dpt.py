@@ -294,3 +294,7 @@ class HistoryPolicy(eqx.Module):
         last = self.context.seen.shape[-1] + t  # later transitions are unknown
         action = logits[:, last].argmax(-1).reshape(seen.shape).astype(jnp.int32)
         return action, Own(own, seen, action)
+
+    def follow(self, memory: Own, action: Int[Array, "B N"]) -> Own:
+        """Return the memory if the last decision had been `action`."""
+        return memory._replace(action=action)

@@ -20,7 +20,7 @@ import optax
 from flax import traverse_util
 from jaxtyping import Array, Float, Int
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.data.shards import read_manifest, read_shards
 from sdm.policies.dpt import (
     DPT,
@@ -244,7 +244,7 @@ def _write_metrics(path: Path, history: list[dict[str, float | int]]) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in history))
 
 
-def prepare_dpt(run: LearnedRun, bed: Benchmark) -> Prepared:
+def prepare_dpt(run: LearnedRun, bed: Shown) -> Prepared:
     """Return a learned policy for the tasks of a benchmark."""
     about = {**run.about.shape, "components": tuple(run.about.shape["components"])}
     shape = DPTShape(**about)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from sdm.storage.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from sdm.data.benchmark import Benchmark
+    from sdm.data.benchmark import Shown
     from sdm.policies.policy_runs import LearnedRun
     from sdm.policies.prepared import Prepared
 
@@ -67,7 +67,7 @@ class Learner(Protocol):
         """
         ...
 
-    def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
+    def prepare(self, run: "LearnedRun", bed: "Shown") -> "Prepared":
         """Return a learned policy for the tasks of a benchmark."""
         ...
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.data.replay import replayed
 from sdm.tasks.batches import map_tasks
 from sdm.tasks.conjugate_family import ConjugateFamily
@@ -94,7 +94,7 @@ def _mean(models: Any, weight: Float[Array, "B G"]) -> Any:
     return map_tasks(of, models)
 
 
-def candidates(bed: Benchmark) -> tuple[Params, Any, Float[Array, " G"]]:
+def candidates(bed: Shown) -> tuple[Params, Any, Float[Array, " G"]]:
     """Return the prior's candidates, their models and their weights."""
     family, kind = bed.config.prior_family, bed.config.kind
     params, weight = family.prior()
@@ -102,14 +102,14 @@ def candidates(bed: Benchmark) -> tuple[Params, Any, Float[Array, " G"]]:
     return params, models, weight
 
 
-def prior(bed: Benchmark) -> Posterior:
+def prior(bed: Shown) -> Posterior:
     """Return the prior of each task of a benchmark."""
     params, models, weight = candidates(bed)
     tasks = bed.config.tasks
     return Posterior(params, models, jnp.broadcast_to(weight, (tasks, len(weight))))
 
 
-def posterior(bed: Benchmark) -> Posterior:
+def posterior(bed: Shown) -> Posterior:
     """Return the posterior of each task of a benchmark, given its demonstrations."""
     params, models, weight = candidates(bed)
     log = jnp.log(weight)[None] + log_likelihood(
@@ -233,7 +233,7 @@ def _of_visible(models: MOMDP, support: Trajectory, *, rewards: bool) -> Array:
     return jax.lax.map(of_task, support)
 
 
-def count_moves(bed: Benchmark) -> np.ndarray:
+def count_moves(bed: Shown) -> np.ndarray:
     """Return the counts of a conjugate family over each task's demonstrations, [B, C].
 
     The last decision of an episode adds nothing, since its outcome is not observed.

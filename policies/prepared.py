@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.solvers_jax.policy_evaluation import evaluate_policy
 from sdm.tasks.policy import Policy, TabularPolicy
 from sdm.tasks.worlds import over_states
@@ -30,7 +30,7 @@ class Prepared:
 
     Attributes:
         policy: chooses the actions.
-        value: exact expected return in each task; None if it is unknown.
+        value: exact expected return in each task; None if it, or the task, is unknown.
         bounds: bounds of an approximate plan; None if the plan is exact, or if the
             bounds are unknown.
 
@@ -41,18 +41,22 @@ class Prepared:
     bounds: PlanBounds | None = None
 
 
-def state_table(bed: Benchmark, policy: TabularPolicy) -> Prepared:
+def state_table(bed: Shown, policy: TabularPolicy) -> Prepared:
     """Prepare a policy over states, or one that ignores the observation."""
+    if bed.states is None:
+        return Prepared(policy)
     return Prepared(policy, evaluate_policy(bed.states, policy.probabilities))
 
 
-def table(bed: Benchmark, policy: TabularPolicy) -> Prepared:
+def table(bed: Shown, policy: TabularPolicy) -> Prepared:
     """Prepare a policy over observations.
 
     Its value is known exactly if symbols depend on the state alone: in each state, the
     policy then acts as its mixture over the state's distribution of symbols.
     """
-    shown = over_states(bed.tasks.world, policy.probabilities)
+    if bed.world is None or bed.states is None:
+        return Prepared(policy)
+    shown = over_states(bed.world, policy.probabilities)
     if shown is None:
         return Prepared(policy)
     return Prepared(policy, evaluate_policy(bed.states, shown))

@@ -7,15 +7,17 @@ function decorated with `register_policy` in the entry-point group `sdm.policies
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Benchmark, Shown
 from sdm.policies.constant import PREFIX, constant, constant_actions
 from sdm.policies.prepared import Prepared
 from sdm.storage.plugins import load_plugins
 from sdm.tasks.family import Kind, TaskFamily
 
 GROUP = "sdm.policies"
-Make = Callable[[Benchmark], Prepared]
+# Prepares a policy from a `Benchmark`, or from what is `Shown` of unknown tasks.
+Make = Callable[[Any], Prepared]
 # Returns why a policy does not fit a family's tasks of a kind; None if it does.
 Refuse = Callable[[TaskFamily, Kind], str | None]
 # The order in the table of all policies; other policies follow.
@@ -34,12 +36,14 @@ class Rule:
         name: name on the command line.
         make: prepares it for a benchmark.
         refuse: returns why it does not fit a family and a kind; None if it does.
+        knows_task: whether it reads the true tasks, so that it needs a `Benchmark`.
 
     """
 
     name: str
     make: Make
     refuse: Refuse
+    knows_task: bool
 
 
 _rules: dict[str, Rule] = {}
@@ -58,11 +62,13 @@ def only(*kinds: Kind) -> Refuse:
     return refuse
 
 
-def register_policy(name: str, refuse: Refuse = anywhere) -> Callable[[Make], Make]:
+def register_policy(
+    name: str, refuse: Refuse = anywhere, *, knows_task: bool = False
+) -> Callable[[Make], Make]:
     """Return a decorator that registers a policy's `make` under a name."""
 
     def add(make: Make) -> Make:
-        _rules[name] = Rule(name, make, refuse)
+        _rules[name] = Rule(name, make, refuse, knows_task)
         return make
 
     return add
@@ -101,14 +107,22 @@ def check_rule(name: str, family: TaskFamily, kind: Kind) -> None:
         )
 
 
-def prepare(name: str, bed: Benchmark) -> Prepared:
-    """Prepare a policy without training for a benchmark.
+def prepare(name: str, bed: Shown) -> Prepared:
+    """Prepare a policy without training for a benchmark, or for unknown tasks.
 
     Raises:
-        ValueError: if the policy does not fit the benchmark.
+        ValueError: if the policy does not fit, or has to know the tasks.
 
     """
     check_rule(name, bed.config.family, bed.config.kind)
-    if name in rules():
-        return rules()[name].make(bed)
-    return constant(bed, name)
+    rule = rules().get(name)
+    if rule is not None and not rule.knows_task:
+        return rule.make(bed)
+    if isinstance(bed, Benchmark):
+        return rule.make(bed) if rule else constant(bed, name)
+    fitting = names(bed.config.family, bed.config.kind)
+    able = [each for each in fitting if not rules()[each].knows_task]
+    raise ValueError(
+        f"policy `{name}`: needs the true tasks, which are unknown; choose from "
+        f"{', '.join(able)}"
+    )

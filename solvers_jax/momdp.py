@@ -113,8 +113,8 @@ class MOMDPSolution(eqx.Module):
             later = jax.lax.map(lambda task: best(*task), (*map(flat, now), *own[2:]))
         return jnp.where(t == 0, opening, later.reshape(visible.shape))
 
-    def first_actions(self) -> Int[Array, "*B X I"]:
-        """Return the first action of each first visible value and symbol."""
+    def first_actions(self) -> Int[Array, "*B X"] | Int[Array, "*B X I"]:
+        """Return the first action of each first visible value, and symbol if any."""
         first = self.first_choice
         return first[..., 0] if first.shape[-1] == 1 else first
 

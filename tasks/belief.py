@@ -298,3 +298,9 @@ class BeliefPolicy(eqx.Module):
             state = self.filter.follow(t, *memory, observation, reward)
         action = self.plan.action(t, state.known)
         return action, (state, action)
+
+    def follow(
+        self, memory: tuple[Any, Int[Array, "B N"]], action: Int[Array, "B N"]
+    ) -> tuple[Any, Int[Array, "B N"]]:
+        """Return the memory if the last decision had been `action`."""
+        return memory[0], action

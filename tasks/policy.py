@@ -38,6 +38,19 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Following(Policy, Protocol):
+    """A policy that can follow decisions that are not its own.
+
+    Its action is a function of what it observed, did and was paid so far, and its
+    memory is None before the first decision.
+    """
+
+    def follow(self, memory: Any, action: Int[Array, "B N"]) -> Any:
+        """Return the memory after a decision, if it had taken these actions."""
+        ...
+
+
 class TabularPolicy(eqx.Module):
     """A Markov policy given by a table of action probabilities per task.
 

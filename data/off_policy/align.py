@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sdm.data.logs import Logs
+from sdm.tasks.family import Kind, Spaces
 
 
 def aligned(
@@ -38,6 +39,32 @@ def aligned(
             f"({len(missing)} of {len(row)} are missing)"
         )
     column = places(actions, logs.actions, table.shape[2])
+    return entries_of(table, logs, row, column, actions=actions, where=where)
+
+
+def entries_of(
+    table: Float[np.ndarray, "T S A"],
+    logs: Logs,
+    row: Int[np.ndarray, " S2"],
+    column: Int[np.ndarray, " A2"],
+    *,
+    actions: Sequence[str] | None,
+    where: str,
+) -> Float[np.ndarray, "T S2 A2"]:
+    """Return a table for the observations and actions of the logs.
+
+    Args:
+        table: π_t(a | s).
+        logs: the logs.
+        row: its index of each observation of the logs.
+        column: its index of each action of the logs; -1 for those that it lacks.
+        actions: the table's actions by name; None if they are numbered.
+        where: name of the policy, for errors.
+
+    Raises:
+        ValueError: if the table takes an action that the logs do not have.
+
+    """
     chosen = np.zeros((len(table), len(row), len(column)), table.dtype)
     known = column >= 0
     chosen[:, :, known] = table[:, row][:, :, column[known]]
@@ -51,6 +78,40 @@ def aligned(
             f"stage {t}, but the logs have no such action: {', '.join(logs.actions)}"
         )
     return chosen
+
+
+def places_in(
+    spaces: Spaces, kind: Kind, logs: Logs, where: str
+) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " A"]]:
+    """Return a family's index of each observation and of each action of the logs.
+
+    Args:
+        spaces: the family's observations and actions.
+        kind: kind of its tasks.
+        logs: the logs.
+        where: name of the policy and of its family, for errors.
+
+    Raises:
+        ValueError: if the family lacks one of them.
+
+    """
+    components = spaces.seen(kind)
+    known = components[0].values if len(components) == 1 else ()
+    named = known if set(logs.observations) <= set(known) else None
+    seen = places(named, logs.observations, spaces.symbols(kind))
+    named = spaces.actions if set(logs.actions) <= set(spaces.actions) else None
+    taken = places(named, logs.actions, len(spaces.actions))
+    for what, found, names in (
+        ("observation", seen, logs.observations),
+        ("action", taken, logs.actions),
+    ):
+        if (found < 0).any():
+            name = names[int(np.flatnonzero(found < 0)[0])]
+            raise ValueError(
+                f"{where}: has no {what} `{name}`: it numbers {spaces.symbols(kind)} "
+                f"observations and {len(spaces.actions)} actions from 0"
+            )
+    return seen, taken
 
 
 def places(

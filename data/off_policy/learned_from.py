@@ -26,7 +26,12 @@ def learned_from(policy: Path, logs: Path) -> bool:
     model = _json(policy / MANIFEST).get("model")
     if not isinstance(model, dict) or "file" not in model:
         return False
-    about = _json(Path(model["file"]).parent / CONFIG).get("logs")
+    return estimated_from(Path(model["file"]).parent, logs)
+
+
+def estimated_from(models: Path, logs: Path) -> bool:
+    """Return whether `sdm estimate` made a folder of models from these logs."""
+    about = _json(models / CONFIG).get("logs")
     return isinstance(about, dict) and about.get("sha256") == digest_of(logs)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from sdm.data.logs import NOTHING, Logs
 from sdm.storage.checks import check_count, check_tolerance
 from sdm.storage.plugins import load_plugins
+from sdm.tasks.family import Kind, TaskFamily
 
 ROUNDING = 1e-5  # of probabilities that sum to 1, written in single precision
 
@@ -100,13 +101,20 @@ class PolicyOptions:
     Attributes:
         temperature: at 0, language models take the most probable action; above, they
             sample actions with probabilities proportional to p^(1 / temperature).
-        demonstrations: logged episodes of the same task that a language model is shown;
-            as many as in its training if not given.
+        demonstrations: logged episodes of the same task that a policy is shown; as many
+            as in its training if not given, 2 for `icl:`, and 0 for untrained policies.
+        schema: text schema of `icl:` policies; by default, the base's with a family and
+            `paper` without.
+        family: family of the tasks, for untrained policies.
+        kind: kind of the family's tasks.
 
     """
 
     temperature: float = 0.0
     demonstrations: int | None = None
+    schema: str | None = None
+    family: TaskFamily | None = None
+    kind: Kind = "mdp"
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an option that is out of range."""

@@ -7,7 +7,7 @@ from sdm.policies.cql_config import CQLConfig
 from sdm.policies.learner import Progress, register_learner
 
 if TYPE_CHECKING:
-    from sdm.data.benchmark import Benchmark
+    from sdm.data.benchmark import Shown
     from sdm.policies.policy_runs import LearnedRun
     from sdm.policies.prepared import Prepared
 
@@ -38,7 +38,7 @@ class CQLLearner:
     def demonstrations(self, run: "LearnedRun", hidden: bool) -> None:
         """Return None, since it reads no demonstrations."""
 
-    def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
+    def prepare(self, run: "LearnedRun", bed: "Shown") -> "Prepared":
         """Return the policy that takes the action with the highest value."""
         import jax.numpy as jnp
 

@@ -7,7 +7,7 @@ from sdm.policies.dpt_config import DPTConfig
 from sdm.policies.learner import Progress, register_learner
 
 if TYPE_CHECKING:
-    from sdm.data.benchmark import Benchmark
+    from sdm.data.benchmark import Shown
     from sdm.policies.policy_runs import LearnedRun
     from sdm.policies.prepared import Prepared
 
@@ -46,7 +46,7 @@ class DPTLearner:
         most = int(run.about.config["support"])
         return range(most if hidden else 1, most + 1)
 
-    def prepare(self, run: "LearnedRun", bed: "Benchmark") -> "Prepared":
+    def prepare(self, run: "LearnedRun", bed: "Shown") -> "Prepared":
         """Return the policy for a benchmark; a table if states are observed."""
         from sdm.policies.dpt_training import prepare_dpt
 

@@ -4,7 +4,7 @@ Sources: `ucb` and `greedy` as in Krishnamurthy, Harris, Foster, Zhang and Slivk
 (2024), Can large language models explore in-context?; `thompson` from Thompson (1933).
 """
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.arm_plan import PlannedArms, arm_plan
 from sdm.policies.arm_policies import (
     ArmPolicy,
@@ -35,38 +35,38 @@ def _of_counts(family: TaskFamily, kind: Kind) -> str | None:
     return family.not_counted()
 
 
-def _scored(bed: Benchmark, score: Score, *, explore: float = 0.0) -> Prepared:
+def _scored(bed: Shown, score: Score, *, explore: float = 0.0) -> Prepared:
     family = bed.config.family
     assert isinstance(family, ArmsFamily)
     return Prepared(ArmPolicy(family, score, explore))
 
 
 @register_policy("ucb", _of_arms)
-def ucb(bed: Benchmark) -> Prepared:
+def ucb(bed: Shown) -> Prepared:
     """Take the arm with the largest mean reward plus √(1/n)."""
     return _scored(bed, upper_bound)
 
 
 @register_policy("thompson", _of_arms)
-def thompson(bed: Benchmark) -> Prepared:
+def thompson(bed: Shown) -> Prepared:
     """Sample a mean of each arm from its posterior, and take the largest."""
     return _scored(bed, sampled_mean)
 
 
 @register_policy("greedy", _of_arms)
-def greedy(bed: Benchmark) -> Prepared:
+def greedy(bed: Shown) -> Prepared:
     """Take each arm once, then the one with the largest mean reward."""
     return _scored(bed, empirical_mean)
 
 
 @register_policy("epsilon-greedy", _of_arms)
-def epsilon_greedy(bed: Benchmark) -> Prepared:
+def epsilon_greedy(bed: Shown) -> Prepared:
     """Act like `greedy`, but with probability 0.1 take a random arm."""
     return _scored(bed, empirical_mean, explore=EXPLORE)
 
 
 @register_policy("bayes-optimal", _of_counts)
-def bayes_optimal(bed: Benchmark) -> Prepared:
+def bayes_optimal(bed: Shown) -> Prepared:
     """Follow the plan with the highest mean return over the prior's tasks.
 
     Raises:

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.count_plan import count_plan, expected_return, is_small
 from sdm.policies.posterior import IMPOSSIBLE, posterior
 from sdm.policies.prepared import PlanBounds, Prepared
@@ -102,6 +102,10 @@ class CandidatePolicy(eqx.Module):
         action = self.plan.action(t, (observation, weight))
         return action, Weighed(weight, observation, action)
 
+    def follow(self, memory: Weighed, action: Int[Array, "B N"]) -> Weighed:
+        """Return the memory if the last decision had been `action`."""
+        return memory._replace(action=action)
+
 
 def _fits(family: TaskFamily, kind: Kind) -> str | None:
     if kind != "mdp":
@@ -112,7 +116,7 @@ def _fits(family: TaskFamily, kind: Kind) -> str | None:
 
 
 @register_policy("bayes-adaptive", _fits)
-def bayes_adaptive(bed: Benchmark) -> Prepared:
+def bayes_adaptive(bed: Shown) -> Prepared:
     """Prepare the Bayes-adaptive plan.
 
     Raises:
@@ -124,12 +128,14 @@ def bayes_adaptive(bed: Benchmark) -> Prepared:
         family, horizon=config.horizon, tasks=config.tasks
     ):
         counted = count_plan(bed)
+        if bed.states is None:
+            return Prepared(counted)
         return Prepared(counted, expected_return(counted, bed.states))
     policy = candidate_plan(bed)
     return Prepared(policy, bounds=PlanBounds(policy.plan.lower, policy.plan.upper))
 
 
-def candidate_plan(bed: Benchmark) -> CandidatePolicy:
+def candidate_plan(bed: Shown) -> CandidatePolicy:
     """Return the plan for the prior's candidates.
 
     Raises:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.posterior import posterior
 from sdm.policies.prepared import Prepared, table
 from sdm.policies.registry import register_policy
@@ -41,7 +41,7 @@ def _fits(family: TaskFamily, kind: Kind) -> str | None:
 
 
 @register_policy("bayes-imitation", _fits)
-def bayes_imitation(bed: Benchmark) -> Prepared:
+def bayes_imitation(bed: Shown) -> Prepared:
     """Imitate the oracle's demonstrations.
 
     From episodes of random actions, only the transitions are used.
@@ -55,7 +55,7 @@ def bayes_imitation(bed: Benchmark) -> Prepared:
     return table(bed, imitation(bed, read=read))
 
 
-def imitation(bed: Benchmark, *, read: bool) -> TabularPolicy:
+def imitation(bed: Shown, *, read: bool) -> TabularPolicy:
     """Return the policy; `read` uses the demonstrated actions, as the oracle's.
 
     Raises:

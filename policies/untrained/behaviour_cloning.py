@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.data.solved_tasks import sample_tasks, solve_sampled
 from sdm.policies.prepared import Prepared, table
 from sdm.policies.registry import register_policy
@@ -25,7 +25,7 @@ OTHER_EPISODES = 15
 
 
 @register_policy("bc")
-def behaviour_cloning(bed: Benchmark) -> Prepared:
+def behaviour_cloning(bed: Shown) -> Prepared:
     """Clone each task's demonstrations."""
     family, kind = bed.config.prior_family, bed.config.kind
     config = dataclasses.replace(bed.config.oracle, family=family)

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.prepared import Prepared, state_table
 from sdm.policies.registry import register_policy
 from sdm.tasks.family import Kind, TaskFamily
@@ -29,7 +29,7 @@ def _has_expert(family: TaskFamily, kind: Kind) -> str | None:
 
 
 @register_policy("expert", _has_expert)
-def expert(bed: Benchmark) -> Prepared:
+def expert(bed: Shown) -> Prepared:
     """Act like the experts, who act alike in all tasks and at all stages."""
     family = bed.config.family
     assert isinstance(family, HasExpert)

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Benchmark, Shown
 from sdm.data.oracles import solve_hidden
 from sdm.policies.posterior import count_moves, posterior, prior
 from sdm.policies.prepared import Prepared, state_table, table
@@ -19,7 +19,7 @@ from sdm.tasks.models import APOMDP, POMDP
 from sdm.tasks.policy import TabularPolicy, deterministic, uniform_random
 
 
-@register_policy("oracle")
+@register_policy("oracle", knows_task=True)
 def oracle(bed: Benchmark) -> Prepared:
     """Act optimally in the known task."""
     if isinstance(bed.oracle, TabularPolicy):
@@ -27,7 +27,7 @@ def oracle(bed: Benchmark) -> Prepared:
     return Prepared(bed.oracle)
 
 
-@register_policy("random")
+@register_policy("random", knows_task=True)
 def random(bed: Benchmark) -> Prepared:
     """Take every action with equal probability."""
     config = bed.config
@@ -39,7 +39,7 @@ def random(bed: Benchmark) -> Prepared:
 
 
 @register_policy("mean-plan")
-def mean_plan(bed: Benchmark) -> Prepared:
+def mean_plan(bed: Shown) -> Prepared:
     """Plan for the mean of the prior, and ignore the demonstrations."""
     family = bed.config.prior_family
     if isinstance(family, ConjugateFamily) and bed.config.kind == "mdp":
@@ -49,7 +49,7 @@ def mean_plan(bed: Benchmark) -> Prepared:
 
 
 @register_policy("ce")
-def certainty_equivalence(bed: Benchmark) -> Prepared:
+def certainty_equivalence(bed: Shown) -> Prepared:
     """Plan for the posterior-mean model, given the demonstrations."""
     family = bed.config.prior_family
     if isinstance(family, ConjugateFamily) and bed.config.kind == "mdp":
@@ -58,7 +58,7 @@ def certainty_equivalence(bed: Benchmark) -> Prepared:
     return plan_for(bed, posterior(bed).mean_model())
 
 
-def plan_for(bed: Benchmark, believed: Any) -> Prepared:
+def plan_for(bed: Shown, believed: Any) -> Prepared:
     """Plan for a model of each task: exactly if states are observed, else by QMDP.
 
     QMDP's filter ignores an observed reward that no state of the model pays. This
@@ -71,7 +71,7 @@ def plan_for(bed: Benchmark, believed: Any) -> Prepared:
     return Prepared(qmdp(believed, horizon=horizon, rewards=bed.config.rewards_seen))
 
 
-@register_policy("qmdp")
+@register_policy("qmdp", knows_task=True)
 def with_states_seen_later(bed: Benchmark) -> Prepared:
     """Act by QMDP in the known task: as if states were observed after this decision."""
     config = bed.config
@@ -90,14 +90,14 @@ def _as_many_symbols(family: TaskFamily, kind: Kind) -> str | None:
     return f"{spaces.symbols(kind)} symbols cannot stand for {spaces.states} states"
 
 
-@register_policy("observation-as-state", _as_many_symbols)
+@register_policy("observation-as-state", _as_many_symbols, knows_task=True)
 def symbol_for_state(bed: Benchmark) -> Prepared:
     """Act optimally in the known task for the state with the symbol's number."""
     world = bed.tasks.world
     return table(bed, observation_as_state(world, horizon=bed.config.horizon))
 
 
-@register_policy("nominal", only("apomdp"))
+@register_policy("nominal", only("apomdp"), knows_task=True)
 def nominal(bed: Benchmark) -> Prepared:
     """Plan for the first model of the ambiguity set only."""
     world = bed.tasks.world
@@ -109,7 +109,7 @@ def nominal(bed: Benchmark) -> Prepared:
     return Prepared(policy)
 
 
-@register_policy("mixture", only("apomdp"))
+@register_policy("mixture", only("apomdp"), knows_task=True)
 def bayesian_mixture(bed: Benchmark) -> Prepared:
     """Plan by QMDP with a uniform prior over the models of the ambiguity set."""
     assert isinstance(bed.tasks.model, APOMDP)

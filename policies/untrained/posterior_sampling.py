@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sdm.data.benchmark import Benchmark
+from sdm.data.benchmark import Shown
 from sdm.policies.candidate_beliefs import believing
 from sdm.policies.posterior import Posterior, posterior
 from sdm.policies.prepared import Prepared
@@ -78,13 +78,13 @@ class PosteriorSampling(eqx.Module):
 
 
 @register_policy("psrl")
-def posterior_sampling(bed: Benchmark) -> Prepared:
+def posterior_sampling(bed: Shown) -> Prepared:
     """Plan for every candidate, and draw one before each episode."""
     found = posterior(bed)
     seen = states_observed(found.models)
     q = backward_induction(seen, horizon=bed.config.horizon).q
     policy = PosteriorSampling(found, q, bed.config.rewards_seen)
-    if bed.config.kind == "mdp":
+    if bed.config.kind == "mdp" and bed.states is not None:
         return Prepared(policy, expected_return(policy, bed.states))
     return Prepared(policy)
 

@@ -11,13 +11,14 @@ from sdm.data.off_policy.logged_policy import (
 )
 
 PREFIX = "always-"
+RANDOM = "random"
 
 
 @register_logged_policy("`random`")
 def uniform(text: str, logs: Logs, options: PolicyOptions) -> TablePolicy | None:
     """Return the policy that takes all actions equally often."""
     shape = (1, len(logs.observations), len(logs.actions))
-    return TablePolicy(np.full(shape, 1 / shape[-1])) if text == "random" else None
+    return TablePolicy(np.full(shape, 1 / shape[-1])) if text == RANDOM else None
 
 
 @register_logged_policy("`behavior`")

@@ -1,24 +1,23 @@
 """Policies of solutions that `sdm solve --model FILE --out FOLDER` wrote.
 
-The policy of an MDP, robust or not, is a table. That of a POMDP or APOMDP acts on its
-belief, which the filter of its model updates with the logged actions and observations;
-the model's file must still be where it was.
+The policy of an MDP, robust or not, is a table. Others act on beliefs, which the
+model's filter updates with the logged actions and observations; the model's file must
+still be where it was.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from sdm.data.logs import NOTHING, Logs
+from sdm.data.logs import Logs
 from sdm.data.off_policy.align import aligned, places
+from sdm.data.off_policy.follow import chances_along
 from sdm.data.off_policy.logged_policy import (
     LoggedPolicy,
     PolicyOptions,
@@ -26,12 +25,11 @@ from sdm.data.off_policy.logged_policy import (
     register_logged_policy,
 )
 from sdm.solvers_jax.solution_files import MANIFEST, load_solution, read_manifest
-from sdm.tasks.belief import BeliefPolicy
 from sdm.tasks.model_files import load_with_names
+from sdm.tasks.momdp_flat import SeesVisible
+from sdm.tasks.policy import Policy
 from sdm.tasks.simulation import in_its_model
-
-# Histories that are filtered together.
-AT_ONCE = 4096
+from sdm.tasks.worlds import sizes_of
 
 
 @register_logged_policy("a folder that `sdm solve --model FILE --out` wrote")
@@ -63,10 +61,16 @@ def solution(text: str, logs: Logs, options: PolicyOptions) -> LoggedPolicy | No
         )
     named = load_with_names(_model_file(about, text))
     policy = in_its_model(named.model, found).policy
-    symbols = named.model.observation.shape[-1]
+    shown = named.observations
+    if isinstance(policy, SeesVisible):
+        symbols = sizes_of(named.model).symbols
+        shown = shown or (named.states if policy.symbols == 1 else ())
+        policy = policy.policy
+    else:
+        symbols = named.model.observation.shape[-1]
     return FilteredPolicy(
         policy,
-        _codes(named.observations or None, logs.observations, symbols, text),
+        _codes(shown or None, logs.observations, symbols, text),
         _codes(actions, logs.actions, named.model.reward.shape[-1], text),
     )
 
@@ -114,7 +118,7 @@ class FilteredPolicy:
 
     """
 
-    policy: Any
+    policy: Policy
     observations: Int[np.ndarray, " S"]
     actions: Int[np.ndarray, " A"]
 
@@ -127,72 +131,11 @@ class FilteredPolicy:
         """Return 1 for the policy's action after each history, else 0.
 
         Raises:
-            ValueError: if the policy takes an action that the logs do not have.
+            ValueError: if the policy takes an action that the logs do not have, or
+                cannot follow logged actions.
 
         """
-        parts = [
-            actions_along(self.policy, *self._histories(logs, first))
-            for first in range(0, logs.episodes, AT_ONCE)
-        ]
-        taken = np.concatenate(parts)
-        chances = taken[..., None] == self.actions
-        acted = logs.action != NOTHING
-        lacking = acted & ~chances.any(-1)
-        if lacking.any():
-            i, t = (int(x) for x in np.argwhere(lacking)[0])
-            raise ValueError(
-                f"policy: takes its action {taken[i, t]} in episode {i}, step {t}, but "
-                f"the logs have no such action: {', '.join(logs.actions)}"
-            )
-        return chances.astype(np.float64)
-
-    def _histories(self, logs: Logs, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the model's observations and actions; 0 after the end of episodes."""
-        some = slice(first, first + AT_ONCE)
-        seen, action = logs.observation[some, : logs.horizon], logs.action[some]
-        over = action == NOTHING
-        return (
-            np.where(over, 0, self.observations[np.where(over, 0, seen)]),
-            np.where(over, 0, self.actions[np.where(over, 0, action)]),
-        )
-
-
-@singledispatch
-def actions_along(
-    policy: Any, seen: Int[np.ndarray, "N T"], action: Int[np.ndarray, "N T"]
-) -> Int[np.ndarray, "N T"]:
-    """Return the action of a policy with memory at each stage of logged histories.
-
-    A class of policies says how it follows actions that are not its own:
-
-        @actions_along.register
-        def _(policy: MyPolicy, seen, action): ...
-
-    Args:
-        policy: the policy.
-        seen: observation before each decision.
-        action: logged action of each decision.
-
-    Raises:
-        ValueError: if this is unknown for its class.
-
-    """
-    raise ValueError(
-        f"policy: a {type(policy).__name__} cannot follow logged actions; evaluate the "
-        "solution of an MDP, POMDP or APOMDP"
-    )
-
-
-@actions_along.register
-def _(
-    policy: BeliefPolicy, seen: Int[np.ndarray, "N T"], action: Int[np.ndarray, "N T"]
-) -> Int[np.ndarray, "N T"]:
-    state = policy.filter.begin(jnp.asarray(seen[None, :, 0]))
-    unpaid = jnp.zeros((1, len(seen)))  # plans from files do not read rewards
-    chosen = []
-    for t in range(seen.shape[1]):
-        if t:
-            before, now = (jnp.asarray(x[None]) for x in (action[:, t - 1], seen[:, t]))
-            state = policy.filter.follow(t, state, before, now, unpaid)
-        chosen.append(np.asarray(policy.plan.action(t, state.known))[0])
-    return np.stack(chosen, 1).astype(np.int64)
+        everyone = np.arange(logs.episodes)[None]
+        return chances_along(
+            self.policy, logs, everyone, self.observations, self.actions
+        )[0]
