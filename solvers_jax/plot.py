@@ -180,7 +180,8 @@ def _draw_along_a_line(
     actions.set_ylabel(where)
     for t in sorted({0, stages // 2, stages - 1}):
         values.plot(share, value(t, beliefs), label=f"t = {t}")
-    values.set(title="value to go, from the plans", xlabel=where)
+    among = f"\n(beliefs in 2 of the {states} states)" * (states > 2)
+    values.set(title="value to go, from the plans", xlabel=where + among)
     values.legend()
     return rest
 
