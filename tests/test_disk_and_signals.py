@@ -4,7 +4,6 @@ import ast
 import errno
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +21,12 @@ from sdm.storage.ownership import partial_folder
 
 __all__ = ["inputs"]  # a fixture
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Runs a command whose files may not grow beyond 3,000 bytes.
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def test_a_full_disk_at_any_operation_loses_nothing(tmp_path):
@@ -95,14 +100,13 @@ def test_a_command_on_a_full_disk_fails_in_one_line(name, inputs, tmp_path):
 @pytest.mark.parametrize("name", ["solve", "estimate", "train dpt", "finetune"])
 def test_a_file_that_may_not_grow_is_an_error_of_one_line(name, inputs, tmp_path):
     """Also of libraries that write by themselves, such as Arrow and safetensors."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-
     environment = os.environ | {"SDM_CACHE": str(tmp_path / "cache")}
     words = process(name, inputs, tmp_path / "out")
     done = subprocess.run(
-        words, preexec_fn=limit, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", LIMITED, *words],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     errors = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert done.returncode == 1 and len(errors) == 1, done.stderr
@@ -170,5 +174,5 @@ def test_languages_times_and_names_change_nothing(where, inputs, tmp_path):
     # A relative path, from another folder; the data may be gone.
     made.unlink()
     policy = f"dpt:{folder.name}/dpt ü"
-    shown = run("eval", "--policy", policy, *tasks, cwd=tmp_path)
+    shown = run("eval", "--policy", policy, *tasks, *options[:2], cwd=tmp_path)
     assert "dpt ü" in shown.decode()
