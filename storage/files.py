@@ -25,6 +25,7 @@ from sdm.storage.ownership import (
     check_absent,
     check_not_begun,
     check_replaceable,
+    is_ours,
     put_in_place,
     remove_folder,
     replaced_folder,
@@ -195,11 +196,24 @@ def file_in_progress(
         LockedError: if another process writes it.
 
     """
+    if resume:
+        _remove_left(out)
     check_output_file(out, overwrite=overwrite)
     with _only_writer(out):
         partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
         yield partial
         remove_folder(partial)
+
+
+def _remove_left(out: Path) -> None:
+    """Remove the folder of a process that was killed after it had written `out`."""
+    partial = partial_folder(out)
+    if not (out.is_file() and partial.is_dir() and is_ours(partial)):
+        return
+    written = out.stat().st_mtime_ns
+    if all(x.stat().st_mtime_ns <= written for x in partial.rglob("*") if x.is_file()):
+        with _only_writer(out):
+            remove_folder(partial)
 
 
 def _reopen(out: Path, is_damaged: Callable[[Path], bool]) -> None:
