@@ -52,9 +52,10 @@ def test_a_hub_reads_the_card_and_all_rows(dataset, tmp_path):
     assert manifest["schema_version"] == SCHEMA_VERSION and manifest["rows"] == 9
 
 
-def test_minari_reads_every_episode(dataset, tmp_path):
+def test_minari_reads_every_episode(dataset, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
-    done = export(dataset, "--to", "minari", "--out", tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+    done = export(dataset, "--to", "minari", "--out", "exported")
     assert done.exit_code == 0, done.output
     rows = read_shards(dataset).to_pylist()
     data = minari.MinariDataset(tmp_path / "exported/data")
@@ -69,7 +70,7 @@ def test_minari_reads_every_episode(dataset, tmp_path):
     about = list(data.storage.get_episode_metadata(range(9)))
     assert [x["task"] for x in about] == [row["task"] for row in rows]
     assert [bool(x["random_actions"]) for x in about] == [x["random"] for x in rows]
-    logs = read_logs(tmp_path / "exported")
+    logs = read_logs("exported")
     assert logs.episodes == 9 and (logs.length == 4).all()
     np.testing.assert_array_equal(logs.reward, [row["reward"] for row in rows])
 

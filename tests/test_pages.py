@@ -56,10 +56,11 @@ P, r, mu = np.full((2, 3, 2), 0.5), np.zeros((2, 3)), np.full(2, 0.5)
 """,
     "docs/solvers/solutions.md": SOLVED,
 }
-COMMANDS = dict.fromkeys(
-    ("docs/datasets.md", "docs/off_policy.md"),
-    "sdm solve --tasks 3 --horizon 4 --trajectories 3 --out oracle",
-)
+SOLVE = "sdm solve --tasks 3 --horizon 4 --trajectories 3 --out oracle"
+COMMANDS = {
+    "docs/datasets.md": (SOLVE, "sdm export oracle --to minari --out minari"),
+    "docs/off_policy.md": (SOLVE,),
+}
 
 
 def pages():
@@ -76,8 +77,8 @@ def test_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     save_pomdp(tiger(), "tiger.POMDP")
     save_files(page)
-    if page in COMMANDS:
-        run_command(COMMANDS[page])
+    for command in COMMANDS.get(page, ()):
+        run_command(command)
     names = {"__name__": "page"}
     run_python(BEFORE.get(page, ""), names)
     given = [text for _, title, text in blocks(page, "python") if not title]

@@ -396,3 +396,12 @@ def test_summary_warns_of_weak_logs():
     logs = expected().select(np.array([False, True]))
     texts = " ".join(describe_logs(logs)["warnings"])
     assert "one episode" in texts and "one action only, `treat`" in texts
+
+
+def test_a_row_of_json_that_is_no_text_is_named(tmp_path):
+    file = tmp_path / "log.jsonl"
+    row = b'{"episode": 1, "step": %d, "observation": "x%s", "action": 0, "reward": 1}'
+    rows = [row % (0, b""), b"", row % (1, b"\xff"), row % (2, b"")]
+    file.write_bytes(b"\n".join(rows))
+    with pytest.raises(LogsError, match=r"log\.jsonl`: row 3 is not UTF-8"):
+        read_logs(file)

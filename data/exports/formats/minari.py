@@ -53,7 +53,7 @@ class Minari:
         spaces = family_of(manifest).spaces
         over = spaces.symbols(manifest["kind"])
         storage = MinariStorage.new(
-            folder / "data",
+            (folder / "data").resolve(),  # it appends a relative path to itself
             observation_space=Discrete(over + 1),
             action_space=Discrete(len(spaces.actions)),
         )

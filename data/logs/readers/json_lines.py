@@ -67,10 +67,18 @@ def _columns(path: Path, block: list[bytes], line: np.ndarray) -> dict[str, pa.A
     """Return the columns of a block; those that no object of it has are missing.
 
     Raises:
-        LogsError: if a line is no object, or a column has values of several types.
+        LogsError: if a line is no object or not UTF-8, or a column has values of
+            several types.
 
     """
     text = b"\n".join(x.strip() for x in block if x.strip())
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        row = _place(line, text[: error.start].count(b"\n"))
+        raise LogsError(
+            f"logs `{path}`: row {row} is not UTF-8", "write it in this encoding"
+        ) from error
     whole = json.ReadOptions(use_threads=False, block_size=len(text) + 1)
     try:
         table = json.read_json(io.BytesIO(text), read_options=whole)
