@@ -21,7 +21,7 @@ from sdm.cli import __file__ as cli
 
 KILLS = 20  # of each command, four times five in a row
 # What differs from run to run.
-VOLATILE = {"seconds", "tokens_per_second", "provenance", "environment", "versions"}
+VOLATILE = {"seconds", "per_second", "runtime", "provenance", "environment", "versions"}
 VOLATILE |= {"device", "commit", "sha256", "time", "finished"}
 VOLATILE |= {"out", "path", "logs", "data", "run"}
 TINY = "--base tiny --texts-per-task 1 --epochs 1"
@@ -49,9 +49,9 @@ COMMANDS = {
     ),
     "finetune": (f"finetune --data DATA {TINY} --out OUT", True),
     "selftrain": (
-        f"selftrain {TINY} --iterations 1 --scenarios 6 --episodes 3 --horizon 3 "
-        "--start-scenarios 8 --random-trajectories 2 --support 1 --test-tasks 2 "
-        "--test-trajectories 1 --invalid-limit 1 --out OUT",
+        f"selftrain {TINY} --iterations 1 --scenarios 6 --episodes 3 --keep 1 "
+        "--horizon 3 --start-scenarios 8 --random-trajectories 2 --support 1 "
+        "--test-tasks 2 --test-trajectories 1 --invalid-limit 1 --out OUT",
         True,
     ),
     "experiment run": (
