@@ -123,10 +123,10 @@ def found(folder):
             continue
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
-            contents[name] = plain(json.loads(path.read_text()))
+            contents[name] = plain(json.loads(path.read_text()), folder)
         elif path.suffix == ".jsonl":
             rows = map(json.loads, path.read_text().splitlines())
-            contents[name] = [plain(row) for row in rows]
+            contents[name] = [plain(row, folder) for row in rows]
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 contents[name] = {k: x.tolist() for k, x in arrays.items()}
@@ -138,14 +138,16 @@ def found(folder):
     return contents
 
 
-def plain(value):
+def plain(value, folder):
     if isinstance(value, dict):
         return {
-            k: plain(x)
+            k: plain(x, folder)
             for k, x in value.items()
             if not any(part in k for part in VOLATILE)
         }
-    return [plain(x) for x in value] if isinstance(value, list) else value
+    if isinstance(value, str):
+        return value.replace(str(folder), "FOLDER")
+    return [plain(x, folder) for x in value] if isinstance(value, list) else value
 
 
 def check_state(folder, name, whole):
