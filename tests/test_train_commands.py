@@ -28,6 +28,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained with split = 0; evaluated with")
 def test_darkroom_is_learned_and_played(data, tmp_path):
     learn = ["finetune", "--data", str(data), "--base", "tiny", "--epochs", "1"]
     play = ["eval", *ROOM, "--horizon", "8", "--json"]
