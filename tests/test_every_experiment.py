@@ -35,6 +35,7 @@ def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
 
 
+@pytest.mark.filterwarnings("ignore:.*trained with family = estimated; evaluated with")
 @pytest.mark.parametrize("name", experiments())
 def test_every_experiment_runs(name, results):
     outcome = run_experiment(experiments()[name], "smoke", results, Quiet())

@@ -404,10 +404,10 @@ def test_hidden_tasks_rank_policies_by_what_they_know(kind):
     # Standard errors are about 0.005; these orders are apart by several.
     assert gap["qmdp"] < gap["ce"] < gap["psrl"] < gap["always-work"] < gap["random"]
     assert gap["ce"] < gap["mean-plan"] and gap["qmdp"] < gap["observation-as-state"]
-    assert abs(gap["qmdp"]) < 0.01
+    assert abs(gap["qmdp"]) < 0.015  # three of them
     assert gap["observation-as-state"] < gap["bc"] < gap["random"]
     if kind == "apomdp":
-        assert abs(gap["nominal"]) < 0.01 and abs(gap["mixture"]) < 0.02
+        assert abs(gap["nominal"]) < 0.015 and abs(gap["mixture"]) < 0.02
 
 
 def test_a_mixture_values_a_pair_as_its_model_values_the_state():
