@@ -276,6 +276,23 @@ def test_the_held_out_score_is_that_of_the_other_episodes():
     assert report["held_out_log_likelihood"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("support", ["all", "seen"])
+@pytest.mark.parametrize("by_stage", [False, True])
+def test_decisions_are_counted_in_blocks(monkeypatch, support, by_stage):
+    """Counts and scores do not depend on how many decisions are in memory."""
+    logs = dataclasses.replace(
+        random_logs(3), task=np.arange(12) % 3, tasks=("a", "b", "c")
+    )
+    estimator = estimators()["tabular"](by_stage=by_stage)
+    config = EstimationConfig(support=support, prior=1.0)
+    whole, report = estimate_models(logs, estimator, config)
+    monkeypatch.setattr("sdm.data.estimation.space.AT_ONCE", 2 * logs.horizon)
+    parts, same = estimate_models(logs, estimator, config)
+    assert same == report
+    for one, other in zip(whole.models, parts.models, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_impossible_held_out_transitions_are_reported():
     report = made(random_logs(2), prior=0.0)[1]
     assert report["held_out_log_likelihood"] is None

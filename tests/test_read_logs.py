@@ -21,6 +21,7 @@ from sdm.data.logs.summary import describe_logs, returns_of
 from sdm.data.logs.write import write_logs
 from sdm.data.request import OracleConfig
 from sdm.solvers_jax import MDP, POMDP
+from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.policy import TabularPolicy, deterministic
 from sdm.tasks.registry import load_family
 
@@ -133,7 +134,7 @@ PROBLEMS = [
     (change(1, "step", "0"), "`step` is repeated within its episode in row 3"),
     (change(1, "step", "1.5"), "`step` is not a whole number in row 3 (found 1.5)"),
     (change(1, "step", ""), "`step` is missing in row 3"),
-    (change(2, "step", "3"), "the step before is missing in row 4 (found 3.0)"),
+    (change(2, "step", "3"), "the step before is missing in row 4 (found 3)"),
     (change(3, "step", "4"), "episodes must start at step 0"),
     ([GOOD[i] for i in (1, 0, 2, 3)], "smaller than in an earlier row of its episode in"
      " row 3"),
@@ -405,3 +406,27 @@ def test_a_row_of_json_that_is_no_text_is_named(tmp_path):
     file.write_bytes(b"\n".join(rows))
     with pytest.raises(LogsError, match=r"log\.jsonl`: row 3 is not UTF-8"):
         read_logs(file)
+
+
+def test_rows_are_placed_in_blocks(tmp_path, monkeypatch):
+    path = csv_file(tmp_path, *GOOD)
+    whole = read_logs(path)
+    monkeypatch.setattr("sdm.data.logs.table.AT_ONCE", 2)
+    parts = read_logs(path)
+    for name in ("observation", "action", "reward", "probability", "task"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_a_problem_of_several_batches_is_reported_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.data.logs.readers.csv_table.BLOCK", 80)
+    rows = [f"p{i},0,low,wait,x,north,true,0.5" for i in range(30)]
+    with pytest.raises(LogsError) as error:
+        read_logs(csv_file(tmp_path, *rows))
+    text = "`reward` is not a number in rows 2 (found x), 3 (found x), 4 (found x)"
+    assert str(error.value).endswith(f"{text} and 27 more")
+
+
+def test_logs_that_do_not_fit_are_refused_while_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: 100)
+    with pytest.raises(MemoryLimitError, match="sorting 4 rows needs"):
+        read_logs(csv_file(tmp_path, *GOOD))

@@ -4,6 +4,8 @@ Row (s, a) has N possible next states: all S of them in order, or a list of thos
 were seen after s and a in some task. With stages, every array has a leading axis T.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -11,13 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sdm.data.estimation.config import EstimationConfig
-from sdm.data.estimation.space import Decisions, Space
-from sdm.data.logs import NOTHING, LogsError
+from sdm.data.estimation.space import Decisions, Space, decision_blocks
+from sdm.data.logs import NOTHING, Logs, LogsError
 from sdm.storage.memory import check_memory
 from sdm.tasks.transition_lists import sparse_transition
 from sdm.tasks.transitions import Transition, dense
 
 DENSE_BYTES = 1 << 26  # largest dense transition that replaces lists of next states
+EQUAL = 1e-6  # relative difference of rewards that are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -78,23 +81,21 @@ class Counts:
 
 
 def count_tasks(
-    decisions: Decisions,
-    task: Int[np.ndarray, " N"],
-    tasks: int,
+    logs: Logs,
     space: Space,
     config: EstimationConfig,
     *,
     stages: int | None = None,
+    episodes: Bool[np.ndarray, " E"] | None = None,
 ) -> tuple[Counts, ...]:
     """Return the counts of each task.
 
     Args:
-        decisions: the decisions of all tasks.
-        task: the task of each episode.
-        tasks: number of tasks.
+        logs: the episodes of all tasks.
         space: the states.
         config: the possible next states.
         stages: number of stages to count separately; None for one count of all.
+        episodes: which episodes count; None for all.
 
     Raises:
         LogsError: if nothing is observed before the first decision, or a task has no
@@ -102,87 +103,135 @@ def count_tasks(
         MemoryLimitError: if the counts do not fit in memory.
 
     """
-    if (decisions.state == NOTHING).any():
-        raise LogsError(
-            "logs: nothing is observed before the first decision, so that states are "
-            "hidden",
-            "pass `--estimator hidden`",
-        )
-    lists = None if config.support == "all" else _lists(decisions, space)
+    lists = None
+    if config.support != "all":
+        lists = _lists(logs, space, episodes)
+    found = tally(logs, space, lists, stages=stages, episodes=episodes)
+    for task, total in enumerate(found.count.sum(tuple(range(1, found.count.ndim)))):
+        if not total:
+            raise LogsError(
+                f"logs: task {task} has no transition", "log longer episodes"
+            )
+    mean = found.total / np.maximum(found.paid, 1)
+    spread = found.highest - found.lowest  # -inf without rewards
     return tuple(
-        _count(decisions, task[decisions.episode] == k, k, space, lists, stages)
-        for k in range(tasks)
+        Counts(
+            space=space,
+            successors=lists,
+            count=found.count[k],
+            paid=found.paid[k],
+            reward=mean[k],
+            varies=spread[k] > EQUAL * np.maximum(1, np.abs(mean[k])),
+            lowest=float(found.lowest[k].min()),
+            highest=float(found.highest[k].max()),
+            initial=found.initial[k],
+        )
+        for k in range(len(mean))
     )
 
 
-def _lists(decisions: Decisions, space: Space) -> Int[np.ndarray, "S A N"]:
+@dataclass(frozen=True)
+class Tally:
+    """Sums over the decisions of each of K tasks.
+
+    Attributes:
+        count: number of transitions to each possible next state.
+        unlisted: number of transitions to others.
+        paid: number of rewards.
+        total: their sum.
+        lowest: the lowest reward, inf without rewards.
+        highest: the highest one, -inf without rewards.
+        initial: number of episodes that start in each state.
+
+    """
+
+    count: Float[np.ndarray, "K *T S A N"]
+    unlisted: int
+    paid: Float[np.ndarray, "K *T S A"]
+    total: Float[np.ndarray, "K *T S A"]
+    lowest: Float[np.ndarray, "K *T S A"]
+    highest: Float[np.ndarray, "K *T S A"]
+    initial: Float[np.ndarray, "K S"]
+
+
+def tally(
+    logs: Logs,
+    space: Space,
+    lists: Int[np.ndarray, "S A N"] | None,
+    *,
+    stages: int | None,
+    episodes: Bool[np.ndarray, " E"] | None = None,
+) -> Tally:
+    """Return sums over the decisions of some episodes; see `count_tasks`."""
+    states, actions, tasks = space.end + 1, len(space.actions), len(logs.tasks)
+    lead = (tasks,) if stages is None else (tasks, stages)
+    width = states if lists is None else lists.shape[-1]
+    shape = (*lead, states, actions)
+    check_memory(
+        2 * 8 * math.prod((*shape, width)),
+        f"counts of {math.prod((*shape, width))} transitions",
+    )
+    count, unlisted = np.zeros((*shape, width)), 0
+    paid, total = np.zeros(shape), np.zeros(shape)
+    lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
+    initial = np.zeros((tasks, states))
+    for task, decisions in _blocks(logs, space, episodes):
+        time = () if stages is None else (decisions.stage,)
+        pair = (task, *time, decisions.state, decisions.action)
+        np.add.at(paid, pair, 1)
+        np.add.at(total, pair, decisions.reward)
+        np.minimum.at(lowest, pair, decisions.reward)
+        np.maximum.at(highest, pair, decisions.reward)
+        known = decisions.following != NOTHING
+        at = decisions.following
+        if lists is not None:
+            listed = lists[decisions.state, decisions.action] == at[:, None]
+            unlisted += int((known & ~listed.any(-1)).sum())
+            known, at = known & listed.any(-1), listed.argmax(-1)
+        np.add.at(count, tuple(x[known] for x in (*pair, at)), 1)
+        first = decisions.stage == 0
+        np.add.at(initial, (task[first], decisions.state[first]), 1)
+    return Tally(count, unlisted, paid, total, lowest, highest, initial)
+
+
+def _blocks(
+    logs: Logs, space: Space, episodes: Bool[np.ndarray, " E"] | None
+) -> Iterator[tuple[Int[np.ndarray, " D"], Decisions]]:
+    """Yield the decisions of some episodes at a time, and the task of each decision."""
+    for start, found in decision_blocks(logs, space):
+        if (found.state == NOTHING).any():
+            raise LogsError(
+                "logs: nothing is observed before the first decision, so that states "
+                "are hidden",
+                "pass `--estimator hidden`",
+            )
+        if episodes is not None:
+            kept = episodes[start + found.episode]
+            found = Decisions(*(x[kept] for x in vars(found).values()))
+        yield logs.task[start + found.episode], found
+
+
+def _lists(
+    logs: Logs, space: Space, episodes: Bool[np.ndarray, " E"] | None
+) -> Int[np.ndarray, "S A N"]:
     """Return the next states that were seen in some task, ascending, and the end.
 
     Every list has the end, which unvisited rows and outcomes lead to; a list with fewer
     next states than the longest repeats the end.
     """
     states, actions = space.end + 1, len(space.actions)
-    known = decisions.following != NOTHING
-    row = decisions.state * actions + decisions.action
     every = np.arange(states * actions)
-    pairs = np.unique(
-        np.concatenate(
-            [
-                row[known] * states + decisions.following[known],
-                every * states + space.end,
-            ]
-        )
-    )
+    pairs = every * states + space.end
+    for _, decisions in _blocks(logs, space, episodes):
+        known = decisions.following != NOTHING
+        row = decisions.state[known] * actions + decisions.action[known]
+        pairs = np.union1d(pairs, row * states + decisions.following[known])
     row, following = np.divmod(pairs, states)
     first = np.searchsorted(row, every)
     place = np.arange(len(row)) - first[row]
     lists = np.full((states * actions, int(place.max()) + 1), space.end)
     lists[row, place] = following
     return lists.reshape(states, actions, -1)
-
-
-def _count(
-    decisions: Decisions,
-    mine: Bool[np.ndarray, " D"],
-    task: int,
-    space: Space,
-    lists: Int[np.ndarray, "S A N"] | None,
-    stages: int | None,
-) -> Counts:
-    """Return the counts of one task, whose decisions are `mine`."""
-    states, actions = space.end + 1, len(space.actions)
-    lead = () if stages is None else (stages,)
-    width = states if lists is None else lists.shape[-1]
-    size = int(np.prod((*lead, states, actions, width))) * 8
-    check_memory(2 * size, f"counts of {size // 8} transitions")
-    count = np.zeros((*lead, states, actions, width))
-    paid, total, square = (np.zeros((*lead, states, actions)) for _ in range(3))
-    s, a = decisions.state[mine], decisions.action[mine]
-    time = () if stages is None else (decisions.stage[mine],)
-    following, reward = decisions.following[mine], decisions.reward[mine]
-    known = following != NOTHING
-    if not known.any():
-        raise LogsError(f"logs: task {task} has no transition", "log longer episodes")
-    at = following
-    if lists is not None:
-        at = (lists[s, a] == following[:, None]).argmax(-1)
-    np.add.at(count, tuple(x[known] for x in (*time, s, a, at)), 1)
-    np.add.at(paid, (*time, s, a), 1)
-    np.add.at(total, (*time, s, a), reward)
-    mean = total / np.maximum(paid, 1)
-    np.add.at(square, (*time, s, a), (reward - mean[(*time, s, a)]) ** 2)
-    starts = s[decisions.stage[mine] == 0]
-    return Counts(
-        space=space,
-        successors=lists,
-        count=count,
-        paid=paid,
-        reward=mean,
-        varies=square > 1e-12 * np.maximum(1, mean**2) * np.maximum(paid, 1),
-        lowest=float(reward.min()),
-        highest=float(reward.max()),
-        initial=np.bincount(starts, minlength=states).astype(float),
-    )
 
 
 def pseudo_counts(

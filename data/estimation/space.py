@@ -7,6 +7,7 @@ transition laws then covers what the end pays. A model with outcomes needs one d
 more than the longest episode.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from sdm.data.logs import NOTHING, Logs, LogsError
 
 MOST_OUTCOMES = 20  # rewards at the end that are different outcomes
+AT_ONCE = 1 << 20  # decisions that are in memory, beside the logs
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,14 @@ def decisions_of(logs: Logs, space: Space) -> Decisions:
         following=following,
         reward=reward,
     )
+
+
+def decision_blocks(logs: Logs, space: Space) -> Iterator[tuple[int, Decisions]]:
+    """Yield the decisions of some episodes at a time, and the index of the first."""
+    episodes = max(1, AT_ONCE // max(1, logs.horizon))
+    for start in range(0, logs.episodes, episodes):
+        some = logs.select(slice(start, start + episodes))
+        yield start, decisions_of(some, space)
 
 
 def worst_return(logs: Logs, discount: float) -> float:

@@ -1,24 +1,17 @@
 """What estimators of tabular models share: tasks one by one, and the held-out score."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sdm.data.estimation.config import EstimationConfig
-from sdm.data.estimation.counts import Counts, count_tasks
+from sdm.data.estimation.counts import Counts, count_tasks, tally
 from sdm.data.estimation.estimator import Estimate, Progress
 from sdm.data.estimation.rows import Rows, normalised, posterior_of
-from sdm.data.estimation.space import (
-    Decisions,
-    Space,
-    decisions_of,
-    space_of,
-    worst_return,
-)
-from sdm.data.logs import NOTHING, Logs
+from sdm.data.estimation.space import Space, space_of, worst_return
+from sdm.data.logs import Logs
 
 # Returns the model of a task, its rows and the radius of each row, if it has them.
 ModelOf = Callable[[Counts, float], tuple[Any, Rows, Float[np.ndarray, "S A"] | None]]
@@ -48,7 +41,8 @@ def estimate_tasks(
 
     """
     space = space_of(logs, discount=config.discount, outcomes=config.outcomes)
-    tables = _counted(logs, decisions_of(logs, space), space, config, by_stage)
+    stages = space.horizon if by_stage else None
+    tables = count_tasks(logs, space, config, stages=stages)
     worst = config.worst
     if worst is None:
         worst = worst_return(logs, config.discount)
@@ -64,8 +58,7 @@ def estimate_tasks(
         progress("estimating models", index + 1, len(tables))
     score = None
     if held_out.any():
-        train, test = logs.select(~held_out), logs.select(held_out)
-        score = score_transitions(train, test, config, by_stage=by_stage)
+        score = score_transitions(logs, held_out, space, config, stages=stages)
     return Estimate(
         score=score,
         models=tuple(models),
@@ -77,19 +70,6 @@ def estimate_tasks(
         pairs=pairs,
         radius=tuple(radii) if radii else None,
         notes=(*_space_notes(space, config, worst), *notes(random)),
-    )
-
-
-def _counted(
-    logs: Logs,
-    decisions: Decisions,
-    space: Space,
-    config: EstimationConfig,
-    by_stage: bool,
-) -> tuple[Counts, ...]:
-    stages = space.horizon if by_stage else None
-    return count_tasks(
-        decisions, logs.task, len(logs.tasks), space, config, stages=stages
     )
 
 
@@ -109,15 +89,17 @@ def _space_notes(
         f"the episode with the return {worst:g}",
         "prior": "have the mean of the prior and the mean reward",
     }[config.unvisited]
-    return (
-        *notes,
-        f"States and actions with fewer than {config.min_visits} decisions "
-        f"{treatment}.",
-    )
+    few = f"with fewer than {config.min_visits}" if config.min_visits > 1 else "without"
+    return (*notes, f"States and actions {few} decisions {treatment}.")
 
 
 def score_transitions(
-    train: Logs, test: Logs, config: EstimationConfig, *, by_stage: bool = False
+    logs: Logs,
+    held_out: Bool[np.ndarray, " N"],
+    space: Space,
+    config: EstimationConfig,
+    *,
+    stages: int | None = None,
 ) -> float:
     """Return the mean log probability of held-out transitions, in nats.
 
@@ -125,53 +107,22 @@ def score_transitions(
     if one is 0.
 
     Args:
-        train: the episodes to estimate from.
-        test: the held-out episodes.
+        logs: all episodes.
+        held_out: which of them are scored.
+        space: the states.
         config: what the estimate assumes.
-        by_stage: whether stages are counted separately.
+        stages: number of stages to count separately; None for one count of all.
 
     """
-    both = _joined(train, test)
-    space = space_of(both, discount=config.discount, outcomes=config.outcomes)
-    every = decisions_of(both, space)
-    known = every.following != NOTHING
-    first = every.episode < train.episodes
-    kept = _chosen(every, first)
-    tables = count_tasks(
-        kept,
-        train.task,
-        len(train.tasks),
-        space,
-        config,
-        stages=space.horizon if by_stage else None,
-    )
-    held = _chosen(every, ~first & known)
-    task = both.task[held.episode]
-    scores = []
-    for k, counts in enumerate(tables):
-        mine = task == k
-        s, a, following = (x[mine] for x in (held.state, held.action, held.following))
-        time = (held.stage[mine],) if by_stage else ()
-        chance = normalised(posterior_of(counts, config))[(*time, s, a)]
-        if counts.successors is None:
-            found = chance[np.arange(len(s)), following]
-        else:
-            listed = counts.successors[s, a] == following[:, None]
-            found = np.where(listed, chance, 0.0).max(-1, initial=0.0)
+    tables = count_tasks(logs, space, config, stages=stages, episodes=~held_out)
+    lists = tables[0].successors
+    test = tally(logs, space, lists, stages=stages, episodes=held_out)
+    if test.unlisted:
+        return -np.inf
+    total = 0.0
+    for counts, count in zip(tables, test.count, strict=True):
+        seen = count > 0
+        chance = normalised(posterior_of(counts, config))[seen]
         with np.errstate(divide="ignore"):
-            scores.append(np.log(found))
-    return float(np.concatenate(scores).mean())
-
-
-def _chosen(decisions: Decisions, mask: np.ndarray) -> Decisions:
-    return Decisions(*(x[mask] for x in vars(decisions).values()))
-
-
-def _joined(train: Logs, test: Logs) -> Logs:
-    """Return the episodes of both logs, which have the same names and length."""
-    names = ("observation", "action", "reward", "done", "task")
-    both: dict[str, Any] = {
-        name: np.concatenate([getattr(train, name), getattr(test, name)])
-        for name in names
-    }
-    return dataclasses.replace(train, probability=None, **both)
+            total += float((count[seen] * np.log(chance)).sum())
+    return total / float(test.count.sum())

@@ -57,8 +57,11 @@ class Logs:
         """Return the number of decisions of each episode."""
         return (self.action != NOTHING).sum(1)
 
-    def select(self, episodes: np.ndarray) -> "Logs":
-        """Return the episodes that a mask or indices choose; names stay the same."""
+    def select(self, episodes: np.ndarray | slice) -> "Logs":
+        """Return the episodes that a mask, indices or a slice choose, with all names.
+
+        A slice copies nothing.
+        """
         chosen = {
             name: getattr(self, name)[episodes]
             for name in ("observation", "action", "reward", "done", "task")

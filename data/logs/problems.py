@@ -29,7 +29,7 @@ class Problems:
         """Set the path for messages, and the files that labels refer to."""
         self.path = path
         self.files = files
-        self._found: list[str] = []
+        self._found: dict[str, tuple[list[str], int]] = {}
 
     def add(
         self,
@@ -39,6 +39,8 @@ class Problems:
         found: object = None,
     ) -> None:
         """Record a problem of the rows for which `wrong` holds, if there are any.
+
+        The rows of several calls with the same problem are reported together.
 
         Args:
             what: the problem, such as `reward` is missing.
@@ -50,15 +52,14 @@ class Problems:
         index = np.flatnonzero(wrong)
         if not len(index):
             return
+        places, count = self._found.get(what, ([], 0))
         values = None if found is None else np.asarray(found, object)
-        places = [
+        places += [
             self.place(int(rows[i]))
             + ("" if values is None else f" (found {values[i]})")
-            for i in index[:SHOWN]
+            for i in index[: SHOWN - len(places)]
         ]
-        more = f" and {len(index) - SHOWN} more" if len(index) > SHOWN else ""
-        rows_word = "row" if len(index) == 1 else "rows"
-        self._found.append(f"{what} in {rows_word} {', '.join(places)}{more}")
+        self._found[what] = places, count + len(index)
 
     def place(self, label: int) -> str:
         """Return a row's number, with the name of its file if there are several."""
@@ -69,5 +70,11 @@ class Problems:
 
     def check(self, hint: str = "correct these rows") -> None:
         """Raise `LogsError` with all recorded problems, if there are any."""
-        if self._found:
-            raise LogsError(f"logs `{self.path}`: {'; '.join(self._found)}", hint)
+        if not self._found:
+            return
+        texts = []
+        for what, (places, count) in self._found.items():
+            word = "row" if count == 1 else "rows"
+            more = f" and {count - len(places)} more" if count > len(places) else ""
+            texts.append(f"{what} in {word} {', '.join(places)}{more}")
+        raise LogsError(f"logs `{self.path}`: {'; '.join(texts)}", hint)

@@ -1,7 +1,7 @@
 """Check the rows of a log, and sort them by episode and step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from sdm.data.logs.episodes import NOTHING
 from sdm.data.logs.problems import Problems
 
 Limits = tuple[float | None, float | None]
+LARGEST = 1 << 30  # step, so that differences of two steps fit
 
 
 @dataclass(frozen=True)
@@ -19,26 +20,28 @@ class Rows:
     Attributes:
         label: number of the row in its file; see `Problems`.
         episode: code of the episode.
-        position: number of the row within its episode, from 0.
+        step: number of the decision, from 0.
         observation: code of the observation, or `NOTHING`.
         action: code of the action; `NOTHING` after the last decision.
         reward: the reward; NaN if there is none.
         task: code of the task.
         done: whether the row says that the episode has ended; None if no row can.
         probability: probability of the action; None if no row has it.
-        last: whether the row is the last one of its episode.
+        opening: whether the row is the first one of its episode.
+        last: whether it is the last one.
 
     """
 
     label: Int[np.ndarray, " R"]
     episode: Int[np.ndarray, " R"]
-    position: Int[np.ndarray, " R"]
+    step: Int[np.ndarray, " R"]
     observation: Int[np.ndarray, " R"]
     action: Int[np.ndarray, " R"]
     reward: Float[np.ndarray, " R"]
     task: Int[np.ndarray, " R"]
     done: Bool[np.ndarray, " R"] | None
     probability: Float[np.ndarray, " R"] | None
+    opening: Bool[np.ndarray, " R"]
     last: Bool[np.ndarray, " R"]
 
 
@@ -48,7 +51,8 @@ def check_rows(
     """Return the sorted rows; record their problems.
 
     Args:
-        found: columns of codes and numbers, and `label`.
+        found: columns of codes and numbers, and `label`; steps as `whole_steps` returns
+            them.
         problems: records the problems. The rows are not usable if there are any.
         limits: smallest and largest possible reward; None if unknown.
 
@@ -57,27 +61,29 @@ def check_rows(
     for name in ("episode", "task"):
         if name in found:
             problems.add(f"`{name}` is missing", label, found[name] == NOTHING)
-    _check_steps(label, found["step"], problems)
     problems.check()  # such rows cannot be sorted
     order = _order(found)
     rows = _sorted(found, order)
-    _check_gaps(rows, found["step"][order], problems)
+    base = _check_gaps(rows, problems)
     if not isinstance(order, slice):
         _check_order(found["episode"], found["step"], label, problems)
     _check_content(rows, problems)
     _check_reward(rows, problems, limits)
     _check_probability(rows, problems)
-    return rows
+    return replace(rows, step=rows.step - base) if base else rows
 
 
-def _check_steps(
-    label: Int[np.ndarray, " R"], step: Float[np.ndarray, " R"], problems: Problems
-) -> None:
-    problems.add("`step` is missing", label, np.isnan(step))
-    odd = ~np.isnan(step) & (step != np.round(step))
-    problems.add(
-        "`step` is not a whole number", label, odd, step if odd.any() else None
-    )
+def whole_steps(
+    step: Float[np.ndarray, " R"], label: Int[np.ndarray, " R"], problems: Problems
+) -> Int[np.ndarray, " R"]:
+    """Return steps as integers; record those that are missing, or are none."""
+    missing = np.isnan(step)
+    problems.add("`step` is missing", label, missing)
+    odd = ~missing & (step != np.round(step))
+    problems.add("`step` is not a whole number", label, odd, step)
+    far = ~missing & ~odd & (np.abs(step) > LARGEST)
+    problems.add(f"`step` is beyond ±{LARGEST}", label, far, step)
+    return np.where(missing | odd | far, 0, step).astype(np.int32)
 
 
 def _order(found: Mapping[str, np.ndarray]) -> slice | Int[np.ndarray, " R"]:
@@ -92,8 +98,7 @@ def _sorted(
     found: Mapping[str, np.ndarray], order: slice | Int[np.ndarray, " R"]
 ) -> Rows:
     episode = found["episode"][order]
-    first = np.flatnonzero(np.append(True, episode[1:] != episode[:-1]))
-    starts = np.repeat(first, np.diff(np.append(first, len(episode))))
+    change = episode[1:] != episode[:-1]
     optional = {
         name: found[column][order] if column in found else None
         for name, column in (("done", "done"), ("probability", "behavior_probability"))
@@ -101,31 +106,40 @@ def _sorted(
     return Rows(
         label=found["label"][order],
         episode=episode,
-        position=np.arange(len(episode)) - starts,
+        step=found["step"][order],
         observation=found["observation"][order],
         action=found["action"][order],
         reward=found["reward"][order],
         task=found["task"][order] if "task" in found else np.zeros_like(episode),
-        last=np.append(episode[1:] != episode[:-1], True),
+        opening=np.append(True, change),
+        last=np.append(change, True),
         **optional,
     )
 
 
-def _check_gaps(rows: Rows, step: Float[np.ndarray, " R"], problems: Problems) -> None:
-    """Record steps that are repeated or missing, in sorted rows."""
-    at, same = rows.label, rows.position > 0
+def _check_gaps(rows: Rows, problems: Problems) -> int:
+    """Record steps that are repeated or missing, in sorted rows.
+
+    Returns:
+        The first step of episodes, 0 or 1.
+
+    """
+    at, step = rows.label, rows.step
     jump = np.diff(step, prepend=step[:1])
-    problems.add("`step` is repeated within its episode", at, same & (jump == 0), step)
-    problems.add("the step before is missing", at, same & (jump > 1), step)
-    least = step[~same].min()
+    repeated = ~rows.opening & (jump == 0)
+    problems.add("`step` is repeated within its episode", at, repeated, step)
+    missing = ~rows.opening & (jump > 1)
+    problems.add("the step before is missing", at, missing, step)
+    least = int(step[rows.opening].min())
     base = least if least in (0, 1) else 0
-    what = f"episodes must start at step {base:g}, but start later or earlier"
-    problems.add(what, at, ~same & (step != base), step)
+    what = f"episodes must start at step {base}, but start later or earlier"
+    problems.add(what, at, rows.opening & (step != base), step)
+    return base
 
 
 def _check_order(
     episode: Int[np.ndarray, " R"],
-    step: Float[np.ndarray, " R"],
+    step: Int[np.ndarray, " R"],
     label: Int[np.ndarray, " R"],
     problems: Problems,
 ) -> None:
@@ -145,12 +159,10 @@ def _check_content(rows: Rows, problems: Problems) -> None:
         at,
         ~decision & ~rows.last,
     )
-    problems.add(
-        "an episode has no decision", at, ~decision & rows.last & (rows.position == 0)
-    )
-    opening = rows.position == 0
-    if not (seen & opening).any():  # no episode has an observation before its decisions
-        seen = seen | opening
+    problems.add("an episode has no decision", at, ~decision & rows.last & rows.opening)
+    # No episode may have an observation before its decisions.
+    if not (seen & rows.opening).any():
+        seen = seen | rows.opening
     problems.add("`observation` is missing", at, ~seen)
     if rows.done is not None:
         # The last decision is in the last row, or in the one before it.
@@ -169,7 +181,7 @@ def _check_reward(rows: Rows, problems: Problems, limits: Limits) -> None:
     decision, reward, at = rows.action != NOTHING, rows.reward, rows.label
     given = ~np.isnan(reward)
     problems.add("`reward` is missing", at, decision & ~given)
-    extra = ~decision & given & (np.nan_to_num(reward) != 0)
+    extra = ~decision & given & (reward != 0)
     problems.add("`reward` without an action", at, extra, reward)
     problems.add("`reward` is not finite", at, np.isinf(reward), reward)
     low, high = limits

@@ -26,7 +26,7 @@ def describe_logs(
 
     """
     visits = visits_of(logs)
-    length = logs.length
+    length, decided = logs.length, logs.action != NOTHING
     seen = visits.sum(1) > 0
     pairs = visits[visits > 0]
     return {
@@ -55,8 +55,8 @@ def describe_logs(
         "behavior_probability": _probabilities(logs),
         "return": _distribution(returns_of(logs, discount)),
         "reward": {
-            "min": float(logs.reward[logs.action != NOTHING].min()),
-            "max": float(logs.reward[logs.action != NOTHING].max()),
+            "min": float(logs.reward.min(where=decided, initial=np.inf)),
+            "max": float(logs.reward.max(where=decided, initial=-np.inf)),
         },
         "warnings": list(_warnings(logs, visits)),
     }
@@ -64,10 +64,10 @@ def describe_logs(
 
 def visits_of(logs: Logs) -> Int[np.ndarray, "O A"]:
     """Return the number of decisions with each observation and action."""
-    decision = (logs.action != NOTHING) & (logs.observation[:, :-1] != NOTHING)
     found = np.zeros((len(logs.observations), len(logs.actions)), int)
-    place = logs.observation[:, :-1][decision], logs.action[decision]
-    np.add.at(found, place, 1)
+    for observation, action in zip(logs.observation.T, logs.action.T, strict=False):
+        decision = (action != NOTHING) & (observation != NOTHING)
+        np.add.at(found, (observation[decision], action[decision]), 1)
     return found
 
 

@@ -12,15 +12,19 @@ from jaxtyping import Bool, Int
 
 from sdm.data.logs.episodes import NOTHING, Logs
 from sdm.data.logs.problems import FILE, LogsError, Problems
-from sdm.data.logs.row_checks import Rows, check_rows
+from sdm.data.logs.row_checks import Rows, check_rows, whole_steps
 from sdm.data.logs.values import Codes, numbers, truths
+from sdm.storage.memory import check_memory
 
 REQUIRED = ("episode", "step", "observation", "action", "reward")
 OPTIONAL = ("task", "done", "behavior_probability")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 NAMED = ("episode", "observation", "action", "task")
 MANY = 20  # episodes of equal length that can be no coincidence
-NUMBERS = ("step", "reward", "behavior_probability")
+NUMBERS = ("reward", "behavior_probability")
+_BLANK = dict.fromkeys(NAMED, NOTHING) | dict.fromkeys(NUMBERS, np.nan)
+BYTES = 32  # of a row, beyond its codes and numbers, while the logs are made
+AT_ONCE = 1 << 20  # rows that are placed together
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,47 @@ class TableBuilder:
         self.how = how
         self.problems: Problems = Problems(path, files)
         self.codes: dict[str, Codes] = {name: Codes(name) for name in NAMED}
-        self._parts: list[dict[str, np.ndarray]] = []
+        self._columns: dict[str, np.ndarray] = {}
+        self._rows = self._room = 0
 
     def add(self, chunk: Chunk, *, file: int = 0) -> None:
-        """Add the rows of a chunk of a file, which is given by its index."""
+        """Add the rows of a chunk of a file, which is given by its index.
+
+        Raises:
+            MemoryLimitError: if the rows so far do not fit in memory.
+
+        """
         labels = chunk.rows.astype(np.int64) + (file << FILE)
         kept: dict[str, np.ndarray] = {"label": labels}
         for name, column in chunk.columns.items():
             if name in NAMED:
                 kept[name] = self.codes[name].add(column, labels, self.problems)
+            elif name == "step":
+                step = numbers(name, column, labels, self.problems)
+                kept[name] = whole_steps(step, labels, self.problems)
             elif name in NUMBERS:
                 kept[name] = numbers(name, column, labels, self.problems)
             else:
                 kept[name] = truths(name, column, labels, self.problems)
-        self._parts.append(kept)
+        start, self._rows = self._rows, self._rows + len(labels)
+        check_memory(
+            self._rows * BYTES, f"logs `{self.path}`: sorting {self._rows:,} rows"
+        )
+        self._make_room()
+        for name, values in kept.items():
+            if name not in self._columns:
+                blank = _BLANK.get(name, False)
+                self._columns[name] = np.full(self._room, blank, values.dtype)
+            self._columns[name][start : self._rows] = values
+
+    def _make_room(self) -> None:
+        """Lengthen all columns in place, by more than needed now."""
+        if self._rows <= self._room:
+            return
+        old, self._room = self._room, max(self._rows, self._room * 5 // 4)
+        for name, column in self._columns.items():
+            column.resize(self._room, refcheck=False)
+            column[old:] = _BLANK.get(name, False)
 
     def finish(self) -> Logs:
         """Check the rows, and return the logs.
@@ -113,10 +144,12 @@ class TableBuilder:
             LogsError: if there are no rows, or rows have problems.
 
         """
-        if not any(len(part["label"]) for part in self._parts):
+        if not self._rows:
             raise LogsError(f"logs `{self.path}`: no rows", "log at least one episode")
         self.problems.check()  # what is no number would cause further problems
-        found = self._joined()
+        del self.codes["episode"]  # whose names nobody needs
+        found = {name: column[: self._rows] for name, column in self._columns.items()}
+        self._columns.clear()
         declared = {"observation": self.how.observations, "action": self.how.actions}
         names: dict[str, tuple[str, ...]] = {"task": ("all",)}
         for name in ("observation", "action", "task"):
@@ -131,47 +164,35 @@ class TableBuilder:
         self.problems.check()
         return _filled(rows, names)
 
-    def _joined(self) -> dict[str, np.ndarray]:
-        """Return the columns of all chunks; one that a chunk lacks has no values."""
-        parts, found = self._parts, {}
-        for name in dict.fromkeys(name for part in parts for name in part):
-            blank = np.nan if name in NUMBERS else NOTHING if name in NAMED else False
-            kept = [
-                part[name] if name in part else np.full(len(part["label"]), blank)
-                for part in parts
-            ]
-            found[name] = np.concatenate(kept)
-            if name != "label":  # which says how many rows a part has
-                for part in parts:
-                    part.pop(name, None)
-        self._parts.clear()
-        return found
-
 
 def _filled(rows: Rows, names: dict[str, tuple[str, ...]]) -> Logs:
     """Return the logs of rows that are sorted by episode and step, and are valid."""
     decision = rows.action != NOTHING
     count = int(rows.episode.max()) + 1
-    length = np.bincount(rows.episode[decision], minlength=count)
-    place = rows.episode, rows.position
+    length = np.zeros(count, np.int64)
+    length[rows.episode[rows.last]] = rows.step[rows.last] + decision[rows.last]
     shape = (count, int(length.max()))
     observation = np.full((count, shape[1] + 1), NOTHING, np.int32)
-    observation[place] = rows.observation
     action, reward = np.full(shape, NOTHING, np.int32), np.zeros(shape)
-    where = tuple(x[decision] for x in place)
-    action[where], reward[where] = rows.action[decision], rows.reward[decision]
-    probability = None
-    if rows.probability is not None:
-        probability = np.ones(shape)
-        probability[where] = rows.probability[decision]
+    probability = None if rows.probability is None else np.ones(shape)
+    task = np.zeros(count, np.int32)
+    for start in range(0, len(decision), AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        place = rows.episode[block], rows.step[block]
+        observation[place] = rows.observation[block]
+        task[place[0]] = rows.task[block]
+        inside = decision[block]
+        where = place[0][inside], place[1][inside]
+        action[where] = rows.action[block][inside]
+        reward[where] = rows.reward[block][inside]
+        if probability is not None and rows.probability is not None:
+            probability[where] = rows.probability[block][inside]
     if rows.done is None:
         done = _assumed_ends(length)
     else:
         done = np.zeros(count, bool)
         done[rows.episode[rows.done]] = True
         _warn_of_a_limit(done, length)
-    task = np.zeros(count, np.int32)
-    task[rows.episode] = rows.task
     return Logs(
         observation=observation,
         action=action,

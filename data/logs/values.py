@@ -2,6 +2,7 @@
 
 import math
 import re
+from array import array
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ class Codes:
     def __init__(self, name: str) -> None:
         """Start without names; `name` is that of the column, for messages."""
         self.name = name
-        self.first: list[int] = []
+        self.first = array("q")
         self._index: dict[str, int] = {}
 
     @property
