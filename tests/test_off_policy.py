@@ -29,6 +29,7 @@ from sdm.data.off_policy.logged_policy import PolicyOptions, TablePolicy
 from sdm.data.off_policy.policies.named import behavior
 from sdm.data.off_policy.ranges import ranges_of
 from sdm.data.off_policy.sample import sample_of
+from sdm.storage.memory import MemoryLimitError
 
 CASE = Path(__file__).parent / "reference" / "cases" / "off_policy_scope_rl.json"
 EVERY = ("wpdis", "pdis", "is", "fqe", "dr", "wdr", "model")
@@ -329,6 +330,14 @@ def test_differences_use_the_same_resamples():
         assert row["ci_low"] < row["value"] < row["ci_high"]
         own = np.subtract(*reversed(a[name].interval()))
         assert row["ci_high"] - row["ci_low"] < own + high - low
+
+
+def test_logs_that_do_not_fit_are_refused(monkeypatch):
+    world = random_world(11)
+    logs = drawn_logs(world, 0, 5)
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: 1000)
+    with pytest.raises(MemoryLimitError, match="from 5 logged episodes needs"):
+        evaluate_policy(logs, TablePolicy(world.policy))
 
 
 def test_invalid_input_is_named():

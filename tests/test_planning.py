@@ -24,6 +24,7 @@ from sdm.experiments.logged_world import LoggedWorld, logged_world
 from sdm.experiments.spec import ExperimentError
 from sdm.solvers_jax import MDP, solve
 from sdm.solvers_jax.inner_problems import l1_rows
+from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.sepsis import SepsisFamily
 
@@ -101,6 +102,15 @@ def test_counts_are_those_of_the_decisions(logs):
     assert found.space.outcomes.tolist() == [0.0, 1.0]
     assert found.reward.max() == 0
     assert found.after(np.zeros(6)).tolist() == [0.0] * 6 + [0.0, 1.0, 0.0]
+
+
+def test_logs_that_do_not_fit_are_refused(logs, monkeypatch):
+    needed = logs.action.size * 200
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: needed - 1)
+    with pytest.raises(MemoryLimitError, match="a plan from 40 logged episodes needs"):
+        evidence_of(logs)
+    monkeypatch.setattr("sdm.storage.memory.available_memory", lambda: needed)
+    evidence_of(logs)
 
 
 def test_the_naive_plan_is_the_best_for_relative_frequencies(logs):

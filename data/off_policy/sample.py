@@ -18,6 +18,10 @@ from sdm.data.off_policy.behavior import action_counts, behavior_probability
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.logged_policy import ROUNDING, LoggedPolicy
 from sdm.data.off_policy.ranges import Ranges, ranges_of
+from sdm.storage.memory import check_memory
+
+# Of a decision: its numbers, and the policy's probabilities, twice for a moment.
+BYTES, BYTES_PER_ACTION = 100, 16
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,12 @@ def sample_of(logs: Logs, policy: LoggedPolicy, config: OffPolicyConfig) -> Samp
     Raises:
         ValueError: if the logs have no decision, or a decision without an observation;
             if the policy does not fit them; if numbers are out of their range.
+        MemoryLimitError: if the decisions do not fit in memory.
 
     """
+    each = BYTES + BYTES_PER_ACTION * len(logs.actions)
+    what = f"an estimate from {logs.episodes:,} logged episodes"
+    check_memory(logs.action.size * each, what)
     acted = logs.action != NOTHING
     if not acted.any():
         raise ValueError("logs: must have at least one decision, found none")

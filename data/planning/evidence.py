@@ -19,6 +19,9 @@ from sdm.data.estimation.space import (
     worst_return,
 )
 from sdm.data.logs import NOTHING, Logs, LogsError
+from sdm.storage.memory import check_memory
+
+BYTES = 200  # of a decision while a plan and its bounds are made, as measured
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,12 @@ def evidence_of(
 
     Raises:
         LogsError: if nothing is observed before a decision, or no transition is.
+        MemoryLimitError: if the decisions do not fit in memory.
 
     """
+    check_memory(
+        logs.action.size * BYTES, f"a plan from {logs.episodes:,} logged episodes"
+    )
     space = space_of(logs, discount=discount) if space is None else space
     made = decisions_of(logs, space)
     if (made.state == NOTHING).any():
