@@ -20,6 +20,7 @@ from sdm.commands.options import Context, Json, Overwrite, Seed, given
 from sdm.commands.plugin_options import named_in, plugin_fields
 from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import ROOT, config_fields
+from sdm.storage.ownership import check_absent
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -89,6 +90,8 @@ def estimate(
     if describe and out is not None:
         fail("`--describe` writes no folder: remove `--out`")
     with user_faults(), progress_bars() as bar:
+        if out is not None:
+            check_absent(out, overwrite=overwrite)
         start_jax()
         from sdm.data.estimation.config import EstimationConfig
         from sdm.data.estimation.estimator import estimator_class

@@ -13,6 +13,7 @@ from sdm.commands.options import Context, Json, Overwrite, Seed, given
 from sdm.commands.plugin_options import named_in, plugin_fields
 from sdm.commands.progress import progress_bars
 from sdm.commands.source_fields import ROOT, config_fields
+from sdm.storage.ownership import check_absent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,6 +74,8 @@ def plan(
     Example: `sdm plan logs.csv --planner support --min-visits 20 --out plan`
     """
     with user_faults(), progress_bars() as bar:
+        if out is not None:
+            check_absent(out, overwrite=overwrite)
         start_jax()
         from sdm.data.logs import read_logs
         from sdm.data.planning.config import PlanningConfig

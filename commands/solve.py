@@ -45,6 +45,7 @@ from sdm.commands.solve_options import (
     Simulate,
 )
 from sdm.commands.source_fields import config_fields
+from sdm.storage.ownership import check_new_folder
 
 if TYPE_CHECKING:
     from sdm.data.request import OracleConfig
@@ -116,6 +117,8 @@ def solve(
         fail(f"`--attitude {attitude}` needs `--model`, with sets of probabilities")
     _check_call(method, out, distributed=distributed, resume=resume)
     with user_faults(), progress_bars() as bar:
+        if out is not None and not distributed:
+            check_new_folder(out, resume=resume, overwrite=overwrite)
         posed = make_family(family, given(context, "family").merged(None))
         kind = check_setting(setting or _first_kind(posed), posed)
         warn_of_idle_options(context, kind, posed)

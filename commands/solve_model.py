@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdm.commands.console import say, start_jax
+from sdm.storage.ownership import check_absent
 
 if TYPE_CHECKING:
     from sdm.solvers_jax.methods import Solution
@@ -61,6 +62,8 @@ def solve_model(
             output exists.
 
     """
+    if wanted.out is not None:
+        check_absent(wanted.out, overwrite=wanted.overwrite)
     start_jax()
     from sdm.solvers_jax import solve
     from sdm.tasks.model_files import load_with_names, truncation_error

@@ -487,3 +487,30 @@ def test_help_imports_nothing_heavy(name):
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["solve", "--tasks", "4"],
+        ["solve", "--model", "m.POMDP", "--horizon", "2"],
+        ["estimate", "logs.csv"],
+        ["plan", "logs.csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_exists_is_refused_before_the_work(
+    command, tmp_path, monkeypatch
+):
+    """The inputs do not even exist, and JAX is not started."""
+
+    def start(*_, **__):
+        raise AssertionError("JAX has been started")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    module = "solve_model" if "--model" in command else command[0]
+    monkeypatch.setattr(f"sdm.commands.{module}.start_jax", start)
+    result = run(app, [*command, "--out", "taken"])
+    assert result.exit_code == 2, result.output
+    assert "`taken` exists already" in result.stderr
