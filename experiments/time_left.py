@@ -5,10 +5,11 @@ from statistics import median
 from typing import Any
 
 from sdm.experiments.rows import Row
-from sdm.experiments.spec import Cell
+from sdm.experiments.spec import Cell, key_of
 
 # Default estimates in seconds for a cell with training, and for one without.
 UNKNOWN, AT_ONCE = 60.0, 1.0
+SPEC = ("learner", "test", "data", "learn")  # of a cell, without its seed
 TRAINING_SHARE = 0.8  # assumed share of training in the time of a cell that trains
 
 
@@ -21,7 +22,10 @@ class TimeLeft:
         known: Iterable[Row],
         is_trained: Callable[[Cell], bool] = lambda cell: False,
     ) -> None:
-        """Estimate each cell by its own earlier time, or its policy's in the profile.
+        """Estimate each cell by earlier times: its own, or else those of others.
+
+        The others are the same cell with other seeds, or else all cells of its policy
+        in the profile.
 
         Args:
             todo: cells to run.
@@ -30,15 +34,17 @@ class TimeLeft:
                 time is then excluded.
 
         """
-        exact: dict[str, Row] = {}
-        alike: dict[tuple[str, str], list[Row]] = {}
+        alike: dict[tuple[str, ...], list[Row]] = {}
         for row in known:
-            exact[row["key"]] = row
-            alike.setdefault((row["profile"], row["policy"]), []).append(row)
+            spec = {name: row.get(name) for name in SPEC}
+            alike[(row["key"],)] = [row]
+            for key in (key_of(spec),), (row["profile"], row["policy"]):
+                alike.setdefault(key, []).append(row)
 
         def expected(cell: Cell) -> float:
-            like = alike.get((cell.profile, cell.policy), [])
-            rows = [exact[cell.key]] if cell.key in exact else like
+            spec = {name: cell.spec[name] for name in SPEC}
+            keys = (cell.key,), (key_of(spec),), (cell.profile, cell.policy)
+            rows = next((alike[key] for key in keys if key in alike), [])
             if not rows:
                 return UNKNOWN if cell.trains else AT_ONCE
             trained = is_trained(cell)

@@ -145,6 +145,22 @@ def test_the_time_left_learns_from_rows_and_from_the_pace():
     assert left() == 0
 
 
+def test_the_time_of_a_cell_is_that_of_its_other_seeds():
+    found = cells(experiments()["from-logs"], "laptop")
+    everything = [c for c in found if c.learn["episodes"] == 300]
+    naive = [c for c in everything if c.learn["planner"] == "naive"]
+    assert [c.seed for c in naive] == list(range(20)), "one condition"
+    (slow,) = [c for c in everything if c.learn["planner"] == "robust"][:1]
+    rows = [
+        {**c.spec, "key": c.key, "profile": "laptop", "policy": c.policy, "seconds": s}
+        for c, s in ((naive[0], 3.0), (naive[1], 5.0), (slow, 70.0))
+    ]
+    assert TimeLeft([naive[2]], rows)() == 4.0
+    other = next(c for c in everything if c.learn["planner"] == "pooled")
+    assert TimeLeft([other], rows)() == 5.0, "the median of all"
+    assert TimeLeft([slow, naive[0]], rows)() == 73.0, "their own"
+
+
 def test_what_was_done_before_or_takes_no_time_shows_no_pace():
     everything = cells(experiments()["mdp-horizon"], "laptop")
     (learned, *_) = [cell for cell in everything if cell.learner == "finetune"]
