@@ -99,7 +99,7 @@ def slow(*case):
         (ENERGY, "mdp", "bayes-adaptive", 2),
         slow(ENERGY, "mdp", "bayes-adaptive", 0),
         slow(GarnetFamily(states=4), "mdp", "bayes-adaptive", 2),
-        (ENERGY, "pomdp", "ce", 2),
+        slow(ENERGY, "pomdp", "ce", 2),
         slow(ENERGY, "pomdp", "ce", 0),
         slow(ENERGY, "apomdp", "ce", 2),
         (ARMS, "mdp", "bayes-optimal", 0),
@@ -273,6 +273,7 @@ def test_a_base_acts_in_context_of_logs_without_a_family():
         parse_logged_policy("icl:", logs)
 
 
+@pytest.mark.slow
 def test_the_command_plans_for_a_folder_of_models(tmp_path):
     """As a user with logs and estimated models does."""
     task = ENERGY.model(ENERGY.parameters(jax.random.key(0), 4, split="train"), "mdp")
