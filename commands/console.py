@@ -153,6 +153,8 @@ def fail_without(package: str | None, extra: str) -> NoReturn:
 def start_torch(*, tensorboard: bool = False) -> None:
     """Exit with a hint if an extra is missing; silence the logs of its libraries."""
     doing("importing PyTorch and Transformers")
+    # Threads that spin while they wait hold each other up where cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     for name in ("bitsandbytes", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)

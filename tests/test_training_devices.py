@@ -1,10 +1,13 @@
 """GPUs, number formats and threads of a training; the GPUs are pretended."""
 
+import os
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from training_support import QUIET, quick, write_base, write_data
 
+from sdm.commands.console import start_torch
 from sdm.llm.devices import compute_dtype
 from sdm.llm.finetune import finetune
 from sdm.llm.run_folder import read_run
@@ -118,3 +121,13 @@ def test_a_small_model_is_trained_with_one_thread(
     finally:
         torch.set_num_threads(before)
     assert found == [wanted]
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_asked_to_spin(monkeypatch, asked, wanted):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if asked:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    start_torch()
+    assert os.environ["OMP_WAIT_POLICY"] == wanted
