@@ -15,6 +15,7 @@ from sdm.commands.config_options import OptionField, fields_of, parameters_of
 from sdm.commands.console import start_jax, user_faults
 from sdm.commands.options import ALL
 from sdm.commands.plugin_options import named_in
+from sdm.commands.progress import doing, progress_bars
 from sdm.commands.source_fields import classes_of, string_of
 
 if TYPE_CHECKING:
@@ -86,10 +87,12 @@ def family_fields(reference: str) -> list[OptionField]:
         return built_in()[name][1:]
     if Path(reference).is_dir():
         return built_in()[FOLDER][1:]
-    start_jax()  # before a user's module makes arrays
-    from sdm.tasks.registry import find_family
+    with progress_bars():
+        start_jax()  # before a user's module makes arrays
+        doing(f"importing `{name}`")
+        from sdm.tasks.registry import find_family
 
-    factory, first = find_family(reference)
+        factory, first = find_family(reference)
     kind = factory if isinstance(factory, type) else type(factory)
     if not dataclasses.is_dataclass(kind):
         return []

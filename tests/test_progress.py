@@ -65,6 +65,18 @@ def test_ctrl_c_while_libraries_load_ends_at_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_terminal_shows_that_a_users_family_is_imported(tmp_path):
+    """Its options are read from it before the command begins."""
+    (tmp_path / "own.py").write_text("import time\ntime.sleep(600)\n")
+    ask = [*SDM, "solve", "--family", "own:Own"]
+    shown, code = run_on_terminal(
+        ask, tmp_path, until="importing `own`", send=signal.SIGINT
+    )
+    assert code in (130, -signal.SIGINT)
+    assert shown.index("importing JAX") < shown.index("importing `own`")
+
+
+@pytest.mark.slow
 def test_compiled_programs_are_kept_and_a_damaged_one_is_replaced(tmp_path):
     own = {k: x for k, x in os.environ.items() if k != "JAX_ENABLE_COMPILATION_CACHE"}
     own["SDM_CACHE"] = str(tmp_path / "cache")
