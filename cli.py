@@ -7,6 +7,7 @@ possible, a hint; `SDM_DEBUG=1` shows the traceback instead.
 
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -126,8 +127,25 @@ def main() -> None:
             say(f"\nhint: {path} --help", "cyan")
         code = 2
     if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code
-        say("interrupted; `--resume` continues, if the command has it", "red")
+        more = "; `--resume` continues" if _can_resume(sys.argv[1:]) else ""
+        say(f"interrupted{more}", "red")
     sys.exit(code)
+
+
+def _can_resume(words: Sequence[str]) -> bool:
+    """Return whether a command keeps what it has done: by `--resume` and a folder.
+
+    Args:
+        words: words of the command line after `sdm`.
+
+    """
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    options = {name: each for each in command.params for name in each.opts}
+    out = options.get("--out")
+    given = any(word.partition("=")[0] == "--out" for word in words)
+    return "--resume" in options and (out is None or bool(out.default) or given)
 
 
 if __name__ == "__main__":

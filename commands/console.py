@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+LONGEST = 600  # characters of a value in a table
 LARGEST_CACHE = 1 << 30  # bytes of compiled programs; the least used go first
 
 
@@ -216,5 +217,7 @@ def pairs_table(report: dict[str, Any]) -> "Table":
         if value is None:
             continue
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        if len(shown) > LONGEST:
+            shown = f"{shown[:LONGEST]} …; --json has all"
         table.add_row(Text(name), Text(shown))
     return table

@@ -68,18 +68,21 @@ def finetune(
         data, base = (_needed(values, name) for name in ("data", "base"))
         if quantize is not None:
             values["quantize"] = quantize.value
+        from sdm.data.shards import read_manifest
+        from sdm.llm.base_names import check_base_name
+        from sdm.llm.recipes import recipe, recipe_of
         from sdm.storage.ownership import check_new_folder
 
+        # All checks that need no PyTorch, whose import takes seconds.
         check_new_folder(out, resume=resume, overwrite=overwrite)
+        chosen = recipe(data, base, seed=seed, **values)
+        check_base_name(base)
+        read_manifest(Path(data))
         start_torch(tensorboard=tensorboard)
-        from sdm.llm.base_names import check_base_name
         from sdm.llm.finetune import finetune as run
         from sdm.llm.processes import is_first
-        from sdm.llm.recipes import recipe, recipe_of
 
-        chosen = recipe(data, base, seed=seed, **values)
         if not recipe_of(base) and is_first():
-            check_base_name(base)
             say(
                 f"`{base}` has no recipe: LoRA of rank {chosen.lora_rank}, "
                 f"quantised: {chosen.quantize or 'no'}, schema {chosen.schema}"

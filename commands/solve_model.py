@@ -103,6 +103,8 @@ def solve_model(
         if actions:
             names = [actions[action] for action in chosen]
             report["action_name"] = names[0] if len(names) == 1 else names
+            if named.states and len(names) == len(named.states):
+                report["action_by_state"] = dict(zip(named.states, names, strict=True))
         if horizon is None and stages is not None:
             report["truncation_error"] = truncation_error(model, stages)
         keep(found, {**report, "states": named.states, "actions": actions})

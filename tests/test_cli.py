@@ -9,7 +9,7 @@ import typer
 from random_models import random_apomdp, tiger
 from typer.testing import CliRunner
 
-from sdm.cli import app, main
+from sdm.cli import _can_resume, app, main
 from sdm.data.shards import read_shards
 from sdm.llm.doctor import TESTED, wrong_versions
 from sdm.solvers_jax import save_npz, save_pomdp
@@ -355,6 +355,26 @@ def test_a_folder_that_exists_is_refused_before_packages_are_imported(
         assert result.exit_code == 2 and error in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ("--data nope --base tiny", "there is no folder `nope`"),
+        ("--data nope --base tinny", "unknown base `tinny`"),
+        ("--data nope --base tiny --epochs -1", "epochs = -1"),
+    ],
+)
+def test_a_wrong_fine_tuning_is_refused_before_packages_are_imported(
+    options, error, tmp_path, monkeypatch
+):
+    def start(**_):
+        raise AssertionError("imports packages")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sdm.commands.finetune.start_torch", start)
+    result = run(app, ["finetune", *options.split(), "--out", "run"])
+    assert result.exit_code == 2 and error in result.stderr
+
+
 def test_the_plan_of_an_mdp_has_names_of_actions_by_state(tmp_path):
     (tmp_path / "machine.mdp").write_text(
         "discount: 0.9\nvalues: reward\nstates: good worn\nactions: run repair\n"
@@ -364,6 +384,7 @@ def test_the_plan_of_an_mdp_has_names_of_actions_by_state(tmp_path):
     ask = ["solve", "--model", str(tmp_path / "machine.mdp"), "--horizon", "9"]
     report = json.loads(run(app, [*ask, "--json"]).stdout)
     assert report["action"] == [0, 1] and report["action_name"] == ["run", "repair"]
+    assert report["action_by_state"] == {"good": "run", "worn": "repair"}
 
 
 def test_smollm2_without_its_package_says_how_to_get_it(data, tmp_path, monkeypatch):
@@ -435,16 +456,34 @@ def test_an_option_without_effect_for_a_model_is_reported(tmp_path):
     assert len(json.loads(result.stdout)["action"]) == 2
 
 
-def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("words", "keeps"),
+    [
+        ("solve", False),
+        ("solve --out=x", True),
+        ("demo", True),
+        ("finetune --data d --out x", True),
+        ("experiment run ood", True),
+        ("plan x.csv --out y", False),
+        ("", False),
+    ],
+)
+def test_what_is_interrupted_can_be_resumed_if_it_has_a_folder(words, keeps):
+    assert _can_resume(words.split()) == keeps
+
+
+@pytest.mark.parametrize("options", [[], ["--out", "x"]])
+def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys, options):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sdm.commands.solve.make_family", stop)
-    monkeypatch.setattr(sys, "argv", ["sdm", "solve"])
+    monkeypatch.setattr(sys, "argv", ["sdm", "solve", *options])
     with pytest.raises(SystemExit) as stopped:
         main()
     said = capsys.readouterr().err
-    assert stopped.value.code == 130 and said.startswith("interrupted; `--resume`")
+    wanted = "interrupted; `--resume` continues" if options else "interrupted"
+    assert stopped.value.code == 130 and said.splitlines()[0] == wanted
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ def test_the_workflow_runs_the_same_commands_as_ci_and_contributors():
     }
     assert ".ci/run" in ran
     made = {word for line in ran for word in line.removeprefix("make").split()}
+    assert {"check", "docs", "test-all"} <= made
     assert made - {".ci/run"} <= targets()
     assert jobs["test"]["strategy"]["matrix"]["python"][0] == "3.11"
     assert "make test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
