@@ -141,9 +141,14 @@ def surroundings() -> tuple[dict[str, str], dict[str, str]]:
         "free memory": "unknown" if memory is None else in_words(memory),
         "free disk": in_words(disk),
         "cache folder": str(cache),
-        "terminal": f"{kind}, {sys.stdout.encoding}",
+        "terminal": f"{kind}, {_encoding()}",
     }
     return around, problems
+
+
+def _encoding() -> str:
+    """Return the encoding of the output, also while a bar is in its place."""
+    return str(getattr(sys.__stdout__, "encoding", None) or "unknown")
 
 
 def _writable(folder: Path) -> bool:

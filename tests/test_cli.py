@@ -227,6 +227,18 @@ def test_doctor_names_versions_and_devices():
     assert report["devices"]["jax"] and report["missing"] == {}
 
 
+def test_doctor_knows_the_encoding_behind_a_bar(monkeypatch):
+    from rich.console import Console
+    from rich.file_proxy import FileProxy
+
+    from sdm.llm import doctor
+
+    bar = FileProxy(Console(), sys.stdout)
+    assert bar.encoding is None
+    monkeypatch.setattr(sys, "stdout", bar)
+    assert doctor._encoding() == sys.__stdout__.encoding != "unknown"
+
+
 def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules["sdm.llm.doctor"].WANTED, "no-such-thing", "tests")
     result = run(app, ["doctor", "--json"])

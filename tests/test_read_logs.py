@@ -408,6 +408,15 @@ def test_a_row_of_json_that_is_no_text_is_named(tmp_path):
         read_logs(file)
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
+def test_a_row_of_a_table_that_is_not_utf_8_is_named(name, tmp_path):
+    text = "\n".join((HEADER, *GOOD)).replace("high", "h\xf6ch").encode("latin-1")
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    with pytest.raises(LogsError, match="row 3 is not UTF-8"):
+        read_logs(path)
+
+
 def test_rows_are_placed_in_blocks(tmp_path, monkeypatch):
     path = csv_file(tmp_path, *GOOD)
     whole = read_logs(path)

@@ -248,7 +248,17 @@ def test_an_unfinished_dataset_is_refused(dataset):
     assert "--resume" in error.value.hint
 
 
-@pytest.mark.parametrize("name", ["../shard-00000.parquet", "/etc/passwd", 3, "a"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../shard-00000.parquet",
+        "/etc/shard-00000.parquet",
+        "data/shard-00000.parquet",
+        "shard-00000.parquet\n",
+        "a",
+        3,
+    ],
+)
 def test_a_manifest_that_names_a_file_elsewhere_is_refused(dataset, name):
     manifest = read_manifest(dataset)
     shutil.copy(shards.shard_path(dataset, 0), dataset.parent / "shard-00000.parquet")

@@ -4,6 +4,7 @@ Cells are text: a column of numbers has numbers in all of its rows. Empty lines 
 rows in messages, as in an editor, and are skipped.
 """
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,9 +59,26 @@ def chunks(path: Path) -> Iterator[Chunk]:
         if "Empty CSV" in text:
             raise LogsError(f"logs `{path}`: no rows", "log an episode") from error
         raise LogsError(f"logs `{path}`: no valid CSV file: {text}") from error
+    except UnicodeDecodeError as error:
+        raise LogsError(
+            f"logs `{path}`: row {_undecodable(path)} is not UTF-8",
+            "save the table as `CSV UTF-8`",
+        ) from error
     if wrong:
         more = f" and {len(wrong) - 3} more rows" if len(wrong) > 3 else ""
         raise LogsError(f"logs `{path}`: {', '.join(wrong[:3])}{more}", "correct them")
+
+
+def _undecodable(path: Path) -> int:
+    """Return the first line that is not UTF-8, from 1."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return number
 
 
 register_reader(table_reader("CSV", (".csv", ".csv.gz"), chunks))
