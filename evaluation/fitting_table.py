@@ -19,7 +19,7 @@ LONG = 30  # characters: longer words, such as paths, may be broken, and cells w
 
 
 class FittingTable(Table):
-    """A table that hides columns if the terminal is too narrow.
+    """A table that hides empty columns, and others if the terminal is too narrow.
 
     Attributes:
         spare: titles of columns that are hidden first, in this order. Then follow the
@@ -36,7 +36,8 @@ class FittingTable(Table):
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[Any]:
         """Draw the columns that fit, and list the hidden ones below the table."""
-        shown, hidden = self._copied(self.columns), list[str]()
+        filled = [x for x in self.columns if any(map(str, x.cells)) or not self.rows]
+        shown, hidden = self._copied(filled), list[str]()
         for title in self._order():
             if shown._room(options.max_width) >= 0:
                 break

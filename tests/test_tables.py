@@ -73,3 +73,20 @@ def test_a_long_path_is_wrapped_and_whole(width):
     shown = drawn(pairs_table({"out": path}), width)
     assert path in re.sub(r"[\s│┌┐└┘─┬┴]|out", "", shown)
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_column_without_any_cell_is_not_shown():
+    table = FittingTable()
+    for name in ("policy", "exact gap", "invalid"):
+        table.add_column(name)
+    assert "exact gap" in drawn(table, 80), "of a table without rows"
+    table.add_row("ce", "", "")
+    table.add_row("tiny", "", "0.1 %")
+    shown = drawn(table, 80)
+    assert "exact gap" not in shown and "hidden" not in shown
+    assert "invalid" in shown and "0.1 %" in shown
+
+
+def test_a_long_value_is_cut():
+    shown = drawn(pairs_table({"action": list(range(1000))}), 200)
+    assert "[0, 1, 2" in shown and "999" not in shown and "--json has all" in shown
