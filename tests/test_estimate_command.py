@@ -137,8 +137,10 @@ def test_folders_are_kept_unless_overwritten(table, tmp_path):
     assert "exists already" in error_of("estimate", table, "--out", out)
     report_of("estimate", table, "--out", out, "--prior", "9", "--overwrite")
     assert (out / "results.json").read_bytes() != before
-    inside = table.parent
-    assert "would replace the input" in error_of("estimate", table, "--out", inside)
+    around = table.parent
+    assert "not written by sdm" in error_of("estimate", table, "--out", around)
+    found = error_of("estimate", table, "--out", around, "--overwrite")
+    assert "would replace the input" in found
 
 
 def test_bad_logs_and_options_are_named(table, tmp_path):
