@@ -5,6 +5,7 @@ failure, 2 for a usage error or invalid input. A failure prints one line and, wh
 possible, a hint; `SDM_DEBUG=1` shows the traceback instead.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -129,6 +130,9 @@ def main() -> None:
     if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code
         more = "; `--resume` continues" if _can_resume(sys.argv[1:]) else ""
         say(f"interrupted{more}", "red")
+        # Threads of C++ libraries may still compute, and crash an orderly exit.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

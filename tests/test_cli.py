@@ -491,6 +491,7 @@ def test_ctrl_c_says_that_it_was_heard(monkeypatch, capsys, options):
 
     monkeypatch.setattr("sdm.commands.solve.make_family", stop)
     monkeypatch.setattr(sys, "argv", ["sdm", "solve", *options])
+    monkeypatch.setattr("sdm.cli.os._exit", sys.exit)
     with pytest.raises(SystemExit) as stopped:
         main()
     said = capsys.readouterr().err
