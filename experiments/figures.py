@@ -64,6 +64,8 @@ def _axis_and_colours(
     kind: Literal["quantitative", "ordinal"] = "quantitative" if numbers else "ordinal"
     scale = alt.Scale(type="log", nice=False, padding=12) if numbers else alt.Undefined
     order = list(dict.fromkeys(r["x"] for r in records if r["x"] is not None))
+    if all(isinstance(x, int | float) for x in order):  # texts stay as configured
+        order.sort()
     policies = list(dict.fromkeys(point.policy for point in points))
     scheme: Literal["tableau10", "tableau20"]
     scheme = "tableau10" if len(policies) <= 10 else "tableau20"

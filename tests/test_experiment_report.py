@@ -1,6 +1,7 @@
 """Points beside the paper's, tables, figures and the report."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from experiment_support import fabricated, made_of
 
 from sdm.experiments import report, sections, tables
 from sdm.experiments.catalogue import PUBLISHED, experiments
+from sdm.experiments.figures import gap_figure
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import rows_file, write_rows
 from sdm.experiments.spec import ExperimentError, Grid
@@ -325,3 +327,12 @@ def test_smoke_is_shown_only_where_there_is_nothing_larger(tmp_path, monkeypatch
     assert page.count('id="figure-loss-paper"') == 1
     (alone,) = sections.sections([experiment], tmp_path / "nothing", "smoke")
     assert f"paper: none of {len(cells(experiment, 'paper'))} cells" in alone.elsewhere
+
+
+def test_numbers_ascend_along_the_axis_whatever_the_order_of_cells():
+    experiment = experiments()["self-training"]
+    todo = cells(experiment, "laptop")
+    rows = fabricated(experiment, "laptop")
+    shown = tables.points(experiment, list(zip(todo, rows, strict=True)))
+    figure = json.dumps(gap_figure(experiment, shown).to_dict())
+    assert '"sort": [0, 1, 2, 4, 8]' in figure
