@@ -134,6 +134,7 @@ PROBLEMS = [
     (change(1, "step", "0"), "`step` is repeated within its episode in row 3"),
     (change(1, "step", "1.5"), "`step` is not a whole number in row 3 (found 1.5)"),
     (change(1, "step", ""), "`step` is missing in row 3"),
+    (change(2, "step", "1e12"), "`step` is beyond ±1073741824 in row 4 (found 1000000"),
     (change(2, "step", "3"), "the step before is missing in row 4 (found 3)"),
     (change(3, "step", "4"), "episodes must start at step 0"),
     ([GOOD[i] for i in (1, 0, 2, 3)], "smaller than in an earlier row of its episode in"
@@ -424,6 +425,21 @@ def test_rows_are_placed_in_blocks(tmp_path, monkeypatch):
     parts = read_logs(path)
     for name in ("observation", "action", "reward", "probability", "task"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_a_column_that_some_batches_lack_has_no_values_there(tmp_path, monkeypatch):
+    """A batch is a row here: one says that its episode ended, one names its task."""
+    monkeypatch.setattr("sdm.data.logs.readers.json_lines.BLOCK", 1)
+    row = {"step": 0, "observation": "x", "action": "a", "reward": 1.0}
+    rows = [{**row, "episode": i} for i in range(9)]
+    rows[3]["done"] = True
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_logs(path).done.tolist() == [i == 3 for i in range(9)]
+    rows[0]["task"] = "north"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(LogsError, match="`task` is missing in rows 2, 3, 4 and 5"):
+        read_logs(path)
 
 
 def test_a_problem_of_several_batches_is_reported_once(tmp_path, monkeypatch):
