@@ -1,4 +1,4 @@
-"""Configurations of a cell: its test, its dataset and its training.
+"""Configurations of a cell: its test, and the dataset of its policy.
 
 An option of a test or a dataset belongs to `EvaluationConfig` or `OracleConfig` if it
 has a field of that name, and to the family otherwise.
@@ -13,13 +13,8 @@ from typing import Any
 from sdm.data.benchmark import EvaluationConfig
 from sdm.data.request import OracleConfig
 from sdm.experiments.spec import UNSPELLED, Cell, ExperimentError, Options
-from sdm.llm.recipes import recipe
-from sdm.policies.learner import learners
 from sdm.tasks.family import HIDDEN, TaskFamily
 from sdm.tasks.registry import find_family, load_family, option_names
-
-# Option in `learn` of a language model's actions in the test, not of its training.
-ACTING_TEMPERATURE = "acting_temperature"
 
 
 def _names(config: type, *others: str) -> frozenset[str]:
@@ -123,43 +118,3 @@ def _load(reference: str, options: Options) -> TaskFamily:
 def _loaded(reference: str, options: str) -> TaskFamily:
     """Create each family once, since reading a folder of models is slow."""
     return load_family(reference, json.loads(options))
-
-
-def first_stage(cell: Cell) -> Cell | None:
-    """Return the first training stage of a cell with two stages, else None.
-
-    `first` in its `learn` holds the stage's horizon and the other options that differ.
-    Short episodes provide a training signal that repetitions dilute in long ones.
-    """
-    if "first" not in cell.learn:
-        return None
-    learn = {name: x for name, x in cell.learn.items() if name != "first"}
-    other = dict(cell.learn["first"])
-    test = {**cell.test, "horizon": other.pop("horizon")}
-    return dataclasses.replace(cell, test=test, learn={**learn, **other})
-
-
-def training_of(cell: Cell, data: str) -> Any:
-    """Return the training configuration of a cell's policy, in its last stage.
-
-    Raises:
-        ValueError: if the learner or an option is unknown, or a value is invalid.
-
-    """
-    learn = {"support": evaluation_of(cell).support, **cell.learn}
-    learn.pop("first", None)
-    learn.pop(ACTING_TEMPERATURE, None)
-    try:
-        if cell.learner == "finetune":
-            return recipe(data, learn.pop("base"), seed=cell.seed, **learn)
-        if cell.learner not in learners():
-            known = ("untrained", "icl", "finetune", *learners())
-            raise ExperimentError(
-                f"unknown learner `{cell.learner}`", f"learners are {', '.join(known)}"
-            )
-        config = learners()[cell.learner].config
-        if "support" not in {each.name for each in dataclasses.fields(config)}:
-            learn.pop("support")  # the learner uses no demonstrations
-        return config(data=data, seed=cell.seed, **learn)
-    except (TypeError, KeyError) as error:
-        raise ExperimentError(f"learn, policy `{cell.policy}`: {error}") from error

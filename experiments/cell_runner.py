@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sdm.experiments.artifacts import Artifacts, benchmark_of
 from sdm.experiments.cell_configs import evaluation_of
+from sdm.experiments.origin import by_language_model, origin_of
 from sdm.experiments.rows import VERSION, Row
 from sdm.experiments.spec import Cell, key_of
-from sdm.experiments.study import Step, by_language_model, studies
+from sdm.experiments.study import Step, studies
 from sdm.policies.spec import parse_policy
 from sdm.storage.provenance import provenance
 
@@ -39,7 +40,7 @@ def _evaluate(cell: Cell, work: Path, step: Step) -> Row:
     test = evaluation_of(cell)
     if "base" in cell.learn:
         check_base_name(cell.learn["base"])  # fail before generating any data
-    policy = Artifacts(work, step).policy(cell)
+    policy = origin_of(cell).policy(cell, Artifacts(work, step))
     check_policy(policy.name, test, policy.options)
     # Do not reuse episodes of another training of the same policy.
     played = f"played-{cell.key}-{key_of({'training': policy.training})}"

@@ -19,6 +19,7 @@ from sdm.experiments.intervals import (
     over_seeds,
     paired,
 )
+from sdm.experiments.origin import trains
 from sdm.experiments.rows import Row, found_rows
 from sdm.experiments.spec import (
     MEASURES,
@@ -179,7 +180,7 @@ def _compare(ours_in: Group, theirs_in: Group, measure: str) -> Comparison | Non
     if not seeds:
         return None
     pairs = [(ours[seed]["result"], theirs[seed]["result"]) for seed in seeds]
-    trained = first[0][0].trains or second[0][0].trains
+    trained = trains(first[0][0]) or trains(second[0][0])
     difference, why = None, ""
     mean = other = float("nan")
     try:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sdm.experiments.catalogue import profiles
+from sdm.experiments.origin import origin_named
 from sdm.experiments.spec import (
     UNSPELLED,
     Cell,
@@ -142,15 +143,10 @@ def _spec(
         }
         for part in ("test", "data")
     }
-    parts["learn"] = {**learner, **chosen["learn"]}
-    if made_by == "untrained":
-        parts["learn"] = learner
-        parts["data"] = {k: x for k, x in chosen["data"].items() if k in grid.prior}
-    if made_by == "icl":
-        parts["data"] = {}
     _lower_to_available(parts, chosen)
-    if grid.texts and made_by == "finetune":
-        parts["learn"]["texts_per_task"] = _share(grid.texts, parts["data"]["tasks"])
+    learn = {**learner, **chosen["learn"]}
+    found = origin_named(made_by).options(learn, parts["data"], grid)
+    parts["learn"], parts["data"] = found
     _lower(sizes.get("most", {}), parts)
     return {"learner": made_by, **parts}
 
@@ -196,16 +192,6 @@ def _chosen(options: Mapping[str, Any], family: str, kind: str) -> Options:
     general = {k: x for k, x in options.items() if k not in ("family", "kind")}
     of_kind = options.get("kind", {}).get(kind, {})
     return {**general, **of_kind, **options.get("family", {}).get(family, {})}
-
-
-def _share(texts: int, tasks: int) -> int:
-    """Return the number of texts per task."""
-    share, rest = divmod(texts, tasks)
-    if rest:
-        raise ExperimentError(
-            f"texts = {texts}: must be a multiple of the number of tasks, {tasks}"
-        )
-    return share
 
 
 def _lower(most: Mapping[str, Mapping[str, int]], parts: Mapping[str, Options]) -> None:

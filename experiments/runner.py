@@ -14,6 +14,7 @@ from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import PUBLISHED
 from sdm.experiments.cell_runner import run_cell, study_folder
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.origin import is_trained, trains
 from sdm.experiments.rows import (
     Row,
     add_row,
@@ -169,7 +170,7 @@ class _Run:
     def all(self, todo: Sequence[Cell]) -> Outcome:
         """Run all cells; those locked by other processes come last."""
         known = [*known_rows(PUBLISHED), *known_rows(self.results)]
-        left = TimeLeft(todo, known, Artifacts(self.work).is_trained)
+        left = TimeLeft(todo, known, self._is_trained)
         done = {row["key"]: row for row in read_rows(self.file)}
         outcome = Outcome([done[key] for key in self.order if key in done])
         self.work.mkdir(parents=True, exist_ok=True)
@@ -177,12 +178,15 @@ class _Run:
             self._one(cell, left, outcome)
         return outcome
 
+    def _is_trained(self, cell: Cell) -> bool:
+        return is_trained(cell, Artifacts(self.work))
+
     def _one(self, cell: Cell, left: TimeLeft, outcome: Outcome) -> None:
-        trains = cell.trains and not Artifacts(self.work).is_trained(cell)
+        to_train = trains(cell) and not self._is_trained(cell)
 
         def step(name: str, part: int, total: int) -> None:
             share = part / max(1, total)
-            done = share if cell.study else share_done(name, share, trains=trains)
+            done = share if cell.study else share_done(name, share, trains=to_train)
             seconds = left(cell, done, time.monotonic())
             self.watcher.step(cell, name, share, seconds)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROFILES = ("smoke", "laptop", "paper")
-NOT_TRAINED = ("untrained", "icl")  # the others train a policy
 
 # Measures of a row: the headline gap, and those over all models of ambiguity sets.
 MEASURES = ("gap", "worst_model", "alpha_meu", "random_model")
@@ -148,8 +147,7 @@ class Cell:
         experiment: name of the experiment.
         profile: name of the profile.
         policy: label of the policy in figures and tables.
-        learner: origin of the policy: `finetune` or a registered learner (trained),
-            `icl` (a prompted language model), `untrained`, or the name of a study.
+        learner: origin of the policy, see `origin`; or the name of a study.
         seed: random seed of tasks, episodes, weights and texts.
         test: options of the test; {} for a study.
         data: options of the training dataset; for policies without training, the
@@ -185,11 +183,6 @@ class Cell:
         """Hash of the spec, independent of explicit defaults."""
         test = {k: x for k, x in self.test.items() if UNSPELLED.get(k) != x}
         return key_of({**self.spec, "test": test})
-
-    @property
-    def trains(self) -> bool:
-        """Whether the cell trains a policy."""
-        return not self.study and self.learner not in NOT_TRAINED
 
     @property
     def family(self) -> str:

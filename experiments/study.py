@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
+from sdm.experiments.origin import by_language_model
 from sdm.experiments.spec import Cell, Options
 from sdm.experiments.text_table import Table
-from sdm.policies.learner import learners
 from sdm.storage.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -94,12 +94,6 @@ def studies() -> Mapping[str, Study]:
     """Return every registered study by name."""
     load_plugins("sdm.experiments.studies", group=GROUP, what="study")
     return dict(_registered)
-
-
-def by_language_model(cell: Cell) -> bool:
-    """Return whether a cell's policy is a language model, which plays for minutes."""
-    others = cell.study or cell.learner in ("untrained", *learners())
-    return not others
 
 
 def needs_torch(cell: Cell) -> bool:

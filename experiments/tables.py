@@ -11,6 +11,7 @@ from typing import Any
 
 from sdm.evaluation.paper import paper_rows
 from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
+from sdm.experiments.origin import trains
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import MEASURES, Cell, Experiment
 from sdm.llm.recipes import recipe_of
@@ -123,7 +124,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
 def _measure(cell: Cell, results: Sequence[Row], measure: str) -> Interval | None:
     """Return a measure over seeds; None without results that have it."""
     try:
-        return over_seeds(results, measure, trained=cell.trains) if results else None
+        return over_seeds(results, measure, trained=trains(cell)) if results else None
     except NotComparableError:
         return None
 

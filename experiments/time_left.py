@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
+from sdm.experiments.origin import trains
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import Cell, key_of
 
@@ -46,7 +47,7 @@ class TimeLeft:
             keys = (cell.key,), (key_of(spec),), (cell.profile, cell.policy)
             rows = next((alike[key] for key in keys if key in alike), [])
             if not rows:
-                return UNKNOWN if cell.trains else AT_ONCE
+                return UNKNOWN if trains(cell) else AT_ONCE
             trained = is_trained(cell)
             return float(max(0.1, median(_seconds(row, trained) for row in rows)))
 

@@ -4,6 +4,7 @@ import dataclasses
 
 from sdm.experiments.catalogue import profiles
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.origin import trains
 from sdm.experiments.rows import VERSION
 from sdm.experiments.spec import Experiment, Grid
 from sdm.storage.provenance import provenance
@@ -68,7 +69,7 @@ def fabricated(experiment, profile, gap=lambda cell: 1.0):
         row |= {"key": cell.key, "policy": cell.policy, **cell.spec}
         row |= provenance(by_torch=False)
         row |= {"seconds": 2.0, "training": None}
-        if cell.trains:
+        if trains(cell):
             row["training"] = {"seconds": 1.5, "tokens": 4321, **TRAINED}
         if cell.study:
             row |= STUDIES[cell.learner](cell)

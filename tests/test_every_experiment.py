@@ -16,8 +16,9 @@ from experiment_support import Quiet, fabricated
 from sdm.experiments import report, sections
 from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import experiments
-from sdm.experiments.cell_configs import first_stage
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.origin import origin_of
+from sdm.experiments.origins.finetune import first_stage
 from sdm.experiments.rows import read_rows, rows_file, write_rows
 from sdm.experiments.runner import run_experiment
 from sdm.experiments.study import studies
@@ -97,8 +98,9 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     # Of a single step, the learning rate would be that of the warm-up's start: 0.
     cell = dataclasses.replace(cell, learn={**cell.learn, "epochs": 4})
     stage, artifacts = first_stage(cell), Artifacts(tmp_path)
-    policy = artifacts.policy(cell)
-    short, long = artifacts.run_folder(stage), artifacts.run_folder(cell)
+    made = origin_of(cell)
+    policy = made.policy(cell, artifacts)
+    short, long = made.folder(stage, artifacts), made.folder(cell, artifacts)
     assert short.is_dir() and Path(policy.name) == long
     header = read_run(long)
     assert header.config.base == str(short / "model") and header.horizon == 5
@@ -114,7 +116,7 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     assert policy.training["tokens"] > parts["tokens"] > 0
     shorter = {**cell.learn["first"], "horizon": 3}
     other = dataclasses.replace(cell, learn={**cell.learn, "first": shorter})
-    assert artifacts.run_folder(other) != long
+    assert made.folder(other, artifacts) != long
 
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

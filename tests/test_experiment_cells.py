@@ -8,20 +8,17 @@ import pytest
 from experiment_support import SMALL, change_profile, made_of
 
 from sdm.experiments import catalogue
+from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import experiment_named, experiments
 from sdm.experiments.cell_configs import (
-    ACTING_TEMPERATURE,
     dataset_of,
     evaluation_of,
-    first_stage,
-    training_of,
 )
 from sdm.experiments.grid_cells import cells
-from sdm.experiments.self_trained import (
-    LEARNER,
-    self_training_folder,
-    self_training_of,
-)
+from sdm.experiments.learned import ACTING_TEMPERATURE
+from sdm.experiments.origin import origin_of, trains
+from sdm.experiments.origins.finetune import first_stage
+from sdm.experiments.origins.selftrain import self_training_of
 from sdm.experiments.spec import (
     PROFILES,
     UNSPELLED,
@@ -72,9 +69,9 @@ def test_every_number_of_every_cell_arrives():
                 assert found == value, (cell.experiment, name)
             asked.add(name)
         assert test.family.name == cell.family and test.seed == cell.seed
-        if cell.learner == LEARNER:
+        if cell.learner == "selftrain":
             check_self_training(cell, test)
-        elif cell.trains:
+        elif trains(cell):
             check_training(cell, test)
     assert {"q", "models", "alpha", "demonstrations", "support", "pays"} <= asked
 
@@ -89,11 +86,12 @@ def check_self_training(cell, test):
     assert (config.family, config.kind) == (test.family, test.kind)
     assert (config.horizon, config.support) == (test.horizon, test.support)
     assert config.seed == cell.seed and test.demonstrations == "random"
-    folder = self_training_folder(cell, Path("work"))
+    made, work = origin_of(cell), Artifacts(Path("work"))
+    folder = made.folder(cell, work)
     for name, same in (("iteration", True), ("keep", False)):
         learn = {**cell.learn, name: 0 if same else config.keep + 1}
         other = dataclasses.replace(cell, learn=learn)
-        assert (self_training_folder(other, Path("work")) == folder) == same
+        assert (made.folder(other, work) == folder) == same
     with pytest.raises(ExperimentError, match="iteration must be from 0 to iterations"):
         self_training_of(
             dataclasses.replace(cell, learn={**cell.learn, "iteration": 9})
@@ -111,7 +109,7 @@ def check_training(cell, test):
         assert getattr(data.family, name) == cell.test[name]
     assert (data.kind, data.horizon) == (test.kind, test.horizon)
     assert data.rewards_seen == test.rewards_seen
-    config = training_of(cell, "data")
+    config = origin_of(cell).config(cell, "data")
     for name, value in cell.learn.items():
         if name not in ("first", ACTING_TEMPERATURE):
             assert getattr(config, name) == value, (cell.experiment, name)
@@ -266,7 +264,7 @@ def test_an_unknown_option_is_named(part, options, words):
     changed = {**getattr(cell, part), **options}
     wrong = dataclasses.replace(cell, **{part: changed})
     with pytest.raises(ExperimentError, match=words):
-        training_of(wrong, str(dataset_of(wrong)))
+        origin_of(wrong).config(wrong, "data")
 
 
 def test_a_key_holds_what_decides_the_result_and_nothing_else():

@@ -4,16 +4,24 @@ import dataclasses
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from experiment_support import SMALL, Quiet, change_profile, made_of, numbers
 from filelock import FileLock
 
-from sdm.experiments.artifacts import Artifacts, ReadyPolicy
+from sdm.experiments import origin
+from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.cell_configs import dataset_of
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.origin import (
+    ReadyPolicy,
+    is_trained,
+    origin_of,
+)
+from sdm.experiments.origins.finetune import Finetuned
 from sdm.experiments.rows import read_rows, rows_file, write_rows
 from sdm.experiments.runner import run_experiment
 from sdm.experiments.spec import ExperimentError, Grid
@@ -206,6 +214,55 @@ def test_a_theory_that_fails_is_reported_like_any_other(tmp_path, monkeypatch):
     assert why == "no" and cell.condition == "κ, M and N"
 
 
+class Chosen:
+    """Policies that are chosen by name, once; the folder says which."""
+
+    name = "chosen"
+    trains = True
+    language_model = False
+
+    def options(self, learn, data, grid):  # noqa: D102
+        return {"of": learn["of"], "policies": len(grid.policies)}, {}
+
+    def folder(self, cell, artifacts):  # noqa: D102
+        return artifacts.folder / f"chosen-{cell.key}"
+
+    def policy(self, cell, artifacts):  # noqa: D102
+        def write(**how):
+            folder.mkdir()
+            (folder / "name").write_text(cell.learn["of"][-1])
+            artifacts.training(1, 2)
+
+        folder = self.folder(cell, artifacts)
+        artifacts.make(folder, write)
+        return ReadyPolicy((folder / "name").read_text(), {"seconds": 7.0})
+
+
+def test_an_origin_of_another_package_provides_policies(tmp_path, monkeypatch):
+    known = origin.origins()
+    monkeypatch.setattr(origin, "origins", lambda: {**known, "chosen": Chosen()})
+    grid = dataclasses.replace(LEARNED, policies={"chosen": "last", "ce": "ce"})
+    learners = {"chosen": {"learner": "chosen", "of": ["oracle", "ce"]}}
+    experiment = dataclasses.replace(made_of(grid), learners=learners)
+    watcher = Quiet()
+    outcome = run_experiment(experiment, "smoke", tmp_path, watcher)
+    row, ce = outcome.rows
+    assert (row["policy"], row["learner"], row["data"]) == ("last", "chosen", {})
+    assert row["learn"] == {"of": ["oracle", "ce"], "policies": 2}
+    assert row["training"] == {"seconds": 7.0} and ce["training"] is None
+    assert row["result"]["gap_percent"] == ce["result"]["gap_percent"]
+    assert ("training", 0.5) in {(name, share) for _, name, share, _ in watcher.steps}
+    assert len(list((tmp_path / "work").glob("chosen-*/name"))) == 1
+
+
+def test_an_unknown_learner_is_refused_with_those_there_are():
+    learners = {"tiny": {"learner": "psychic"}}
+    experiment = dataclasses.replace(made_of(LEARNED), learners=learners)
+    with pytest.raises(ExperimentError, match="unknown learner `psychic`") as caught:
+        cells(experiment, "smoke")
+    assert "finetune" in caught.value.hint and "dpt" in caught.value.hint
+
+
 def tiny_cell():
     return cells(made_of(LEARNED), "smoke")[1]
 
@@ -215,36 +272,38 @@ def test_what_decides_a_training_decides_its_folder(tmp_path, monkeypatch):
     from sdm.llm import recipes
 
     cell, artifacts = tiny_cell(), Artifacts(tmp_path / "work")
-    before = artifacts.run_folder(cell)
-    assert artifacts.run_folder(cell) == before
-    assert artifacts.run_folder(dataclasses.replace(cell, seed=1)) != before
+    run_folder = partial(origin_of(cell).folder, artifacts=artifacts)
+    before = run_folder(cell)
+    assert run_folder(cell) == before
+    assert run_folder(dataclasses.replace(cell, seed=1)) != before
     more = {**cell.data, "trajectories": 9}
-    assert artifacts.run_folder(dataclasses.replace(cell, data=more)) != before
+    assert run_folder(dataclasses.replace(cell, data=more)) != before
     staged = {**cell.learn, "first": {"horizon": 3}}
-    two = artifacts.run_folder(dataclasses.replace(cell, learn=staged))
+    two = run_folder(dataclasses.replace(cell, learn=staged))
     staged = {**cell.learn, "first": {"horizon": 2}}
-    other = artifacts.run_folder(dataclasses.replace(cell, learn=staged))
+    other = run_folder(dataclasses.replace(cell, learn=staged))
     assert len({before, two, other}) == 3
     changed = {**recipes.RECIPES["tiny"], "learning_rate": 1e-5}
     monkeypatch.setitem(recipes.RECIPES, "tiny", changed)
-    assert artifacts.run_folder(cell) != before
-    assert not artifacts.is_trained(cell)
+    assert run_folder(cell) != before
+    assert not is_trained(cell, artifacts)
     assert not (tmp_path / "work").exists(), "looking makes no folder"
 
 
 @pytest.mark.slow
 def test_a_training_begun_by_another_version_is_begun_again(tmp_path):
     cell, artifacts = tiny_cell(), Artifacts(tmp_path / "work")
-    for folder in (artifacts.run_folder(cell), artifacts.dataset(dataset_of(cell))):
+    run = origin_of(cell).folder(cell, artifacts)
+    for folder in (run, artifacts.dataset(dataset_of(cell))):
         if folder.is_dir():
             shutil.rmtree(folder)
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(parents=True)
         (partial / "plan.json").write_text('{"made_by": "sdm", "old": 1}')
         (partial / "shard-00000.parquet").write_text("of another version")
-    training = artifacts.policy(cell).training
+    training = origin_of(cell).policy(cell, artifacts).training
     assert training["commit"] == provenance(by_torch=True)["commit"]
-    assert artifacts.is_trained(cell)
+    assert is_trained(cell, artifacts)
 
 
 def test_episodes_that_another_training_played_are_not_reused(
@@ -262,7 +321,7 @@ def test_episodes_that_another_training_played_are_not_reused(
         patch.setattr("sdm.evaluation.evaluate.check_policy", lambda *_: None)
         for seconds in (1.0, 2.0):
             policy = ReadyPolicy("some-run", {"seconds": seconds})
-            patch.setattr(Artifacts, "policy", lambda self, cell, p=policy: p)
+            patch.setattr(Finetuned, "policy", lambda *_, p=policy: p)
             ((_, why),) = run_experiment(
                 experiment, "smoke", tmp_path, Quiet(), resume=True
             ).failed
@@ -280,7 +339,7 @@ def test_episodes_that_another_training_played_are_not_reused(
 def test_a_prompted_models_options_arrive(tmp_path):
     every = cells(experiments()["schema"], "laptop")
     found = [c for c in every if (c.learner, c.seed) == ("icl", 0)]
-    made = [Artifacts(tmp_path).policy(cell) for cell in found]
+    made = [origin_of(cell).policy(cell, Artifacts(tmp_path)) for cell in found]
     assert [policy.options for policy in made] == [
         ActingOptions(schema="compact"),
         ActingOptions(schema="paper"),

@@ -13,6 +13,7 @@ from sdm.experiments.catalogue import PUBLISHED, experiments, read
 from sdm.experiments.claims import case, claim_text, judged
 from sdm.experiments.feedback_claims import groups, sentences
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.origin import trains
 from sdm.experiments.rows import read_rows, rows_file
 from sdm.experiments.runner import run_experiment
 from sdm.experiments.sections import section_of
@@ -82,7 +83,7 @@ def test_the_package_has_its_studies():
         assert isinstance(each, Study) and each.name == name
     # Published rows of the check keep their key.
     (cell,) = cells(experiments()["theory"], "laptop")
-    assert (cell.key, cell.seed, cell.trains) == ("23a323a42906", 0, False)
+    assert (cell.key, cell.seed, trains(cell)) == ("23a323a42906", 0, False)
     assert not needs_torch(cell)
 
 
@@ -110,7 +111,7 @@ def test_a_study_of_another_package_is_an_experiment(adder, tmp_path):
     chosen = [(c.seed, c.learn["times"], c.learn["terms"]) for c in found]
     assert chosen == [(s, n, x) for s in (5, 6) for n in (2, 3) for x in ([1, 2], [4])]
     assert {c.policy for c in found} == {"adder"} and found[0].condition == "times 2"
-    assert needs_torch(found[0]) and not found[0].trains
+    assert needs_torch(found[0]) and not trains(found[0])
     assert len(cells(mine, "smoke")) == 1  # the first of every list
     watcher = Quiet()
     outcome = run_experiment(mine, "laptop", tmp_path / "results", watcher)

@@ -1,0 +1,1 @@
+"""Origins of policies, one file each."""
