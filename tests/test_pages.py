@@ -13,7 +13,6 @@ from sdm.solvers_jax import save_pomdp
 ELSEWHERE = {
     "docs/tutorial.md",
     "docs/tutorial_logs.md",
-    "docs/logs.md",
     "docs/results.md",
     "docs/solvers/depth_first.md",
     "docs/solvers/momdp.md",
@@ -44,6 +43,11 @@ beliefs = jnp.array([[0.5, 0.5]])
 # What a page takes as given.
 BEFORE = {
     "docs/datasets.md": "import pyarrow.parquet",
+    "docs/logs.md": """
+from pathlib import Path
+table = "episode,step,observation,action,reward\\na,0,mild,wait,0.2\\n"
+Path("visits.csv").write_text(table)
+""",
     "docs/off_policy.md": """
 from sdm.data.logs import read_logs
 from sdm.data.logs.write import write_logs
