@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sdm.evaluation.measure import measure_titles
 from sdm.experiments.conclusions import Compared
 from sdm.experiments.spec import Experiment, plain
 from sdm.experiments.tables import Point
@@ -52,6 +53,10 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
         "exact gap": _number(point.exact, ".2f"),
         "trained on": "" if point.tasks is None else f"{point.tasks:,} tasks",
         **{TITLES.get(name, name): more[name] for name in experiment.columns},
+        **{
+            title: _number(point.measures.get(name), ".3g")
+            for name, title in measure_titles().items()
+        },
         "tested on": point.tested,
         "seeds": f"{point.seeds} of {point.wanted}",
         "seconds": _number(point.seconds, ".0f"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.paper import paper_rows
 from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
 from sdm.experiments.origin import trains
@@ -34,7 +35,8 @@ class Point:
         low: lower end of the 95 % interval; None if unknown.
         high: upper end of the 95 % interval; None if unknown.
         by_seed: the gap of each seed.
-        measures: mean of every known measure; see `spec.MEASURES`.
+        measures: mean of every known measure, see `spec.MEASURES`, and of those of the
+            family, see `sdm.evaluation.measure`.
         exact: exact gap in per cent; None if unknown.
         paper: the paper's gap in a comparable test; None if it has none.
         tasks: number of training tasks; None without training.
@@ -91,6 +93,11 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
     rows = [row for _, row in group if row is not None]
     results = [row["result"] for row in rows]
     found = {x: _measure(cell, results, x) for x in (experiment.measure, *MEASURES)}
+    own = {
+        name: _average([each[name] for each in results])
+        for name in measure_titles()
+        if results and all(each.get(name) is not None for each in results)
+    }
     gap = found[experiment.measure]
     exact = [row["result"]["exact_gap_percent"] for row in rows]
     training = [row["training"] for row in rows if row["training"] is not None]
@@ -105,7 +112,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         low=None if gap is None else gap.low,
         high=None if gap is None else gap.high,
         by_seed=() if gap is None else gap.seeds,
-        measures={x: each.mean for x, each in found.items() if each is not None},
+        measures={x: each.mean for x, each in found.items() if each is not None} | own,
         exact=_average([x for x in exact if x is not None]),
         paper=paper_gap(cell) if experiment.paper and cell.paper else None,
         tasks=cell.learn.get("tasks", cell.data.get("tasks")),

@@ -31,8 +31,8 @@ from sdm.tasks.registry import FamilyError
 NAMES = (
     "mdp-horizon mdp-tasks pomdp-observation apomdp-ambiguity apomdp-ambiguity-near "
     "theory dpt ood "
-    "support-quality darkroom ai-feedback ceiling clinical-gap confounding families "
-    "forgetting from-logs loss oracle-free "
+    "support-quality darkroom ai-feedback bandits ceiling clinical-gap confounding "
+    "families forgetting from-logs loss oracle-free "
     "pretraining schema self-training support-count"
 ).split()
 
@@ -84,7 +84,8 @@ def check_self_training(cell, test):
             found = getattr(config, name, config.training.get(name))
             assert found == value, (cell.experiment, name)
     assert (config.family, config.kind) == (test.family, test.kind)
-    assert (config.horizon, config.support) == (test.horizon, test.support)
+    horizon = cell.learn.get("horizon", test.horizon)
+    assert (config.horizon, config.support) == (horizon, test.support)
     assert config.seed == cell.seed and test.demonstrations == "random"
     made, work = origin_of(cell), Artifacts(Path("work"))
     folder = made.folder(cell, work)

@@ -1,7 +1,8 @@
 """`selftrain`: the model of one iteration of self-training, whose run cells share.
 
 `iteration` in a cell's `learn` selects the model. All other options determine the run:
-those of `SelfTrainConfig`, and those of fine-tuning.
+those of `SelfTrainConfig`, such as a horizon that differs from the test's, and those of
+fine-tuning.
 """
 
 import dataclasses
@@ -30,13 +31,12 @@ def self_training_of(cell: Cell) -> SelfTrainConfig:
 
     """
     test = evaluation_of(cell)
-    learn = {**OWN_TEST, **cell.learn}
+    learn = {"horizon": test.horizon, **OWN_TEST, **cell.learn}
     iteration = learn.pop("iteration", None)
     loop = {name: x for name, x in learn.items() if name in LOOP}
     try:
         config = SelfTrainConfig(
             family=training_family(cell.test, cell.data),
-            horizon=test.horizon,
             support=test.support,
             kind=test.kind,
             observes_reward=test.observes_reward,
