@@ -94,7 +94,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
     results = [row["result"] for row in rows]
     found = {x: _measure(cell, results, x) for x in (experiment.measure, *MEASURES)}
     own = {
-        name: _average([each[name] for each in results])
+        name: statistics.fmean(each[name] for each in results)
         for name in measure_titles()
         if results and all(each.get(name) is not None for each in results)
     }

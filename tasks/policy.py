@@ -6,6 +6,7 @@ carries its memory between stages. Policies that JAX can trace run in the compil
 of `rollout`; a language model implements the same protocol and runs from the host.
 """
 
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -73,13 +74,23 @@ class TabularPolicy(eqx.Module):
         key: Key[Array, "B N"],
     ) -> tuple[Int[Array, "B N"], None]:
         """Sample actions from the table by inverse transform."""
-        chances = jnp.take_along_axis(
+        chances = self.chances(t, observation)
+        return draw(chances, _uniform(key, chances)), None
+
+    def chances(
+        self, t: int | Int[Array, ""], observation: Int[Array, "B N"]
+    ) -> Float[Array, "B N A"]:
+        """Return the action probabilities after an observation at stage `t`."""
+        return jnp.take_along_axis(
             self.probabilities[:, t], observation[..., None], axis=1
         )
-        uniform = jax.vmap(
-            jax.vmap(lambda k: jax.random.uniform(k, dtype=chances.dtype))
-        )
-        return draw(chances, uniform(key)), None
+
+
+def _uniform(
+    key: Key[Array, "B N"], like: Float[Array, "B N A"]
+) -> Float[Array, "B N"]:
+    """Return a uniform number for each key."""
+    return jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, dtype=like.dtype)))(key)
 
 
 def draw(
@@ -116,6 +127,44 @@ def uniform_random(mdp: MDP, horizon: int) -> TabularPolicy:
     equal = mask / mask.sum(-1, keepdims=True)
     by_stage = equal if equal.ndim == len(shape) else equal[:, None]
     return TabularPolicy(jnp.broadcast_to(by_stage, shape))
+
+
+class RandomPolicies(eqx.Module):
+    """A stationary random policy in each episode.
+
+    After each observation, the action probabilities are uniform on the simplex of the
+    admissible actions.
+
+    Attributes:
+        keys: a key for the policy of each episode.
+        admissible: probabilities of `uniform_random`, positive for admissible actions.
+
+    """
+
+    keys: Key[Array, "B N"]
+    admissible: Float[Array, "B T S A"]
+
+    def init(self, model: Model) -> None:
+        """Return None: the policy has no memory."""
+
+    def act(
+        self,
+        memory: None,
+        t: int | Int[Array, ""],
+        observation: Int[Array, "B N"],
+        reward: Float[Array, "B N"],
+        key: Key[Array, "B N"],
+    ) -> tuple[Int[Array, "B N"], None]:
+        """Sample actions of each episode's policy."""
+        own = jax.vmap(jax.vmap(jax.random.fold_in))(self.keys, observation)
+        weigh = partial(
+            jax.random.exponential,
+            shape=self.admissible.shape[-1:],
+            dtype=self.admissible.dtype,
+        )
+        possible = TabularPolicy(self.admissible).chances(t, observation) > 0
+        chances = jnp.where(possible, jax.vmap(jax.vmap(weigh))(own), 0.0)
+        return draw(chances, _uniform(key, chances)), None
 
 
 def any_optimal(q: Float[Array, "B T S A"]) -> TabularPolicy:

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     VALIDATION_EPISODES = 9
     SELF_PLAY = 10  # episodes of a model that trains itself
     SELF_TIES = 11  # order of episodes of equal score
+    RANDOM_POLICIES = 12  # policies of random play
 
 
 def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:

@@ -3,14 +3,16 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sdm.data.benchmark import EvaluationConfig
 from sdm.data.request import OracleConfig, family_header
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.self_training.selection import check_score
-from sdm.storage.checks import check_count, check_tolerance
+from sdm.storage.checks import check_choice, check_count, check_tolerance
 from sdm.tasks.family import Kind, TaskFamily
+
+StartPlay = Literal["actions", "policies"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class SelfTrainConfig:
             are drawn; none without support.
         start_scenarios: scenarios of random play on which `tiny`, which has random
             weights, is trained first.
+        start_play: random play of the start, of uniformly random `actions`, or of
+            random `policies`, another one in each episode.
         invalid_limit: largest mean probability of texts that are no action; a model
             above it is not trained any more.
         test_tasks: unseen tasks in which each iteration is evaluated; the family's
@@ -64,6 +68,7 @@ class SelfTrainConfig:
     temperature: float = 1.0
     random_trajectories: int = 8
     start_scenarios: int = 1600
+    start_play: StartPlay = "actions"
     invalid_limit: float = 0.2
     test_tasks: int = 100
     test_trajectories: int = 30
@@ -82,6 +87,7 @@ class SelfTrainConfig:
                 f"keep = {self.keep}: must be below episodes = {self.episodes}, else "
                 "every episode is kept and nothing is selected"
             )
+        check_choice("start_play", self.start_play, get_args(StartPlay))
         check_score(self.select, self.kind)
         for name in ("temperature", "test_temperature", "invalid_limit"):
             check_tolerance(name, getattr(self, name))

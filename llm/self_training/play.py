@@ -24,7 +24,7 @@ from sdm.llm.runs import load_run
 from sdm.llm.schema import make_schema
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.tasks.models import states_observed
-from sdm.tasks.policy import uniform_random
+from sdm.tasks.policy import Policy, RandomPolicies, uniform_random
 from sdm.tasks.rollout import Trajectory, rollout, task_keys
 from sdm.tasks.streams import Stream, stream_key
 from sdm.tasks.transitions import take_tasks
@@ -55,10 +55,14 @@ class SelfPlay(NamedTuple):
 
 
 def random_play(config: SelfTrainConfig) -> SelfPlay:
-    """Play `keep` episodes of random actions in each scenario of the start."""
+    """Play `keep` episodes of random play in each scenario of the start."""
     indices = config.scenarios_of(0)
     tasks = draw(config, indices)
-    played = _random(config, tasks, _keys(config, indices, 0), config.keep)
+    keys, own = _keys(config, indices, 0), None
+    if config.start_play == "policies":
+        stream = stream_key(config.seed, Stream.RANDOM_POLICIES)
+        own = task_keys(stream, len(indices), first=indices.start)
+    played = _random(config, tasks, keys, config.keep, policies=own)
     return SelfPlay(
         indices.start, tasks, _demonstrations(config, tasks, indices), played, None, 0.0
     )
@@ -170,10 +174,19 @@ def _demonstrations(
 
 
 def _random(
-    config: SelfTrainConfig, tasks: Tasks, keys: Key[Array, " S"], episodes: int
+    config: SelfTrainConfig,
+    tasks: Tasks,
+    keys: Key[Array, " S"],
+    episodes: int,
+    *,
+    policies: Key[Array, " S"] | None = None,
 ) -> Trajectory:
-    """Play episodes of uniformly random actions."""
-    policy = uniform_random(states_observed(tasks.world), config.horizon)
+    """Play episodes of uniformly random actions, or of the policies of these keys."""
+    uniform = uniform_random(states_observed(tasks.world), config.horizon)
+    policy: Policy = uniform
+    if policies is not None:
+        own = jax.vmap(lambda key: jax.random.split(key, episodes))(policies)
+        policy = RandomPolicies(own, uniform.probabilities)
     return rollout(keys, tasks.world, policy, horizon=config.horizon, episodes=episodes)
 
 
