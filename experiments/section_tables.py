@@ -54,7 +54,7 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
         "trained on": "" if point.tasks is None else f"{point.tasks:,} tasks",
         **{TITLES.get(name, name): more[name] for name in experiment.columns},
         **{
-            title: _number(point.measures.get(name), ".3g")
+            title: _number(point.measures.get(name), "#.3g")
             for name, title in measure_titles().items()
         },
         "tested on": point.tested,

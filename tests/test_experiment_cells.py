@@ -428,3 +428,17 @@ def test_the_first_stage_has_a_horizon_of_its_own():
     for name in set(cell.__dataclass_fields__) - {"test", "learn"}:
         assert getattr(stage, name) == getattr(cell, name)
     json.dumps(stage.spec)
+
+
+def test_self_training_has_no_dataset_but_the_family_of_one():
+    found = cells(experiments()["bandits"], "laptop")
+    data = [cell.data for cell in found if cell.learner == "selftrain"]
+    assert [each for each in data if each] == [{"law": "gaussian"}] * 12
+    # Runs are shared by tests: of the hard and the easy instance, by two scores on the
+    # hard one, and with Gaussian rewards, for each of three seeds.
+    runs = {
+        origin_of(cell).folder(cell, Artifacts(Path("work")))
+        for cell in found
+        if cell.learner == "selftrain"
+    }
+    assert len(runs) == 12

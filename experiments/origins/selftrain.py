@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdm.experiments.artifacts import Artifacts
-from sdm.experiments.cell_configs import evaluation_of, training_family
+from sdm.experiments.cell_configs import DATA, evaluation_of, training_family
 from sdm.experiments.origin import ReadyPolicy, register_origin
 from sdm.experiments.spec import Cell, ExperimentError, Grid, Options, key_of
 from sdm.llm.self_training.config import SelfTrainConfig
@@ -65,8 +65,9 @@ class SelfTrained:
     def options(
         self, learn: Options, data: Options, grid: Grid
     ) -> tuple[Options, Options]:
-        """Return all options."""
-        return learn, data
+        """Return all options, of a dataset only the family and its options."""
+        own = {k: x for k, x in data.items() if k == "family" or k not in DATA}
+        return learn, own
 
     def folder(self, cell: Cell, artifacts: Artifacts) -> Path:
         """Return the folder of the run, which all its iterations share."""
