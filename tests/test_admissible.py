@@ -153,6 +153,7 @@ def test_bounds_of_masked_pomdps_contain_the_exact_value(as_reward):
     assert (exact <= free + 1e-12).all() and (exact < free - 1e-3).any()
 
 
+@pytest.mark.slow
 def test_the_policy_of_a_masked_pomdp_earns_its_bound_and_is_admissible():
     plain, mask = hidden(1)
     found = solve(masked(plain, mask), horizon=T, points=32)

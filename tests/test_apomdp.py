@@ -52,7 +52,8 @@ def test_bounds_are_only_given_where_they_hold():
     assert found.lower is None and found.upper is None and (found.error > 0).all()
 
 
-@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_one_model_is_a_pomdp(alpha):
     pomdp = random_pomdp(6, states=4, actions=3, symbols=4, batch=(8,))
     one = APOMDP(

@@ -272,6 +272,7 @@ def test_rewards_have_the_means_by_which_the_solver_plans(family):
     assert (oracle - expected[..., 0] >= 0).all()
 
 
+@pytest.mark.slow
 def test_rewards_leave_the_other_random_numbers_alone_and_depend_on_their_episode():
     model, played = random_episodes(KINDS[3])
     certain = dataclasses.replace(model, law=None)

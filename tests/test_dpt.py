@@ -583,6 +583,7 @@ def test_trainings_that_make_no_sense_are_refused(tmp_path, changes, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
     data = write(tmp_path / "data")
     monkeypatch.setattr(

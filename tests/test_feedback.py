@@ -392,6 +392,7 @@ def test_the_command_names_wrong_input(words, message):
     assert message in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_result(tmp_path):
     import slow_judge  # registers it in this process, too
 

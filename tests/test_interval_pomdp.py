@@ -247,6 +247,7 @@ def test_zero_rewards_converge():
     assert bool(found.converged) and float(found.lower) <= 0 <= float(found.upper)
 
 
+@pytest.mark.slow
 def test_equal_actions_are_one():
     model = interval_model(9)
     twice = dataclasses.replace(
