@@ -1,7 +1,7 @@
 """Origins of policies: how a cell's policy comes to be.
 
 A file in `origins` registers an origin; its name is the `learner` of a profile. Every
-registered learner is one, too, see `learned`. Another package registers its own in a
+registered learner is one, too. Another package registers its own in a
 module that calls `register_origin` and is listed in the entry-point group
 `sdm.origins`.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from sdm.experiments.spec import Cell, ExperimentError, Grid, Options
-from sdm.policies.learner import learners
 from sdm.policies.spec import ActingOptions
 from sdm.storage.plugins import load_plugins
 
@@ -94,18 +93,20 @@ _registered: dict[str, Origin] = {}
 
 def register_origin(origin: _Class) -> _Class:
     """Register a class of which an instance without arguments is an origin."""
-    made = origin()
-    _registered[made.name] = made
+    add_origin(origin())
     return origin
+
+
+def add_origin(origin: Origin) -> None:
+    """Register an origin under its name."""
+    _registered[origin.name] = origin
 
 
 @cache
 def origins() -> Mapping[str, Origin]:
     """Return every origin by name."""
-    from sdm.experiments.learned import Learned
-
     load_plugins("sdm.experiments.origins", group=GROUP, what="origin of policies")
-    return {**{name: Learned(name) for name in learners()}, **_registered}
+    return dict(_registered)
 
 
 def origin_of(cell: Cell) -> Origin:
