@@ -12,6 +12,7 @@ from sdm.experiments.catalogue import PUBLISHED, experiments
 from sdm.experiments.figures import gap_figure
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.rows import rows_file, write_rows
+from sdm.experiments.section_tables import gap_table
 from sdm.experiments.spec import ExperimentError, Grid
 
 
@@ -336,3 +337,23 @@ def test_numbers_ascend_along_the_axis_whatever_the_order_of_cells():
     shown = tables.points(experiment, list(zip(todo, rows, strict=True)))
     figure = json.dumps(gap_figure(experiment, shown).to_dict())
     assert '"sort": [0, 1, 2, 4, 8]' in figure
+
+
+def test_the_measures_of_a_family_are_columns_with_means_over_seeds():
+    experiment = experiments()["bandits"]
+    todo = cells(experiment, "laptop")
+    rows = fabricated(experiment, "laptop")
+    bare = gap_table(
+        experiment, tables.points(experiment, list(zip(todo, rows, strict=True)))
+    )
+    assert not {"exponent", "SuffFail"} & set(bare.head)
+    for cell, row in zip(todo, rows, strict=True):
+        if cell.policy == "ucb":
+            row["result"]["regret_exponent"] = 0.5 + 0.1 * cell.seed
+    made = tables.points(experiment, list(zip(todo, rows, strict=True)))
+    table = gap_table(experiment, made)
+    at = table.head.index("exponent")
+    shown = {line.texts[at] for line in table.lines if "ucb" in line.texts}
+    others = {line.texts[at] for line in table.lines if "ucb" not in line.texts}
+    # Of the seeds 0, 1 and 2, with three significant digits.
+    assert shown == {"0.600"} and others == {""} and "SuffFail" not in table.head
