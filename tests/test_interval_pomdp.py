@@ -312,7 +312,12 @@ def test_invalid_intervals_are_refused(field, index, number, message):
         solve(dataclasses.replace(model, **{field: changed}), horizon=2)
 
 
-def test_invalid_options_and_plans_are_refused():
+@pytest.fixture(scope="module")
+def planned():
+    return solve(interval_model(0), horizon=2, points=16)
+
+
+def test_invalid_options_and_plans_are_refused(planned):
     model = interval_model(0)
     with pytest.raises(ValueError, match="certified bounds for 'pessimistic' only"):
         solve(model, horizon=2, attitude="optimistic")
@@ -323,7 +328,7 @@ def test_invalid_options_and_plans_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             IntervalPoints(**options)
-    plan = solve(model, horizon=2, points=16).plan
+    plan = planned.plan
     for change, message in (
         ({"choice": plan.choice.at[0, 1].set(2)}, r"plan.choice\[0, 1\] = 2"),
         (
@@ -342,16 +347,15 @@ def test_invalid_options_and_plans_are_refused():
         worst_case_value(model, few)
 
 
-def test_beliefs_and_stages_are_checked():
-    found = solve(interval_model(0), horizon=2, points=4)
-    states = found.vector.shape[-1]
+def test_beliefs_and_stages_are_checked(planned):
+    states = planned.vector.shape[-1]
     for entry in (jnp.nan, -0.5):
         with pytest.raises(ValueError, match=rf"x\[0, 0\] = {entry}: must be a prob"):
-            found.action(0, jnp.full((1, states), 0.5).at[0, 0].set(entry))
+            planned.action(0, jnp.full((1, states), 0.5).at[0, 0].set(entry))
     with pytest.raises(ValueError, match="beliefs over states"):
-        found.action(0, jnp.full((1, states + 1), 0.2))
+        planned.action(0, jnp.full((1, states + 1), 0.2))
     with pytest.raises(ValueError, match="t = 2: must be a stage from 0 to 1"):
-        found.action(jnp.int32(2), jnp.full((1, states), 1 / states))
+        planned.action(jnp.int32(2), jnp.full((1, states), 1 / states))
 
 
 @pytest.mark.slow
