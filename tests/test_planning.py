@@ -2,11 +2,11 @@
 
 import itertools
 import json
-from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from logged_worlds import T, frequencies, world
 from scipy import optimize, stats
 from typer.testing import CliRunner
 
@@ -20,66 +20,15 @@ from sdm.data.planning.planner import parse_planner, register_planner
 from sdm.data.planning.planners.posterior import Posterior
 from sdm.data.planning.planners.robust import smallest_means
 from sdm.data.planning.pooling import concentration, pooling_weights
-from sdm.experiments.logged_world import LoggedWorld, logged_world
+from sdm.experiments.logged_world import logged_world
 from sdm.experiments.spec import ExperimentError
-from sdm.solvers_jax import MDP, solve
+from sdm.solvers_jax import solve
 from sdm.solvers_jax.inner_problems import l1_rows
 from sdm.storage.memory import MemoryLimitError
 from sdm.tasks.families.energy import EnergyFamily
 from sdm.tasks.families.sepsis import SepsisFamily
 
-T = 3
 ROUNDING = 1e-12  # of sums of at most a few hundred terms of size 1, in doubles
-
-
-def world(seed, *, states=4, actions=2, alike=0.0, horizon=T, hidden=1):
-    """A random model in which the last two states end the episode, with 1 and 0."""
-    generator = np.random.default_rng(seed)
-    shape = (states + 2,)
-    transition = generator.dirichlet(np.ones(states + 2), (states + 2, actions))
-    transition = alike * transition[:, :1] + (1 - alike) * transition
-    transition[states:] = np.eye(states + 2)[states:, None]
-    arrival = np.eye(*shape * 2)[states]
-    reward = transition[..., states].copy()
-    reward[states:] = 0
-    initial = np.zeros(states + 2)
-    initial[:states] = 1 / states
-    model = MDP(*map(jnp.asarray, (transition, reward, initial)), 1.0)
-    return LoggedWorld(
-        model=model,
-        expert=generator.dirichlet(np.ones(actions), states + 2),
-        arrival=arrival,
-        seen=np.arange(states + 2) // hidden,
-        observations=tuple(map(str, range((states + 2) // hidden))),
-        actions=tuple(map(str, range(actions))),
-        horizon=horizon,
-    )
-
-
-def frequencies(logs, horizon, policy=None, chosen=max):
-    """Return the value of a plan for relative frequencies, by loops over episodes."""
-    seen = {}
-    for n in range(logs.episodes):
-        for t in range(logs.length[n]):
-            pair = (logs.observation[n, t], logs.action[n, t])
-            last = logs.done[n] and t == logs.length[n] - 1
-            then = None if last else logs.observation[n, t + 1]
-            seen.setdefault(pair, []).append((logs.reward[n, t], then))
-
-    @cache
-    def value(state, t):
-        if t == horizon or state is None:
-            return 0.0
-        worth = {
-            a: np.mean([r + value(then, t + 1) for r, then in seen[state, a]])
-            for a in range(len(logs.actions))
-            if (state, a) in seen
-        }
-        if policy is None:
-            return chosen(worth.values())
-        return sum(policy[t, state, a] * x for a, x in worth.items())
-
-    return np.mean([value(o, 0) for o in logs.observation[:, 0]])
 
 
 @pytest.fixture(scope="module")

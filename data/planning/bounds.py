@@ -6,7 +6,10 @@ values it in the model of that fold (`fold_value`), and averages over the folds 
 1974, for cross-validation; Thomas, Theocharous, Ghavamzadeh, 2015, *High-confidence
 policy improvement*, for bounds from held-out episodes). The average is about plans
 from fewer episodes. That the plan from all episodes is at least as good is an
-assumption, as are states that the logs show: for hidden ones there is a second bound.
+assumption, as are states that the logs show: for hidden ones there is another bound.
+
+The fold often lacks actions that the plan takes. `lower` gives them the average of
+their observation; `lower_observed` gives them the worst return.
 
 **Bound without assumptions on hidden causes.** In episodes whose actions all are those
 that the plan would take, everything is as under the plan; of the others, nothing is
@@ -15,9 +18,15 @@ bounds on treatment effects*):
 
     V(π) ≥ E[ Π_t π_t(a_t | o_t) R ] + (1 - E[ Π_t π_t(a_t | o_t) ]) R_min.
 
-The rewards must lie above R_min, and an episode that is cut off is taken as it is.
+Returns must not lie below R_min.
+
+**Episodes that are cut off** before decision T have unknown returns. They count as
+R_min in this bound, which then is the return of T decisions with the smallest logged
+reward, if that is less than the smallest logged return. The value of the logged policy
+over T decisions, for comparison, is then that in the model of all episodes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +34,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from sdm.data.logs import NOTHING, Logs, LogsError
-from sdm.data.planning.evidence import evidence_of
-from sdm.data.planning.fold_value import value_in_model
+from sdm.data.planning.evidence import Evidence, evidence_of
+from sdm.data.planning.fold_value import FoldValue, value_as_seen, value_in_model
 from sdm.data.planning.planner import Planner
 from sdm.storage.checks import check_count
 
@@ -38,9 +47,14 @@ class Bounds:
     Attributes:
         estimate: mean over folds of the value in the fold's model.
         error: its standard error.
-        lower: lower confidence bound, if observations are states.
+        lower: lower confidence bound, if observations are states, and if actions that
+            held-out episodes lack are like the average of their observation.
+        lower_observed: the same if such actions have the worst return.
         lower_confounded: lower confidence bound, whatever is hidden.
-        behavior: mean return of the logged episodes, for comparison.
+        unseen: probability that an episode of the plan has such an action.
+        behavior: mean return of the logged episodes, for comparison; if some were cut
+            off, the value of the logged frequencies in the model of all episodes.
+        cut: number of episodes that were cut off before decision T.
         agreement: mean probability with which the plans take all actions of a held-out
             episode.
 
@@ -49,8 +63,11 @@ class Bounds:
     estimate: float
     error: float
     lower: float
+    lower_observed: float
     lower_confounded: float
+    unseen: float
     behavior: float
+    cut: int
     agreement: float
 
 
@@ -75,7 +92,7 @@ def cross_fitted_bounds(
         folds: number of folds, 2 or more.
         confidence: probability of each lower bound, in (0, 1).
         worst: the smallest possible return, in units of reward; the smallest of the
-            logs if not given.
+            logs if not given, see above for logs with episodes that are cut off.
         seed: random seed of the folds and of what the planner draws.
 
     Raises:
@@ -92,30 +109,55 @@ def cross_fitted_bounds(
             "more",
             "log more episodes",
         )
-    space = evidence_of(logs, discount=discount).space
+    evidence = evidence_of(logs, discount=discount)
     fold = np.random.default_rng(seed).permutation(logs.episodes) % folds
-    total = _returns(logs, discount, horizon)
-    least = float(total.min()) if worst is None else worst
-    found, agree = [], np.zeros(logs.episodes)
+    total, cut = _returns(logs, discount, horizon), ~logs.done & (logs.length < horizon)
+    floor = _floor(logs, discount, horizon) if cut.any() else np.inf
+    least = min(float(total.min()), floor) if worst is None else worst
+    ahead = min(evidence.worst, floor) if worst is None else worst
+    found, seen, agree = [], [], np.zeros(logs.episodes)
     for k in range(folds):
         mine = fold == k
-        train, test = logs.select(~mine), logs.select(mine)
-        seen = evidence_of(train, space=space)
-        policy = planner.plan(seen, horizon=horizon, seed=seed).probabilities
-        found.append(value_in_model(evidence_of(test, space=space), policy))
-        agree[mine] = _agreement(test, policy)
-    estimate = float(np.mean([each.value for each in found]))
-    error = float(np.sqrt(np.sum([each.error**2 for each in found]))) / folds
+        train, test = (
+            evidence_of(logs.select(x), space=evidence.space) for x in (~mine, mine)
+        )
+        policy = planner.plan(train, horizon=horizon, seed=seed).probabilities
+        found.append(value_in_model(test, policy))
+        seen.append(value_as_seen(test, policy, ahead))
+        agree[mine] = _agreement(logs.select(mine), policy)
     quantile = float(stats.norm.ppf(confidence))
-    sure = agree * total + (1 - agree) * least
+    estimate, error = _mean(found)
+    observed, spread = _mean([each for each, _ in seen])
+    sure = np.where(cut, least, agree * total + (1 - agree) * least)
     return Bounds(
         estimate=estimate,
         error=error,
         lower=estimate - quantile * error,
+        lower_observed=max(least, observed - quantile * spread),
         lower_confounded=max(least, float(sure.mean() - quantile * stats.sem(sure))),
-        behavior=float(total.mean()),
+        unseen=float(np.mean([missing for _, missing in seen])),
+        behavior=_behavior(evidence, horizon) if cut.any() else float(total.mean()),
+        cut=int(cut.sum()),
         agreement=float(agree.mean()),
     )
+
+
+def _mean(found: Sequence[FoldValue]) -> tuple[float, float]:
+    """Return the mean over folds, and its standard error."""
+    error = np.sqrt(np.sum([each.error**2 for each in found])) / len(found)
+    return float(np.mean([each.value for each in found])), float(error)
+
+
+def _behavior(evidence: Evidence, horizon: int) -> float:
+    """Return the value of the logged frequencies in the model of all episodes."""
+    policy = np.broadcast_to(evidence.behavior, (horizon, *evidence.visits.shape))
+    return value_in_model(evidence, policy).value
+
+
+def _floor(logs: Logs, discount: float, horizon: int) -> float:
+    """Return the return of decisions with the smallest logged reward; at most 0."""
+    least = min(0.0, float(logs.reward[logs.action != NOTHING].min()))
+    return float(least * (discount ** np.arange(horizon)).sum())
 
 
 def _returns(logs: Logs, discount: float, horizon: int) -> Float[np.ndarray, " N"]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sdm.data.estimation.files import digest_of
-from sdm.data.logs import Logs
-from sdm.data.planning.bounds import cross_fitted_bounds
+from sdm.data.logs import NOTHING, Logs
+from sdm.data.planning.bounds import Bounds, cross_fitted_bounds
 from sdm.data.planning.config import PlanningConfig
 from sdm.data.planning.evidence import evidence_of
 from sdm.data.planning.planner import LogPlan, Planner
@@ -24,6 +24,7 @@ from sdm.storage.provenance import provenance
 
 POLICY = "policy.npz"
 RARELY = 0.05  # agreement of a plan with logged episodes that says little of it
+OFTEN = 0.1  # share of a plan's episodes with actions that held-out episodes lack
 
 
 def plan_from_logs(
@@ -66,32 +67,53 @@ def plan_from_logs(
         **asdict(bounds),
         "confidence": config.confidence,
         "least_visits": float(support.min()),
-        "warnings": _warnings(made, asdict(bounds), len(logs.tasks)),
+        "warnings": _warnings(made, bounds, logs),
     }
     return made, report
 
 
-def _warnings(made: LogPlan, bounds: dict[str, float], tasks: int) -> list[str]:
+def _warnings(made: LogPlan, bounds: Bounds, logs: Logs) -> list[str]:
     """Return what a reader must know of the results."""
     found = []
-    if made.value > bounds["estimate"] + 2 * bounds["error"]:
+    if bounds.cut:
+        found.append(
+            f"{bounds.cut} of {logs.episodes} episodes were cut off before decision "
+            f"{len(made.probabilities)}: `behavior` is the value of the logged "
+            "frequencies in the model of all episodes, and `lower_confounded` counts "
+            "those that were cut off as the worst return"
+        )
+    if len(np.unique(logs.action[logs.action != NOTHING])) == 1:
+        found.append("the logs have one action only, and say nothing of others")
+    if np.ptp(logs.reward.sum(1)) == 0:
+        found.append(
+            "all episodes have the same return: intervals without width do not mean "
+            "that others are impossible; state the smallest with `--worst`"
+        )
+    if made.value > bounds.estimate + 2 * bounds.error:
         found.append(
             f"the planner claims {made.value:.4g}, other episodes say "
-            f"{bounds['estimate']:.4g}: the claim is too high"
+            f"{bounds.estimate:.4g}: the claim is too high"
         )
-    if bounds["lower"] < bounds["behavior"]:
+    if bounds.unseen >= OFTEN:
         found.append(
-            f"the lower bound {bounds['lower']:.4g} is below the mean return of the "
-            f"logs, {bounds['behavior']:.4g}: an improvement is not shown"
+            f"{bounds.unseen:.0%} of the plan's episodes have an action that the "
+            "episodes of its estimate lack after that observation: `estimate` and "
+            "`lower` take the average of the observation's actions, which is too high "
+            "if those who acted chose well; `lower_observed` takes the worst return"
         )
-    if bounds["agreement"] < RARELY:
+    if bounds.lower < bounds.behavior or np.isclose(bounds.lower, bounds.behavior):
         found.append(
-            f"the plan takes all actions of {bounds['agreement']:.1%} of the logged "
+            f"the lower bound {bounds.lower:.4g} is not above the value of the logged "
+            f"policy, {bounds.behavior:.4g}: an improvement is not shown"
+        )
+    if bounds.agreement < RARELY:
+        found.append(
+            f"the plan takes all actions of {bounds.agreement:.1%} of the logged "
             "episodes: its value rests on combining parts of different episodes, which "
             "is wrong if states are hidden"
         )
-    if tasks > 1:
-        found.append(f"the plan is one for all {tasks} tasks of the logs")
+    if len(logs.tasks) > 1:
+        found.append(f"the plan is one for all {len(logs.tasks)} tasks of the logs")
     return found
 
 
@@ -160,11 +182,13 @@ def _card(report: dict[str, Any]) -> str:
         "|---|---:|",
         f"| claimed by the planner | {report['claimed']:.4g} |",
         f"| estimated from other episodes | {report['estimate']:.4g} |",
-        f"| lower bound ({percent}), if observations are states | "
-        f"{report['lower']:.4g} |",
+        f"| lower bound ({percent}), if observations are states, and missing actions "
+        f"average | {report['lower']:.4g} |",
+        f"| the same with missing actions of the worst return | "
+        f"{report['lower_observed']:.4g} |",
         f"| lower bound ({percent}), whatever is hidden | "
         f"{report['lower_confounded']:.4g} |",
-        f"| mean return of the logs | {report['behavior']:.4g} |",
+        f"| logged policy | {report['behavior']:.4g} |",
         "",
         "This is not a medical device. The bounds assume that future episodes are like "
         "the logged ones.",

@@ -15,6 +15,10 @@ with the share d_t of each observation at stage t under the policy, and the valu
 the frequencies. An episode contributes the sum over its transitions, and V_0 of its
 first observation less the value, divided by the number of episodes. The share of pooled
 rows, Σ_a π_t(a | s) (1 - w), contributes in the same way with m_s and n(s).
+
+That missing pairs are average is an assumption: rare actions of those who chose well
+are worse. `value_as_seen` does without it. There, w = 1, and a pair that the episodes
+lack has the worst return.
 """
 
 from dataclasses import dataclass
@@ -46,13 +50,54 @@ class FoldValue:
 def value_in_model(evidence: Evidence, policy: Float[np.ndarray, "T S A"]) -> FoldValue:
     """Return a policy's value in the model of some episodes."""
     weight = evidence.visits / (evidence.visits + FEW)
-    stages = [_Stage.of(evidence, weight, chosen) for chosen in policy]
-    values = _values(evidence, stages)
+    rows, reward = evidence.pooled_rows, evidence.pooled_reward
+    stages = [_Stage.of(evidence, weight, each, rows, reward) for each in policy]
+    return _valued(evidence, weight, policy, stages, evidence.worst, pooled=True)
+
+
+def value_as_seen(
+    evidence: Evidence, policy: Float[np.ndarray, "T S A"], worst: float
+) -> tuple[FoldValue, float]:
+    """Return a value without averages for missing pairs, and their probability.
+
+    Args:
+        evidence: what some episodes say.
+        policy: probabilities of actions.
+        worst: return from a decision on that the episodes lack.
+
+    Returns:
+        The value, and the probability that an episode has such a decision.
+
+    """
+    weight = (evidence.visits > 0).astype(float)
+    none = sparse.csr_array(evidence.pooled_rows.shape)
+    reward = np.full(len(weight), worst)
+    stages = [_Stage.of(evidence, weight, each, none, reward) for each in policy]
+    share, missing = evidence.initial, 0.0
+    for stage, chosen in zip(stages, policy, strict=True):
+        missing += float(share @ (chosen * (1 - weight)).sum(1))
+        share = (share @ stage.rows)[: len(share)]
+    found = _valued(evidence, weight, policy, stages, worst, pooled=False)
+    return found, missing
+
+
+def _valued(
+    evidence: Evidence,
+    weight: Float[np.ndarray, "S A"],
+    policy: Float[np.ndarray, "T S A"],
+    stages: "list[_Stage]",
+    worst: float,
+    *,
+    pooled: bool,
+) -> FoldValue:
+    """Return the value of a policy whose transitions are known, and its error."""
+    values = _values(evidence, stages, worst)
     share, shares = evidence.initial, []
     for stage in stages:
         shares.append(share)
         share = (share @ stage.rows)[: len(share)] * evidence.space.discount
-    total = _influences(evidence, weight, policy, values, np.stack(shares))
+    rest = 1 - weight if pooled else np.zeros_like(weight)
+    total = _influences(evidence, (weight, rest), policy, values, np.stack(shares))
     return FoldValue(
         value=evidence.returned(values[0][: len(share)]),
         error=float(np.sqrt((total**2).sum())),
@@ -67,38 +112,51 @@ class _Stage:
     reward: Float[np.ndarray, " S"]
 
     @classmethod
-    def of(cls, evidence: Evidence, weight: np.ndarray, chosen: np.ndarray) -> "_Stage":
+    def of(
+        cls,
+        evidence: Evidence,
+        weight: Float[np.ndarray, "S A"],
+        chosen: Float[np.ndarray, "S A"],
+        other_rows: sparse.csr_array,
+        other_reward: Float[np.ndarray, " S"],
+    ) -> "_Stage":
         own, (states, actions) = chosen * weight, chosen.shape
         place = np.arange(states * actions)
         take = sparse.csr_array(
             (own.ravel(), (place // actions, place)), shape=(states, len(place))
         )
         rest = (chosen * (1 - weight)).sum(1)
-        rows = take @ evidence.rows + sparse.diags_array(rest) @ evidence.pooled_rows
-        reward = (own * evidence.reward).sum(1) + rest * evidence.pooled_reward
+        rows = take @ evidence.rows + sparse.diags_array(rest) @ other_rows
+        reward = (own * evidence.reward).sum(1) + rest * other_reward
         return cls(sparse.csr_array(rows), reward)
 
 
-def _values(evidence: Evidence, stages: list[_Stage]) -> Float[np.ndarray, "T1 S1"]:
+def _values(
+    evidence: Evidence, stages: list[_Stage], worst: float
+) -> Float[np.ndarray, "T1 S1"]:
     """Return the values of all states before each stage, and at the end."""
     unseen = evidence.visits.sum(1) == 0
     value = np.zeros(len(unseen))
     found = [evidence.after(value)]
     for stage in reversed(stages):
         value = stage.reward + evidence.space.discount * (stage.rows @ found[-1])
-        value = np.where(unseen, evidence.worst, value)
+        value = np.where(unseen, worst, value)
         found.append(evidence.after(value))
     return np.stack(found[::-1])
 
 
 def _influences(
     evidence: Evidence,
-    weight: Float[np.ndarray, "S A"],
+    weights: tuple[Float[np.ndarray, "S A"], Float[np.ndarray, "S A"]],
     policy: Float[np.ndarray, "T S A"],
     values: Float[np.ndarray, "T1 S1"],
     shares: Float[np.ndarray, "T S"],
 ) -> Float[np.ndarray, " N"]:
-    """Return the influence of each episode on the value."""
+    """Return the influence of each episode on the value.
+
+    The weights are those of the pairs' own rows and of their observations'.
+    """
+    weight, other = weights
     made, discount = evidence.decisions, evidence.space.discount
     known = made.following != NOTHING
     state, action, to = (x[known] for x in (made.state, made.action, made.following))
@@ -111,7 +169,7 @@ def _influences(
         got = paid + discount * after[to]
         mean = evidence.reward.ravel() + discount * (evidence.rows @ after)
         pooled = evidence.pooled_reward + discount * (evidence.pooled_rows @ after)
-        rest = (share * chosen * (1 - weight)).sum(1)[state]
+        rest = (share * chosen * other).sum(1)[state]
         lost = got - mean.reshape(weight.shape)[state, action]
         total += own * (share * chosen)[state, action] * lost
         total += every * rest * (got - pooled[state])
