@@ -93,6 +93,14 @@ def test_the_error_without_missing_actions_is_that_of_the_jackknife():
     assert missing == 0 and made.error == pytest.approx(jackknife, rel=0.1)
 
 
+def test_a_plan_of_missing_actions_only_has_the_worst_return_for_certain():
+    logs = of_noise(0, actions=1)
+    evidence = evidence_of(dataclasses.replace(logs, actions=("0", "1")))
+    other = np.array([[[0.0, 1.0]]])
+    made, missing = value_as_seen(evidence, other, -3.0)
+    assert (made.value, made.error, missing) == (-3, 0, 1)
+
+
 def by_experts(episodes, seed):
     """Twelve states; those who act nearly always take the good of three actions."""
     random = np.random.default_rng(seed)
