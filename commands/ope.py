@@ -62,9 +62,9 @@ def ope(
         str,
         typer.Option(
             help="Policy to evaluate: `random`, `behavior`, `always-ACTION`, a `.npz` "
-            "or `.npy` file of probabilities, a folder that `sdm solve --out` wrote, "
-            "a language model's run folder, `icl:BASE`, `dpt:RUN`, `cql:RUN`, or, with "
-            "`--family`, another policy of `sdm eval`."
+            "or `.npy` file of probabilities, a folder that `sdm plan --out` or `sdm "
+            "solve --out` wrote, a language model's run folder, `icl:BASE`, "
+            "`dpt:RUN`, `cql:RUN`, or, with `--family`, another policy of `sdm eval`."
         ),
     ],
     path: Annotated[
@@ -119,8 +119,8 @@ def ope(
         from sdm.data.off_policy.config import OffPolicyConfig
         from sdm.data.off_policy.learned_from import (
             OPTIMISTIC,
-            estimated_from,
             learned_from,
+            made_from,
         )
         from sdm.data.off_policy.logged_policy import PolicyOptions, parse_logged_policy
         from sdm.data.off_policy.policies.named import RANDOM
@@ -151,7 +151,7 @@ def ope(
             progress=bar,
         )
         for name in names:
-            planned = name in plans and estimated_from(Path(family or ""), source)
+            planned = name in plans and made_from(Path(family or ""), source)
             if planned or learned_from(Path(name), source):
                 report["log_warnings"].append(f"`{name}`: {OPTIMISTIC}")
         report |= {"logs": str(source), "seed": seed, "resamples": config.resamples}

@@ -17,13 +17,16 @@ from logged_worlds import drawn_logs, every_episode, logs_of, random_world
 
 from sdm.data.logs import NOTHING, Logs
 from sdm.data.off_policy import bootstrap
+from sdm.data.off_policy.bootstrap import interval
 from sdm.data.off_policy.config import OffPolicyConfig
-from sdm.data.off_policy.estimator import estimators
+from sdm.data.off_policy.estimator import Diagnosis, Values, estimators
 from sdm.data.off_policy.evaluate import (
+    Result,
     difference,
     evaluate_policy,
     warnings_about,
     warnings_of,
+    warnings_of_pairs,
 )
 from sdm.data.off_policy.logged_policy import PolicyOptions, TablePolicy
 from sdm.data.off_policy.policies.named import behavior
@@ -286,6 +289,52 @@ def test_little_data_gives_the_range_of_returns():
         assert each.interval() == (each.low, each.high), name
     said = warnings_of(one, drawn_logs(world, 0, 1))
     assert sum("too small for an interval" in text for text in said) == len(one)
+
+
+def test_an_interval_needs_ten_effective_episodes():
+    same = Values(*[np.array([0.5, 0.4, 0.6])] * 3)
+    for size, known in ((9.9, False), (10.0, True)):
+        each = Result(same, Diagnosis(size, 0.0), 0.0, 1.0)
+        assert each.identified is known
+        assert (each.interval() == (0.0, 1.0)) is not known
+    nobody = Result(Values(*[np.full(3, np.nan)] * 3), Diagnosis(50.0, 0.0), 0.0, 1.0)
+    assert not nobody.identified and nobody.interval() == (0.0, 1.0)
+
+
+def test_the_interval_is_that_of_a_normal_distribution():
+    drawn = np.random.default_rng(0).normal(size=100_001)
+    drawn[0] = 0.0
+    # A tenth of the standard error of the quantile is 0.001; of t with 999 degrees
+    # of freedom, 1.962.
+    assert interval(drawn, drawn, 1000.0) == pytest.approx((-1.962, 1.962), abs=0.02)
+    # Few effective episodes: Student's t with 9 degrees of freedom, 2.262.
+    assert interval(drawn, drawn, 10.0) == pytest.approx((-2.262, 2.262), abs=0.02)
+
+
+def test_actions_that_are_logged_seldom_are_pointed_out():
+    """The second action: 20 times of 200, and after one observation of two."""
+    random = np.random.default_rng(0)
+    seen = np.arange(200) % 2
+    action = ((np.arange(200) < 40) & (seen == 0)).astype(int)
+    logs = Logs(
+        observation=np.stack([seen, np.full(200, NOTHING)], 1),
+        action=action[:, None],
+        reward=random.random((200, 1)),
+        done=np.ones(200, bool),
+        task=np.zeros(200, int),
+        probability=None,
+        observations=("x", "y"),
+        actions=("a", "b"),
+        tasks=("0",),
+    )
+    table = np.array([[[0.0, 1.0], [1.0, 0.0]]])
+
+    def said(logs):
+        return warnings_of_pairs(sample_of(logs, TablePolicy(table), OffPolicyConfig()))
+
+    assert said(logs)[0].startswith("in 50 % of the logged decisions")
+    twice = logs.select(np.tile(np.arange(200), 2))
+    assert said(twice) == []
 
 
 def test_a_policy_without_any_episode_has_no_value():

@@ -249,7 +249,7 @@ def test_a_plan_that_was_learned_from_the_same_logs_is_named(saved, logs):
     options = ("--policy", saved / "plan", "--resamples", 40, "--json")
     result = run(path, *options)
     assert result.exit_code == 0, result.stderr
-    assert "was estimated from these very logs" in result.stderr
+    assert "was made from these very logs" in result.stderr
     found = json.loads(result.stdout)
     with np.load(saved / "model" / "model.npz") as file:
         states = file["state_names"].tolist()
@@ -258,6 +258,11 @@ def test_a_plan_that_was_learned_from_the_same_logs_is_named(saved, logs):
     table = np.eye(2)[plan[:, rows]]
     expected = evaluate_policy(logs, TablePolicy(table), OffPolicyConfig(resamples=40))
     assert found["estimators"]["fqe"]["value"] == expected["fqe"].values.value[0]
+    planned = runner.invoke(app, ["plan", str(path), "--out", str(saved / "made")])
+    assert planned.exit_code == 0, planned.output
+    for made in (saved / "made", saved / "made" / "policy.npz"):
+        result = run(path, "--policy", made, "--resamples", 40)
+        assert "was made from these very logs" in result.stderr
     write_logs(logs.select(np.arange(60)), saved / "other.parquet")
     assert "very logs" not in run(saved / "other.parquet", *options).stderr
 

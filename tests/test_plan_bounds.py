@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from logged_worlds import T, frequencies, world
+from expert_worlds import T, frequencies, world
 from scipy import stats
 from typer.testing import CliRunner
 

@@ -6,7 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from logged_worlds import T, frequencies, world
+from expert_worlds import T, frequencies, world
 from scipy import optimize, stats
 from typer.testing import CliRunner
 

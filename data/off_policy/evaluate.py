@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sdm.data.logs import Logs
+from sdm.data.off_policy.behavior import action_counts
 from sdm.data.off_policy.bootstrap import LEAST, interval, resampled
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.estimator import (
@@ -21,6 +22,10 @@ from sdm.data.off_policy.sample import Sample, sample_of
 # Effective episodes below which intervals are too narrow too often
 # (`benchmarks/results/off_policy.md`).
 FEW = 50
+# Decisions from which on an action's results are known after an observation, and the
+# share of decisions with fewer that matters: bootstrap intervals of rare pairs do not
+# know what did not happen (`benchmarks/results/off_policy.md`).
+OFTEN, SHARE = 30, 0.05
 NEGLIGIBLE = 1e-12  # rounding of probabilities
 
 Progress = Callable[[str, int, int], None]
@@ -194,9 +199,33 @@ def warnings_of(results: Mapping[str, Result], logs: Logs) -> list[str]:
     return said
 
 
+def warnings_of_pairs(sample: Sample) -> list[str]:
+    """Return what a reader must know of actions that the policy takes and logs seldom.
+
+    The share of decisions is that of the logged ones, in which the policy would take
+    an action that was taken seldom after the same observation.
+    """
+    logs, count = sample.logs, action_counts(sample.logs)
+    seen = np.where(sample.acted, logs.observation[:, : logs.horizon], 0)
+    rare = (count > 0) & (count < OFTEN)
+    share = np.where(rare[seen], sample.policy, 0.0).sum() / sample.acted.sum()
+    if share < SHARE:
+        return []
+    return [
+        f"in {100 * share:.3g} % of the logged decisions, the policy takes an action "
+        f"that was taken fewer than {OFTEN} times after that observation: the "
+        "intervals of `fqe` and `model` may be too narrow"
+    ]
+
+
 def warnings_about(logs: Logs) -> list[str]:
     """Return what a reader must know of the logs themselves."""
     said = []
+    if np.ptp(logs.reward.sum(1)) == 0:
+        said.append(
+            "logs: all episodes have the same return: a range without width does not "
+            "mean that others are impossible; state `--return-low` and `--return-high`"
+        )
     if logs.probability is None:
         said.append(
             "behavior policy: not in the logs, estimated from the counts of actions "

@@ -7,31 +7,33 @@ from typing import Any
 from sdm.data.estimation.files import digest_of
 from sdm.solvers_jax.solution_files import MANIFEST
 
-CONFIG = "config.json"  # how `sdm estimate` made a model
+CONFIG = "config.json"  # how `sdm estimate` and `sdm plan` made a folder
 OPTIMISTIC = (
-    "its model was estimated from these very logs: the values that it promises are too "
-    "high, and so are `fqe` and `model`; evaluate it on episodes that were held out"
+    "it was made from these very logs: the values that it promises are too high, and "
+    "so are all estimates here; evaluate it on episodes that were held out"
 )
 
 
 def learned_from(policy: Path, logs: Path) -> bool:
-    """Return whether a solution's model was estimated from these logs.
+    """Return whether a plan, or a solution's model, was made from these logs.
 
     Args:
-        policy: folder that `sdm solve --model FILE --out` wrote; other paths are not
-            learned from logs.
+        policy: folder of `sdm plan --out` or its policy, or folder that `sdm solve
+            --model FILE --out` wrote; other paths are not learned from logs.
         logs: file or folder of the logs, which may have moved since.
 
     """
+    if made_from(policy.parent if policy.is_file() else policy, logs):
+        return True
     model = _json(policy / MANIFEST).get("model")
     if not isinstance(model, dict) or "file" not in model:
         return False
-    return estimated_from(Path(model["file"]).parent, logs)
+    return made_from(Path(model["file"]).parent, logs)
 
 
-def estimated_from(models: Path, logs: Path) -> bool:
-    """Return whether `sdm estimate` made a folder of models from these logs."""
-    about = _json(models / CONFIG).get("logs")
+def made_from(folder: Path, logs: Path) -> bool:
+    """Return whether `sdm estimate` or `sdm plan` made a folder from these logs."""
+    about = _json(folder / CONFIG).get("logs")
     return isinstance(about, dict) and about.get("sha256") == digest_of(logs)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from sdm.data.logs import Logs
+from sdm.data.off_policy.bootstrap import LEAST
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.confounding import (
     Confounding,
@@ -21,6 +22,7 @@ from sdm.data.off_policy.evaluate import (
     evaluate_sample,
     warnings_about,
     warnings_of,
+    warnings_of_pairs,
 )
 from sdm.data.off_policy.logged_policy import LoggedPolicy
 from sdm.data.off_policy.sample import Sample, sample_of
@@ -68,7 +70,7 @@ def off_policy_report(
         rows[name] = {
             "estimators": {n: each.row() for n, each in found.items()},
             "refused": {n: why for n, e in chosen.items() if (why := e.refuse(sample))},
-            "warnings": warnings_of(found, logs),
+            "warnings": [*warnings_of(found, logs), *warnings_of_pairs(sample)],
         }
     for name, each in bounds.items():
         rows[name] |= _confounding(each, name, factors, seed, progress)
@@ -119,10 +121,18 @@ def _confounding(
             f"observation and action of stage {bounds.stage.stage}: the bounds are "
             "biased towards the behavior policy, and their interval may be too narrow"
         )
+    least = bounds.stage.least
+    if bounds.identified and least < LEAST:
+        said.append(
+            f"confounding: {least:.1f} effective episodes for an observation and "
+            f"action of stage {bounds.stage.stage} that the policy takes: what these "
+            "few did not have counts as impossible"
+        )
     return {
         "confounding": {
             "stage": bounds.stage.stage,
             "effective_per_group": bounds.stage.effective,
+            "effective_least": least,
             "bounds": found,
             "identified": bounds.identified,
             "behavior_turns_at": turning_point(bounds.bound, behavior)

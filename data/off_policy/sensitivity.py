@@ -78,12 +78,24 @@ class ConfoundedStage:
         It is the mean over groups by their probability under the policy, with the
         logged episodes before the decision.
         """
+        size, share = self._groups
+        return float(share @ size / share.sum()) if share.any() else 0.0
+
+    @cached_property
+    def least(self) -> float:
+        """Return the effective episodes of the smallest group that the policy takes."""
+        size, share = self._groups
+        return float(size[share > 0].min(initial=np.inf)) if share.any() else 0.0
+
+    @cached_property
+    def _groups(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """Return the effective episodes of each group, and its share."""
         chance = self.sample.ratio[self.alive, self.stage + 1 :].prod(1)
         total, square = (self.cells.by_cell @ x for x in (chance, chance**2))
         size = np.divide(total**2, square, out=np.zeros_like(total), where=square > 0)
         before = self.sample.before[self.alive, self.stage]
         share = self.cells.chances(self.cells.state, self.policy).T @ before
-        return float(share @ size / share.sum()) if share.any() else 0.0
+        return size, share
 
     def bound(
         self, factor: float, sign: int, weights: Float[np.ndarray, "R N"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdm.data.estimation.files import digest_of
 from sdm.data.logs import NOTHING, Logs
+from sdm.data.off_policy.policies.table_files import POLICY
 from sdm.data.planning.bounds import Bounds, cross_fitted_bounds
 from sdm.data.planning.config import PlanningConfig
 from sdm.data.planning.evidence import evidence_of
@@ -22,7 +23,6 @@ from sdm.data.planning.planner import LogPlan, Planner
 from sdm.storage.files import folder_in_progress, write_atomically
 from sdm.storage.provenance import provenance
 
-POLICY = "policy.npz"
 RARELY = 0.05  # agreement of a plan with logged episodes that says little of it
 OFTEN = 0.1  # share of a plan's episodes with actions that held-out episodes lack
 

@@ -19,10 +19,11 @@ from sdm.data.off_policy.logged_policy import (
 from sdm.storage.arrays import read_array, read_arrays
 
 SUFFIXES = (".npy", ".npz")
+POLICY = "policy.npz"  # in the folder of a plan
 NAMES = ("observations", "actions")
 
 
-@register_logged_policy("a `.npz` or `.npy` file of probabilities")
+@register_logged_policy("a `.npz` or `.npy` file of probabilities, or a plan's folder")
 def table_file(text: str, logs: Logs, options: PolicyOptions) -> TablePolicy | None:
     """Read a policy from a file; return None for other names.
 
@@ -31,6 +32,8 @@ def table_file(text: str, logs: Logs, options: PolicyOptions) -> TablePolicy | N
 
     """
     path = Path(text)
+    if (path / POLICY).is_file():
+        path = path / POLICY
     if path.suffix not in SUFFIXES:
         return None
     if not path.is_file():
