@@ -155,7 +155,7 @@ def _class_of(path: Path) -> str:
         raise FamilyError(
             f"folder `{path.parent}`: `{path.name}`: models must be "
             f"{', '.join(CLASSES)}, found {found}",
-            f"remove `{path.name}`",
+            f"remove `{path.name}`; `sdm solve --model {path}` solves it alone",
         )
     return found
 

@@ -215,6 +215,28 @@ def test_unvisited_rows_are_treated_as_stated():
     np.testing.assert_array_equal(masked, np.array(expected, bool))
 
 
+@pytest.mark.parametrize("by_stage", [False, True])
+def test_pessimism_lowers_rewards_by_the_number_of_decisions(by_stage):
+    plain = made(small(), options={"by_stage": by_stage})[0].models[0]
+    options = {"by_stage": by_stage, "pessimism": 2.0}
+    lowered = made(small(), options=options)[0].models[0]
+    np.testing.assert_array_equal(lowered.transition, plain.transition)
+    difference = np.asarray(plain.reward - lowered.reward)
+    if not by_stage:
+        # x has both twice, y has b three times; z, outcomes and the end have nothing.
+        expected = np.zeros_like(difference)
+        expected[0], expected[1, 1] = 2 / 2**0.5, 2 / 3**0.5
+        np.testing.assert_allclose(difference, expected, atol=1e-15)
+    largest = 2.0 if by_stage else 2 / 2**0.5  # at stages, x and b are once
+    assert (difference >= 0).all() and difference.max() == pytest.approx(largest)
+
+
+def test_pessimism_must_be_a_number_from_zero():
+    for value in (-1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"pessimism = {value:g}: must be 0 or"):
+            estimators()["tabular"](pessimism=value)
+
+
 def test_the_worst_return_is_of_decisions_that_happened():
     logs = logs_of([(0, 0, 2.0), (0, 0, 3.0, 1, 1, 4.0)])
     assert worst_return(logs, 0.5) == 2.0  # not 0, after the end of the first episode

@@ -191,6 +191,15 @@ def test_columns_are_checked(tmp_path):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_are_named(tmp_path, separator):
+    lines = [line.replace(",", separator) for line in GOOD]
+    path = csv_file(tmp_path, *lines, header=HEADER.replace(",", separator))
+    with pytest.raises(LogsError, match=r"one column, .* in it") as error:
+        read_logs(path)
+    assert error.value.hint == "separate the columns by commas"
+
+
 def test_rewards_stay_in_the_stated_range(tmp_path):
     path = csv_file(tmp_path, *GOOD)
     assert read_logs(path, reward_min=0.5, reward_max=2.0).episodes == 2

@@ -20,6 +20,7 @@ REQUIRED = ("episode", "step", "observation", "action", "reward")
 OPTIONAL = ("task", "done", "behavior_probability")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 NAMED = ("episode", "observation", "action", "task")
+SEPARATORS = (";", "\t")  # of tables that are read as one column
 MANY = 20  # episodes of equal length that can be no coincidence
 NUMBERS = ("reward", "behavior_probability")
 _BLANK = dict.fromkeys(NAMED, NOTHING) | dict.fromkeys(NUMBERS, np.nan)
@@ -65,6 +66,12 @@ def check_columns(path: Path, names: Collection[str]) -> None:
     unknown = [name for name in names if name not in COLUMNS]
     if not missing and not unknown:
         return
+    for separator in SEPARATORS:
+        if missing == list(REQUIRED) and any(separator in name for name in unknown):
+            raise LogsError(
+                f"logs `{path}`: one column, `{unknown[0]}`, found {separator!r} in it",
+                "separate the columns by commas",
+            )
     parts = [f"column `{name}` is missing" for name in missing]
     for name in unknown:
         free = [each for each in COLUMNS if each not in names]

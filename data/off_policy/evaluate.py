@@ -213,8 +213,8 @@ def warnings_of_pairs(sample: Sample) -> list[str]:
         return []
     return [
         f"in {100 * share:.3g} % of the logged decisions, the policy takes an action "
-        f"that was taken fewer than {OFTEN} times after that observation: the "
-        "intervals of `fqe` and `model` may be too narrow"
+        f"that was taken fewer than {OFTEN} times after that observation: what these "
+        "did not have counts as impossible, and intervals may be too narrow"
     ]
 
 

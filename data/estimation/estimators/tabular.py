@@ -1,4 +1,9 @@
-"""The posterior mean of a tabular model, stationary or by stage."""
+"""The posterior mean of a tabular model, stationary or by stage.
+
+Pessimism lowers rewards by β / √n(s, a) (Jin, Yang, Wang, 2021, *Is pessimism provably
+efficient for offline RL?*), so that plans avoid what was tried seldom. The result is an
+ordinary MDP, and can be a task that a language model learns from.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,12 +27,21 @@ class Tabular:
 
     Attributes:
         by_stage: whether transitions and rewards depend on the stage.
+        pessimism: β, in units of reward; 0 or more.
 
     """
 
     by_stage: bool = False
+    pessimism: float = 0.0
 
     name: ClassVar[str] = "tabular"
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for an option that is out of range."""
+        if not 0 <= self.pessimism < np.inf:
+            raise ValueError(
+                f"pessimism = {self.pessimism:g}: must be 0 or more, and finite"
+            )
 
     def estimate(
         self,
@@ -45,9 +59,11 @@ class Tabular:
                 counts, config, normalised(posterior_of(counts, config)), worst
             )
             mask = rows.admissible
+            doubt = self.pessimism / np.sqrt(np.maximum(counts.visits, 1))
+            seen = counts.decided & ~rows.unvisited
             made = MDP(
                 counts.transition(rows.chance),
-                jnp.asarray(rows.reward),
+                jnp.asarray(rows.reward - np.where(seen, doubt, 0.0)),
                 jnp.asarray(normalised(counts.initial)),
                 config.discount,
                 None if mask is None else jnp.asarray(mask),
