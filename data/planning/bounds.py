@@ -127,13 +127,14 @@ def cross_fitted_bounds(
         agree[mine] = _agreement(logs.select(mine), policy)
     quantile = float(stats.norm.ppf(confidence))
     estimate, error = _mean(found)
+    lower = estimate - quantile * error
     observed, spread = _mean([each for each, _ in seen])
     sure = np.where(cut, least, agree * total + (1 - agree) * least)
     return Bounds(
         estimate=estimate,
         error=error,
-        lower=estimate - quantile * error,
-        lower_observed=max(least, observed - quantile * spread),
+        lower=lower,
+        lower_observed=min(lower, max(least, observed - quantile * spread)),
         lower_confounded=max(least, float(sure.mean() - quantile * stats.sem(sure))),
         unseen=float(np.mean([missing for _, missing in seen])),
         behavior=_behavior(evidence, horizon) if cut.any() else float(total.mean()),

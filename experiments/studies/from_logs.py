@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OWN = frozenset({"planner", "episodes", "unseen", "folds", "horizon"})
 HEAD = ["logs", "planner", "true value", "smallest", "expert", "claimed"]
 HEAD += ["estimate of other episodes", "lower bound", "holds, %"]
+HEAD += ["bound if missing actions are worst", "holds, %"]
 HEAD += ["bound if states are hidden", "holds, %", "seeds"]
 Group = tuple[str, str]  # logs, and the planner
 
@@ -183,8 +184,12 @@ def _line(group: Group, results: Sequence[Row]) -> list[str]:
     texts = [f"{_mean(results, 'true'):.4f}"]
     texts += [f"{min(each['true'] for each in results):.4f}"]
     texts += [f"{_mean(results, x):.4f}" for x in ("expert", "claimed", "estimate")]
-    for name in ("lower", "lower_confounded"):
-        texts += [f"{_mean(results, name):.4f}", f"{100 * _holds(results, name):.0f}"]
+    for name in ("lower", "lower_observed", "lower_confounded"):
+        if all(name in each for each in results):
+            held = 100 * _holds(results, name)
+            texts += [f"{_mean(results, name):.4f}", f"{held:.0f}"]
+        else:  # rows of an older version
+            texts += [NOT_RUN, ""]
     return [*group, *texts, str(len(results))]
 
 
