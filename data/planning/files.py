@@ -113,7 +113,10 @@ def _warnings(made: LogPlan, bounds: Bounds, logs: Logs) -> list[str]:
             "is wrong if states are hidden"
         )
     if len(logs.tasks) > 1:
-        found.append(f"the plan is one for all {len(logs.tasks)} tasks of the logs")
+        found.append(
+            f"the plan is one for all {len(logs.tasks)} tasks of the logs; keep the "
+            "rows of one for a plan of its own"
+        )
     return found
 
 

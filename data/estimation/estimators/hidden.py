@@ -97,7 +97,7 @@ class HiddenStates:
             unvisited=tuple(unvisited),
             pairs=structure.hidden * len(space.actions),
             score=chosen["held_out"],
-            notes=_notes(structure, config, worst, len(candidates)),
+            notes=_notes(structure, config, worst, [x["states"] for x in candidates]),
             measured={"hidden_states": structure.hidden, "candidates": candidates},
         )
 
@@ -226,9 +226,13 @@ def _without_first(model: POMDP) -> POMDP:
 
 
 def _notes(
-    structure: Structure, config: EstimationConfig, worst: float, candidates: int
+    structure: Structure, config: EstimationConfig, worst: float, tried: list[int]
 ) -> tuple[str, ...]:
-    chosen = ", chosen by held-out log likelihood" if candidates > 1 else ""
+    chosen = ""
+    if len(tried) > 1:
+        chosen = ", chosen by held-out log likelihood"
+    if len(tried) > 1 and structure.hidden == tried[-1]:
+        chosen += ", the largest number that was tried (more may be better)"
     treatment = (
         f"end the episode with the return {worst:g}"
         if config.unvisited == "worst"
