@@ -213,6 +213,20 @@ def test_the_family_is_valid_and_its_words_name_the_vitals():
     assert family.spaces.actions[5] == "antibiotics and vasopressors"
 
 
+def test_hospitals_reach_from_end_to_end_of_their_ranges():
+    family = SepsisFamily(spread=0.15, fluctuation_max=0.3, diabetic_min=0.1)
+    drawn = family.parameters(jax.random.key(0), 4000, split="train")
+    ends = {"fluctuation": (0.05, 0.3), "diabetic": (0.1, 0.5)}
+    for name, centre in EFFECTS.items():
+        ends[name] = (max(0.05, centre - 0.15), min(0.95, centre + 0.15))
+    # Two probabilities of which both can happen are scaled so that they sum to 0.95.
+    for name in drawn.keys() - {"pressure_normal", "pressure_raised"}:
+        values, (low, high) = np.asarray(drawn[name]), ends[name]
+        # 4,000 uniform numbers leave a hundredth of the range free with chance 1e-17.
+        near = 0.01 * (high - low)
+        assert low <= values.min() < low + near and high - near < values.max() <= high
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
