@@ -136,17 +136,18 @@ def _none_lost(experiment: Experiment, point: Point) -> str:
 def _where(experiment: Experiment, point: Point) -> str:
     """Return the test of a point, with what the axis and the panel add to it."""
     text = point.condition
-    for title, value in (
-        (experiment.x_title, point.x),
-        (experiment.facet_title, point.facet),
+    shown = {name for grid in experiment.grids for name in grid.shown.values()}
+    for dotted, title, raw in (
+        (experiment.x, experiment.x_title, point.x),
+        (experiment.facet, experiment.facet_title.strip(" :"), point.facet),
     ):
-        shown = "" if value is None else plain(value)
-        if re.fullmatch(NUMBER, shown):
-            known = float(shown) in map(float, re.findall(NUMBER, point.condition))
+        value = "" if raw is None else plain(raw)
+        if re.fullmatch(NUMBER, value):
+            said = float(value) in map(float, re.findall(NUMBER, point.condition))
         else:
-            known = shown in point.condition
-        if title and not known:
-            text += f", {title.strip(' :')}: {shown}"
+            said = value in point.condition
+        if title and value and not (said and dotted in shown | {"condition"}):
+            text += f", {title}: {value}"
     return text
 
 

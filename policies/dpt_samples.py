@@ -55,7 +55,8 @@ class Pool:
     Attributes:
         played: the oracle's episodes of each task.
         optimal: an optimal action of each stage and state; None if states are hidden.
-        world: the tasks' models, which generate transitions.
+        world: the tasks' models, which generate transitions; None if contexts are
+            episodes.
 
     """
 
@@ -80,24 +81,38 @@ def oracle_episodes(table: pa.Table, tasks: int) -> Trajectory:
     )
 
 
-def make_pool(manifest: Mapping[str, Any], table: pa.Table) -> Pool:
+def make_pool(manifest: Mapping[str, Any], table: pa.Table, *, contexts: str) -> Pool:
     """Return the data that samples are drawn from.
 
     The models are those of the dataset's parameters. Of an ambiguity set, it is the
-    first model, which generates the episodes.
+    first model, which generates the episodes. All of them are in memory together only
+    if contexts are transitions that they generate.
 
     Args:
         manifest: manifest of the dataset.
         table: rows of the dataset.
+        contexts: `trajectories` or `transitions`, see `DPTConfig`.
 
     """
     family, tasks = family_of(manifest), manifest["tasks"]
     first = table.take(np.arange(tasks) * (len(table) // tasks))
-    model = family.model(params_of(parameters(first)), manifest["kind"])
-    world, optimal = world_of(model), None
-    if manifest["kind"] == "mdp":
-        solution = backward_induction(world, horizon=manifest["horizon"])
-        optimal = solution.policy.astype(jnp.int32)
+    params, kind = params_of(parameters(first)), manifest["kind"]
+    world, optimal = None, None
+    if contexts == "transitions":
+        world = world_of(family.model(params, kind))
+    if kind == "mdp":
+        parts = [
+            jax.tree.map(lambda x, a=a: x[a : a + manifest["batch"]], params)
+            for a in range(0, tasks, manifest["batch"])
+        ]
+        optimal = jnp.concatenate(
+            [
+                backward_induction(
+                    world_of(family.model(part, kind)), horizon=manifest["horizon"]
+                ).policy.astype(jnp.int32)
+                for part in parts
+            ]
+        )
     played = oracle_episodes(table, tasks)
     if not manifest["observes_reward"]:
         nothing = jnp.zeros_like(played.reward)

@@ -187,7 +187,8 @@ def train_dpt(
         out, plan, inputs=(data,), resume=resume, overwrite=overwrite
     ) as folder:
         shape = shape_for(config, manifest)
-        learner = Learner(config, shape, make_pool(manifest, read_shards(data)))
+        pool = make_pool(manifest, read_shards(data), contexts=config.contexts)
+        learner = Learner(config, shape, pool)
         history = _train(learner, config.steps, folder, progress)
         run = LearnedRun(
             kind="dpt",

@@ -251,3 +251,8 @@ def test_a_value_on_the_axis_is_added_unless_the_test_says_it():
     # The demonstrations of "T = 10" are not 0, and 1.0 is the q of "q = 1".
     found = _gaps(HORIZON, [point(0, "T = 10", 1), point(1.0, "q = 1", 1)])
     assert "at T = 10, horizon T: 0," in found and "at q = 1 (" in found
+    # Ten episodes are not the horizon of "T = 10", which the test does say.
+    free = experiments()["oracle-free"]
+    found = _gaps(free, [point(10.0, "T = 10", 1), point(30.0, "T = 10", 1)])
+    for number in (10, 30):
+        assert f"at T = 10, logged episodes of each training task: {number}" in found

@@ -67,7 +67,7 @@ def data(request, tmp_path_factory):
 
 def pool_of(data):
     manifest = read_manifest(data)
-    return make_pool(manifest, read_shards(data)), manifest
+    return make_pool(manifest, read_shards(data), contexts="transitions"), manifest
 
 
 def test_tokens_are_the_query_then_one_hot_transitions():
@@ -216,6 +216,12 @@ def test_samples_are_made_of_the_oracles_episodes_only(tmp_path):
     tasks = sample_tasks(0, config=config, size=3).world
     solved = backward_induction(tasks, horizon=4)
     np.testing.assert_array_equal(pool.optimal, solved.policy)
+    # Models of which few fit the memory are solved like those of the dataset.
+    manifest = read_manifest(tmp_path / "data") | {"batch": 2}
+    rows = read_shards(tmp_path / "data")
+    few = make_pool(manifest, rows, contexts="trajectories")
+    assert few.world is None
+    np.testing.assert_array_equal(few.optimal, solved.policy)
 
 
 @pytest.mark.slow

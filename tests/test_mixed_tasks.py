@@ -352,7 +352,7 @@ def test_a_dataset_has_the_certified_bounds_and_is_read_for_training(tmp_path):
     assert np.stack(table["observation"].to_numpy()).max() == 2
     for x, y in zip(table["action"], table["optimal_action"], strict=True):
         assert x == y
-    pool = make_pool(manifest, table)
+    pool = make_pool(manifest, table, contexts="transitions")
     assert pool.optimal is None
     assert shape_for(DPTConfig(str(tmp_path / "data")), manifest).components == (3,)
     task = jnp.zeros(1, jnp.int32)
