@@ -126,6 +126,25 @@ def test_rare_actions_of_experts_are_not_taken_for_average():
     assert found.lower > 0 and found.lower_observed <= 0  # the truth is 0
 
 
+def test_what_is_left_can_be_less_than_the_smallest_return():
+    """All earn 5, and half lose it again; the plan's second action was never taken."""
+    seen, actions = [[0, 1, 1]] * 40, [[0, 0]] * 39 + [[1, 0]]
+    logs = table(seen, actions, [[5.0, -5.0], [5.0, 5.0]] * 20, [True] * 40)
+
+    class Other:
+        name = "other"
+
+        def plan(self, evidence, *, horizon, seed):
+            from sdm.data.planning import LogPlan
+
+            first, second = np.eye(2)[[0, 0]], np.eye(2)[[1, 1]]
+            return LogPlan(np.stack([first, second]), 0.0)
+
+    for worst in (None, 0.0):
+        found = cross_fitted_bounds(logs, Other(), horizon=2, worst=worst)
+        assert found.unseen == 1 and found.lower_observed == pytest.approx(0)
+
+
 def decisions_that_cost(episodes=300, horizon=15):
     """Every decision costs 1, and follow-up ends at random."""
     random = np.random.default_rng(0)

@@ -114,7 +114,8 @@ def cross_fitted_bounds(
     total, cut = _returns(logs, discount, horizon), ~logs.done & (logs.length < horizon)
     floor = _floor(logs, discount, horizon) if cut.any() else np.inf
     least = min(float(total.min()), floor) if worst is None else worst
-    ahead = min(evidence.worst, floor) if worst is None else worst
+    # What is left can be less than the smallest return, if something was earned before.
+    ahead = min(evidence.worst, floor if worst is None else worst)
     found, seen, agree = [], [], np.zeros(logs.episodes)
     for k in range(folds):
         mine = fold == k
