@@ -1,10 +1,11 @@
-"""Small worlds with logs, and the values of plans for them by loops."""
+"""Small worlds with logs, logs from lists, and values of plans by loops."""
 
 from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
 
+from sdm.data.logs import NOTHING, Logs
 from sdm.experiments.logged_world import LoggedWorld
 from sdm.tasks.models import MDP
 
@@ -64,3 +65,23 @@ def frequencies(logs, horizon, policy=None, chosen=max, missing=0.0):
         return known + lost * missing
 
     return np.mean([value(o, 0) for o in logs.observation[:, 0]])
+
+
+def table(observation, action, reward, done):
+    """Logs of one task, from lists; None where there is nothing."""
+
+    def padded(rows, width, nothing):
+        return np.array([[*row, *[nothing] * (width - len(row))] for row in rows])
+
+    width = max(map(len, action))
+    return Logs(
+        observation=padded(observation, width + 1, NOTHING),
+        action=padded(action, width, NOTHING),
+        reward=padded(reward, width, 0.0).astype(float),
+        done=np.array(done),
+        task=np.zeros(len(action), int),
+        probability=None,
+        observations=tuple(map(str, range(1 + max(map(max, observation))))),
+        actions=tuple(map(str, range(1 + max(map(max, action))))),
+        tasks=("0",),
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import plain_off_policy as plain
 import pytest
+from expert_worlds import table
 from logged_worlds import drawn_logs, every_episode, logs_of, random_world
 
 from sdm.data.logs import NOTHING, Logs
@@ -31,6 +32,7 @@ from sdm.data.off_policy.evaluate import (
 from sdm.data.off_policy.logged_policy import PolicyOptions, TablePolicy
 from sdm.data.off_policy.policies.named import behavior
 from sdm.data.off_policy.ranges import ranges_of
+from sdm.data.off_policy.report import off_policy_report
 from sdm.data.off_policy.sample import sample_of
 from sdm.storage.memory import MemoryLimitError
 
@@ -313,28 +315,37 @@ def test_the_interval_is_that_of_a_normal_distribution():
 
 def test_actions_that_are_logged_seldom_are_pointed_out():
     """The second action: 20 times of 200, and after one observation of two."""
-    random = np.random.default_rng(0)
     seen = np.arange(200) % 2
     action = ((np.arange(200) < 40) & (seen == 0)).astype(int)
-    logs = Logs(
-        observation=np.stack([seen, np.full(200, NOTHING)], 1),
-        action=action[:, None],
-        reward=random.random((200, 1)),
-        done=np.ones(200, bool),
-        task=np.zeros(200, int),
-        probability=None,
-        observations=("x", "y"),
-        actions=("a", "b"),
-        tasks=("0",),
-    )
-    table = np.array([[[0.0, 1.0], [1.0, 0.0]]])
+    paid = np.random.default_rng(0).random((200, 1))
+    logs = table(seen[:, None], action[:, None], paid, [True] * 200)
+    policy = TablePolicy(np.array([[[0.0, 1.0], [1.0, 0.0]]]))
 
     def said(logs):
-        return warnings_of_pairs(sample_of(logs, TablePolicy(table), OffPolicyConfig()))
+        return warnings_of_pairs(sample_of(logs, policy, OffPolicyConfig()))
 
     assert said(logs)[0].startswith("in 50 % of the logged decisions")
     twice = logs.select(np.tile(np.arange(200), 2))
     assert said(twice) == []
+    equal = dataclasses.replace(logs, reward=np.ones_like(logs.reward))
+    assert "state `--return-low`" in warnings_about(equal)[0]
+    assert not any("same return" in x for x in warnings_about(logs))
+
+
+def test_the_smallest_group_of_a_confounded_decision_is_named():
+    """4 of 200 decisions have the action that the policy takes after `0`."""
+    seen = np.arange(200) % 2
+    action = ((np.arange(200) < 8) & (seen == 0)).astype(int)
+    paid = np.random.default_rng(0).random((200, 1))
+    logs = table(seen[:, None], action[:, None], paid, [True] * 200)
+    for rare, least in (([0.0, 1.0], 4.0), ([1.0, 0.0], 96.0)):
+        policy = TablePolicy(np.array([[rare, [1.0, 0.0]]]))
+        found = off_policy_report(
+            logs, {"it": policy}, OffPolicyConfig(resamples=40), factors=[1.5]
+        )["confounding"]
+        assert found["identified"] and found["effective_least"] == pytest.approx(least)
+        said = any("4.0 effective episodes for an" in x for x in found["warnings"])
+        assert said == (least < 10)
 
 
 def test_a_policy_without_any_episode_has_no_value():

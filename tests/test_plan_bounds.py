@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from expert_worlds import T, frequencies, world
+from expert_worlds import T, frequencies, table, world
 from scipy import stats
 from typer.testing import CliRunner
 
 from sdm.cli import app
-from sdm.data.logs import NOTHING, Logs
+from sdm.data.logs import NOTHING
 from sdm.data.logs.write import write_logs
 from sdm.data.planning import cross_fitted_bounds, evidence_of, planners
 from sdm.data.planning.config import PlanningConfig
@@ -18,26 +18,6 @@ from sdm.data.planning.files import plan_from_logs
 from sdm.data.planning.fold_value import value_as_seen
 
 ROUNDING = 1e-12  # of sums of at most a few hundred terms of size 1, in doubles
-
-
-def table(observation, action, reward, done):
-    """Logs of one task, from lists; None where there is nothing."""
-
-    def padded(rows, width, nothing):
-        return np.array([[*row, *[nothing] * (width - len(row))] for row in rows])
-
-    width = max(map(len, action))
-    return Logs(
-        observation=padded(observation, width + 1, NOTHING),
-        action=padded(action, width, NOTHING),
-        reward=padded(reward, width, 0.0).astype(float),
-        done=np.array(done),
-        task=np.zeros(len(action), int),
-        probability=None,
-        observations=tuple(map(str, range(1 + max(map(max, observation))))),
-        actions=tuple(map(str, range(1 + max(map(max, action))))),
-        tasks=("0",),
-    )
 
 
 def of_noise(seed, episodes=400, actions=20):
@@ -124,6 +104,11 @@ def test_rare_actions_of_experts_are_not_taken_for_average():
     found = cross_fitted_bounds(by_experts(150, 0), Rare(), horizon=1)
     assert found.unseen > 0.3
     assert found.lower > 0 and found.lower_observed <= 0  # the truth is 0
+    for episodes, often in ((150, True), (20_000, False)):
+        report = plan_from_logs(
+            by_experts(episodes, 0), Rare(), PlanningConfig(), seed=0
+        )[1]
+        assert any("`lower_observed` takes" in x for x in report["warnings"]) is often
 
 
 def test_what_is_left_can_be_less_than_the_smallest_return():
