@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.data.logs import NOTHING
 from sdm.data.logs.write import write_logs
-from sdm.data.planning import cross_fitted_bounds, evidence_of, planners
+from sdm.data.planning import cross_fitted_bounds, evidence_of
 from sdm.data.planning.config import PlanningConfig
 from sdm.data.planning.files import plan_from_logs
 from sdm.data.planning.fold_value import value_as_seen
+from sdm.data.planning.planner import planners
 
 ROUNDING = 1e-12  # of sums of at most a few hundred terms of size 1, in doubles
 

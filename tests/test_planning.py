@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.data.logs import NOTHING, Logs, LogsError
 from sdm.data.logs.write import write_logs
-from sdm.data.planning import cross_fitted_bounds, evidence_of, fold_value, planners
+from sdm.data.planning import cross_fitted_bounds, evidence_of, fold_value
 from sdm.data.planning import pooling as pooling_module
 from sdm.data.planning.fold_value import value_in_model
-from sdm.data.planning.planner import parse_planner, register_planner
+from sdm.data.planning.planner import parse_planner, planners, register_planner
 from sdm.data.planning.planners.posterior import Posterior
 from sdm.data.planning.planners.robust import smallest_means
 from sdm.data.planning.pooling import concentration, pooling_weights

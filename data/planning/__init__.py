@@ -2,7 +2,7 @@
 
 from sdm.data.planning.bounds import Bounds, cross_fitted_bounds
 from sdm.data.planning.evidence import Evidence, evidence_of
-from sdm.data.planning.planner import LogPlan, Planner, planners
+from sdm.data.planning.planner import LogPlan, Planner
 
 __all__ = [
     "Bounds",
@@ -11,5 +11,4 @@ __all__ = [
     "Planner",
     "cross_fitted_bounds",
     "evidence_of",
-    "planners",
 ]

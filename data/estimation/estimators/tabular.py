@@ -27,7 +27,7 @@ class Tabular:
 
     Attributes:
         by_stage: whether transitions and rewards depend on the stage.
-        pessimism: β, in units of reward; 0 or more.
+        pessimism: how much rewards are lowered, times √n(s, a), in units of reward.
 
     """
 
