@@ -17,6 +17,7 @@ import typer.core
 from sdm import __version__
 from sdm.commands.console import say
 from sdm.commands.demo import demo
+from sdm.commands.demonstrate import DemonstrateCommand, demonstrate
 from sdm.commands.doctor import doctor
 from sdm.commands.estimate import EstimateCommand, estimate
 from sdm.commands.eval_benchmarks import EvalCommand
@@ -100,6 +101,13 @@ _add(TRAIN, "selftrain", "Train without an oracle.", selftrain, cls=SelfTrainCom
 _add(TRAIN, "merge", "Merge an adapter into its base model.", merge)
 _add(LOGS, "estimate", "Estimate models from logs.", estimate, cls=EstimateCommand)
 _add(LOGS, "plan", "Plan on logs, and bound the value.", plan, cls=PlanCommand)
+_add(
+    LOGS,
+    "demonstrate",
+    "Make a dataset of the best logged episodes.",
+    demonstrate,
+    cls=DemonstrateCommand,
+)
 _add(LOGS, "ope", "Estimate a policy's value from logs.", ope, cls=OpeCommand)
 _add(RESULTS, "experiment", "Run and report the paper's experiments.", experiment)
 _add(RESULTS, "theory", "Check the theory of linear self-attention.", theory)

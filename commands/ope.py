@@ -152,7 +152,7 @@ def ope(
         )
         for name in names:
             planned = name in plans and made_from(Path(family or ""), source)
-            if planned or learned_from(Path(name), source):
+            if planned or learned_from(name, source):
                 report["log_warnings"].append(f"`{name}`: {OPTIMISTIC}")
         report |= {"logs": str(source), "seed": seed, "resamples": config.resamples}
         report["provenance"] = provenance(by_torch=False)

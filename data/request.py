@@ -1,5 +1,6 @@
 """Configuration of a dataset: its tasks, and how they are solved and played."""
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import sdm
 from sdm.data.budget import (
     default_points,
     numbers_to_solve,
@@ -155,6 +157,48 @@ def family_header(family: TaskFamily, kind: Kind) -> dict[str, Any]:
         "family": reference_of(family),
         "kind": kind,
         "family_config": family.config(),
+    }
+
+
+def dataset_header(
+    family: TaskFamily,
+    kind: Kind,
+    *,
+    policy: str,
+    observes_reward: bool,
+    horizon: int,
+    tasks: int,
+    trajectories: int,
+    random_trajectories: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Describe a dataset whose tasks nobody solved, for its manifest.
+
+    Args:
+        family: family of the tasks.
+        kind: kind of the tasks.
+        policy: what generated the episodes to learn.
+        observes_reward: whether the agent observes its rewards.
+        horizon: decisions per episode.
+        tasks: number of tasks.
+        trajectories: largest number of episodes of a task to learn.
+        random_trajectories: largest number of its other episodes.
+        seed: random seed.
+
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
+    return {
+        **family_header(family, kind),
+        "observes_reward": observes_reward,
+        "policy": policy,
+        "horizon": horizon,
+        "tasks": tasks,
+        "trajectories": trajectories,
+        "random_trajectories": random_trajectories,
+        "seed": seed,
+        "believe": None,
+        "float": str(jnp.result_type(float)),
+        "versions": {"sdm": sdm.__version__, **versions},
     }
 
 

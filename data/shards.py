@@ -29,6 +29,10 @@ SCHEMA_VERSION = 4
 MANIFEST = "manifest"  # name of the note
 OLDER = "manifest.json"
 PARAMETERS = "parameters"
+# Columns without values if nobody solved the tasks, and the label of an action that the
+# oracle would have chosen otherwise or that nobody knows.
+UNKNOWN = ("value", "lower", "upper", "error", "oracle_value", "random_value")
+NO_ACTION = -1
 
 SHARD_NAME = re.compile(r"shard-\d+\.parquet")
 

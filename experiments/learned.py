@@ -45,7 +45,7 @@ class Learned:
 
     def policy(self, cell: Cell, artifacts: Artifacts) -> ReadyPolicy:
         """Return the policy of a cell; train it if it is not trained yet."""
-        data = artifacts.dataset(dataset_of(cell))
+        data = self.dataset(cell, artifacts)
         config, out = self.config(cell, str(data)), self.folder(cell, artifacts)
 
         def make(**how: bool) -> None:
@@ -58,13 +58,21 @@ class Learned:
             self.policy_name(out), training, ActingOptions(temperature=temperature)
         )
 
+    def dataset(self, cell: Cell, artifacts: Artifacts) -> Path:
+        """Return the folder of the dataset; write it if it does not exist."""
+        return artifacts.dataset(dataset_of(cell))
+
+    def dataset_folder(self, cell: Cell, artifacts: Artifacts) -> Path:
+        """Return the folder of the dataset, whether or not it exists."""
+        return artifacts.dataset_folder(dataset_of(cell))
+
     def policy_name(self, out: Path) -> str:
         """Return the specification of the policy in a folder."""
         return f"{self.name}:{out}"
 
     def spec(self, cell: Cell, artifacts: Artifacts) -> Options:
         """Return what determines a training, as JSON values."""
-        data = artifacts.dataset_folder(dataset_of(cell))
+        data = self.dataset_folder(cell, artifacts)
         config = self.config(cell, str(data))
         return {"data": data.name, "config": without_data(config)}
 

@@ -247,6 +247,15 @@ class TaskFamily(Protocol):
         ...
 
 
+@runtime_checkable
+class NamedTasks(Protocol):
+    """A family whose tasks have names."""
+
+    def task_names(self, split: Split) -> tuple[str, ...]:
+        """Return the name of each task of a split, in order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """Base class of task families, with default implementations.

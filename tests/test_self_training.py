@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
-from sdm.data.shards import read_manifest, read_shards
+from sdm.data.shards import NO_ACTION, read_manifest, read_shards
 from sdm.llm.self_training import iterations
 from sdm.llm.self_training.config import SelfTrainConfig
-from sdm.llm.self_training.dataset import NO_ACTION, write_dataset
+from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.iterations import self_train
 from sdm.llm.self_training.kept import NothingToLearnError, selected
 from sdm.llm.self_training.play import random_play

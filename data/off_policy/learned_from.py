@@ -4,31 +4,41 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sdm.data.estimation.files import digest_of
+from sdm.policies.policy_runs import ABOUT
 from sdm.solvers_jax.solution_files import MANIFEST
 
 CONFIG = "config.json"  # how `sdm estimate` and `sdm plan` made a folder
+RUN = "config.yaml"  # how `sdm finetune` made one
 OPTIMISTIC = (
     "it was made from these very logs: the values that it promises are too high, and "
     "so are all estimates here; evaluate it on episodes that were held out"
 )
 
 
-def learned_from(policy: Path, logs: Path) -> bool:
-    """Return whether a plan, or a solution's model, was made from these logs.
+def learned_from(policy: str, logs: Path) -> bool:
+    """Return whether a policy, or the models that it knows, came from these logs.
 
     Args:
-        policy: folder of `sdm plan --out` or its policy, or folder that `sdm solve
-            --model FILE --out` wrote; other paths are not learned from logs.
+        policy: name of the policy: folder of `sdm plan --out` or its policy, folder
+            that `sdm solve --model FILE --out` wrote, run folder of a language model or
+            of `sdm train`; others are not learned from logs.
         logs: file or folder of the logs, which may have moved since.
 
     """
-    if made_from(policy.parent if policy.is_file() else policy, logs):
+    path = Path(policy.rpartition(":")[2] if not Path(policy).exists() else policy)
+    if made_from(path.parent if path.is_file() else path, logs):
         return True
-    model = _json(policy / MANIFEST).get("model")
-    if not isinstance(model, dict) or "file" not in model:
-        return False
-    return made_from(Path(model["file"]).parent, logs)
+    model = _json(path / MANIFEST).get("model")
+    if isinstance(model, dict) and "file" in model:
+        return made_from(Path(model["file"]).parent, logs)
+    for about in (_yaml(path / RUN), _json(path / ABOUT).get("tasks")):
+        options = about.get("family_config") if isinstance(about, dict) else None
+        if isinstance(options, dict) and "path" in options:
+            return made_from(Path(options["path"]), logs)
+    return False
 
 
 def made_from(folder: Path, logs: Path) -> bool:
@@ -44,3 +54,11 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _yaml(path: Path) -> Any:
+    """Return what is in a YAML file; None if it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None

@@ -6,26 +6,27 @@ have `random` true and an `optimal_action` of -1, since there is no oracle; the 
 of a task are NaN.
 """
 
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-import sdm
-from sdm.data.request import family_header, plain_params
-from sdm.data.shards import PARAMETERS, shard_path, write_manifest, write_shard
+from sdm.data.request import dataset_header, plain_params
+from sdm.data.shards import (
+    NO_ACTION,
+    PARAMETERS,
+    UNKNOWN,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.play import SelfPlay
 from sdm.storage.files import folder_in_progress
 from sdm.tasks.rollout import Trajectory
-
-UNKNOWN = ("value", "lower", "upper", "error", "oracle_value", "random_value")
-NO_ACTION = -1  # the oracle's action in random episodes
 
 
 def write_dataset(
@@ -53,20 +54,17 @@ def write_dataset(
 
 def _describe(config: SelfTrainConfig, kept: Bool[np.ndarray, "S L"]) -> dict[str, Any]:
     """Return the entries of the manifest that describe tasks and episodes."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
-    return {
-        **family_header(config.family, config.kind),
-        "observes_reward": config.test.rewards_seen,
-        "policy": "self-training",
-        "horizon": config.horizon,
-        "tasks": int(kept.any(-1).sum()),
-        "trajectories": int(kept.sum(-1).max()),
-        "random_trajectories": config.demonstrations,
-        "seed": config.seed,
-        "believe": None,
-        "float": str(jnp.result_type(float)),
-        "versions": {"sdm": sdm.__version__, **versions},
-    }
+    return dataset_header(
+        config.family,
+        config.kind,
+        policy="self-training",
+        observes_reward=config.test.rewards_seen,
+        horizon=config.horizon,
+        tasks=int(kept.any(-1).sum()),
+        trajectories=int(kept.sum(-1).max()),
+        random_trajectories=config.demonstrations,
+        seed=config.seed,
+    )
 
 
 def _columns(play: SelfPlay, kept: Bool[np.ndarray, "S L"]) -> dict[str, np.ndarray]:

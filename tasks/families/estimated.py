@@ -114,18 +114,7 @@ class EstimatedFamily(Family):
 
     def model(self, params: Params, kind: Kind) -> MDP:
         """Return the estimated models."""
-        own = {name: x for name, x in params.items() if name != LOGS_KEY}
-        world = self.truth.model(own, "mdp")
-        keys = jax.random.wrap_key_data(params[LOGS_KEY].astype(jnp.uint32))
-        length = self.length or self.truth.defaults.horizon
-        horizon = length + 1  # the last state ends the last transition
-        played = rollout(
-            keys,
-            world,
-            self._behavior(world, horizon),
-            horizon=horizon,
-            episodes=self.episodes,
-        )
+        world, played = self._played(params)
         # What is logged of an action is known of its other names.
         taken = Trajectory(
             played.observation, self.spaces.merged(played.action), played.reward
@@ -134,6 +123,31 @@ class EstimatedFamily(Family):
             estimate(world, taken, self.pessimism),
             self.spaces.merged(jnp.arange(world.reward.shape[-1], dtype=jnp.int32)),
         )
+
+    def logged(self, params: Params) -> Trajectory:
+        """Return the episodes from which the models of these parameters are estimated.
+
+        The first axes of its arrays are tasks and episodes, the last one is decisions.
+        """
+        return jax.tree.map(lambda x: x[..., :-1], self._played(params)[1])
+
+    def _played(self, params: Params) -> tuple[MDP, Trajectory]:
+        """Return the true models, and episodes with one more decision than is logged.
+
+        The last state ends the last transition.
+        """
+        own = {name: x for name, x in params.items() if name != LOGS_KEY}
+        world = self.truth.model(own, "mdp")
+        keys = jax.random.wrap_key_data(params[LOGS_KEY].astype(jnp.uint32))
+        horizon = (self.length or self.truth.defaults.horizon) + 1
+        played = rollout(
+            keys,
+            world,
+            self._behavior(world, horizon),
+            horizon=horizon,
+            episodes=self.episodes,
+        )
+        return world, played
 
     def _behavior(self, world: MDP, horizon: int) -> TabularPolicy:
         if self.behavior == RANDOM:

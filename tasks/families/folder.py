@@ -157,6 +157,10 @@ class FolderFamily(Family):
         """Return the number of files in a split."""
         return len(self.of(split))
 
+    def task_names(self, split: Split) -> tuple[str, ...]:
+        """Return the names of the files of a split, without suffixes."""
+        return tuple(self.folder.files[i].stem for i in self.of(split))
+
     def covers(self, trained_on: TaskFamily) -> str | None:
         """Describe the overlap of this folder's test files with training files."""
         if not isinstance(trained_on, FolderFamily):
