@@ -105,8 +105,9 @@ def write_logged_dataset(
         overwrite: replace `out`.
 
     Returns:
-        The numbers of tasks and episodes, and the mean returns of all episodes and of
-        the best.
+        The numbers of tasks, of episodes and of the best ones, the smallest number of
+        best ones of a task, of which a text needs one more than it has demonstrations,
+        and the mean returns of all episodes and of the best.
 
     Raises:
         ValueError: if regret is asked for in tasks whose states are hidden.
@@ -117,7 +118,14 @@ def write_logged_dataset(
     poses(family, kind)
     model = family.model(params, kind)
     gained = _returns(episodes, np.asarray(model.discount))
-    score = gained if config.score == RETURN else -_regrets(episodes, model, kind)
+    score = gained
+    if config.score == REGRET:
+        if kind in HIDDEN:
+            raise ValueError(
+                f"score = {REGRET}: needs models with observed states, and the kind is "
+                f"{kind}: pass `--score {RETURN}`"
+            )
+        score = -_regrets(episodes, model)
     kept = best_of_tasks(episodes.task, score, config.best, seed=seed)
     per_task = np.bincount(episodes.task[kept])
     manifest = dataset_header(
@@ -141,6 +149,7 @@ def write_logged_dataset(
         "tasks": manifest["tasks"],
         "episodes": len(kept),
         "best_episodes": int(kept.sum()),
+        "fewest_best_of_a_task": int(per_task[per_task > 0].min()),
         "horizon": manifest["horizon"],
         "mean_return": float(gained.mean()),
         "mean_return_of_best": float(gained[kept].mean()),
@@ -181,15 +190,8 @@ def _returns(
     return (powers * episodes.reward).sum(1)
 
 
-def _regrets(
-    episodes: LoggedEpisodes, model: MDP, kind: Kind
-) -> Float[np.ndarray, " E"]:
+def _regrets(episodes: LoggedEpisodes, model: MDP) -> Float[np.ndarray, " E"]:
     """Return what each episode's actions lose in the models of their tasks."""
-    if kind in HIDDEN:
-        raise ValueError(
-            f"score = {REGRET}: needs models with observed states, and the kind is "
-            f"{kind}: pass `--score {RETURN}`"
-        )
     horizon = episodes.action.shape[1]
     q = np.asarray(backward_induction(model, horizon=horizon).q, np.float64)
     here = q[episodes.task[:, None], np.arange(horizon), episodes.observation]

@@ -181,3 +181,21 @@ def test_an_episode_without_a_transition_of_a_state_leaves_it_open():
     np.testing.assert_array_equal(made.admissible, [[[True], [True]]])
     np.testing.assert_array_equal(made.transition[0, 0, 0], [1.0, 0.0])
     np.testing.assert_array_equal(made.initial, [[1.0, 0.0]])
+
+
+def test_the_logged_episodes_are_those_that_the_models_are_estimated_from():
+    family = EstimatedFamily(episodes=4)
+    params = family.parameters(KEY, 2, split="train")
+    model, played = family.model(params, "mdp"), family.logged(params)
+    assert played.action.shape == (2, 4, 10)
+    for task in range(2):
+        paid: dict[tuple[int, int], list[float]] = {}
+        for n, t in np.ndindex(4, 10):
+            action = family.spaces.merged(played.action[task, n, t])
+            pair = int(played.observation[task, n, t]), int(action)
+            paid.setdefault(pair, []).append(float(played.reward[task, n, t]))
+        own = np.unique(family.spaces.merged(jnp.arange(3)))
+        known = sorted({s for s, _ in paid})
+        assert np.asarray(model.admissible[task])[known][:, own].sum() == len(paid)
+        for (s, a), rewards in paid.items():
+            assert model.reward[task, s, a] == pytest.approx(np.mean(rewards))
