@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sdm.cli import app
-from sdm.data.estimation import EstimationConfig, estimate_models, estimators
+from sdm.data.estimation import EstimationConfig, estimate_models
+from sdm.data.estimation.estimator import estimators
 from sdm.data.estimation.files import model_names
 from sdm.data.logs import read_logs
 from sdm.tasks.model_files import load_with_names

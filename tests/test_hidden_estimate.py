@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sdm.data.estimation import EstimationConfig, estimate_models, estimators
+from sdm.data.estimation import EstimationConfig, estimate_models
 from sdm.data.estimation.baum_welch import log_factors
+from sdm.data.estimation.estimator import estimators
 from sdm.data.estimation.hidden_structure import Structure, sequences_of
 from sdm.data.estimation.space import space_of
 from sdm.data.logs import NOTHING, LogsError

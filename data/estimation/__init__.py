@@ -1,7 +1,7 @@
 """Estimation: models, and sets of models, from logged episodes."""
 
 from sdm.data.estimation.config import EstimationConfig
-from sdm.data.estimation.estimator import Estimate, Estimator, estimators
+from sdm.data.estimation.estimator import Estimate, Estimator
 from sdm.data.estimation.run import estimate_models
 
 __all__ = [
@@ -9,5 +9,4 @@ __all__ = [
     "EstimationConfig",
     "Estimator",
     "estimate_models",
-    "estimators",
 ]
