@@ -22,6 +22,8 @@ class OffPolicyConfig:
             if not given.
         resamples: bootstrap resamples of the episodes.
         confounded_stage: stage of the decision that may be confounded, from 0.
+        pool_tasks: whether all tasks of the logs are alike, so that what is estimated
+            after an observation is the same in all of them.
 
     """
 
@@ -32,6 +34,7 @@ class OffPolicyConfig:
     return_high: float | None = None
     resamples: int = 1000
     confounded_stage: int = 0
+    pool_tasks: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for an option that is out of range."""

@@ -9,6 +9,7 @@ import numpy as np
 from sdm.data.logs import Logs
 from sdm.data.off_policy.behavior import action_counts
 from sdm.data.off_policy.bootstrap import LEAST, interval, resampled
+from sdm.data.off_policy.by_task import several_tasks
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.estimator import (
     Diagnosis,
@@ -218,9 +219,18 @@ def warnings_of_pairs(sample: Sample) -> list[str]:
     ]
 
 
-def warnings_about(logs: Logs) -> list[str]:
+def warnings_about(logs: Logs, *, pool_tasks: bool = False) -> list[str]:
     """Return what a reader must know of the logs themselves."""
     said = []
+    if several_tasks(logs):
+        tasks = len(np.unique(logs.task))
+        said.append(
+            f"logs: {tasks} tasks count as one: if they differ, estimates of models, "
+            "values and the behavior policy are biased, and intervals do not show it"
+            if pool_tasks
+            else f"logs: {tasks} tasks, each with models, values and a behavior policy "
+            "of its own; `--pool-tasks` counts them as one, if they are alike"
+        )
     if np.ptp(logs.reward.sum(1)) == 0:
         said.append(
             "logs: all episodes have the same return: a range without width does not "

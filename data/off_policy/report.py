@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sdm.data.logs import Logs
 from sdm.data.off_policy.bootstrap import LEAST
 from sdm.data.off_policy.config import OffPolicyConfig
@@ -77,6 +79,7 @@ def off_policy_report(
     first = next(iter(policies))
     return {
         "episodes": logs.episodes,
+        "tasks": len(np.unique(logs.task)),
         "decisions": int(logs.length.sum()),
         "horizon": logs.horizon,
         "discount": config.discount,
@@ -85,7 +88,7 @@ def off_policy_report(
         "returns": [samples[first].ranges.low, samples[first].ranges.high],
         "policy": first,
         **rows[first],
-        "log_warnings": warnings_about(logs),
+        "log_warnings": warnings_about(logs, pool_tasks=config.pool_tasks),
         **_against(list(policies), rows, results, bounds),
     }
 

@@ -5,7 +5,8 @@ r"""What all estimators share: a policy's probabilities along the logs, and weig
 is the importance weight of the first t + 1 decisions of episode i. After the end of an
 episode, it stays as it is. An action is *supported* if the logs have it after the same
 observation, at any stage; what a policy does with other actions is unknown, and enters
-every bound with the smallest or largest possible return to go.
+every bound with the smallest or largest possible return to go. Observations of two
+tasks are different ones, unless tasks are pooled.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from sdm.data.logs import NOTHING, Logs
 from sdm.data.off_policy.behavior import action_counts, behavior_probability
+from sdm.data.off_policy.by_task import by_task, several_tasks
 from sdm.data.off_policy.config import OffPolicyConfig
 from sdm.data.off_policy.logged_policy import ROUNDING, LoggedPolicy
 from sdm.data.off_policy.ranges import Ranges, ranges_of
@@ -29,7 +31,7 @@ class Sample:
     """Logged episodes from the point of view of a policy.
 
     Attributes:
-        logs: the episodes.
+        logs: the episodes, whose observations are those of one task (see `by_task`).
         discount: discount factor γ.
         acted: whether there is a decision.
         policy: π(a | h) of the policy at each decision; 0 after the end.
@@ -88,7 +90,10 @@ def sample_of(logs: Logs, policy: LoggedPolicy, config: OffPolicyConfig) -> Samp
             f"logs: every decision must have an observation before it, found none in "
             f"episode {i}, step {t}"
         )
-    chances = _probabilities(logs, policy)
+    chances, table = _probabilities(logs, policy), policy.table
+    if several_tasks(logs) and not config.pool_tasks:
+        logs, table = by_task(logs, table)
+        seen = logs.observation[:, : logs.horizon]
     taken = np.where(acted, logs.action, 0)[..., None]
     ratio = np.take_along_axis(chances, taken, -1)[..., 0] / behavior_probability(logs)
     ratio = np.where(acted, ratio, 1.0)
@@ -100,7 +105,7 @@ def sample_of(logs: Logs, policy: LoggedPolicy, config: OffPolicyConfig) -> Samp
         discount=config.discount,
         acted=acted,
         policy=chances,
-        table=policy.table,
+        table=table,
         ratio=ratio,
         weight=weight,
         before=np.concatenate([np.ones((logs.episodes, 1)), weight[:, :-1]], -1),
