@@ -110,7 +110,13 @@ def _training_tasks(logs: Logs, family: TaskFamily) -> Int[np.ndarray, " K"]:
                 f"family `{family.name}`: has no model `{name}` of task `{task}`", HINT
             )
     place = {name: i for i, name in enumerate(training)}
-    return np.array([place.get(name, -1) for name in names])
+    found = np.array([place.get(name, -1) for name in names])
+    if (found < 0).all():
+        raise LogsError(
+            f"family `{family.name}`: all tasks of the logs are test tasks",
+            "pass all episodes that the folder was made from",
+        )
+    return found
 
 
 def _padded(

@@ -7,11 +7,10 @@ from typing import Any
 import yaml
 
 from sdm.data.estimation.files import digest_of
-from sdm.policies.policy_runs import ABOUT
 from sdm.solvers_jax.solution_files import MANIFEST
 
 CONFIG = "config.json"  # how `sdm estimate` and `sdm plan` made a folder
-RUN = "config.yaml"  # how `sdm finetune` made one
+RUN, POLICY = "config.yaml", "policy.json"  # how `sdm finetune` and `sdm train` did
 OPTIMISTIC = (
     "it was made from these very logs: the values that it promises are too high, and "
     "so are all estimates here; evaluate it on episodes that were held out"
@@ -34,7 +33,7 @@ def learned_from(policy: str, logs: Path) -> bool:
     model = _json(path / MANIFEST).get("model")
     if isinstance(model, dict) and "file" in model:
         return made_from(Path(model["file"]).parent, logs)
-    for about in (_yaml(path / RUN), _json(path / ABOUT).get("tasks")):
+    for about in (_yaml(path / RUN), _json(path / POLICY).get("tasks")):
         options = about.get("family_config") if isinstance(about, dict) else None
         if isinstance(options, dict) and "path" in options:
             return made_from(Path(options["path"]), logs)
