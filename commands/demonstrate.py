@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sdm.commands.config_command import OptionGroup, group_of
-from sdm.commands.console import emit, pairs_table, start_jax, user_faults
+from sdm.commands.console import emit, pairs_table, say, start_jax, user_faults
 from sdm.commands.family_options import FamilyCommand, make_family
 from sdm.commands.options import (
     Context,
@@ -21,6 +21,8 @@ from sdm.commands.progress import progress_bars
 from sdm.commands.solve_options import Setting
 from sdm.commands.source_fields import config_fields
 from sdm.storage.ownership import check_absent
+
+SHOWN = 2  # demonstrations in a text, by default
 
 
 class DemonstrateCommand(FamilyCommand):
@@ -86,9 +88,27 @@ def demonstrate(
             overwrite=overwrite,
         )
         bar("writing", 2, 2)
+        for text in _warnings(report, folder=Path(family), logs=logs):
+            say(f"warning: {text}", "yellow")
     report = {"logs": str(logs), "family": family, **report, "out": str(out)}
     emit(
         report,
         as_json,
         lambda: pairs_table({k.replace("_", " "): x for k, x in report.items()}),
     )
+
+
+def _warnings(report: Mapping[str, Any], *, folder: Path, logs: Path) -> list[str]:
+    """Return what a user should know of a dataset before a training."""
+    from sdm.data.off_policy.learned_from import made_from
+
+    found, fewest = [], report["fewest_best_of_a_task"]
+    if fewest <= SHOWN:
+        found.append(
+            f"best episodes of a task: {fewest}, but a text of {SHOWN} demonstrations "
+            f"and a query needs {SHOWN + 1}: raise `--best`, or train with `--support "
+            f"{fewest - 1}`"
+        )
+    if folder.is_dir() and not made_from(folder, logs):
+        found.append(f"the models in `{folder}` were not made from these very logs")
+    return found

@@ -2,12 +2,13 @@
 
 The folder is a dataset like that of `sdm solve --out`, but nobody solved its tasks. The
 best episodes of a task have `random` false, and their own actions are the labels. The
-others have `random` true and no labels; they can be shown as demonstrations. Values of
-tasks are unknown.
+others have `random` true and no labels; they can be shown as demonstrations. Decisions
+after an episode's end have no labels. Values of tasks are unknown.
 
 Episodes are scored by their return, or by their regret in the estimated model of their
-task: what their actions lose in expectation, by the performance-difference lemma (see
-`regret`). High returns can be luck, of which regret has none, but regret is that of an
+task: what an action loses in expectation, by the performance-difference lemma (see
+`regret`), as a mean over the episode's decisions, since long episodes have more to
+lose. High returns can be luck, of which regret has none, but regret is that of an
 estimate.
 """
 
@@ -42,8 +43,8 @@ class LoggedDatasetConfig:
 
     Attributes:
         best: share of each task's episodes to learn, at least one of them.
-        score: what makes an episode better, a higher `return` or a smaller `regret` in
-            the estimate of its task.
+        score: what makes an episode better, a higher `return` or a smaller `regret` per
+            decision in the estimate of its task.
         horizon: decisions per episode, T; longer ones are cut, and those that were cut
             off earlier are left out; those of the longest episode if not given.
 
@@ -70,6 +71,7 @@ class LoggedEpisodes(NamedTuple):
         observation: index of the observation before each decision.
         action: index of each action.
         reward: reward of each decision.
+        length: number of decisions before the end of each episode.
 
     """
 
@@ -77,6 +79,7 @@ class LoggedEpisodes(NamedTuple):
     observation: Int[np.ndarray, "E T"]
     action: Int[np.ndarray, "E T"]
     reward: Float[np.ndarray, "E T"]
+    length: Int[np.ndarray, " E"]
 
 
 def write_logged_dataset(
@@ -117,7 +120,7 @@ def write_logged_dataset(
     check_count("seed", seed, 0, 2**32 - 1)
     poses(family, kind)
     model = family.model(params, kind)
-    gained = _returns(episodes, np.asarray(model.discount))
+    gained = _discounted(episodes.reward, episodes, np.asarray(model.discount))
     score = gained
     if config.score == REGRET:
         if kind in HIDDEN:
@@ -181,23 +184,30 @@ def best_of_tasks(
     return rank < np.maximum(1, np.round(share * count))[task]
 
 
-def _returns(
-    episodes: LoggedEpisodes, discount: Float[np.ndarray, "*B"]
+def _discounted(
+    rewards: Float[np.ndarray, "E T"],
+    episodes: LoggedEpisodes,
+    discount: Float[np.ndarray, "*B"],
 ) -> Float[np.ndarray, " E"]:
-    """Return the discounted return of each episode."""
+    """Return the discounted sum over the decisions of each episode."""
     factors = np.broadcast_to(discount, (episodes.task.max() + 1,))[episodes.task]
-    powers = factors[:, None] ** np.arange(episodes.reward.shape[1])
-    return (powers * episodes.reward).sum(1)
+    powers = factors[:, None] ** np.arange(rewards.shape[1])
+    return (powers * rewards).sum(1)
 
 
 def _regrets(episodes: LoggedEpisodes, model: MDP) -> Float[np.ndarray, " E"]:
-    """Return what each episode's actions lose in the models of their tasks."""
+    """Return what each episode's actions lose in the models, per decision.
+
+    The models get one decision more, in which outcomes are paid.
+    """
     horizon = episodes.action.shape[1]
-    q = np.asarray(backward_induction(model, horizon=horizon).q, np.float64)
+    q = np.asarray(backward_induction(model, horizon=horizon + 1).q, np.float64)
     here = q[episodes.task[:, None], np.arange(horizon), episodes.observation]
     taken = np.take_along_axis(here, episodes.action[..., None], -1)[..., 0]
-    lost = LoggedEpisodes(*episodes[:3], reward=here.max(-1) - taken)
-    return _returns(lost, np.asarray(model.discount))
+    decides = np.arange(horizon) < episodes.length[:, None]
+    lost = np.where(decides, here.max(-1) - taken, 0.0)
+    total = _discounted(lost, episodes, np.asarray(model.discount))
+    return total / np.maximum(episodes.length, 1)
 
 
 def _columns(
@@ -205,8 +215,9 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Return the columns of the dataset: of each task, the best episodes first."""
     order = np.lexsort((~kept, episodes.task))
-    task, observation, action, reward = (x[order] for x in episodes)
-    label = np.where(kept[order, None], action, NO_ACTION)
+    task, observation, action, reward, length = (x[order] for x in episodes)
+    decides = np.arange(action.shape[1]) < length[:, None]
+    label = np.where(kept[order, None] & decides, action, NO_ACTION)
     count = np.bincount(task)
     rows: dict[str, np.ndarray] = {
         "task": task,

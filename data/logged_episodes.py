@@ -1,24 +1,27 @@
 """Whole logged episodes, in the estimated tasks of a folder that `sdm estimate` wrote.
 
 States of estimates are observations, then outcomes and the end (`estimation.space`). An
-episode that ended stays in the end until the last decision. One that was cut off before
-is no whole one, since nobody knows what would have followed.
+episode that ended goes through its outcome to the end, and stays there until the last
+decision. Rewards are the logged ones, at the decision that they were logged at. An
+episode that was cut off before is no whole one, since nobody knows what would have
+followed.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int
 
-from sdm.data.estimation.files import model_names
+from sdm.data.estimation.files import plain_name
 from sdm.data.estimation.space import Space, decisions_of, space_of
 from sdm.data.logged_dataset import LoggedEpisodes
 from sdm.data.logs import NOTHING, Logs, LogsError
 from sdm.tasks.family import Kind, NamedTasks, Params, TaskFamily
 from sdm.tasks.streams import Stream, stream_key
 
-HINT = "pass the folder that `sdm estimate` made from these logs, with `--setting`"
+HINT = "pass the folder that `sdm estimate` made from these logs"
 
 
 def training_episodes(
@@ -27,11 +30,10 @@ def training_episodes(
     """Return the whole episodes of a family's training tasks, and the tasks.
 
     Args:
-        logs: the logs that the tasks were estimated from.
+        logs: the logs that the tasks were estimated from, or some of their tasks.
         family: the family, whose tasks have the names of the logs' tasks.
         kind: kind of the tasks.
-        horizon: decisions per episode, T; if not given, those that the longest episode
-            has in its estimate.
+        horizon: decisions per episode, T; those of the longest one if not given.
 
     Returns:
         The episodes, and the parameters of all training tasks.
@@ -44,50 +46,64 @@ def training_episodes(
     place = _training_tasks(logs, family)
     key = stream_key(0, Stream.TRAIN_TASKS)  # which named tasks do not depend on
     params = family.parameters(key, int(place.max()) + 1, split="train")
-    discount = float(np.max(np.asarray(family.model(params, kind).discount)))
-    space = _space(logs, family, kind, discount)
-    task = place[logs.task]
-    horizon = horizon or space.horizon
-    seen = logs.observation[:, 0] != NOTHING
-    kept = (task >= 0) & seen & (logs.done | (logs.length >= horizon))
+    space = _space(logs, family, kind)
+    task, horizon = place[logs.task], horizon or logs.horizon
+    kept = _whole(logs, task >= 0, horizon)
+    order = np.flatnonzero(kept)[np.argsort(task[kept], kind="stable")]
+    chosen = logs.select(order)
+    state, action = _padded(chosen, space, horizon)
+    reward = np.zeros(action.shape)
+    reward[:, : chosen.horizon] = chosen.reward[:, :horizon]
+    names, actions = _observations(family, kind), family.spaces.actions
+    shown = np.array([names.index(name) for name in space.names])
+    taken = np.array([actions.index(name) for name in space.actions])
+    length = np.minimum(chosen.length, horizon)
+    found = LoggedEpisodes(task[order], shown[state], taken[action], reward, length)
+    return found, params
+
+
+def _whole(
+    logs: Logs, mine: Bool[np.ndarray, " N"], horizon: int
+) -> Bool[np.ndarray, " N"]:
+    """Return which episodes of training tasks are whole, and warn of the others."""
+    blind = logs.observation[:, 0] == NOTHING
+    cut = ~logs.done & (logs.length < horizon)
+    kept = mine & ~blind & ~cut
     if not kept.any():
         raise LogsError(
             f"logs: no episode of a training task has {horizon} decisions, or an end",
             "pass a smaller `--horizon`",
         )
-    left_out = int(((task >= 0) & ~kept).sum())
-    if left_out:
-        warnings.warn(
-            f"{left_out} of {int((task >= 0).sum())} episodes of training tasks are "
-            f"left out: cut off before {horizon} decisions, or nothing was observed "
-            "before the first",
-            stacklevel=2,
-        )
-    order = np.flatnonzero(kept)[np.argsort(task[kept], kind="stable")]
-    whole = _padded(logs.select(order), space, horizon)
-    names, actions = _observations(family, kind), family.spaces.actions
-    shown = np.array([names.index(name) for name in space.names])
-    taken = np.array([actions.index(name) for name in space.actions])
-    state, action, reward = whole
-    return LoggedEpisodes(task[order], shown[state], taken[action], reward), params
+    for why, left_out in (
+        (f"cut off before {horizon} decisions", mine & cut),
+        ("without an observation before the first decision", mine & blind & ~cut),
+    ):
+        if left_out.any():
+            warnings.warn(
+                f"{int(left_out.sum())} of the {int(mine.sum())} episodes of training "
+                f"tasks are left out: {why}",
+                stacklevel=3,
+            )
+    return kept
 
 
-def _space(logs: Logs, family: TaskFamily, kind: Kind, discount: float) -> Space:
+def _space(logs: Logs, family: TaskFamily, kind: Kind) -> Space:
     """Return the states of the estimates, which have outcomes or not."""
     names = set(_observations(family, kind))
-    space = space_of(logs, discount=discount)
+    space = space_of(logs)
     if not names >= set(space.endings):
-        space = space_of(logs, discount=discount, outcomes=False)
+        space = space_of(logs, outcomes=False)
     for what, known, wanted in (
         ("observation", names, space.names),
         ("action", set(family.spaces.actions), space.actions),
     ):
         missing = [name for name in wanted if name not in known]
         if missing:
+            able = sorted(f"`--setting {x}`" for x in family.kinds if x != kind)
             raise LogsError(
-                f"family `{family.name}`: has no {what} `{missing[0]}` of the logs "
-                f"({len(missing)} of {len(wanted)} are missing)",
-                HINT,
+                f"family `{family.name}`, {kind}: has no {what} `{missing[0]}` of the "
+                f"logs ({len(missing)} of {len(wanted)} are missing)",
+                " or ".join([HINT, *able]),
             )
     return space
 
@@ -103,14 +119,22 @@ def _training_tasks(logs: Logs, family: TaskFamily) -> Int[np.ndarray, " K"]:
     if not isinstance(family, NamedTasks):
         raise LogsError(f"family `{family.name}`: its tasks have no names", HINT)
     training, test = family.task_names("train"), family.task_names("test")
-    names = [name.removesuffix(".npz") for name in model_names(logs.tasks)]
+    place = dict.fromkeys(map(_unnumbered, test), -1)
+    place |= {_unnumbered(name): i for i, name in enumerate(training)}
+    if len(place) < len(training) + len(test):
+        raise LogsError(
+            f"family `{family.name}`: two files have the same name after their numbers",
+            "give the tasks names that differ in letters or digits",
+        )
+    names = [plain_name(task) for task in logs.tasks]
     for name, task in zip(names, logs.tasks, strict=True):
-        if name not in (*training, *test):
+        if name not in place:
             raise LogsError(
-                f"family `{family.name}`: has no model `{name}` of task `{task}`", HINT
+                f"family `{family.name}`: has no model of task `{task}`, found models "
+                f"of {', '.join(place)}",
+                HINT,
             )
-    place = {name: i for i, name in enumerate(training)}
-    found = np.array([place.get(name, -1) for name in names])
+    found = np.array([place[name] for name in names])
     if (found < 0).all():
         raise LogsError(
             f"family `{family.name}`: all tasks of the logs are test tasks",
@@ -119,20 +143,20 @@ def _training_tasks(logs: Logs, family: TaskFamily) -> Int[np.ndarray, " K"]:
     return found
 
 
+def _unnumbered(name: str) -> str:
+    """Return the name of a model's file without the number of the task."""
+    return re.sub(r"^\d+-", "", name)
+
+
 def _padded(
     logs: Logs, space: Space, horizon: int
-) -> tuple[Int[np.ndarray, "E T"], Int[np.ndarray, "E T"], Float[np.ndarray, "E T"]]:
-    """Return states, actions and rewards of episodes, which stay in the end."""
-    shape = (logs.episodes, max(horizon, space.horizon) + 1)
-    state = np.full(shape, space.end)
-    action, reward = np.zeros(shape, np.int64), np.zeros(shape)
+) -> tuple[Int[np.ndarray, "E T"], Int[np.ndarray, "E T"]]:
+    """Return states and actions of episodes, which stay in the end."""
+    shape = (logs.episodes, max(horizon, logs.horizon) + 1)
+    state, action = np.full(shape, space.end), np.zeros(shape, np.int64)
     made = decisions_of(logs, space)
-    at = made.episode, made.stage
-    state[at], action[at], reward[at] = made.state, made.action, made.reward
+    state[made.episode, made.stage] = made.state
+    action[made.episode, made.stage] = made.action
     paid = (made.following >= space.first_outcome) & (made.following < space.end)
-    after = made.episode[paid], made.stage[paid] + 1
-    state[after] = made.following[paid]
-    if paid.any():
-        outcome = made.following[paid] - space.first_outcome
-        reward[after] = space.outcomes[outcome] / space.discount
-    return state[:, :horizon], action[:, :horizon], reward[:, :horizon]
+    state[made.episode[paid], made.stage[paid] + 1] = made.following[paid]
+    return state[:, :horizon], action[:, :horizon]

@@ -2,7 +2,8 @@
 
 The oracle or uniformly random actions generate an episode. The labels are always the
 oracle's actions: in a random query, the oracle's action replaces each action as its
-label; the actions of random demonstrations have no label.
+label; the actions of random demonstrations have no label, and neither have decisions
+after the end of a logged episode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sdm.data.shards import NO_ACTION
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.recipes import Shown
 from sdm.llm.schema import Schema
@@ -42,12 +44,15 @@ class PlayedEpisode:
 
     Attributes:
         episode: observations, actions and rewards.
-        better: the oracle's action at each stage; None for the oracle's own episodes.
+        better: label of each action if it is a query, or None for no label; None as a
+            whole if the labels are its own actions.
+        random: whether its actions have no labels if it is a demonstration.
 
     """
 
     episode: Episode
-    better: tuple[int, ...] | None = None
+    better: Wanted | None = None
+    random: bool = False
 
 
 def episodes_by_task(
@@ -60,7 +65,9 @@ def episodes_by_task(
     tasks: dict[int, list[PlayedEpisode]] = {}
     for task, observation, action, reward, better in zip(*columns, strict=True):
         episode = Episode(tuple(observation), tuple(action), tuple(reward))
-        played = PlayedEpisode(episode, tuple(better) if random else None)
+        labels = tuple(None if a == NO_ACTION else a for a in better)
+        own = not random and None not in labels
+        played = PlayedEpisode(episode, None if own else labels, random)
         tasks.setdefault(task, []).append(played)
     return tasks
 
@@ -138,7 +145,7 @@ def training_texts(
         if len(shown) < needed:
             raise ValueError(
                 f"task {task}: {support} demonstrations and a query need {needed} "
-                f"trajectories, found {len(shown)}"
+                f"trajectories, found {len(shown)}: lower `--support`, or make more"
             )
         generator = np.random.default_rng([seed, 2, task])
         order = generator.permutation(len(own))
@@ -166,7 +173,7 @@ def _text(task: int, schema: Schema, played: Sequence[PlayedEpisode]) -> Trainin
         actions = each.episode.actions
         if each.better is None:
             wanted += actions
-        elif each is query:
+        elif each is query or not each.random:
             wanted += each.better
         else:
             wanted += [None] * len(actions)

@@ -10,6 +10,7 @@ from training_support import QUIET
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.data.estimation.files import digest_of, plain_name
 from sdm.data.logged_dataset import (
     LoggedDatasetConfig,
     LoggedEpisodes,
@@ -73,14 +74,19 @@ def saved(tmp_path_factory):
 def episodes_in(saved, name="sites", **options):
     family = load_family(str(saved / name), {})
     logs = read_logs(saved / "logs.parquet")
-    with pytest.warns(UserWarning, match="were cut|left out"):
+    with pytest.warns(UserWarning, match="left out: cut off before"):
         found, params = training_episodes(logs, family, **options)
     return logs, family, found, params
 
 
+@pytest.mark.parametrize("horizon", [None, 3, LONGEST + 2])
 @pytest.mark.parametrize("name", ["sites", "plain"])
-def test_whole_episodes_are_those_of_the_logs_one_by_one(saved, name):
-    logs, family, found, _ = episodes_in(saved, name, horizon=LONGEST + 1)
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_whole_episodes_are_those_of_the_logs_one_by_one(saved, name, horizon):
+    family = load_family(str(saved / name), {})
+    logs = read_logs(saved / "logs.parquet")
+    found, _ = training_episodes(logs, family, horizon=horizon)
+    stages = horizon or LONGEST
     states = family.spaces.state[0].values
     assert (states[-1], "end with 1" in states) == ("end", name == "sites")
     training = family.task_names("train")
@@ -88,43 +94,68 @@ def test_whole_episodes_are_those_of_the_logs_one_by_one(saved, name):
     expected = {task: [] for task in training}
     for n in range(logs.episodes):
         task = f"{logs.task[n]}-ward-{logs.task[n]}"
-        if task not in expected or not logs.done[n]:
+        length = logs.length[n]
+        if task not in expected or not (logs.done[n] or length >= stages):
             continue
         rows = []
-        for t in range(logs.length[n]):
+        for t in range(length):
             place = states.index(logs.observations[logs.observation[n, t]])
             rows.append((place, logs.action[n, t], logs.reward[n, t]))
-        if name == "sites":
-            state, action, paid = rows[-1]
-            rows[-1] = (state, action, 0.0)
-            rows.append((states.index(f"end with {paid:g}"), 0, paid / GAMMA))
-        rows += [(states.index("end"), 0, 0.0)] * (LONGEST + 1 - len(rows))
-        expected[task].append(rows)
+        if name == "sites" and logs.done[n]:
+            paid = logs.reward[n, length - 1]
+            rows.append((states.index(f"end with {paid:g}"), 0, 0.0))
+        rows += [(states.index("end"), 0, 0.0)] * stages
+        expected[task].append((*rows[:stages], (min(length, stages),)))
     assert sum(map(len, expected.values())) == len(found.task)
     for i, task in enumerate(training):
-        mine = found.task == i
-        columns = (x[mine] for x in found[1:])
-        together = [list(zip(*x, strict=True)) for x in zip(*columns, strict=True)]
-        assert np.allclose(together, expected[task])
+        mine = np.flatnonzero(found.task == i)
+        columns = (found.observation, found.action, found.reward)
+        together = [
+            (*zip(*(x[n] for x in columns), strict=True), (found.length[n],))
+            for n in mine
+        ]
+        assert together == expected[task]
 
 
-def test_an_outcome_keeps_the_return_of_its_episode(saved):
-    found = episodes_in(saved, horizon=LONGEST + 1)[2]
-    plain = episodes_in(saved, "plain", horizon=LONGEST + 1)[2]
-    powers = GAMMA ** np.arange(LONGEST + 1)
-    np.testing.assert_allclose(
-        (powers * found.reward).sum(1), (powers * plain.reward).sum(1), atol=1e-12
-    )
-
-
-def test_a_shorter_horizon_keeps_what_was_cut_off_later(saved):
-    logs, family, found, _ = episodes_in(saved, "plain", horizon=LONGEST)
-    mine = np.isin(logs.task, [int(x[0]) for x in family.task_names("train")])
+def test_returns_are_those_of_the_logs_whatever_the_end_pays(saved):
+    logs, family, found, _ = episodes_in(saved)
+    place = {int(name[0]): i for i, name in enumerate(family.task_names("train"))}
     whole = logs.done | (logs.length == LONGEST)
-    assert len(found.task) == (mine & whole).sum() > (mine & logs.done).sum()
-    assert found.action.shape[1] == LONGEST
-    short = training_episodes(logs, family, horizon=2)[0]
-    assert len(short.task) == mine.sum() and short.action.shape[1] == 2
+    for task, i in place.items():
+        mine = logs.reward[whole & (logs.task == task)].sum(1)
+        np.testing.assert_array_equal(found.reward[found.task == i].sum(1), mine)
+
+
+def test_an_episode_without_a_first_observation_is_left_out(saved):
+    family, logs = load_family(str(saved / "sites"), {}), made_logs()
+    training = int(family.task_names("train")[0][0])
+    one = np.flatnonzero((logs.task == training) & logs.done)[0]
+    blind = logs.observation.copy()
+    blind[one, 0] = NOTHING
+    some = dataclasses.replace(logs, observation=blind)
+    with (
+        pytest.warns(UserWarning, match="1 of the 56 episodes .* first decision"),
+        pytest.warns(UserWarning, match="cut off before"),
+    ):
+        found, _ = training_episodes(some, family)
+    assert len(found.task) == len(episodes_in(saved)[2].task) - 1
+
+
+def test_logs_of_some_tasks_find_their_models(saved):
+    logs, family, found, _ = episodes_in(saved)
+    name = family.task_names("train")[1]
+    one = logs.select(logs.task == int(name[0]))
+    one = dataclasses.replace(
+        one, task=np.zeros(one.episodes, int), tasks=(f"ward {name[0]}",)
+    )
+    with pytest.warns(UserWarning, match="left out: cut off"):
+        mine, params = training_episodes(one, family)
+    assert set(mine.task) == {1} and len(params["file"]) == 2
+    np.testing.assert_array_equal(mine.action, found.action[found.task == 1])
+    last = int(family.task_names("test")[0][0])
+    unused = dataclasses.replace(one, tasks=(f"ward {last}",))
+    with pytest.raises(LogsError, match="all tasks of the logs are test tasks"):
+        training_episodes(unused, family)
 
 
 def test_the_best_are_the_first_of_each_task_sorted_by_score():
@@ -148,7 +179,7 @@ def test_equal_scores_are_in_random_order():
 
 
 def written(saved, out, score, **options):
-    _, family, found, params = episodes_in(saved, horizon=LONGEST + 1)
+    _, family, found, params = episodes_in(saved)
     config = LoggedDatasetConfig(best=0.5, score=score)
     report = write_logged_dataset(out, found, family, params, config, **options)
     return family, found, params, report, read_shards(out).to_pydict()
@@ -156,7 +187,7 @@ def written(saved, out, score, **options):
 
 def test_the_best_returns_are_learned_and_the_others_shown(saved, tmp_path):
     _, found, _, report, rows = written(saved, tmp_path / "data", "return")
-    gained = (GAMMA ** np.arange(LONGEST + 1) * found.reward).sum(1)
+    gained = (GAMMA ** np.arange(LONGEST) * found.reward).sum(1)
     assert report["episodes"] == len(gained) == len(rows["task"])
     assert report["mean_return"] == pytest.approx(gained.mean())
     best = []
@@ -164,7 +195,7 @@ def test_the_best_returns_are_learned_and_the_others_shown(saved, tmp_path):
         mine = sorted(gained[found.task == i])
         best += mine[-round(0.5 * len(mine)) :]
         learned = [
-            (GAMMA ** np.arange(LONGEST + 1) * reward).sum()
+            (GAMMA ** np.arange(LONGEST) * reward).sum()
             for task, reward, other in zip(
                 rows["task"], rows["reward"], rows["random"], strict=True
             )
@@ -173,12 +204,15 @@ def test_the_best_returns_are_learned_and_the_others_shown(saved, tmp_path):
         assert sorted(learned) == pytest.approx(mine[-len(learned) :])
     assert report["best_episodes"] == len(best)
     counts = [round(0.5 * (found.task == i).sum()) for i in range(4)]
-    assert report["fewest_best_of_a_task"] == min(counts) < max(counts)
+    assert report["fewest_best_of_a_task"] == min(counts)
     assert report["mean_return_of_best"] == pytest.approx(np.mean(best))
-    for other, action, label in zip(
-        rows["random"], rows["action"], rows["optimal_action"], strict=True
+    states = load_family(str(saved / "sites"), {}).spaces.state[0].values
+    for seen, other, action, label in zip(
+        *(rows[name] for name in ("observation", "random", "action", "optimal_action")),
+        strict=True,
     ):
-        assert label == ([NO_ACTION] * len(action) if other else action)
+        decides = [states[each] in NAMES and not other for each in seen]
+        assert label == list(np.where(decides, action, NO_ACTION))
     for i in range(4):
         mine = [x for task, x in zip(rows["task"], rows["episode"], strict=True)]
         mine = [x for x, task in zip(mine, rows["task"], strict=True) if task == i]
@@ -187,15 +221,20 @@ def test_the_best_returns_are_learned_and_the_others_shown(saved, tmp_path):
 
 def test_regrets_are_those_of_the_optimal_values_of_the_estimates(saved, tmp_path):
     family, _, params, _, rows = written(saved, tmp_path / "data", "regret")
+    # One decision more, in which the model pays the outcome.
     solution = solve(family.model(params, "mdp"), horizon=LONGEST + 1)
+    states = family.spaces.state[0].values
     q = np.asarray(solution.q)
 
     def lost(task, seen, taken):
+        decides = [states[s] in NAMES for s in seen]
         here = [q[task, t, s] for t, s in enumerate(seen)]
-        return sum(
+        total = sum(
             GAMMA**t * (x.max() - x[a])
-            for (t, x), a in zip(enumerate(here), taken, strict=True)
+            for (t, x), a, yes in zip(enumerate(here), taken, decides, strict=True)
+            if yes
         )
+        return total / sum(decides)
 
     columns = (rows[name] for name in ("task", "observation", "action", "random"))
     of_rows = [
@@ -210,7 +249,7 @@ def test_regrets_are_those_of_the_optimal_values_of_the_estimates(saved, tmp_pat
 def test_training_texts_ask_the_best_and_show_the_others(saved, tmp_path):
     written(saved, tmp_path / "data", "return")
     table = read_shards(tmp_path / "data").to_pydict()
-    texts = {"optimal": set(), "random": set()}
+    texts, ended = {"optimal": set(), "random": set()}, set()
     options = {"texts_per_task": 4, "schema": "words", "held_out": 0.25, "support": 2}
     for show in texts:
         config = recipe(str(tmp_path / "data"), "tiny", demonstrations=show, **options)
@@ -219,12 +258,13 @@ def test_training_texts_ask_the_best_and_show_the_others(saved, tmp_path):
         for each in data.train:
             texts[show].add((each.task, each.text))
             if show == "random":  # labels of the query only
-                assert each.wanted is not None
-                assert set(each.wanted[: -LONGEST - 1]) == {None}
-                assert None not in each.wanted[-LONGEST - 1 :]
-            else:
-                assert each.wanted is None
-    assert texts["optimal"] != texts["random"]
+                assert set(each.wanted[:-LONGEST]) == {None}
+                assert each.wanted[-LONGEST] is not None
+            else:  # of three episodes; decisions after an end have no labels
+                labels = each.wanted or (0,) * 3 * LONGEST
+                assert None not in labels[::LONGEST]
+                ended.add(None in labels)
+    assert texts["optimal"] != texts["random"] and True in ended
     with pytest.raises(ValueError, match="its policy is `the best logged episodes"):
         read_training_data(
             recipe(str(tmp_path / "data"), "tiny", queries="all", **options)
@@ -238,7 +278,7 @@ def test_the_command_writes_the_dataset_of_its_options(saved, tmp_path):
     words = ["demonstrate", str(saved / "logs.parquet")]
     words += ["--family", str(saved / "sites")]
     out = tmp_path / "shown"
-    options = ["--best", "0.5", "--score", "regret", "--horizon", "5", "--json"]
+    options = ["--best", "0.5", "--score", "regret", "--json"]
     made = run(app, [*words, *options, "--out", str(out)])
     assert made.exit_code == 0, made.output
     expected = written(saved, tmp_path / "data", "regret")[3]
@@ -246,8 +286,17 @@ def test_the_command_writes_the_dataset_of_its_options(saved, tmp_path):
     assert {name: found[name] for name in expected} == expected
     manifest = read_manifest(out)
     assert manifest["shards"] == read_manifest(tmp_path / "data")["shards"]
-    assert manifest["horizon"] == 5 and manifest["best"] == 0.5
+    assert manifest["horizon"] == LONGEST and manifest["best"] == 0.5
+    assert "not made from these very logs" not in made.stderr
     assert manifest["logs"]["path"] == str(saved / "logs.parquet")
+    words[1] = str(saved / "other.parquet")
+    write_logs(made_logs(), saved / "other.parquet")
+    write_logs(
+        made_logs().select(slice(0, -1)), saved / "other.parquet", overwrite=True
+    )
+    other = run(app, [*words, "--best", "0.01", "--out", str(tmp_path / "few")])
+    assert "not made from these very logs" in other.stderr
+    assert "best episodes of a task: 1, but" in other.stderr
     again = run(app, [*words, *options, "--out", str(out)])
     assert again.exit_code == 2 and "--overwrite" in again.stderr
 
@@ -269,7 +318,7 @@ def test_bad_options_are_named(options, message):
 def test_logs_that_the_estimates_are_not_of_are_refused(saved):
     family, logs = load_family(str(saved / "sites"), {}), made_logs()
     other = dataclasses.replace(logs, tasks=tuple(f"clinic {i}" for i in range(TASKS)))
-    with pytest.raises(LogsError, match="has no model `0-clinic-0` of task `clinic 0`"):
+    with pytest.raises(LogsError, match="has no model of task `clinic 0`, found"):
         training_episodes(other, family)
     renamed = dataclasses.replace(logs, observations=("warm", "cold", "boiling"))
     with pytest.raises(LogsError, match="has no observation `boiling` of the logs"):
@@ -277,6 +326,8 @@ def test_logs_that_the_estimates_are_not_of_are_refused(saved):
     renamed = dataclasses.replace(logs, actions=("rest", "wait"))
     with pytest.raises(LogsError, match="has no action `wait`"):
         training_episodes(renamed, family)
+    twins = dataclasses.replace(logs, tasks=("a b", "a-b", "c", "d", "e"))
+    assert len({plain_name(task) for task in twins.tasks}) == 4
     with pytest.raises(LogsError, match="tasks have no names"):
         training_episodes(logs, load_family("energy", {}))
     endless = dataclasses.replace(logs, done=np.zeros(logs.episodes, bool))
@@ -287,7 +338,7 @@ def test_logs_that_the_estimates_are_not_of_are_refused(saved):
 def test_regret_needs_observed_states(tmp_path):
     family = load_family("energy", {})
     zeros = np.zeros((1, 2), int)
-    one = LoggedEpisodes(np.zeros(1, int), zeros, zeros, np.ones((1, 2)))
+    one = LoggedEpisodes(np.zeros(1, int), zeros, zeros, np.ones((1, 2)), np.full(1, 2))
     params = family.parameters(jax.random.key(0), 1, split="train")
     config = LoggedDatasetConfig(score="regret")
     with pytest.raises(ValueError, match="needs models with observed states"):
@@ -298,7 +349,7 @@ def test_regret_needs_observed_states(tmp_path):
 def test_models_of_the_same_logs_are_named(saved, tmp_path):
     logs, options = saved / "logs.parquet", {"path": str(saved / "sites")}
     for file, text in (
-        ("config.yaml", f"family_config:\n  path: {saved / 'sites'}\n"),
+        ("config.yaml", f"family_config:\n  path: {saved / 'sites'}\nfinetune: {{}}\n"),
         ("policy.json", json.dumps({"tasks": {"family_config": options}})),
     ):
         folder = tmp_path / file.replace(".", "-")
@@ -307,5 +358,11 @@ def test_models_of_the_same_logs_are_named(saved, tmp_path):
         assert learned_from(str(folder), logs) and learned_from(f"dpt:{folder}", logs)
         (folder / file).write_text(text.replace("sites", "elsewhere"))
         assert not learned_from(str(folder), logs)
+    other = saved / "more.parquet"
+    write_logs(made_logs().select(slice(0, 40)), other)
+    digest = {"path": "moved", "sha256": digest_of(other)}
+    written(saved, tmp_path / "data", "return", logs=digest)
+    (tmp_path / "config.yaml").write_text(f"finetune:\n  data: {tmp_path / 'data'}\n")
+    assert learned_from(str(tmp_path), other) and not learned_from(str(tmp_path), logs)
     for name in ("random", "icl:tiny", "always-0", str(tmp_path / "nothing")):
         assert not learned_from(name, logs)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
-from sdm.data.shards import NO_ACTION, read_manifest, read_shards
+from sdm.data.shards import read_manifest, read_shards
 from sdm.llm.self_training import iterations
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
@@ -215,7 +215,7 @@ def test_a_dataset_has_the_kept_episodes_and_random_ones_of_their_tasks(written)
                     array = np.asarray(getattr(played, name))[task, number]
                     assert tuple(array.tolist()) == getattr(each.episode, f"{name}s")
     unknown = [e.better for episodes in random.values() for e in episodes]
-    assert set(unknown) == {(NO_ACTION,) * 3}
+    assert set(unknown) == {(None,) * 3}
     p = table["parameters"].combine_chunks().field("p").to_numpy()
     assert np.array_equal(
         np.unique(p), np.unique(np.asarray(play.tasks.params["p"])[[0, 2, 5]])

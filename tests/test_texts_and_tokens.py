@@ -38,7 +38,7 @@ def wandered(count=4, episodes=4):
     """Random episodes: `TbEc`, where the oracle would have done c, then a."""
     return {
         t: [
-            PlayedEpisode(Episode((t, 10 + e), (1, 2), (0.0, 0.0)), (2, 0))
+            PlayedEpisode(Episode((t, 10 + e), (1, 2), (0.0, 0.0)), (2, 0), random=True)
             for e in range(episodes)
         ]
         for t in range(count)
@@ -139,7 +139,29 @@ def test_a_datasets_rows_are_grouped_by_task():
     assert list(grouped) == [0] and len(grouped[0]) == 2
     found = episodes_by_task(table, random=True)
     episode = Episode((5, 6), (1, 1), (0.25, 0.0))
-    assert found == {1: [PlayedEpisode(episode, (2, 1))]}
+    assert found == {1: [PlayedEpisode(episode, (2, 1), random=True)]}
+
+
+def test_decisions_without_a_label_have_none_wherever_they_are():
+    """The second decision of every episode comes after its end."""
+    half = {
+        "task": [0, 0, 0],
+        "observation": [[1, 2]] * 3,
+        "action": [[0, 1], [2, 1], [1, 1]],
+        "reward": [[0.0, 0.0]] * 3,
+        "random": [False] * 3,
+        "optimal_action": [[0, -1], [2, -1], [1, -1]],
+    }
+    own = episodes_by_task(pa.table(half))
+    (text,) = training_texts(own, COMPACT, support=2, per_task=1, seed=0)
+    assert set(text.wanted[::2]) == {0, 1, 2} and set(text.wanted[1::2]) == {None}
+    half["random"] = [False, True, True]
+    half["optimal_action"][1:] = [[-1, -1]] * 2
+    table = pa.table(half)
+    options = {"random": episodes_by_task(table, random=True), "show": "random"}
+    own = episodes_by_task(table)
+    (text,) = training_texts(own, COMPACT, support=2, per_task=1, seed=0, **options)
+    assert text.wanted == (None, None, None, None, 0, None)
 
 
 @pytest.mark.parametrize("schema", FEW.values(), ids=FEW)

@@ -94,8 +94,14 @@ def model_names(tasks: tuple[str, ...]) -> tuple[str, ...]:
     if len(tasks) == 1:
         return ("model.npz",)
     width = len(str(len(tasks) - 1))
-    plain = (re.sub(r"[^\w.-]+", "-", task).strip("-.") for task in tasks)
-    return tuple(f"{i:0{width}d}-{task}.npz" for i, task in enumerate(plain))
+    return tuple(
+        f"{i:0{width}d}-{plain_name(task)}.npz" for i, task in enumerate(tasks)
+    )
+
+
+def plain_name(task: str) -> str:
+    """Return the name of a task without what file names should not have."""
+    return re.sub(r"[^\w.-]+", "-", task).strip("-.")
 
 
 def digest_of(path: Path) -> str:

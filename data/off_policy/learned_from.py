@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 from sdm.data.estimation.files import digest_of
+from sdm.data.shards import read_manifest
 from sdm.solvers_jax.solution_files import MANIFEST
+from sdm.storage.files import StorageError
 
 CONFIG = "config.json"  # how `sdm estimate` and `sdm plan` made a folder
 RUN, POLICY = "config.yaml", "policy.json"  # how `sdm finetune` and `sdm train` did
@@ -33,7 +35,11 @@ def learned_from(policy: str, logs: Path) -> bool:
     model = _json(path / MANIFEST).get("model")
     if isinstance(model, dict) and "file" in model:
         return made_from(Path(model["file"]).parent, logs)
-    for about in (_yaml(path / RUN), _json(path / POLICY).get("tasks")):
+    run = _yaml(path / RUN)
+    data = run.get("finetune", {}).get("data") if isinstance(run, dict) else None
+    if data is not None and _logs_of_dataset(Path(data)) == digest_of(logs):
+        return True
+    for about in (run, _json(path / POLICY).get("tasks")):
         options = about.get("family_config") if isinstance(about, dict) else None
         if isinstance(options, dict) and "path" in options:
             return made_from(Path(options["path"]), logs)
@@ -44,6 +50,15 @@ def made_from(folder: Path, logs: Path) -> bool:
     """Return whether `sdm estimate` or `sdm plan` made a folder from these logs."""
     about = _json(folder / CONFIG).get("logs")
     return isinstance(about, dict) and about.get("sha256") == digest_of(logs)
+
+
+def _logs_of_dataset(folder: Path) -> str | None:
+    """Return the digest of the logs that `sdm demonstrate` made a dataset of."""
+    try:
+        about = read_manifest(folder).get("logs")
+    except StorageError:
+        return None
+    return about.get("sha256") if isinstance(about, dict) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ bounds on treatment effects*):
 
     V(π) ≥ E[ Π_t π_t(a_t | o_t) R ] + (1 - E[ Π_t π_t(a_t | o_t) ]) R_min.
 
-Returns must not lie below R_min.
+Returns must not lie below R_min. The confidence bound on this mean (`mean_bound`) holds
+for every number of episodes, also if what is rare and bad has happened to nobody.
 
 **Episodes that are cut off** before decision T have unknown returns. They count as
 R_min in this bound, which then is the return of T decisions with the smallest logged
@@ -36,6 +37,7 @@ from scipy import stats
 from sdm.data.logs import NOTHING, Logs, LogsError
 from sdm.data.planning.evidence import Evidence, evidence_of
 from sdm.data.planning.fold_value import FoldValue, value_as_seen, value_in_model
+from sdm.data.planning.mean_bound import lower_mean
 from sdm.data.planning.planner import Planner
 from sdm.storage.checks import check_count
 
@@ -52,6 +54,7 @@ class Bounds:
         lower_observed: the same if such actions have the worst return.
         lower_confounded: lower confidence bound, whatever is hidden.
         unseen: probability that an episode of the plan has such an action.
+        worst: the return that counts as the smallest possible one.
         behavior: mean return of the logged episodes, for comparison; if some were cut
             off, the value of the logged frequencies in the model of all episodes.
         cut: number of episodes that were cut off before decision T.
@@ -66,6 +69,7 @@ class Bounds:
     lower_observed: float
     lower_confounded: float
     unseen: float
+    worst: float
     behavior: float
     cut: int
     agreement: float
@@ -110,7 +114,8 @@ def cross_fitted_bounds(
             "log more episodes",
         )
     evidence = evidence_of(logs, discount=discount)
-    fold = np.random.default_rng(seed).permutation(logs.episodes) % folds
+    order = np.random.default_rng(seed).permutation(logs.episodes)
+    fold = order % folds
     total, cut = _returns(logs, discount, horizon), ~logs.done & (logs.length < horizon)
     floor = _floor(logs, discount, horizon) if cut.any() else np.inf
     least = min(float(total.min()), floor) if worst is None else worst
@@ -136,8 +141,9 @@ def cross_fitted_bounds(
         error=error,
         lower=lower,
         lower_observed=min(lower, max(least, observed - quantile * spread)),
-        lower_confounded=max(least, float(sure.mean() - quantile * stats.sem(sure))),
+        lower_confounded=lower_mean(sure[order], least, confidence=confidence),
         unseen=float(np.mean([missing for _, missing in seen])),
+        worst=least,
         behavior=_behavior(evidence, horizon) if cut.any() else float(total.mean()),
         cut=int(cut.sum()),
         agreement=float(agree.mean()),

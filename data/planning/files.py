@@ -18,13 +18,15 @@ from sdm.data.logs import NOTHING, Logs
 from sdm.data.off_policy.policies.table_files import POLICY
 from sdm.data.planning.bounds import Bounds, cross_fitted_bounds
 from sdm.data.planning.config import PlanningConfig
-from sdm.data.planning.evidence import evidence_of
+from sdm.data.planning.evidence import Evidence, evidence_of
 from sdm.data.planning.planner import LogPlan, Planner
 from sdm.storage.files import folder_in_progress, write_atomically
 from sdm.storage.provenance import provenance
 
 RARELY = 0.05  # agreement of a plan with logged episodes that says little of it
 OFTEN = 0.1  # share of a plan's episodes with actions that held-out episodes lack
+SELDOM, SHARE = 100, 0.05  # decisions with an action, and share of them that matters
+UNHEARD = 3  # in n episodes, of what has happened to nobody: e^-3 is 5 %
 
 
 def plan_from_logs(
@@ -67,7 +69,10 @@ def plan_from_logs(
         **asdict(bounds),
         "confidence": config.confidence,
         "least_visits": float(support.min()),
-        "warnings": _warnings(made, bounds, logs),
+        "warnings": [
+            *_warnings(made, bounds, logs),
+            *_of_rare(made, evidence, bounds, stated=config.worst is not None),
+        ],
     }
     return made, report
 
@@ -114,8 +119,38 @@ def _warnings(made: LogPlan, bounds: Bounds, logs: Logs) -> list[str]:
         )
     if len(logs.tasks) > 1:
         found.append(
-            f"the plan is one for all {len(logs.tasks)} tasks of the logs; keep the "
-            "rows of one for a plan of its own"
+            f"the plan is one for all {len(logs.tasks)} tasks of the logs, and all "
+            "bounds but `lower_confounded` count them as one: if tasks differ in what "
+            "was done and in how it ends, they can be too high; keep the rows of one "
+            "task for a plan of its own"
+        )
+    return found
+
+
+def _of_rare(
+    made: LogPlan, evidence: Evidence, bounds: Bounds, *, stated: bool
+) -> list[str]:
+    """Return what a reader must know of actions and returns that are rare or missing.
+
+    The share of decisions is that of the logged ones, in which the plan would take an
+    action that was taken seldom after the same observation.
+    """
+    found, visits = [], evidence.visits
+    rare = (visits > 0) & (visits < SELDOM)
+    taken = (made.probabilities * rare).sum(-1).mean(0)
+    share = float((visits.sum(-1) * taken).sum() / visits.sum())
+    if share >= SHARE:
+        found.append(
+            f"in {share:.0%} of the logged decisions, the plan takes an action with "
+            f"fewer than {SELDOM} decisions after that observation: what these did not "
+            "have counts as impossible, so that `estimate`, `lower` and "
+            "`lower_observed` may be too high"
+        )
+    if not stated:
+        found.append(
+            f"returns below {bounds.worst:.4g} are not in the logs, and count as "
+            f"impossible: what happens in one of {evidence.episodes / UNHEARD:.0f} "
+            "episodes may be missing; state the worst possible return with `--worst`"
         )
     return found
 

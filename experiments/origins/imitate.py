@@ -104,8 +104,13 @@ def _logged(cell: Cell, tasks: OracleConfig, params: Any) -> LoggedEpisodes:
             f"data, policy `{cell.policy}`: logged episodes have {length} decisions, "
             f"and the test has {tasks.horizon}"
         )
-    flat = (np.asarray(x)[..., : tasks.horizon] for x in found)
+    observation, action, reward = (
+        np.asarray(x)[..., : tasks.horizon].reshape(count * episodes, -1) for x in found
+    )
     return LoggedEpisodes(
-        np.repeat(np.arange(count), episodes),
-        *(x.reshape(count * episodes, -1) for x in flat),
+        task=np.repeat(np.arange(count), episodes),
+        observation=observation,
+        action=action,
+        reward=reward,
+        length=np.full(count * episodes, tasks.horizon),
     )
