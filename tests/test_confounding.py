@@ -219,6 +219,12 @@ def test_intervals_cover_the_bounds_and_need_data():
     few = confounding(logs.select(np.arange(4)), world.policy)
     row, ranges = few.row(1.5, seed=0), few.sample.ranges
     assert (row["ci_low"], row["ci_high"]) == (ranges.low, ranges.high)
+    sizes = np.arange(10, 200, 10)
+    found = [confounding(logs.select(np.arange(n)), world.policy) for n in sizes]
+    effective = np.array([each.stage.effective for each in found])
+    assert effective.min() < 10 < effective.max()
+    for each, size in zip(found, effective, strict=True):
+        assert each.identified == (size >= 10)
 
 
 def test_the_report_of_two_policies_has_every_number():

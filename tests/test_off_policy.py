@@ -327,6 +327,13 @@ def test_actions_that_are_logged_seldom_are_pointed_out():
     assert said(logs)[0].startswith("in 50 % of the logged decisions")
     twice = logs.select(np.tile(np.arange(200), 2))
     assert said(twice) == []
+    for number, often in ((29, True), (30, False)):
+        action = ((np.arange(200) < 2 * number) & (seen == 0)).astype(int)
+        assert bool(said(dataclasses.replace(logs, action=action[:, None]))) is often
+    # The policy takes it with the probability p in half of the decisions.
+    for p, matters in ((0.09, False), (0.11, True)):
+        policy = TablePolicy(np.array([[[1 - p, p], [1.0, 0.0]]]))
+        assert bool(said(logs)) is matters
     equal = dataclasses.replace(logs, reward=np.ones_like(logs.reward))
     assert "state `--return-low`" in warnings_about(equal)[0]
     assert not any("same return" in x for x in warnings_about(logs))

@@ -112,6 +112,73 @@ def test_rare_actions_of_experts_are_not_taken_for_average():
         assert any("`lower_observed` takes" in x for x in report["warnings"]) is often
 
 
+def test_the_bound_of_missing_actions_has_the_error_of_all_folds():
+    """By hand, from the folds' values with the worst return for missing actions."""
+    drawn = world(1)
+    logs = drawn.logs(60, 0)
+    planner, worst = planners()["naive"](), -1.0
+    found = cross_fitted_bounds(logs, planner, horizon=T, worst=worst, seed=3)
+    fold = np.random.default_rng(3).permutation(60) % 5
+    space = evidence_of(logs).space
+    values = []
+    for k in range(5):
+        train, test = (
+            evidence_of(logs.select(x), space=space) for x in (fold != k, fold == k)
+        )
+        plan = planner.plan(train, horizon=T, seed=3).probabilities
+        values.append(value_as_seen(test, plan, worst))
+    mean = np.mean([value.value for value, _ in values])
+    error = np.sqrt(sum(value.error**2 for value, _ in values)) / 5
+    assert 0 < found.unseen == pytest.approx(np.mean([x for _, x in values]))
+    want = mean - stats.norm.ppf(0.95) * error
+    assert worst < found.lower_observed == pytest.approx(want)
+    assert found.lower_observed < found.lower - 0.01
+
+
+def test_rare_actions_and_missing_returns_are_pointed_out():
+    """After one of two observations, the plan's action has 20 decisions."""
+    random = np.random.default_rng(0)
+    seen = np.arange(400) % 2
+    paid = random.random((400, 1))
+
+    class Second:
+        name = "second"
+
+        def plan(self, evidence, *, horizon, seed):
+            from sdm.data.planning import LogPlan
+
+            return LogPlan(np.array([[[0.0, 1.0], [1.0, 0.0]]]), 0.0)
+
+    for number, often in ((20, True), (99, True), (100, False)):
+        action = ((np.arange(400) < 2 * number) & (seen == 0)).astype(int)
+        logs = table(seen[:, None], action[:, None], paid, [True] * 400)
+        for worst in (None, -1.0):
+            config = PlanningConfig(worst=worst)
+            report = plan_from_logs(logs, Second(), config, seed=0)[1]
+            said = "\n".join(report["warnings"])
+            rare = "in 50% of the logged decisions, the plan takes an action with"
+            assert (rare in said) is often
+            missing = f"returns below {paid.min():.4g} are not in the logs"
+            assert (missing in said) is (worst is None)
+            assert ("in one of 133 episodes" in said) is (worst is None)
+            assert report["worst"] == (paid.min() if worst is None else worst)
+
+
+def test_rare_disasters_do_not_break_the_bound_on_anything():
+    """One of a hundred dies; the plan is what was done, so that 0.94 is its value."""
+    held, normal = 0, 0
+    planner = planners()["behavior"]()
+    for seed in range(40):
+        dies = np.random.default_rng(seed).random((60, 1)) < 0.01
+        paid = np.where(dies, -5.0, 1.0)
+        logs = table(np.zeros((60, 1), int), np.zeros((60, 1), int), paid, [True] * 60)
+        found = cross_fitted_bounds(logs, planner, horizon=1, worst=-5.0)
+        held += found.lower_confounded <= 0.94
+        normal += found.lower <= 0.94
+        assert found.lower_confounded > 0.1  # and it says something
+    assert held >= 36 and normal < 30  # 36 or more with probability 0.95
+
+
 def test_what_is_left_can_be_less_than_the_smallest_return():
     """All earn 5, and half lose it again; the plan's second action was never taken."""
     seen, actions = [[0, 1, 1]] * 40, [[0, 0]] * 39 + [[1, 0]]
@@ -126,9 +193,10 @@ def test_what_is_left_can_be_less_than_the_smallest_return():
             first, second = np.eye(2)[[0, 0]], np.eye(2)[[1, 1]]
             return LogPlan(np.stack([first, second]), 0.0)
 
-    for worst in (None, 0.0):
+    # -5 after 5; a stated return of -9 can be all that is left.
+    for worst, want in ((None, 0), (0.0, 0), (-9.0, -4)):
         found = cross_fitted_bounds(logs, Other(), horizon=2, worst=worst)
-        assert found.unseen == 1 and found.lower_observed == pytest.approx(0)
+        assert found.unseen == 1 and found.lower_observed == pytest.approx(want)
 
 
 def decisions_that_cost(episodes=300, horizon=15):
