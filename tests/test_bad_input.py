@@ -4,6 +4,7 @@ The options come from the commands themselves, those of families and plugins inc
 so that a new option is tested as soon as there is one.
 """
 
+import dataclasses
 import random
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from bad_input import bad_values, commands, fault_of, is_argument, options, write_files
 from logged_worlds import drawn_logs, random_world
 from random_models import tiger
+from typer.testing import CliRunner
 
+from sdm.cli import app
 from sdm.data.logs.write import write_logs
 from sdm.solvers_jax import save_pomdp, solve
 from sdm.solvers_jax.solution_files import save_solution
@@ -25,6 +28,7 @@ CALLS = {
     "estimate l1": "estimate logs.csv --estimator l1",
     "estimate kl": "estimate logs.csv --estimator kl",
     "plan": "plan logs.csv --out new --overwrite",
+    "demonstrate": "demonstrate wards.csv --family wards --out new --overwrite",
     "ope": "ope --logs logs.csv --policy policy.npz",
     "eval": "eval --policy random --tasks 1 --trajectories 1 --horizon 2",
     "export": "export solution --out new --overwrite",
@@ -52,6 +56,12 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad input")
     world = random_world(0, ends=True)
     write_logs(drawn_logs(world, 0, 30), folder / "logs.csv")
+    logs = drawn_logs(world, 0, 30)
+    wards = dataclasses.replace(logs, task=np.arange(30) % 2, tasks=("north", "south"))
+    write_logs(wards, folder / "wards.csv")
+    words = ["estimate", str(folder / "wards.csv"), "--out", str(folder / "wards")]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
     np.savez(folder / "policy.npz", probabilities=world.policy)
     save_pomdp(tiger(), folder / "tiger.POMDP")
     save_solution(solve(tiger(), horizon=1), folder / "solution")

@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdm.data.estimation import (
-    EstimationConfig,
-    estimate_models,
-    estimators,
-    radii,
-)
-from sdm.data.estimation.estimator import register_estimator
+from sdm.data.estimation import EstimationConfig, estimate_models, radii
+from sdm.data.estimation.estimator import estimators, register_estimator
 from sdm.data.estimation.radii import (
     chi_squared_radius,
     credible_radius,
