@@ -9,7 +9,6 @@ followed.
 
 import re
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -18,6 +17,7 @@ from sdm.data.estimation.files import plain_name
 from sdm.data.estimation.space import Space, decisions_of, space_of
 from sdm.data.logged_dataset import LoggedEpisodes
 from sdm.data.logs import NOTHING, Logs, LogsError
+from sdm.data.off_policy.align import places
 from sdm.tasks.family import Kind, NamedTasks, Params, TaskFamily
 from sdm.tasks.streams import Stream, stream_key
 
@@ -46,7 +46,7 @@ def training_episodes(
     place = _training_tasks(logs, family)
     key = stream_key(0, Stream.TRAIN_TASKS)  # which named tasks do not depend on
     params = family.parameters(key, int(place.max()) + 1, split="train")
-    space = _space(logs, family, kind)
+    space, shown, taken = _places(logs, family, kind)
     task, horizon = place[logs.task], horizon or logs.horizon
     kept = _whole(logs, task >= 0, horizon)
     order = np.flatnonzero(kept)[np.argsort(task[kept], kind="stable")]
@@ -54,9 +54,6 @@ def training_episodes(
     state, action = _padded(chosen, space, horizon)
     reward = np.zeros(action.shape)
     reward[:, : chosen.horizon] = chosen.reward[:, :horizon]
-    names, actions = _observations(family, kind), family.spaces.actions
-    shown = np.array([names.index(name) for name in space.names])
-    taken = np.array([actions.index(name) for name in space.actions])
     length = np.minimum(chosen.length, horizon)
     found = LoggedEpisodes(task[order], shown[state], taken[action], reward, length)
     return found, params
@@ -87,31 +84,37 @@ def _whole(
     return kept
 
 
-def _space(logs: Logs, family: TaskFamily, kind: Kind) -> Space:
-    """Return the states of the estimates, which have outcomes or not."""
-    names = set(_observations(family, kind))
+def _places(
+    logs: Logs, family: TaskFamily, kind: Kind
+) -> tuple[Space, Int[np.ndarray, " S1"], Int[np.ndarray, " A"]]:
+    """Return the states of the estimates, and where the family has them and actions.
+
+    Estimates have outcomes or not. What has no names in the family is numbered from 0.
+    """
+    spaces = family.spaces
+    components = spaces.seen(kind)
+    names = components[0].values if len(components) == 1 else ()
     space = space_of(logs)
-    if not names >= set(space.endings):
+    if not set(names) >= set(space.endings):
         space = space_of(logs, outcomes=False)
-    for what, known, wanted in (
-        ("observation", names, space.names),
-        ("action", set(family.spaces.actions), space.actions),
+    found = []
+    for what, known, wanted, size in (
+        ("observation", names, space.names, spaces.symbols(kind)),
+        ("action", spaces.actions, space.actions, len(spaces.actions)),
     ):
-        missing = [name for name in wanted if name not in known]
-        if missing:
+        numbered = all(map(str.isdecimal, wanted)) and not {*wanted} & {*known}
+        place = places(None if numbered else known, wanted, size)
+        missing = np.flatnonzero(place < 0)
+        if len(missing):
             able = sorted(f"`--setting {x}`" for x in family.kinds if x != kind)
             raise LogsError(
-                f"family `{family.name}`, {kind}: has no {what} `{missing[0]}` of the "
-                f"logs ({len(missing)} of {len(wanted)} are missing)",
+                f"family `{family.name}`, {kind}: has no {what} "
+                f"`{wanted[int(missing[0])]}` of the logs ({len(missing)} of "
+                f"{len(wanted)} are missing)",
                 " or ".join([HINT, *able]),
             )
-    return space
-
-
-def _observations(family: TaskFamily, kind: Kind) -> Sequence[str]:
-    """Return the names of observations; () if they have several components or none."""
-    seen = family.spaces.seen(kind)
-    return seen[0].values if len(seen) == 1 else ()
+        found.append(place)
+    return space, found[0], found[1]
 
 
 def _training_tasks(logs: Logs, family: TaskFamily) -> Int[np.ndarray, " K"]:

@@ -301,6 +301,27 @@ def test_the_command_writes_the_dataset_of_its_options(saved, tmp_path):
     assert again.exit_code == 2 and "--overwrite" in again.stderr
 
 
+def test_names_that_are_numbers_are_those_of_the_models(saved, tmp_path):
+    """As in logs whose observations and actions are numbers."""
+    logs = made_logs()
+    plain = dataclasses.replace(logs, observations=("0", "1", "2"), actions=("0", "1"))
+    write_logs(plain, tmp_path / "plain.csv")
+    words = ["estimate", str(tmp_path / "plain.csv"), "--out", str(tmp_path / "sites")]
+    made = run(app, words)
+    assert made.exit_code == 0, made.output
+    family = load_family(str(tmp_path / "sites"), {})
+    with pytest.warns(UserWarning, match="left out"):
+        numbered = training_episodes(read_logs(tmp_path / "plain.csv"), family)[0]
+    named = episodes_in(saved)[2]
+    np.testing.assert_array_equal(numbered.reward, named.reward)
+    np.testing.assert_array_equal(numbered.action, named.action)
+    states = family.spaces.state[0].values
+    seen = [states[each] for each in numbered.observation[:, 0]]
+    both = zip(seen, named.observation[:, 0], strict=True)
+    known = load_family(str(saved / "sites"), {}).spaces.state[0].values
+    assert all(NAMES[int(one)] == known[other] for one, other in both)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -325,6 +346,9 @@ def test_logs_that_the_estimates_are_not_of_are_refused(saved):
         training_episodes(renamed, family)
     renamed = dataclasses.replace(logs, actions=("rest", "wait"))
     with pytest.raises(LogsError, match="has no action `wait`"):
+        training_episodes(renamed, family)
+    renamed = dataclasses.replace(logs, actions=("ja", "nein"))
+    with pytest.raises(LogsError, match="has no action `ja`"):
         training_episodes(renamed, family)
     twins = dataclasses.replace(logs, tasks=("a b", "a-b", "c", "d", "e"))
     assert len({plain_name(task) for task in twins.tasks}) == 4
