@@ -53,7 +53,7 @@ def demonstrate(
     """Make a dataset of logged episodes, from which a language model learns the best.
 
     `sdm finetune --data OUT` learns the actions of the best episodes of each training
-    task. No plan and no model is needed, except for `--score regret`.
+    task. `--score regret` solves the estimated tasks to find the best ones.
 
     Example: `sdm demonstrate visits.csv --family sites --best 0.25 --out shown`
     """

@@ -126,7 +126,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a policy is told of tasks that it does not know.
+    """What is shown to a policy that does not know the tasks.
 
     Attributes:
         config: configuration of the test.

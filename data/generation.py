@@ -6,7 +6,6 @@ on the seed and on i; an interrupted and resumed run writes the same bytes.
 """
 
 import dataclasses
-import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,12 +21,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Array
 
-import sdm
 from sdm.data.optimality_gap import optimality_gap
 from sdm.data.request import (
     OracleConfig,
     check_available,
-    family_header,
+    dataset_header,
     plain_params,
 )
 from sdm.data.shard_checks import is_whole, remove_damaged
@@ -235,23 +233,23 @@ def _of_tasks(path: Path) -> dict[str, np.ndarray]:
 
 def describe(config: OracleConfig) -> dict[str, Any]:
     """Return everything that determines a dataset, for its manifest and its plan."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "pyarrow")}
     return {
-        **family_header(config.family, config.kind),
-        "observes_reward": config.rewards_seen,
-        "policy": "oracle",
-        "horizon": config.horizon,
-        "tasks": config.tasks,
-        "trajectories": config.trajectories,
-        "random_trajectories": config.random_trajectories,
-        "seed": config.seed,
+        **dataset_header(
+            config.family,
+            config.kind,
+            policy="oracle",
+            observes_reward=config.rewards_seen,
+            horizon=config.horizon,
+            tasks=config.tasks,
+            trajectories=config.trajectories,
+            random_trajectories=config.random_trajectories,
+            seed=config.seed,
+        ),
         "batch": config.together,
         "gap": config.gap if config.kind == "pomdp" else None,
         "atol": config.enough if config.kind == "pomdp" else None,
         "points": config.points_per_stage,
         "believe": config.believe if config.kind == "apomdp" else None,
-        "float": str(jnp.result_type(float)),
-        "versions": {"sdm": sdm.__version__, **versions},
     }
 
 

@@ -8,7 +8,7 @@ after an episode's end have no labels. Values of tasks are unknown.
 Episodes are scored by their return, or by their regret in the estimated model of their
 task: what an action loses in expectation, by the performance-difference lemma (see
 `regret`), as a mean over the episode's decisions, since long episodes have more to
-lose. High returns can be luck, of which regret has none, but regret is that of an
+lose. A return also depends on chance, which regret leaves out, but regret is that of an
 estimate.
 """
 
@@ -72,6 +72,7 @@ class LoggedEpisodes(NamedTuple):
         action: index of each action.
         reward: reward of each decision.
         length: number of decisions before the end of each episode.
+        beyond: decisions of the models after these, in which outcomes are paid.
 
     """
 
@@ -80,6 +81,7 @@ class LoggedEpisodes(NamedTuple):
     action: Int[np.ndarray, "E T"]
     reward: Float[np.ndarray, "E T"]
     length: Int[np.ndarray, " E"]
+    beyond: int = 0
 
 
 def write_logged_dataset(
@@ -196,12 +198,10 @@ def _discounted(
 
 
 def _regrets(episodes: LoggedEpisodes, model: MDP) -> Float[np.ndarray, " E"]:
-    """Return what each episode's actions lose in the models, per decision.
-
-    The models get one decision more, in which outcomes are paid.
-    """
+    """Return what each episode's actions lose in the models, per decision."""
     horizon = episodes.action.shape[1]
-    q = np.asarray(backward_induction(model, horizon=horizon + 1).q, np.float64)
+    solution = backward_induction(model, horizon=horizon + episodes.beyond)
+    q = np.asarray(solution.q, np.float64)
     here = q[episodes.task[:, None], np.arange(horizon), episodes.observation]
     taken = np.take_along_axis(here, episodes.action[..., None], -1)[..., 0]
     decides = np.arange(horizon) < episodes.length[:, None]
@@ -215,7 +215,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Return the columns of the dataset: of each task, the best episodes first."""
     order = np.lexsort((~kept, episodes.task))
-    task, observation, action, reward, length = (x[order] for x in episodes)
+    task, observation, action, reward, length = (x[order] for x in episodes[:5])
     decides = np.arange(action.shape[1]) < length[:, None]
     label = np.where(kept[order, None] & decides, action, NO_ACTION)
     count = np.bincount(task)

@@ -55,7 +55,14 @@ def training_episodes(
     reward = np.zeros(action.shape)
     reward[:, : chosen.horizon] = chosen.reward[:, :horizon]
     length = np.minimum(chosen.length, horizon)
-    found = LoggedEpisodes(task[order], shown[state], taken[action], reward, length)
+    found = LoggedEpisodes(
+        task=task[order],
+        observation=shown[state],
+        action=taken[action],
+        reward=reward,
+        length=length,
+        beyond=int(len(space.outcomes) > 0),
+    )
     return found, params
 
 

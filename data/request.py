@@ -172,12 +172,12 @@ def dataset_header(
     random_trajectories: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Describe a dataset whose tasks nobody solved, for its manifest.
+    """Describe the tasks and episodes of a dataset, for its manifest.
 
     Args:
         family: family of the tasks.
         kind: kind of the tasks.
-        policy: what generated the episodes to learn.
+        policy: what acted in the episodes to learn.
         observes_reward: whether the agent observes its rewards.
         horizon: decisions per episode.
         tasks: number of tasks.

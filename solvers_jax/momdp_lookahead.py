@@ -100,8 +100,8 @@ class PlansInModel(eqx.Module):
         weight = jnp.moveaxis(belief[..., None] * chance, -1, -2)  # [N, n, Y]
         if model.observes_reward:
             paid = rows_of(model, "reward", task, state, every, action)
-            told = _groups(paid)[:, :, None]  # [N, G, 1, Y]
-            weight = told * weight[:, None]
+            alike = _groups(paid)[:, :, None]  # [N, G, 1, Y]
+            weight = alike * weight[:, None]
         else:
             weight = weight[:, None]
         if model.hidden_transition is not None:

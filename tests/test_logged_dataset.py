@@ -178,8 +178,8 @@ def test_equal_scores_are_in_random_order():
     np.testing.assert_array_equal(one, best_of_tasks(task, score, 0.5, seed=0))
 
 
-def written(saved, out, score, **options):
-    _, family, found, params = episodes_in(saved)
+def written(saved, out, score, name="sites", **options):
+    _, family, found, params = episodes_in(saved, name)
     config = LoggedDatasetConfig(best=0.5, score=score)
     report = write_logged_dataset(out, found, family, params, config, **options)
     return family, found, params, report, read_shards(out).to_pydict()
@@ -219,10 +219,13 @@ def test_the_best_returns_are_learned_and_the_others_shown(saved, tmp_path):
         assert mine == list(range(len(mine)))
 
 
-def test_regrets_are_those_of_the_optimal_values_of_the_estimates(saved, tmp_path):
-    family, _, params, _, rows = written(saved, tmp_path / "data", "regret")
-    # One decision more, in which the model pays the outcome.
-    solution = solve(family.model(params, "mdp"), horizon=LONGEST + 1)
+@pytest.mark.parametrize(("name", "beyond"), [("sites", 1), ("plain", 0)])
+def test_regrets_are_those_of_the_optimal_values_of_the_estimates(
+    saved, tmp_path, name, beyond
+):
+    family, _, params, _, rows = written(saved, tmp_path / "data", "regret", name)
+    # With outcomes, one decision more, in which the model pays them.
+    solution = solve(family.model(params, "mdp"), horizon=LONGEST + beyond)
     states = family.spaces.state[0].values
     q = np.asarray(solution.q)
 
@@ -327,7 +330,7 @@ def test_names_that_are_numbers_are_those_of_the_models(saved, tmp_path):
     [
         ({"best": 0.0}, "best = 0: must be above 0"),
         ({"best": 1.5}, "best = 1.5"),
-        ({"score": "luck"}, "must be one of return, regret"),
+        ({"score": "chance"}, "must be one of return, regret"),
         ({"horizon": 0}, "horizon"),
     ],
 )
