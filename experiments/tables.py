@@ -4,6 +4,7 @@ A point is a policy's gap at one value on the axis, in one panel: the mean over 
 with the interval that `intervals` defines.
 """
 
+import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
 from sdm.experiments.origin import trains
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import MEASURES, Cell, Experiment
-from sdm.llm.recipes import recipe_of
+from sdm.llm.recipes import FinetuneConfig, recipe_of
 
 # The paper's policy that corresponds to each learner.
 LIKE = {"finetune": "sft", "icl": "icl", "dpt": "dpt"}
+# Options of trainings whose rows are older than the option.
+OLDER = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
 Found = Sequence[tuple[Cell, Row | None]]
 
 
@@ -191,11 +194,13 @@ def remarks(found: Found) -> list[str]:
 
 def _earlier_recipe(cell: Cell, row: Row) -> str:
     """Return how a row's training differs from its base's recipe now; "" if not."""
-    trained = (row.get("training") or {}).get("config") or {}
+    if not (trained := (row.get("training") or {}).get("config")):
+        return ""
+    trained = OLDER | trained
     changed = [
-        f"{name} {trained[name]} (now {value})"
+        f"{name} {trained[name] or 'not given'} (now {value})"
         for name, value in recipe_of(str(cell.learn.get("base"))).items()
-        if name not in cell.learn and trained.get(name, value) != value
+        if name not in cell.learn and trained[name] != value
     ]
     return f"trained with an earlier recipe: {', '.join(changed)}" if changed else ""
 

@@ -59,6 +59,7 @@ def load_base(
     from_scratch: bool = False,
     every_weight: bool = False,
     seed: int = 0,
+    initializer_range: float | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model and its tokenizer.
@@ -71,6 +72,7 @@ def load_base(
         every_weight: whether training updates all weights. They are then in single
             precision, since bfloat16 would lose small updates.
         seed: random seed of randomly initialized weights.
+        initializer_range: their standard deviation; None for the architecture's own.
         trust_remote_code: run the Python code that a model's repository contains.
 
     Returns:
@@ -88,7 +90,8 @@ def load_base(
             raise ValueError(
                 "base `tiny`: cannot be quantized, since it is trained from scratch"
             )
-        return tiny_model(seed), tiny_tokenizer()
+        model = tiny_model(seed, initializer_range=initializer_range)
+        return model, tiny_tokenizer()
     source = base_source(name)
     trust = {"trust_remote_code": trust_remote_code}
     dtype = torch.float32 if every_weight else compute_dtype()
@@ -105,7 +108,7 @@ def load_base(
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **trust)
         if from_scratch:
-            model, missing = random_model(source, seed, **trust), ()
+            model, missing = random_model(source, seed, initializer_range, **trust), ()
         else:
             found: Any = AutoModelForCausalLM.from_pretrained(
                 source, output_loading_info=True, **options
@@ -127,9 +130,13 @@ def load_base(
     return model, tokenizer
 
 
-def random_model(source: str, seed: int, **trust: bool) -> PreTrainedModel:
+def random_model(
+    source: str, seed: int, initializer_range: float | None = None, **trust: bool
+) -> PreTrainedModel:
     """Return a model of the architecture of `source` with random weights."""
     config = AutoConfig.from_pretrained(source, **trust)
+    if initializer_range is not None:
+        config.initializer_range = initializer_range
     with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
         torch.default_generator.manual_seed(seed)
         # Training all weights needs single precision, also on an accelerator.

@@ -1,15 +1,17 @@
 """Batches of training and validation texts, and the losses over them.
 
-Batches are of similar lengths, shuffled by seed and epoch. The order depends on nothing
-else, so a run that resumes within an epoch continues with the texts that it has not
-seen.
+Texts are shuffled by seed and epoch. The order depends on nothing else, so a run that
+resumes within an epoch continues with the texts that it has not seen. Texts are not
+grouped by length, although that would save padding: where rewards are written, length
+is the number of successes, so that all texts of a batch would have equally many, and
+its gradient would mostly raise or lower the probability of a success.
 
 Every process must have equally many texts. Where they cannot be divided evenly, blank
 texts fill the last batch. A blank text has one token and no label, so it adds nothing
 to a loss or a gradient, and several processes learn what one learns.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,29 +19,24 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 from transformers.loss.loss_utils import ForCausalLMLoss
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 
 from sdm.llm.tokens import IGNORED
 
 
-class LengthGroupedByEpoch(Sampler[int]):
-    """Sampler that shuffles indices into batches of similar lengths, blank texts last.
+class ShuffledByEpoch(Sampler[int]):
+    """Sampler that shuffles texts anew in every epoch, blank texts last.
 
     Args:
-        lengths: number of tokens of each text.
-        batch_size: texts per batch.
+        texts: number of texts.
         seed: random seed of the order.
         blanks: number of blank texts, which follow the others in the dataset.
 
     """
 
-    def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, blanks: int = 0
-    ) -> None:
-        """Store the lengths, in tokens; `set_epoch` selects the order."""
-        self.lengths, self.batch_size, self.seed = list(lengths), batch_size, seed
-        self.blanks = blanks
+    def __init__(self, texts: int, seed: int, blanks: int = 0) -> None:
+        """Store the numbers of texts; `set_epoch` selects the order."""
+        self.texts, self.seed, self.blanks = texts, seed, blanks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -48,15 +45,13 @@ class LengthGroupedByEpoch(Sampler[int]):
 
     def __len__(self) -> int:
         """Return the number of texts, blank ones included."""
-        return len(self.lengths) + self.blanks
+        return self.texts + self.blanks
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the indices in the epoch's order."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        indices = get_length_grouped_indices(
-            self.lengths, self.batch_size, generator=generator
-        )
-        return iter([*indices, *range(len(self.lengths), len(self))])
+        order = torch.randperm(self.texts, generator=generator).tolist()
+        return iter([*order, *range(self.texts, len(self))])
 
 
 def with_blanks(dataset: Dataset, multiple: int) -> Dataset:
@@ -84,11 +79,11 @@ class ResumableTrainer(Trainer):
         gap: Callable[[Any], Mapping[str, float]] | None = None,
         **options: Any,
     ) -> None:
-        """Group texts by length, `together` per optimizer step over all processes.
+        """Take `together` texts per optimizer step, over all processes.
 
         `gap` returns more metrics of a model at each validation.
         """
-        self.together, self.gap = together, gap
+        self.gap = gap
         super().__init__(**options)
         train: Any = self.train_dataset
         self.texts = len(train)
@@ -102,15 +97,9 @@ class ResumableTrainer(Trainer):
             self.compute_loss_func = causal_loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        # The argument lacks the column `length`, which the model does not take.
         data: Any = self.train_dataset
-        lengths = data["length"]
-        return LengthGroupedByEpoch(
-            lengths[: self.texts],
-            self.together,
-            self.args.seed,
-            blanks=len(lengths) - self.texts,
-        )
+        blanks = len(data) - self.texts
+        return ShuffledByEpoch(self.texts, self.args.seed, blanks)
 
     def prediction_step(
         self,

@@ -53,6 +53,8 @@ class FinetuneConfig:
         learning_rate: peak learning rate, reached after the warm-up.
         warmup: share of the optimizer steps in which the learning rate rises.
         weight_decay: weight decay of AdamW.
+        initializer_range: standard deviation of random weights, with `from_scratch` and
+            of `tiny`; the architecture's own if not given.
         demonstrations: episodes to draw demonstrations from, the oracle's (`optimal`),
             the dataset's random ones (`random`) or `all` of them.
         queries: episodes at the end of the texts, the oracle's (`optimal`) or `all`, in
@@ -87,6 +89,7 @@ class FinetuneConfig:
     learning_rate: float = 2e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
+    initializer_range: float | None = None
     demonstrations: Shown = "optimal"
     queries: Asked = "optimal"
     loss: Loss = "all"
@@ -137,8 +140,8 @@ class FinetuneConfig:
                 raise ValueError(
                     f"{name} = {getattr(self, name)}: must be 0 or more, and below 1"
                 )
-        for name in ("learning_rate", "held_out"):
-            if not 0 < getattr(self, name) < 1:
+        for name in ("learning_rate", "held_out", "initializer_range"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} = {getattr(self, name)}: must lie between 0 and 1"
                 )
@@ -166,6 +169,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 16,
         "learning_rate": 2e-3,
         "weight_decay": 0.1,
+        # 1/√128, as SmolLM2 has 1/√576. With Llama's 0.02, it does not learn in 18,000
+        # texts what rewards say about the arms of bandits; with this, in 5,000.
+        "initializer_range": 0.088,
         "lora_rank": 0,
     },
     "smollm2": {

@@ -203,7 +203,8 @@ def _load_adapter(folder: Path, header: RunHeader, quantize: str | None) -> Peft
     base, _ = load_base(
         config.base,
         quantize=quantize,
-        seed=config.seed,  # determines the weights of `tiny`
+        seed=config.seed,  # determines the weights of `tiny`, with the next one
+        initializer_range=config.initializer_range,
         trust_remote_code=config.trust_remote_code,
     )
     found = fingerprint(base)

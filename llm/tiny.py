@@ -21,8 +21,18 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_model(seed: int) -> LlamaForCausalLM:
-    """Return a Llama of 0.8 M random parameters: 4 layers of width 128."""
+def tiny_model(
+    seed: int, *, initializer_range: float | None = None
+) -> LlamaForCausalLM:
+    """Return a Llama of 0.8 M random parameters: 4 layers of width 128.
+
+    Args:
+        seed: random seed of the weights.
+        initializer_range: their standard deviation; None for that of Llama, 0.02.
+
+    """
+    if initializer_range is None:
+        initializer_range = LlamaConfig().initializer_range
     config = LlamaConfig(
         vocab_size=len(TINY_CHARACTERS) + 2,
         hidden_size=128,
@@ -30,6 +40,7 @@ def tiny_model(seed: int) -> LlamaForCausalLM:
         num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=8192,
+        initializer_range=initializer_range,
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=None,

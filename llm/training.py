@@ -73,6 +73,7 @@ def prepare_model(
         from_scratch=config.from_scratch,
         every_weight=config.lora_rank == 0,
         seed=config.seed,
+        initializer_range=config.initializer_range,
         trust_remote_code=config.trust_remote_code,
     )
     if check is not None:

@@ -15,6 +15,7 @@ from sdm.experiments.conclusions import _gaps
 from sdm.experiments.rows import rows_file, write_rows
 from sdm.experiments.summary import answers, table_of
 from sdm.experiments.tables import Point
+from sdm.llm.recipes import recipe_of
 
 HORIZON = experiments()["mdp-horizon"]
 SPREAD = np.linspace(-0.1, 0.1, 9)
@@ -201,7 +202,7 @@ def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
     for row in rows:
         row["result"] = result(1.0 + SPREAD)
         if row["policy"] == "smollm2":
-            config = {"batch_size": 64, "learning_rate": 5e-4, "loss": "actions"}
+            config = recipe_of("smollm2") | {"batch_size": 64}
             row["training"] = {**(row.get("training") or {}), "config": config}
     write_rows(rows_file(folder, HORIZON.name, "laptop"), rows)
     (note,) = sections.section_of(HORIZON, "laptop", folder).notes
@@ -213,6 +214,20 @@ def test_a_row_of_an_earlier_recipe_says_what_was_different(folder):
     head, (texts,) = table_of(answers([(found.experiment, found.points)]))
     first_screen = dict(zip(head, texts, strict=True))
     assert first_screen["SmolLM2"] == "1.00*" and first_screen["tiny"] == "1.00"
+
+
+def test_a_row_that_is_older_than_an_option_was_trained_without_it(folder):
+    rows = fabricated(HORIZON, "laptop")
+    for row in rows:
+        row["result"] = result(1.0 + SPREAD)
+        if row["policy"] == "tiny":
+            config = recipe_of("tiny")
+            if row["seed"]:
+                config = {k: x for k, x in config.items() if k != "initializer_range"}
+            row["training"] = {**(row.get("training") or {}), "config": config}
+    write_rows(rows_file(folder, HORIZON.name, "laptop"), rows)
+    (note,) = sections.section_of(HORIZON, "laptop", folder).notes
+    assert note.endswith("an earlier recipe: initializer_range not given (now 0.088)")
 
 
 @pytest.mark.slow

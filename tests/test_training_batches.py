@@ -18,7 +18,7 @@ from training_support import QUIET, quick, write_base, write_data
 from transformers import LlamaForCausalLM
 
 from sdm.llm.bases import load_base
-from sdm.llm.batching import LengthGroupedByEpoch, ResumableTrainer, with_blanks
+from sdm.llm.batching import ResumableTrainer, ShuffledByEpoch, with_blanks
 from sdm.llm.finetune import finetune
 from sdm.llm.runs import load_run
 from sdm.llm.texts import TrainingText
@@ -99,6 +99,16 @@ def test_validation_needs_no_more_memory_than_a_training_step(
     assert set(kept) == {(None, None)}
 
 
+def test_each_epoch_has_an_order_of_its_own_that_the_seed_decides():
+    order, again, other = (ShuffledByEpoch(50, seed, blanks=2) for seed in (3, 3, 4))
+    first = list(order)
+    assert sorted(first) == list(range(52)) and first[50:] == [50, 51]
+    assert first[:50] != sorted(first[:50]) and first != list(other)
+    assert first == list(again)
+    order.set_epoch(1)
+    assert sorted(order) == list(range(52)) and list(order) != first
+
+
 @pytest.mark.parametrize("texts", [1, 5, 7, 8, 9])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_several_processes_take_the_texts_that_one_takes(texts, accumulate):
@@ -112,13 +122,13 @@ def test_several_processes_take_the_texts_that_one_takes(texts, accumulate):
         assert blank == {"input_ids": [3], "labels": [IGNORED], "length": 1}
 
     blanks, share = len(padded) - texts, together // processes // accumulate
-    order = LengthGroupedByEpoch(lengths, together, seed=0, blanks=blanks)
+    order = ShuffledByEpoch(texts, seed=0, blanks=blanks)
     shards = [
         list(BatchSamplerShard(BatchSampler(order, share, False), processes, index))
         for index in range(processes)
     ]
     assert len(shards[0]) == len(shards[1])
-    alone = list(LengthGroupedByEpoch(lengths, together, seed=0))
+    alone = list(ShuffledByEpoch(texts, seed=0))
     for i in range(0, len(shards[0]), accumulate):
         taken = chain(
             *(batch for shard in shards for batch in shard[i : i + accumulate])
