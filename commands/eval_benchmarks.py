@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class EvalCommand(FamilyCommand):
     """Command with the options of `EvaluationConfig`, the family and its prior."""
 
-    prior = True
+    other = "prior"
 
     @property
     def configs(self) -> Mapping[str, OptionGroup]:

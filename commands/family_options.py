@@ -30,12 +30,13 @@ class FamilyCommand(ConfigCommand):
     """A command with the options of the family that `--family` names.
 
     Attributes:
-        prior: whether the command also takes `--prior-OPTION`, for the prior's family.
+        other: name of another use of the family's options, for which the command also
+            takes `--OTHER-OPTION`; "" for none.
 
     """
 
     plugins = {"--family": FAMILIES}  # noqa: RUF012
-    prior = False
+    other = ""
 
     @property
     def configs(self) -> Mapping[str, OptionGroup]:
@@ -62,9 +63,9 @@ class FamilyCommand(ConfigCommand):
         groups["family"] = OptionGroup(
             fields, parameters_of(fields, panel=panel, scope="family")
         )
-        if self.prior:
-            hidden = parameters_of(fields, scope="prior", prefix="prior", hidden=True)
-            groups["prior"] = OptionGroup(fields, hidden)
+        if use := self.other:
+            hidden = parameters_of(fields, scope=use, prefix=use, hidden=True)
+            groups[use] = OptionGroup(fields, hidden)
         return groups
 
 

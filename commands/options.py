@@ -79,7 +79,8 @@ def warn_of_idle_options(context: Context, kind: str, family: "TaskFamily") -> N
     from sdm.tasks.option_effects import affects
 
     for name, option in given_options(context).items():
-        plain = name.removeprefix("prior__").removeprefix("family__")
+        scope, _, field = name.partition("__")
+        plain = field or scope
         works = kind in OF_KINDS.get(name, KINDS)
         if plain != name:
             works = affects(plain, kind, family)

@@ -51,10 +51,12 @@ def _training_fields() -> list[OptionField]:
 class SelfTrainCommand(FamilyCommand):
     """Command with the options of `SelfTrainConfig`, of fine-tuning and the family."""
 
+    other = "start"
+
     @property
     def configs(self) -> Mapping[str, OptionGroup]:
         """Return the options of the loop, then those of each training."""
-        own = ("family", "kind", "seed", "training")
+        own = ("family", "kind", "start_family", "seed", "training")
         fields = config_fields(
             "llm/self_training/config.py", "SelfTrainConfig", without=own
         )
@@ -89,6 +91,7 @@ def selftrain(
     In each iteration, the model plays several episodes in each of many training tasks,
     the best are kept, and the model is fine-tuned on them. The oracle serves for the
     test of each iteration in unseen tasks, and for `--select pseudo-regret`.
+    `--start-OPTION` sets an option of the family in the random play of the start.
 
     Examples: `sdm selftrain --horizon 5 --out selftrained`,
     `sdm selftrain --family bandit --horizon 25 --select pseudo-regret --out bandit`
@@ -97,12 +100,16 @@ def selftrain(
         from sdm.storage.ownership import check_new_folder
 
         check_new_folder(out, resume=resume, overwrite=overwrite)
-        posed = make_family(family, given(context, "family").merged(None))
+        options = given(context, "family").merged(None)
+        posed, first = make_family(family, options), None
+        if changed := given(context, "start").merged(None):
+            first = make_family(family, options | changed)
         kind = check_setting(setting, posed)
         warn_of_idle_options(context, kind, posed)
         start_jax(every_core=kind != "mdp")
         check_own_family(posed, kind)
-        chosen = _config(posed, given(context, "config").merged(config), kind, seed)
+        values = given(context, "config").merged(config) | {"start_family": first}
+        chosen = _config(posed, values, kind, seed)
         start_torch()
         from sdm.llm.self_training.iterations import self_train
 

@@ -90,8 +90,8 @@ def load_base(
             raise ValueError(
                 "base `tiny`: cannot be quantized, since it is trained from scratch"
             )
-        model = tiny_model(seed, initializer_range=initializer_range)
-        return model, tiny_tokenizer()
+        tiny = tiny_model(seed, initializer_range=initializer_range)
+        return tiny, tiny_tokenizer()
     source = base_source(name)
     trust = {"trust_remote_code": trust_remote_code}
     dtype = torch.float32 if every_weight else compute_dtype()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from sdm.llm.scoring import (
     needs_terminator,
     split_candidates,
 )
+from sdm.llm.tokens import splits_characters
 from sdm.tasks.models import Model
 from sdm.tasks.policy import draw
 
@@ -125,6 +127,10 @@ class LanguageModelPolicy:
         self.invalid.extend(np.maximum(0.0, 1 - mass).tolist())
         return scores
 
+    @cached_property
+    def _splits_characters(self) -> bool:
+        return splits_characters(self.tokenizer)
+
     def _prefix(self, support: Sequence[Episode]) -> str:
         return "".join(self.schema.render(episode) + "\n" for episode in support)
 
@@ -149,6 +155,10 @@ class LanguageModelPolicy:
         end = self.schema.terminator
         if needs_terminator(self.tokenizer, contexts[0], answers, end):
             answers = [answer + end for answer in answers]
+        if self._splits_characters:  # a fifth of the work with five actions
+            shared, left = split_candidates(encode(self.tokenizer, answers))
+            texts = encode(self.tokenizer, contexts)
+            return [[*text, *shared] for text in texts], [left] * len(texts)
         encoded = encode(
             self.tokenizer, [text + answer for text in contexts for answer in answers]
         )

@@ -47,6 +47,15 @@ def appended(tokenizer: PreTrainedTokenizerBase) -> int:
     return next((i for i, special in enumerate(reversed(mask)) if not special), 0)
 
 
+def splits_characters(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether every character is a token, whatever is around it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.normalizer or tokenizer.num_special_tokens_to_add():
+        return False
+    special = set(tokenizer.all_special_tokens)
+    return all(len(token) == 1 or token in special for token in tokenizer.get_vocab())
+
+
 def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     schema: Schema,

@@ -308,6 +308,19 @@ def test_means_change_as_often_as_asked_and_the_oracle_follows_them():
     np.testing.assert_array_equal(same["mean"][0], params["mean"][7])
 
 
+def test_means_have_the_beta_distribution_of_their_concentration():
+    family = BanditFamily(arms=3, separation=0.0, mean_concentration=0.5)
+    mean = np.asarray(family.parameters(jax.random.key(1), 1000, split="train")["mean"])
+    assert stats.kstest(mean.ravel(), stats.beta(0.5, 0.5).cdf).pvalue > 1e-3
+    # One of two arms paid twice and failed once: Beta(1/2 + 2, 1/2 + 1).
+    chance = family.predictive(np.array([[2, 0, 0]]), np.array([[1, 0, 0]]))
+    np.testing.assert_allclose(chance, [[2.5 / 4, 0.5, 0.5]], rtol=1e-12)
+    # The best arm after one round each is one that was paid.
+    plan = BanditFamily(arms=2, separation=0.0, mean_concentration=0.01)
+    hardly = plan.predictive(np.array([[1, 0]]), np.array([[0, 1]]))
+    np.testing.assert_allclose(hardly, [[1.01 / 1.02, 0.01 / 1.02]], rtol=1e-9)
+
+
 def test_the_separation_puts_the_best_arm_anywhere():
     params = BanditFamily().parameters(jax.random.key(0), 500, split="train")
     mean = np.asarray(params["mean"])[:, 0]

@@ -89,6 +89,7 @@ def test_a_killed_run_continues_where_it_was(tmp_path):
 
 
 def test_a_cell_may_be_trained_in_two_stages(tmp_path):
+    from sdm.llm.recipes import recipe_of
     from sdm.llm.runs import load_run, read_run
     from sdm.llm.tiny import tiny_model
 
@@ -107,7 +108,8 @@ def test_a_cell_may_be_trained_in_two_stages(tmp_path):
     # It starts from where the first stage ended, a step away, and not from random
     # weights.
     own, first = (load_run(folder).model.state_dict() for folder in (long, short))
-    fresh = tiny_model(0).state_dict()
+    spread = recipe_of("tiny")["initializer_range"]
+    fresh = tiny_model(0, initializer_range=spread).state_dict()
     name = "model.layers.0.mlp.up_proj.weight"
     near = (own[name] - first[name]).abs().mean()
     assert 0 < near < (first[name] - fresh[name]).abs().mean() * 3

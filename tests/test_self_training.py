@@ -22,13 +22,14 @@ from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.iterations import self_train
 from sdm.llm.self_training.kept import NothingToLearnError, selected
-from sdm.llm.self_training.play import random_play
+from sdm.llm.self_training.play import draw, random_play
 from sdm.llm.self_training.results import report_of
 from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.llm.texts import episodes_by_task
 from sdm.llm.training_data import read_training_data
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily, solve
 from sdm.tasks import load_family
+from sdm.tasks.families.bandit import BanditFamily
 
 pytestmark = QUIET
 run = CliRunner().invoke
@@ -128,7 +129,7 @@ def play():
 
 def scenarios_of(play, config):
     size = len(play.played.action)
-    return Scenarios(config.tasks(size), play.tasks, play.played)
+    return Scenarios(config.tasks(size, 1), play.tasks, play.played)
 
 
 def test_scores_are_those_computed_episode_by_episode(play):
@@ -271,6 +272,28 @@ def test_every_iteration_has_new_scenarios_or_comes_round_again():
     most = room.family.available("train")
     assert most == 13 and spans[0] == range(13)
     assert [s.start for s in spans[1:]] == [0, 5, 0, 5]
+
+
+def test_the_start_can_have_a_family_of_its_own(tmp_path):
+    clear = BanditFamily(arms=2, separation=1.0)
+    config = small(
+        family=BanditFamily(arms=2), support=0, start_family=clear, start_scenarios=50
+    )
+    start = random_play(config)
+    mean = np.asarray(start.tasks.params["mean"])
+    np.testing.assert_array_equal(np.sort(mean[:, 0]), [[0, 1]] * 50)
+    assert np.array_equal(
+        start.played.reward, np.take_along_axis(mean, start.played.action, -1)
+    )
+    write_dataset(tmp_path / "data", config, start, np.ones((50, 1), bool), {})
+    options = read_manifest(tmp_path / "data")["family_config"]
+    assert options["separation"] == 1.0
+    later = np.asarray(draw(config, config.scenarios_of(1), 1).params["mean"])
+    np.testing.assert_allclose(np.sort(later[:, 0]), [[0.4, 0.6]] * 6)
+    described = config.describe()
+    assert described["start_family"]["family_config"]["separation"] == 1.0
+    json.dumps(described)
+    assert "start_family" not in small().describe()
 
 
 def test_equal_returns_give_nothing_to_learn_from(play):
@@ -457,6 +480,7 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--scenarios", "1"], "scenarios = 1: must be a whole number from 2"),
         (["--base", "smolm2"], "unknown base `smolm2`"),
         (["--epochs", "0"], "epochs = 0"),
+        (["--start-max-energy", "4"], "start_family: must have the states, actions"),
     ],
 )
 def test_bad_options_end_with_one_line(options, message, tmp_path):

@@ -2,7 +2,7 @@
 
 `iteration` in a cell's `learn` selects the model. All other options determine the run:
 those of `SelfTrainConfig`, such as a horizon that differs from the test's, and those of
-fine-tuning.
+fine-tuning. `start_family` holds options in which the start's family differs.
 """
 
 import dataclasses
@@ -30,13 +30,15 @@ def self_training_of(cell: Cell) -> SelfTrainConfig:
         ValueError: if an option is unknown or its value is invalid.
 
     """
-    test = evaluation_of(cell)
+    test, data = evaluation_of(cell), cell.data
     learn = {"horizon": test.horizon, **OWN_TEST, **cell.learn}
+    if start := learn.pop("start_family", None):
+        learn["start_family"] = training_family(cell.test, {**data, **start})
     iteration = learn.pop("iteration", None)
     loop = {name: x for name, x in learn.items() if name in LOOP}
     try:
         config = SelfTrainConfig(
-            family=training_family(cell.test, cell.data),
+            family=training_family(cell.test, data),
             support=test.support,
             kind=test.kind,
             observes_reward=test.observes_reward,

@@ -38,6 +38,8 @@ class SelfTrainConfig:
             weights, is trained first.
         start_play: random play of the start, of uniformly random `actions`, or of
             random `policies`, another one in each episode.
+        start_family: family of the start's scenarios; `family` if not given. Its texts
+            must be of the same spaces.
         invalid_limit: largest mean probability of texts that are no action; a model
             above it is not trained any more.
         test_tasks: unseen tasks in which each iteration is evaluated; the family's
@@ -69,6 +71,7 @@ class SelfTrainConfig:
     random_trajectories: int = 8
     start_scenarios: int = 1600
     start_play: StartPlay = "actions"
+    start_family: TaskFamily | None = None
     invalid_limit: float = 0.2
     test_tasks: int = 100
     test_trajectories: int = 30
@@ -101,6 +104,11 @@ class SelfTrainConfig:
                 f"random_trajectories = {self.random_trajectories}: must be at least "
                 f"support = {self.support}"
             )
+        if self.start_family and self.start_family.spaces != self.family.spaces:
+            raise ValueError(
+                "start_family: must have the states, actions and rewards of the family "
+                f"`{self.family.name}` of self-training, since its texts are the same"
+            )
         most = self.family.available("train")
         if most is not None and self.scenarios > most:
             raise ValueError(
@@ -115,10 +123,14 @@ class SelfTrainConfig:
         """Number of random episodes of each scenario."""
         return self.random_trajectories if self.support else 0
 
-    def tasks(self, count: int) -> OracleConfig:
+    def family_of(self, iteration: int) -> TaskFamily:
+        """Return the family of an iteration's scenarios; 0 is the random play."""
+        return self.family if iteration else self.start_family or self.family
+
+    def tasks(self, count: int, iteration: int) -> OracleConfig:
         """Return the configuration by which tasks are drawn; nothing is solved."""
         return OracleConfig(
-            self.family,
+            self.family_of(iteration),
             self.horizon,
             count,
             self.episodes,
@@ -148,7 +160,7 @@ class SelfTrainConfig:
         Every iteration has new scenarios. If the family has finitely many, they come
         round again.
         """
-        most = self.family.available("train")
+        most = self.family_of(iteration).available("train")
         if not iteration:
             return range(min(self.start_scenarios, most or self.start_scenarios))
         first = self._first(iteration, most)
@@ -185,7 +197,10 @@ class SelfTrainConfig:
         """Return everything that determines the result, as JSON values."""
         names = (f.name for f in dataclasses.fields(self))
         fields = {name: getattr(self, name) for name in names}
-        header = family_header(fields.pop("family"), fields.pop("kind"))
+        kind, start = fields.pop("kind"), fields.pop("start_family")
+        header = family_header(fields.pop("family"), kind)
+        if start is not None:
+            fields["start_family"] = family_header(start, kind)
         return {**header, **fields, "training": dict(self.training or {})}
 
 

@@ -26,6 +26,7 @@ from sdm.data.shards import (
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.play import SelfPlay
 from sdm.storage.files import folder_in_progress
+from sdm.tasks.family import TaskFamily
 from sdm.tasks.rollout import Trajectory
 
 
@@ -46,16 +47,18 @@ def write_dataset(
         about: results of the selection, the manifest's entry `self_training`.
 
     """
-    manifest = {**_describe(config, kept), "self_training": dict(about)}
+    manifest = {**_describe(config, play.family, kept), "self_training": dict(about)}
     with folder_in_progress(out, manifest, resumable=False) as folder:
         write_shard(shard_path(folder, 0), _columns(play, kept))
         write_manifest(folder, manifest)
 
 
-def _describe(config: SelfTrainConfig, kept: Bool[np.ndarray, "S L"]) -> dict[str, Any]:
+def _describe(
+    config: SelfTrainConfig, family: TaskFamily, kept: Bool[np.ndarray, "S L"]
+) -> dict[str, Any]:
     """Return the entries of the manifest that describe tasks and episodes."""
     return dataset_header(
-        config.family,
+        family,
         config.kind,
         policy="self-training",
         observes_reward=config.test.rewards_seen,

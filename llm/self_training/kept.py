@@ -47,7 +47,7 @@ def selected(
         )
     scored = scores()[config.select]
     size = len(play.played.action)
-    scenarios = Scenarios(config.tasks(size), play.tasks, play.played)
+    scenarios = Scenarios(config.tasks(size, iteration), play.tasks, play.played)
     score = scored.score(scenarios)
     key = jax.random.fold_in(stream_key(config.seed, Stream.SELF_TIES), iteration)
     kept = select(score, config.keep, key=key, across=scored.across)

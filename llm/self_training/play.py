@@ -23,6 +23,7 @@ from sdm.llm.run_folder import is_run
 from sdm.llm.runs import load_run
 from sdm.llm.schema import make_schema
 from sdm.llm.self_training.config import SelfTrainConfig
+from sdm.tasks.family import TaskFamily
 from sdm.tasks.models import states_observed
 from sdm.tasks.policy import Policy, RandomPolicies, uniform_random
 from sdm.tasks.rollout import Trajectory, rollout, task_keys
@@ -37,6 +38,7 @@ class SelfPlay(NamedTuple):
     """Episodes of an iteration's scenarios.
 
     Attributes:
+        family: family of the scenarios.
         first: index of the first scenario.
         tasks: the S scenarios.
         random: D random episodes of each, from which demonstrations are drawn.
@@ -46,6 +48,7 @@ class SelfPlay(NamedTuple):
 
     """
 
+    family: TaskFamily
     first: int
     tasks: Tasks
     random: Trajectory
@@ -57,15 +60,14 @@ class SelfPlay(NamedTuple):
 def random_play(config: SelfTrainConfig) -> SelfPlay:
     """Play `keep` episodes of random play in each scenario of the start."""
     indices = config.scenarios_of(0)
-    tasks = draw(config, indices)
+    tasks = draw(config, indices, 0)
     keys, own = _keys(config, indices, 0), None
     if config.start_play == "policies":
         stream = stream_key(config.seed, Stream.RANDOM_POLICIES)
         own = task_keys(stream, len(indices), first=indices.start)
     played = _random(config, tasks, keys, config.keep, policies=own)
-    return SelfPlay(
-        indices.start, tasks, _demonstrations(config, tasks, indices), played, None, 0.0
-    )
+    random, family = _demonstrations(config, tasks, indices), config.family_of(0)
+    return SelfPlay(family, indices.start, tasks, random, played, None, 0.0)
 
 
 def self_play(
@@ -95,7 +97,7 @@ def self_play(
 
     """
     indices = config.scenarios_of(iteration)
-    tasks = draw(config, indices)
+    tasks = draw(config, indices, iteration)
     random = _demonstrations(config, tasks, indices)
     keys = _keys(config, indices, iteration)
     paid = np.asarray(tasks.world.reward)
@@ -125,12 +127,13 @@ def self_play(
     played = jax.tree.map(lambda x: x[:, 0], played_of(found))  # in one model
     invalid = float(found["invalid"].mean())
     seconds = float(found["seconds"].sum())
-    return SelfPlay(indices.start, tasks, random, played, invalid, seconds)
+    family = config.family_of(iteration)
+    return SelfPlay(family, indices.start, tasks, random, played, invalid, seconds)
 
 
-def draw(config: SelfTrainConfig, indices: range) -> Tasks:
-    """Draw scenarios by their indices."""
-    drawn = config.tasks(len(indices))
+def draw(config: SelfTrainConfig, indices: range, iteration: int) -> Tasks:
+    """Draw an iteration's scenarios by their indices."""
+    drawn = config.tasks(len(indices), iteration)
     return sample_tasks(indices.start, config=drawn, size=len(indices))
 
 

@@ -3,8 +3,9 @@ r"""Stochastic bandits with K arms, whose rewards are random and observed.
 In each round, the agent chooses an arm and is paid a random reward: Bernoulli, Gaussian
 or Gamma (`tasks.arm_laws`). Tasks differ in the means μ(a). With a separation Δ > 0,
 a uniformly random arm has mean 1/2 + Δ/2 and the others 1/2 - Δ/2; with Δ = 0, every
-mean is uniform on [mean_min, mean_max]. Krishnamurthy et al. (2024) have a hard
-instance, K = 5 and Δ = 0.2, and an easy one, K = 4 and Δ = 0.5.
+mean is uniform on [mean_min, mean_max], or has the distribution Beta(c, c) on [0, 1].
+Krishnamurthy et al. (2024) have a hard instance, K = 5 and Δ = 0.2, and an easy one,
+K = 4 and Δ = 0.5.
 
 Bandit feedback shows the reward of the chosen arm; full information also what the other
 arms would have paid, with Gaussian and Gamma rewards rounded to `levels` values.
@@ -28,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import special
 
-from sdm.storage.checks import check_choice, check_finite
+from sdm.storage.checks import check_choice, check_finite, check_positive
 from sdm.tasks.arm_laws import ArmLaw, arm_laws, chances
 from sdm.tasks.arm_rewards import ArmRewards, levels_of
 from sdm.tasks.family import (
@@ -59,9 +60,12 @@ class BanditFamily(Family):
     Attributes:
         arms: number K of arms.
         separation: difference Δ between the best mean and the others, around 1/2; 0 for
-            independent, uniform means.
+            independent means.
         mean_min: smallest mean, if the separation is 0.
         mean_max: largest mean, if the separation is 0.
+        mean_concentration: c of the distribution Beta(c, c) of the means, if the
+            separation is 0; 1 is uniform, below 1 most arms pay nearly always or
+            nearly never. Values other than 1 need means from 0 to 1.
         law: law of the rewards: bernoulli, gaussian or gamma.
         noise: standard deviation of Gaussian and Gamma rewards.
         feedback: rewards that the agent sees: its own (`bandit`), or those of all arms
@@ -77,6 +81,7 @@ class BanditFamily(Family):
     separation: float = 0.2
     mean_min: float = 0.0
     mean_max: float = 1.0
+    mean_concentration: float = 1.0
     law: str = "bernoulli"
     noise: float = 0.3
     feedback: str = "bandit"
@@ -109,12 +114,28 @@ class BanditFamily(Family):
         low, high = self.range
         if not low <= high:
             raise ValueError(f"mean_min = {low:g} is larger than mean_max = {high:g}")
+        self._check_concentration()
         self.reward_law.check(low, high, self.noise)
         if (states := self.numbers * self.outcomes) > MOST_STATES:
             raise ValueError(
                 f"a table of transitions must have at most {MOST_STATES} states, found "
                 f"{states}: {self.numbers} rounds, {len(self.values)} rewards of each "
                 f"of {self.arms} arms; lower rounds, levels or arms"
+            )
+
+    def _check_concentration(self) -> None:
+        """Raise `ValueError` for a concentration that is out of range, or not used."""
+        name, c = "mean_concentration", self.mean_concentration
+        check_positive(name, c)
+        if c != 1 and self.separation:
+            raise ValueError(
+                f"{name} = {c:g}: has no effect with separation = {self.separation:g}; "
+                "pass a separation of 0"
+            )
+        if c != 1 and self.range != (0.0, 1.0):
+            raise ValueError(
+                f"{name} = {c:g}: needs mean_min = 0 and mean_max = 1, found "
+                f"{self.mean_min:g} and {self.mean_max:g}"
             )
 
     @property
@@ -199,11 +220,14 @@ class BanditFamily(Family):
         return {"mean": jax.vmap(one)(first + jnp.arange(n, dtype=jnp.int32))}
 
     def _draw(self, key: Key[Array, ""]) -> tuple[Array, Array, Array]:
-        """Return uniform means, a number that decides on a change, and an arm."""
+        """Return independent means, a number that decides on a change, and an arm."""
         mean, new, best = jax.random.split(key, 3)
         low, high = self.range
+        c, arms = self.mean_concentration, (self.arms,)
         return (
-            jax.random.uniform(mean, (self.arms,), minval=low, maxval=high),
+            jax.random.uniform(mean, arms, minval=low, maxval=high)
+            if c == 1
+            else jax.random.beta(mean, c, c, arms),
             jax.random.uniform(new),
             jax.random.randint(best, (), 0, self.arms, jnp.int32),
         )
@@ -289,7 +313,7 @@ class BanditFamily(Family):
         low, high = self.range
         if not self.separation:
             size = 1 + max(won.max(), lost.max())
-            one = np.arange(1.0, 1 + size)
+            one = self.mean_concentration + np.arange(0.0, size)
             a, b = np.meshgrid(one, one, indexing="ij")
             return truncated_beta_mean(a, b, low, high)[won, lost]
         best, other = (
