@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from plain_schemas import PAPER
+from plain_schemas import ALL, PAPER
 from small_llama import small_llama
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     MistralConfig,
     MistralForCausalLM,
@@ -19,8 +27,10 @@ from sdm.llm.cached_rows import CachedRows, rows_that_fit, why_uncached
 from sdm.llm.context import ContextError
 from sdm.llm.episode import Episode, render_prompt
 from sdm.llm.memory import OutOfMemoryError
+from sdm.llm.policy import LanguageModelPolicy
 from sdm.llm.scoring import encode, needs_terminator, split_candidates
 from sdm.llm.tiny import tiny_tokenizer
+from sdm.llm.tokens import splits_characters
 from sdm.llm.whole_rows import WholeRows
 
 
@@ -84,6 +94,42 @@ def play(random, length, actions):
         tuple(random.integers(0, actions, length).tolist()),
         tuple(random.uniform(-1, 1, length).tolist()),
     )
+
+
+@pytest.mark.parametrize("schema", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_candidates_have_the_tokens_of_whole_texts(name, schema):
+    tokenizer, random = TOKENIZERS[name](), np.random.default_rng(3)
+    actions = len(schema.contents.actions)
+    policy = LanguageModelPolicy(WholeRows, tokenizer, schema, [[]], actions)
+    contexts = []
+    for length in range(4):
+        observed = tuple(random.integers(0, 10, length + 1).tolist())
+        done = tuple(random.integers(0, actions, length).tolist())
+        shown = Episode(observed, done, (0.0,) * length)
+        contexts.append(render_prompt(schema, [], shown))
+    answers = [schema.answer(action) for action in range(actions)]
+    if needs_terminator(tokenizer, contexts[0], answers, schema.terminator):
+        answers = [answer + schema.terminator for answer in answers]
+    whole = [encode(tokenizer, [text + x for x in answers]) for text in contexts]
+    shared, left = policy.candidates(contexts)
+    found = [
+        [start + end for end in ends] for start, ends in zip(shared, left, strict=True)
+    ]
+    assert found == whole
+    assert all(len({end[0] for end in ends}) > 1 for ends in left)
+
+
+def test_only_tokenizers_without_context_split_characters():
+    assert splits_characters(tiny_tokenizer())
+    assert not splits_characters(TOKENIZERS["byte-level"]())
+    lower, marked = tiny_tokenizer(), tiny_tokenizer()
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert not splits_characters(lower)
+    marked.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<unk> $A", special_tokens=[("<unk>", 1)]
+    )
+    assert not splits_characters(marked)
 
 
 def complete(episode):
