@@ -481,6 +481,7 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--base", "smolm2"], "unknown base `smolm2`"),
         (["--epochs", "0"], "epochs = 0"),
         (["--start-max-energy", "4"], "start_family: must have the states, actions"),
+        (["--start-p-min", "0.5", "--base", "smollm2"], "start_family: has no effect"),
     ],
 )
 def test_bad_options_end_with_one_line(options, message, tmp_path):

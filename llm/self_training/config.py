@@ -13,6 +13,7 @@ from sdm.storage.checks import check_choice, check_count, check_tolerance
 from sdm.tasks.family import Kind, TaskFamily
 
 StartPlay = Literal["actions", "policies"]
+UNTRAINED = "tiny"  # the base whose weights are random
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,7 @@ class SelfTrainConfig:
                 f"random_trajectories = {self.random_trajectories}: must be at least "
                 f"support = {self.support}"
             )
-        if self.start_family and self.start_family.spaces != self.family.spaces:
-            raise ValueError(
-                "start_family: must have the states, actions and rewards of the family "
-                f"`{self.family.name}` of self-training, since its texts are the same"
-            )
+        self._check_start()
         most = self.family.available("train")
         if most is not None and self.scenarios > most:
             raise ValueError(
@@ -117,6 +114,21 @@ class SelfTrainConfig:
             )
         _ = self.test  # checks the rest
         self.finetuning("data", self.base)
+
+    def _check_start(self) -> None:
+        """Raise `ValueError` for a family of the start that cannot be used."""
+        if self.start_family is None:
+            return
+        if self.start_family.spaces != self.family.spaces:
+            raise ValueError(
+                "start_family: must have the states, actions and rewards of the family "
+                f"`{self.family.name}` of self-training, since its texts are the same"
+            )
+        if self.base != UNTRAINED:
+            raise ValueError(
+                f"start_family: has no effect with base = {self.base!r}, which is not "
+                "trained before the first iteration"
+            )
 
     @property
     def demonstrations(self) -> int:

@@ -34,7 +34,7 @@ from sdm.evaluation.result import PolicyResult
 from sdm.llm.base_names import ICL
 from sdm.llm.finetune import finetune
 from sdm.llm.run_folder import is_run, read_run
-from sdm.llm.self_training.config import SelfTrainConfig
+from sdm.llm.self_training.config import UNTRAINED, SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.kept import selected
 from sdm.llm.self_training.play import random_play, self_play
@@ -43,7 +43,6 @@ from sdm.policies.spec import ActingOptions
 from sdm.storage.files import folder_in_progress, partial_folder, write_atomically
 
 RESULTS = "results.json"
-UNTRAINED = "tiny"  # the base whose weights are random
 Progress = Callable[[str, int, int], None]  # name of a step, work done, total work
 
 
