@@ -127,6 +127,15 @@ class FinetuneConfig:
                 f"lora_rank = {self.lora_rank}: must be 0, since from_scratch trains "
                 "all weights"
             )
+        if (
+            self.initializer_range is not None
+            and self.base != "tiny"
+            and not self.from_scratch
+        ):
+            raise ValueError(
+                f"initializer_range = {self.initializer_range:g}: has no effect on "
+                f"the weights of base {self.base!r}; pass --from-scratch to draw them"
+            )
         if self.from_scratch and self.start is not None:
             raise ValueError(
                 f"start = {self.start!r}: must not be given with from_scratch, which "
