@@ -109,11 +109,12 @@ def selftrain(
         start_jax(every_core=kind != "mdp")
         check_own_family(posed, kind)
         values = given(context, "config").merged(config) | {"start_family": first}
+        if "base" in values:
+            _check_base(values["base"])
         chosen = _config(posed, values, kind, seed)
         start_torch()
         from sdm.llm.self_training.iterations import self_train
 
-        _check_base(chosen.base)
         report = self_train(
             chosen, out, resume=resume, overwrite=overwrite, progress=bar
         )

@@ -319,6 +319,22 @@ def test_a_model_that_emits_other_texts_is_not_trained_on(play):
         selected(small(), 1, play._replace(invalid=float("nan")))
 
 
+@pytest.mark.parametrize(
+    ("base", "iteration", "hint"),
+    [
+        ("tiny", 1, "raise `--start-scenarios` or `--epochs`"),
+        ("smollm2", 1, "fine-tune it first"),
+        ("tiny", 2, "lower `--learning-rate`"),
+        ("smollm2", 2, "lower `--learning-rate`"),
+    ],
+)
+def test_the_hint_says_what_helps_against_other_texts(base, iteration, hint, play):
+    config = small(base=base, start_scenarios=1600, invalid_limit=0.2)
+    with pytest.raises(NothingToLearnError) as error:
+        selected(config, iteration, play._replace(invalid=0.3))
+    assert error.value.hint.startswith(hint)
+
+
 def _parts(played):
     return played.observation, played.action, played.reward
 
@@ -421,7 +437,9 @@ def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
 def test_a_run_goes_on_from_a_run(whole, tmp_path):
     """The base is a run folder: there is no random play, and the start is its test."""
     base = whole[1] / "iteration-2" / "run"
-    config = small(base=str(base), iterations=1, reference=str(base))
+    config = small(
+        base=str(base), start_scenarios=1600, iterations=1, reference=str(base)
+    )
     report = self_train(config, tmp_path / "more")
     start, last = report["iterations"]
     end = whole[0]["iterations"][-1]
@@ -481,7 +499,15 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--base", "smolm2"], "unknown base `smolm2`"),
         (["--epochs", "0"], "epochs = 0"),
         (["--start-max-energy", "4"], "start_family: must have the states, actions"),
-        (["--start-p-min", "0.5", "--base", "smollm2"], "start_family: has no effect"),
+        (["--base", "smollm2"], "start_scenarios = 8: has no effect with base"),
+        (
+            ["--base=smollm2", "--start-scenarios=1600", "--start-p-min=0.5"],
+            "start_family: has no effect with base = 'smollm2'",
+        ),
+        (
+            ["--base=smollm2", "--start-scenarios=1600", "--start-play=policies"],
+            "start_play = policies: has no effect with base = 'smollm2'",
+        ),
     ],
 )
 def test_bad_options_end_with_one_line(options, message, tmp_path):

@@ -116,19 +116,23 @@ class SelfTrainConfig:
         self.finetuning("data", self.base)
 
     def _check_start(self) -> None:
-        """Raise `ValueError` for a family of the start that cannot be used."""
-        if self.start_family is None:
-            return
-        if self.start_family.spaces != self.family.spaces:
+        """Raise `ValueError` for options of the start that cannot be used."""
+        first = self.start_family
+        if first is not None and first.spaces != self.family.spaces:
             raise ValueError(
                 "start_family: must have the states, actions and rewards of the family "
                 f"`{self.family.name}` of self-training, since its texts are the same"
             )
-        if self.base != UNTRAINED:
-            raise ValueError(
-                f"start_family: has no effect with base = {self.base!r}, which is not "
-                "trained before the first iteration"
-            )
+        if self.base == UNTRAINED:
+            return
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.startswith("start_") and value != field.default:
+                found = "" if field.name == "start_family" else f" = {value}"
+                raise ValueError(
+                    f"{field.name}{found}: has no effect with base = {self.base!r}, "
+                    f"since only `{UNTRAINED}` is trained before the first iteration"
+                )
 
     @property
     def demonstrations(self) -> int:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from sdm.llm.self_training.config import SelfTrainConfig
+from sdm.llm.self_training.config import UNTRAINED, SelfTrainConfig
 from sdm.llm.self_training.play import SelfPlay
 from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.tasks.streams import Stream, stream_key
@@ -43,7 +43,7 @@ def selected(
             f"iteration {iteration}: the model puts {100 * play.invalid:.1f} % of its "
             f"probability on texts that are no action, more than the limit of "
             f"{100 * config.invalid_limit:g} %",
-            "lower `--learning-rate`, or raise `--invalid-limit`",
+            _hint(config, iteration),
         )
     scored = scores()[config.select]
     size = len(play.played.action)
@@ -70,3 +70,16 @@ def selected(
         "kept_return_mean": float(returns[kept].mean()),
         "seconds": play.seconds,
     }
+
+
+def _hint(config: SelfTrainConfig, iteration: int) -> str:
+    """Return what helps a model that emits texts that are no action."""
+    limit = "or raise `--invalid-limit`"
+    if iteration > 1:
+        return f"lower `--learning-rate`, {limit}"
+    if config.base == UNTRAINED:
+        return f"raise `--start-scenarios` or `--epochs`, {limit}"
+    return (
+        "fine-tune it first on episodes of the family (`sdm finetune`) and pass the "
+        f"run folder as `--base`, {limit}"
+    )
