@@ -28,6 +28,7 @@ from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.llm.texts import episodes_by_task
 from sdm.llm.training_data import read_training_data
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily, solve
+from sdm.storage.files import partial_folder
 from sdm.tasks import load_family
 from sdm.tasks.families.bandit import BanditFamily
 
@@ -320,16 +321,16 @@ def test_a_model_that_emits_other_texts_is_not_trained_on(play):
 
 
 @pytest.mark.parametrize(
-    ("base", "iteration", "hint"),
+    ("start", "iteration", "hint"),
     [
-        ("tiny", 1, "raise `--start-scenarios` or `--epochs`"),
-        ("smollm2", 1, "fine-tune it first"),
-        ("tiny", 2, "lower `--learning-rate`"),
-        ("smollm2", 2, "lower `--learning-rate`"),
+        (8, 1, "raise `--start-scenarios` or `--epochs`"),
+        (0, 1, "train on random play first"),
+        (8, 2, "lower `--learning-rate`"),
+        (0, 2, "lower `--learning-rate`"),
     ],
 )
-def test_the_hint_says_what_helps_against_other_texts(base, iteration, hint, play):
-    config = small(base=base, start_scenarios=1600, invalid_limit=0.2)
+def test_the_hint_says_what_helps_against_other_texts(start, iteration, hint, play):
+    config = small(base="smollm2", start_scenarios=start, invalid_limit=0.2)
     with pytest.raises(NothingToLearnError) as error:
         selected(config, iteration, play._replace(invalid=0.3))
     assert error.value.hint.startswith(hint)
@@ -425,6 +426,26 @@ def test_an_interrupted_run_ends_as_one_that_is_not(
 
 
 @pytest.mark.slow
+def test_a_complete_run_gets_more_iterations(whole, tmp_path):
+    out = tmp_path / "run"
+    first = self_train(small(iterations=1), out)
+    weights = out / "iteration-1" / "run" / "report.json"
+    before = weights.stat().st_mtime_ns
+    with pytest.raises(ValueError, match="already complete"):
+        self_train(small(iterations=1), out, resume=True)
+    report = self_train(small(), out, resume=True)
+    assert weights.stat().st_mtime_ns == before  # nothing is made again
+    assert not partial_folder(out).exists()
+    assert report["iterations"][:2] == first["iterations"]
+    last, other = (without_seconds(r["iterations"][2]) for r in (report, whole[0]))
+    assert last["selection"] == pytest.approx(other["selection"])
+    assert last["gap_percent"] == pytest.approx(other["gap_percent"], rel=1e-4)
+    assert report["config"]["iterations"] == 2
+    with pytest.raises(ValueError, match="exists already"):
+        self_train(small(iterations=3, seed=6), out, resume=True)
+
+
+@pytest.mark.slow
 def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         self_train(small(), whole[1])
@@ -437,9 +458,7 @@ def test_another_seed_or_another_plan_is_another_run(whole, tmp_path):
 def test_a_run_goes_on_from_a_run(whole, tmp_path):
     """The base is a run folder: there is no random play, and the start is its test."""
     base = whole[1] / "iteration-2" / "run"
-    config = small(
-        base=str(base), start_scenarios=1600, iterations=1, reference=str(base)
-    )
+    config = small(base=str(base), start_scenarios=0, iterations=1, reference=str(base))
     report = self_train(config, tmp_path / "more")
     start, last = report["iterations"]
     end = whole[0]["iterations"][-1]
@@ -449,6 +468,16 @@ def test_a_run_goes_on_from_a_run(whole, tmp_path):
     assert header["finetune"]["start"] == str(base)
     assert report["reference"]["gap_percent"] == pytest.approx(start["gap_percent"])
     assert last["selection"]["invalid_mass"] < 1
+
+
+@pytest.mark.slow
+def test_a_run_can_learn_from_random_play_first(whole, tmp_path):
+    base = whole[1] / "iteration-1" / "run"
+    config = small(base=str(base), iterations=1, start_scenarios=8)
+    self_train(config, tmp_path / "more")
+    header = yaml.safe_load((tmp_path / "more/start/run/config.yaml").read_text())
+    assert header["finetune"]["start"] == str(base)
+    assert read_manifest(tmp_path / "more/start/data")["tasks"] == 8
 
 
 def test_the_closed_share_is_measured_from_the_start_to_the_reference():
@@ -499,14 +528,15 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--base", "smolm2"], "unknown base `smolm2`"),
         (["--epochs", "0"], "epochs = 0"),
         (["--start-max-energy", "4"], "start_family: must have the states, actions"),
-        (["--base", "smollm2"], "start_scenarios = 8: has no effect with base"),
+        (["--start-scenarios", "0"], "start_scenarios = 0: must be a whole number fr"),
+        (["--base=smollm2", "--start-scenarios=1"], "start_scenarios = 1: must be a"),
         (
-            ["--base=smollm2", "--start-scenarios=1600", "--start-p-min=0.5"],
+            ["--base=smollm2", "--start-scenarios=0", "--start-p-min=0.5"],
             "start_family: has no effect with base = 'smollm2'",
         ),
         (
-            ["--base=smollm2", "--start-scenarios=1600", "--start-play=policies"],
-            "start_play = policies: has no effect with base = 'smollm2'",
+            ["--base=smollm2", "--start-scenarios=0", "--start-play=policies"],
+            "start_play: has no effect with base = 'smollm2'",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from sdm.tasks.family import Kind, TaskFamily
 
 StartPlay = Literal["actions", "policies"]
 UNTRAINED = "tiny"  # the base whose weights are random
+START_SCENARIOS = 1600  # of its start
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class SelfTrainConfig:
         temperature: temperature at which the model samples its actions in play.
         random_trajectories: random episodes of each scenario, from which demonstrations
             are drawn; none without support.
-        start_scenarios: scenarios of random play on which `tiny`, which has random
-            weights, is trained first.
+        start_scenarios: scenarios of random play on which the base is trained first;
+            1600 for `tiny`, which has random weights, else none.
         start_play: random play of the start, of uniformly random `actions`, or of
             random `policies`, another one in each episode.
         start_family: family of the start's scenarios; `family` if not given. Its texts
@@ -70,7 +71,7 @@ class SelfTrainConfig:
     select: str = "regret"
     temperature: float = 1.0
     random_trajectories: int = 8
-    start_scenarios: int = 1600
+    start_scenarios: int | None = None
     start_play: StartPlay = "actions"
     start_family: TaskFamily | None = None
     invalid_limit: float = 0.2
@@ -123,16 +124,23 @@ class SelfTrainConfig:
                 "start_family: must have the states, actions and rewards of the family "
                 f"`{self.family.name}` of self-training, since its texts are the same"
             )
-        if self.base == UNTRAINED:
+        scenarios = self.random_scenarios
+        if scenarios or self.base == UNTRAINED:
+            check_count("start_scenarios", scenarios, 2)  # one of them for validation
             return
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("start_") and value != field.default:
-                found = "" if field.name == "start_family" else f" = {value}"
+        for name in ("start_play", "start_family"):
+            if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(
-                    f"{field.name}{found}: has no effect with base = {self.base!r}, "
-                    f"since only `{UNTRAINED}` is trained before the first iteration"
+                    f"{name}: has no effect with base = {self.base!r} and "
+                    "start_scenarios = 0, which play nothing before the first iteration"
                 )
+
+    @property
+    def random_scenarios(self) -> int:
+        """Number of scenarios of random play before the first iteration."""
+        if self.start_scenarios is not None:
+            return self.start_scenarios
+        return START_SCENARIOS if self.base == UNTRAINED else 0
 
     @property
     def demonstrations(self) -> int:
@@ -178,13 +186,13 @@ class SelfTrainConfig:
         """
         most = self.family_of(iteration).available("train")
         if not iteration:
-            return range(min(self.start_scenarios, most or self.start_scenarios))
+            return range(min(self.random_scenarios, most or self.random_scenarios))
         first = self._first(iteration, most)
         return range(first, first + self.scenarios)
 
     def _first(self, iteration: int, most: int | None) -> int:
         if most is None:
-            return self.start_scenarios + (iteration - 1) * self.scenarios
+            return self.random_scenarios + (iteration - 1) * self.scenarios
         return (iteration - 1) % (most // self.scenarios) * self.scenarios
 
     def finetuning(
@@ -213,6 +221,7 @@ class SelfTrainConfig:
         """Return everything that determines the result, as JSON values."""
         names = (f.name for f in dataclasses.fields(self))
         fields = {name: getattr(self, name) for name in names}
+        fields["start_scenarios"] = self.random_scenarios
         kind, start = fields.pop("kind"), fields.pop("start_family")
         header = family_header(fields.pop("family"), kind)
         if start is not None:
@@ -226,6 +235,5 @@ LEAST = {
     "episodes": 2,
     "keep": 1,
     "random_trajectories": 0,
-    "start_scenarios": 2,
     "test_tasks": 1,
 }

@@ -6,14 +6,14 @@ and the model is fine-tuned on them, from its own weights (Park, Chen, Ozdaglar,
 2025, iterative regret-minimising fine-tuning). Training needs no oracle; the test does,
 and so does the selection by pseudo-regret.
 
-    OUT/start/          random play; data/ and run/ only if the base has random weights
+    OUT/start/          random play; data/ and run/ only if the base is trained on it
     OUT/iteration-1/    data/, run/, results.json
     OUT/results.json    all results, and how they were made
 
 The folder is `OUT.partial` until all iterations are complete. Every part of it is
 written under a temporary name and then renamed, and an iteration is complete once it
 has its `results.json`, so that an interrupted run continues with the first part that is
-missing.
+missing, and a complete one with more iterations.
 """
 
 import json
@@ -34,7 +34,7 @@ from sdm.evaluation.result import PolicyResult
 from sdm.llm.base_names import ICL
 from sdm.llm.finetune import finetune
 from sdm.llm.run_folder import is_run, read_run
-from sdm.llm.self_training.config import UNTRAINED, SelfTrainConfig
+from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.kept import selected
 from sdm.llm.self_training.play import random_play, self_play
@@ -59,7 +59,8 @@ def self_train(
     Args:
         config: configuration of the self-training.
         out: the folder to write; see above.
-        resume: continue an unfinished folder of the same configuration.
+        resume: continue an unfinished folder of the same configuration, or a complete
+            one of fewer iterations.
         overwrite: replace `out`, or an unfinished folder.
         progress: called with the name of a step, the work done and the total work.
 
@@ -78,10 +79,16 @@ def self_train(
         FloatingPointError: if a training diverges.
 
     """
-    plan = {"selftrain": config.describe()}
-    inputs = (Path(config.base),)
+    options = config.describe()
+    del options["iterations"]  # the first ones are the same, however many follow
+    last = f"iteration-{config.iterations}"
     with folder_in_progress(
-        out, plan, inputs=inputs, resume=resume, overwrite=overwrite
+        out,
+        {"selftrain": options},
+        inputs=(Path(config.base),),
+        resume=resume,
+        overwrite=overwrite,
+        is_damaged=lambda folder: not (folder / last / RESULTS).is_file(),
     ) as folder:
         steps = _Steps(config, folder.resolve(), progress)
         rows = [steps.start()]
@@ -108,8 +115,8 @@ class _Steps:
 
     @property
     def trains_start(self) -> bool:
-        """Whether the base has random weights, and learns from random play first."""
-        return self.config.base == UNTRAINED
+        """Whether the base learns from random play first."""
+        return self.config.random_scenarios > 0
 
     @property
     def base(self) -> str:
@@ -183,7 +190,7 @@ class _Steps:
         place = self.place(iteration)
         if (place / "run").is_dir():
             return
-        before = self.policy(iteration - 1) if iteration else UNTRAINED
+        before = self.policy(iteration - 1) if iteration else self.config.base
         start = before if is_run(Path(before)) else None
         finetune(
             self.config.finetuning(str(place / "data"), self.base, start),

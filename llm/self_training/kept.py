@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from sdm.llm.self_training.config import UNTRAINED, SelfTrainConfig
+from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.play import SelfPlay
 from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.tasks.streams import Stream, stream_key
@@ -77,9 +77,6 @@ def _hint(config: SelfTrainConfig, iteration: int) -> str:
     limit = "or raise `--invalid-limit`"
     if iteration > 1:
         return f"lower `--learning-rate`, {limit}"
-    if config.base == UNTRAINED:
+    if config.random_scenarios:
         return f"raise `--start-scenarios` or `--epochs`, {limit}"
-    return (
-        "fine-tune it first on episodes of the family (`sdm finetune`) and pass the "
-        f"run folder as `--base`, {limit}"
-    )
+    return f"train on random play first, with `--start-scenarios 100`, {limit}"
