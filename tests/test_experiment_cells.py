@@ -18,6 +18,7 @@ from sdm.experiments.grid_cells import cells
 from sdm.experiments.learned import ACTING_TEMPERATURE
 from sdm.experiments.origin import origin_of, trains
 from sdm.experiments.origins.finetune import first_stage
+from sdm.experiments.origins.imitate import OWN, _chosen
 from sdm.experiments.origins.selftrain import self_training_of
 from sdm.experiments.spec import (
     PROFILES,
@@ -81,22 +82,32 @@ def check_self_training(cell, test):
     """Iterations share a run, whose options are those of the cell."""
     config = self_training_of(cell)
     for name, value in cell.learn.items():
-        if name != "iteration":
+        if name == "start_family":
+            given = config.start_family.config()
+            assert given.items() >= value.items(), (cell.experiment, name)
+        elif name not in ("iteration", "acting_temperature"):
             found = getattr(config, name, config.training.get(name))
             assert found == value, (cell.experiment, name)
-    assert (config.family, config.kind) == (test.family, test.kind)
+    # All of the tasks is as in the test but what `data` changes.
+    own, tested = config.family.config(), test.family.config()
+    assert own == tested | {name: x for name, x in cell.data.items() if name in own}
+    assert (config.family.name, config.kind) == (test.family.name, test.kind)
     horizon = cell.learn.get("horizon", test.horizon)
     assert (config.horizon, config.support) == (horizon, test.support)
     assert config.seed == cell.seed and test.demonstrations == "random"
     made, work = origin_of(cell), Artifacts(Path("work"))
     folder = made.folder(cell, work)
-    for name, same in (("iteration", True), ("keep", False)):
-        learn = {**cell.learn, name: 0 if same else config.keep + 1}
+    for name, x, same in (
+        ("iteration", 0, True),
+        ("acting_temperature", 0.5, True),
+        ("keep", config.keep + 1, False),
+    ):
+        learn = {**cell.learn, name: x}
         other = dataclasses.replace(cell, learn=learn)
         assert (made.folder(other, work) == folder) == same
     with pytest.raises(ExperimentError, match="iteration must be from 0 to iterations"):
         self_training_of(
-            dataclasses.replace(cell, learn={**cell.learn, "iteration": 9})
+            dataclasses.replace(cell, learn={**cell.learn, "iteration": 99})
         )
 
 
@@ -113,7 +124,9 @@ def check_training(cell, test):
     assert data.rewards_seen == test.rewards_seen
     config = origin_of(cell).config(cell, "data")
     for name, value in cell.learn.items():
-        if name not in ("first", ACTING_TEMPERATURE):
+        if cell.learner == "imitate" and name in OWN:
+            assert getattr(_chosen(cell), name) == value, (cell.experiment, name)
+        elif name not in ("first", ACTING_TEMPERATURE):
             assert getattr(config, name) == value, (cell.experiment, name)
     if cell.learner != "cql":
         assert config.support == test.support
@@ -434,7 +447,7 @@ def test_the_first_stage_has_a_horizon_of_its_own():
 def test_self_training_has_no_dataset_but_the_family_of_one():
     found = cells(experiments()["bandits"], "laptop")
     data = [cell.data for cell in found if cell.learner == "selftrain"]
-    assert [each for each in data if each] == [{"separation": 0.0}] * 36
+    assert [each for each in data if each] == [{"separation": 0.0}] * 42
     # Runs are shared by tests: with uniform means by two scores, of which one is also
     # tested on the hard instance, and on the easy instance, for each of three seeds.
     runs = {
@@ -446,3 +459,19 @@ def test_self_training_has_no_dataset_but_the_family_of_one():
     hard = [cell for cell in found if cell.learner == "selftrain" and cell.data]
     first = {self_training_of(cell).start_family for cell in hard}
     assert first == {BanditFamily(separation=0.0, mean_concentration=0.1)}
+
+
+def test_a_self_trained_model_acts_at_the_temperature_of_its_cell(tmp_path):
+    found = cells(experiments()["bandits"], "laptop")
+    row = {"seconds": {"play": 1.0, "train": 2.0, "test": 4.0}, "selection": {}}
+    seen = set()
+    for cell in (x for x in found if x.policy == "selftrain" and x.seed == 0):
+        out = origin_of(cell).folder(cell, Artifacts(tmp_path))
+        out.mkdir(exist_ok=True)
+        report = {"iterations": [row] * 30, "environment": {}}
+        (out / "results.json").write_text(json.dumps(report))
+        ready = origin_of(cell).policy(cell, Artifacts(tmp_path))
+        assert ready.training["seconds"] == 3 * (1 + cell.learn["iteration"])
+        assert ready.options.temperature == cell.learn.get(ACTING_TEMPERATURE, 1.0)
+        seen.add(ready.options.temperature)
+    assert seen == {1.0, 1.3, 1.5}

@@ -1,6 +1,7 @@
 """`selftrain`: the model of one iteration of self-training, whose run cells share.
 
-`iteration` in a cell's `learn` selects the model. All other options determine the run:
+`iteration` in a cell's `learn` selects the model, and `acting_temperature` is that of
+its actions in the test, in place of the run's. All other options determine the run:
 those of `SelfTrainConfig`, such as a horizon that differs from the test's, and those of
 fine-tuning. `start_family` holds options in which the start's family differs.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from sdm.experiments.artifacts import Artifacts
 from sdm.experiments.cell_configs import DATA, evaluation_of, training_family
+from sdm.experiments.learned import ACTING_TEMPERATURE
 from sdm.experiments.origin import ReadyPolicy, register_origin
 from sdm.experiments.spec import Cell, ExperimentError, Grid, Options, key_of
 from sdm.llm.self_training.config import SelfTrainConfig
@@ -35,6 +37,7 @@ def self_training_of(cell: Cell) -> SelfTrainConfig:
     if start := learn.pop("start_family", None):
         learn["start_family"] = training_family(cell.test, {**data, **start})
     iteration = learn.pop("iteration", None)
+    learn.pop(ACTING_TEMPERATURE, None)
     loop = {name: x for name, x in learn.items() if name in LOOP}
     try:
         config = SelfTrainConfig(
@@ -95,7 +98,8 @@ class SelfTrained:
         }
         run = out / (f"iteration-{iteration}" if iteration else "start") / "run"
         name = str(run) if run.is_dir() else f"icl:{config.base}"
-        acting = ActingOptions(temperature=config.test_temperature)
+        temperature = cell.learn.get(ACTING_TEMPERATURE, config.test_temperature)
+        acting = ActingOptions(temperature=float(temperature))
         return ReadyPolicy(name, training, acting)
 
 
