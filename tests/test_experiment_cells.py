@@ -447,17 +447,18 @@ def test_the_first_stage_has_a_horizon_of_its_own():
 def test_self_training_has_no_dataset_but_the_family_of_one():
     found = cells(experiments()["bandits"], "laptop")
     data = [cell.data for cell in found if cell.learner == "selftrain"]
-    assert [each for each in data if each] == [{"separation": 0.0}] * 42
+    hard, law = {"separation": 0.0}, {"law": "gaussian"}
+    assert [each for each in data if each] == [*[hard] * 42, *[law] * 24]
     # Runs are shared by tests: with uniform means by two scores, of which one is also
-    # tested on the hard instance, and on the easy instance, for each of three seeds.
+    # tested on the hard instance, on the easy instance, and with Gaussian rewards, also
+    # tested with Gamma rewards, for each of three seeds.
     runs = {
         origin_of(cell).folder(cell, Artifacts(Path("work")))
         for cell in found
         if cell.learner == "selftrain"
     }
-    assert len(runs) == 9
-    hard = [cell for cell in found if cell.learner == "selftrain" and cell.data]
-    first = {self_training_of(cell).start_family for cell in hard}
+    assert len(runs) == 12
+    first = {self_training_of(cell).start_family for cell in found if cell.data == hard}
     assert first == {BanditFamily(separation=0.0, mean_concentration=0.1)}
 
 

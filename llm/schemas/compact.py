@@ -5,29 +5,32 @@
 This text has at most a thirteenth of the tokens of the paper's schema. An observation
 of several components is written digit by digit: `34a` is row 3, column 4 and action a.
 Rewards are written only if the agent observes them and they are informative. Of two
-possible rewards, the higher one is a dot (`34a.34a.`); of more, each is an underscore
-and a letter (`3b_a4c_f`), in the order of `Spaces.rewards`. In a text that begins with
+possible rewards, the higher one is a dot (`34a.34a.`); of up to 26, each is an
+underscore and a letter (`3b_a4c_f`), in the order of `Spaces.rewards`. Others are
+written in hundredths, rounded, with a comma (`3b40,4c-5,`). In a text that begins with
 `-`, nothing is observed before the first action.
 """
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from sdm.llm.episode import NOTHING, Episode
-from sdm.llm.schema import Contents, register_schema
+from sdm.llm.schema import REWARD_DECIMALS, Contents, register_schema
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ACTION = r"(?<!_)[a-z]"
+MARKS = {"none": "()", "dot": r"(\.?)", "letter": "_([a-z])", "number": r"(-?\d+),"}
+SCALE = 10**REWARD_DECIMALS
 
 
 @register_schema("compact")
 @dataclass(frozen=True)
 class CompactSchema:
-    """The compact schema, for at most 26 actions and 26 levels of reward.
+    """The compact schema.
 
     Raises:
-        ValueError: if there are more, or if the family does not list the observed
-            rewards of tasks with hidden states or random rewards.
+        ValueError: if there are more than 26 actions.
 
     """
 
@@ -37,20 +40,11 @@ class CompactSchema:
     terminator = ""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for more than 26 actions, or rewards without letters."""
-        for what, count in (
-            ("actions", len(self.contents.actions)),
-            ("different rewards", self._levels),
-        ):
-            if count > len(LETTERS):
-                raise ValueError(
-                    f"schema `compact`: at most {len(LETTERS)} {what}, found {count}: "
-                    "use the schema `paper`"
-                )
-        if self.contents.rewards and self.contents.unlisted:
+        """Raise `ValueError` for more than 26 actions."""
+        if (count := len(self.contents.actions)) > len(LETTERS):
             raise ValueError(
-                "schema `compact`: rewards are observed, but the family lists no "
-                "rewards in `Spaces`: use the schema `paper`"
+                f"schema `compact`: at most {len(LETTERS)} actions, found {count}: "
+                "use the schema `paper`"
             )
 
     @property
@@ -59,16 +53,21 @@ class CompactSchema:
         return tuple(len(str(each.size - 1)) for each in self.contents.seen)
 
     @property
-    def _levels(self) -> int:
-        """Return the number of distinct rewards; 0 if none is written."""
-        return len(self.contents.levels) if self.contents.rewards else 0
+    def _marks(self) -> Literal["none", "dot", "letter", "number"]:
+        """Return how rewards are written."""
+        levels = len(self.contents.levels)
+        if not self.contents.rewards or not (levels or self.contents.unlisted):
+            return "none"
+        if levels == 2:
+            return "dot"
+        return "letter" if 0 < levels <= len(LETTERS) else "number"
 
     def render(self, episode: Episode) -> str:
         """Write `3b4c`, with marks for rewards if they are informative."""
         seen = [self._write(observation) for observation in episode.observations]
         done = [self.answer(action) for action in episode.actions]
         paid = [""] * len(done)
-        if self._levels:
+        if self._marks != "none":
             if episode.rewards is None:
                 raise ValueError(
                     "schema `compact`: writes rewards, found an episode without rewards"
@@ -87,11 +86,11 @@ class CompactSchema:
         return "".join(f"{value:0{width}}" for value, width in values)
 
     def _mark(self, reward: float) -> str:
-        """Write a reward's level."""
+        """Write a reward's level, or a rounded reward."""
+        if self._marks == "number":
+            return f"{round(SCALE * reward)},"
         level = self.contents.level(reward)
-        if self._levels == 2:
-            return "." * level
-        return f"_{LETTERS[level]}"
+        return "." * level if self._marks == "dot" else f"_{LETTERS[level]}"
 
     def parse(self, text: str) -> Episode:
         """Parse an episode; raise `ValueError` for a text in another format."""
@@ -101,8 +100,7 @@ class CompactSchema:
         blind = text.startswith("-")
         if blind:  # parse observation 0 in its place
             text = self._write(0) + text[1:]
-        mark = {0: "()", 2: r"(\.?)"}.get(self._levels, "_([a-z])")
-        stage = rf"{seen}([a-z]){mark}"
+        stage = rf"{seen}([a-z]){MARKS[self._marks]}"
         whole = stage.replace("(", "(?:")
         if not re.fullmatch(rf"({whole})*({seen})?", text):
             raise ValueError(
@@ -115,19 +113,24 @@ class CompactSchema:
         if left := re.search(rf"{seen}$", text):
             observations.append(left.groups())
         read = [self.contents.observation(tuple(map(int, x))) for x in observations]
+        paid = None
+        if self._marks != "none":
+            paid = tuple(self._read(stage[-1]) for stage in found)
         return Episode(
             tuple([NOTHING, *read[1:]] if blind else read),
             tuple(LETTERS.index(stage[count]) for stage in found),
-            tuple(self._read(stage[-1]) for stage in found) if self._levels else None,
+            paid,
         )
 
     def _read(self, mark: str) -> float:
         """Return the reward that a mark stands for."""
-        level = len(mark) if self._levels == 2 else LETTERS.index(mark)
-        if level >= self._levels:
+        if self._marks == "number":
+            return int(mark) / SCALE
+        level = len(mark) if self._marks == "dot" else LETTERS.index(mark)
+        if level >= len(self.contents.levels):
             raise ValueError(
-                f"schema `compact`: rewards have {self._levels} levels, found level "
-                f"{level}"
+                f"schema `compact`: rewards have {len(self.contents.levels)} levels, "
+                f"found level {level}"
             )
         return self.contents.levels[level]
 
