@@ -118,14 +118,13 @@ def test_no_demonstrations_is_possible(bed, model):
 
 
 def test_a_schema_that_cannot_write_a_test_is_refused_before_a_model_is_loaded():
-    """Rewards of hidden tasks that the family does not list."""
-    family = load_family("maintenance")
-    hidden = EvaluationConfig(family, 3, 2, 1, kind="pomdp", observes_reward=True)
-    with pytest.raises(ValueError, match="lists no rewards"):
-        check_policy("icl:tiny", hidden)  # whose schema is `compact`
-    check_policy("icl:tiny", hidden, ActingOptions(schema="words"))
+    """More actions than letters."""
+    many = EvaluationConfig(load_family("bandit", {"arms": 27}), 3, 2, 1)
+    with pytest.raises(ValueError, match="at most 26 actions, found 27"):
+        check_policy("icl:tiny", many)  # whose schema is `compact`
+    check_policy("icl:tiny", many, ActingOptions(schema="words"))
     with pytest.raises(ValueError, match="leave out `--quantize`"):
-        check_policy("icl:tiny", hidden, ActingOptions("paper", "nf4", "vllm"))
+        check_policy("icl:tiny", many, ActingOptions("paper", "nf4", "vllm"))
 
 
 @pytest.mark.slow
