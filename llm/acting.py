@@ -24,13 +24,13 @@ from sdm.llm.policy import LanguageModelPolicy, episodes_of
 from sdm.llm.run_folder import TrainedOn, default_schema, read_merged
 from sdm.llm.runs import load_run
 from sdm.llm.sample_episodes import longest_episode
-from sdm.llm.schema import Schema, make_schema
+from sdm.llm.schema import Schema, make_schema, unlike_stages
 from sdm.llm.scoring import Rows, Tokens, encode
 from sdm.llm.tokens import check_tokenizer
 from sdm.llm.vllm_rows import VllmRows, start_engine
 from sdm.llm.whole_rows import WholeRows
 from sdm.policies.trained_on import warn_of_other_tasks
-from sdm.tasks.registry import FamilyError
+from sdm.tasks.registry import FamilyError, reference_of
 from sdm.tasks.rollout import Trajectory
 
 
@@ -110,20 +110,23 @@ def language_model_policy(
     check_backend(name, backend, quantize)
     if not name.startswith(ICL):
         run = load_run(Path(name), trust_remote_code=trust_remote_code)
-        _warn_of_training(name, run.header, run.header.config.support, bed.config)
         written = _schema_for(run.header.config.schema, bed)
+        _warn_of_training(
+            name, run.header, run.header.config.support, bed.config, written
+        )
         return maker_of(bed, written, run.tokenizer, run.model, name)
     base = name.removeprefix(ICL)
     chosen = schema or default_schema(base)
+    written = _schema_for(chosen, bed)
     if (merged := read_merged(Path(base))) is not None:
-        _warn_of_training(name, merged, merged.support, bed.config)
+        _warn_of_training(name, merged, merged.support, bed.config, written)
         if chosen != merged.schema:
             warnings.warn(
                 f"`{name}`: trained in the schema `{merged.schema}`, evaluated in "
                 f"`{chosen}`",
                 stacklevel=2,
             )
-    written, trust = _schema_for(chosen, bed), {"trust_remote_code": trust_remote_code}
+    trust = {"trust_remote_code": trust_remote_code}
     if backend == "vllm":
         begin = partial(VllmRows, start_engine(base, **trust))
         return maker_of(bed, written, load_tokenizer(base, **trust), begin)
@@ -199,7 +202,11 @@ def _longest(
 
 
 def _warn_of_training(
-    name: str, trained: TrainedOn, support: int, config: EvaluationConfig
+    name: str,
+    trained: TrainedOn,
+    support: int,
+    config: EvaluationConfig,
+    written: Schema,
 ) -> None:
     """Warn if a model's test tasks differ from its training tasks or overlap them."""
     tasks = dataclasses.asdict(trained)
@@ -210,3 +217,12 @@ def _warn_of_training(
         return  # its package is missing or has changed, so the overlap is unknown
     if overlap := config.family.covers(known):
         warnings.warn(f"`{name}`: {overlap}", stacklevel=3)
+    seen = trained.observes_reward and config.rewards_seen
+    if seen and reference_of(config.family) == trained.family:
+        then = make_schema(written.name, known.spaces, trained.kind, rewards=True)
+        if (texts := unlike_stages(then, written)) is not None:
+            warnings.warn(
+                f"`{name}`: its training texts write a stage as `{texts[0]}`, those of "
+                f"the test as `{texts[1]}`, which it has not learned to read",
+                stacklevel=3,
+            )

@@ -179,3 +179,19 @@ def make_schema(name: str, spaces: Spaces, kind: Kind, *, rewards: bool) -> Sche
     return schemas()[name](
         Contents(spaces.seen(kind), spaces.actions, rewards, levels, unlisted)
     )
+
+
+def unlike_stages(one: Schema, other: Schema) -> tuple[str, str] | None:
+    """Return how each of two schemas writes a stage, if they write it differently.
+
+    The stage pays the smallest reward that the schema's family lists, or, if only the
+    other family lists its rewards, the smallest of that one.
+
+    """
+    listed = one.contents.levels, other.contents.levels
+    paid = (listed[0] or listed[1])[:1], (listed[1] or listed[0])[:1]
+    texts = (
+        one.render(Episode((0,), (0,), paid[0] or (0.0,))),
+        other.render(Episode((0,), (0,), paid[1] or (0.0,))),
+    )
+    return None if texts[0] == texts[1] else texts

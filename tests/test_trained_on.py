@@ -11,6 +11,7 @@ from sdm.cli import app
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import family_header
 from sdm.llm.acting import language_model_policy
+from sdm.llm.schema import make_schema, unlike_stages
 from sdm.policies.learned import Learned
 from sdm.policies.policy_runs import LearnedRun, PolicyRecord
 from sdm.policies.registry import prepare
@@ -18,6 +19,7 @@ from sdm.policies.spec import ActingOptions
 from sdm.policies.trained_on import differences
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.tasks import load_family
+from sdm.tasks.families.bandit import BanditFamily
 
 PLAIN = EnergyFamily()
 LOW = EnergyFamily(p_min=0.05, p_max=0.2)
@@ -94,6 +96,42 @@ def test_a_run_is_compared_with_its_test_once(hidden, tmp_path):
     assert [str(each.message) for each in warned] == [said]
     same = untrained_run(tmp_path / "same", EnergyFamily(q=0.6), "pomdp", 10)
     language_model_policy(same, hidden)  # without a warning
+
+
+COINS = BanditFamily(mean_min=0.1)
+NUMBERS = dataclasses.replace(COINS, law="gamma")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name", "texts"),
+    [
+        (COINS, NUMBERS, "compact", ("0a", "0a0,")),
+        (NUMBERS, COINS, "compact", ("0a0,", "0a")),
+        (COINS, COINS, "compact", None),
+        (NUMBERS, dataclasses.replace(COINS, law="gaussian"), "compact", None),
+        (COINS, NUMBERS, "paper", None),
+        (PLAIN, PLAIN, "compact", None),
+    ],
+)
+def test_schemas_that_write_a_stage_differently(one, other, name, texts):
+    written = (
+        make_schema(name, each.spaces, "mdp", rewards=True) for each in (one, other)
+    )
+    assert unlike_stages(*written) == texts
+
+
+@pytest.mark.slow
+def test_a_run_that_reads_other_marks_of_rewards_is_pointed_out(tmp_path):
+    folder = untrained_run(tmp_path / "run", COINS, "mdp", 5)
+    test = make_benchmark(EvaluationConfig(NUMBERS, 5, 2, 2, kind="mdp", support=0))
+    with pytest.warns(UserWarning, match="trained with law|texts write") as warned:
+        language_model_policy(folder, test)
+    law, texts = (str(each.message) for each in warned)
+    assert "trained with law = bernoulli" in law
+    assert texts == (
+        f"`{folder}`: its training texts write a stage as `0a`, those of the test as "
+        "`0a0,`, which it has not learned to read"
+    )
 
 
 @pytest.mark.slow
