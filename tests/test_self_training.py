@@ -254,6 +254,13 @@ def test_random_demonstrations_are_those_of_an_oracle_dataset(written, tmp_path)
         assert [e.episode for e in episodes] == same
 
 
+def test_random_play_is_learned_with_all_tokens():
+    config = small(training={"loss": "actions", "epochs": 2})
+    start = config.finetuning("data", "tiny", iteration=0)
+    assert (start.loss, start.epochs) == ("all", 2)
+    assert config.finetuning("data", "run").loss == "actions"
+
+
 def test_random_queries_need_an_oracle(written):
     config, _, _, folder = written
     asking = config.finetuning(str(folder), "tiny")
@@ -473,10 +480,15 @@ def test_a_run_goes_on_from_a_run(whole, tmp_path):
 @pytest.mark.slow
 def test_a_run_can_learn_from_random_play_first(whole, tmp_path):
     base = whole[1] / "iteration-1" / "run"
-    config = small(base=str(base), iterations=1, start_scenarios=8)
+    training = {"batch_size": 2, "loss": "actions"}
+    config = small(base=str(base), iterations=1, start_scenarios=8, training=training)
     self_train(config, tmp_path / "more")
-    header = yaml.safe_load((tmp_path / "more/start/run/config.yaml").read_text())
-    assert header["finetune"]["start"] == str(base)
+    start, later = (
+        yaml.safe_load((tmp_path / "more" / name / "run/config.yaml").read_text())
+        for name in ("start", "iteration-1")
+    )
+    assert start["finetune"]["start"] == str(base)
+    assert [x["finetune"]["loss"] for x in (start, later)] == ["all", "actions"]
     assert read_manifest(tmp_path / "more/start/data")["tasks"] == 8
 
 

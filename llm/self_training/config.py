@@ -55,7 +55,8 @@ class SelfTrainConfig:
             not given.
         seed: random seed of tasks, episodes, ties and training.
         training: options of `sdm finetune` that differ from the base's recipe; by
-            default, each text has another one of the kept episodes.
+            default, each text has another one of the kept episodes. The start has them,
+            too, but for `loss`: it learns all tokens.
 
     """
 
@@ -196,7 +197,7 @@ class SelfTrainConfig:
         return (iteration - 1) % (most // self.scenarios) * self.scenarios
 
     def finetuning(
-        self, data: str, base: str, start: str | None = None
+        self, data: str, base: str, start: str | None = None, *, iteration: int = 1
     ) -> FinetuneConfig:
         """Return the configuration of one training.
 
@@ -204,9 +205,13 @@ class SelfTrainConfig:
             data: folder of the dataset.
             base: name of the base.
             start: run folder to continue; None for the base's weights.
+            iteration: number of the iteration. The start, 0, learns all tokens: those
+                of random actions teach nothing.
 
         """
         options = {"texts_per_task": self.keep, **(self.training or {})}
+        if iteration == 0:
+            options["loss"] = "all"
         return recipe(
             data,
             base,

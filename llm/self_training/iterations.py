@@ -193,7 +193,9 @@ class _Steps:
         before = self.policy(iteration - 1) if iteration else self.config.base
         start = before if is_run(Path(before)) else None
         finetune(
-            self.config.finetuning(str(place / "data"), self.base, start),
+            self.config.finetuning(
+                str(place / "data"), self.base, start, iteration=iteration
+            ),
             place / "run",
             resume=partial_folder(place / "run").exists(),
             progress=partial(
