@@ -2,7 +2,8 @@
 
 A potential does not change optimal plans (Ng, Harada and Russell, 1999). Klissarov et
 al. (2024) add rewards from the feedback of language models to those of the task; what
-that costs in optimality is measured here against exact optima.
+that costs in optimality is measured here against exact optima. They also compare a
+language model as a policy with a planner for its reward.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sdm.feedback.effects import NOT_USED
 from sdm.feedback.uses import ADDED
 
 Plan = tuple[str, float, int]  # use, weight and lookahead
+NAMES = ("judge", "policy")  # options that name a judge and a policy to compare
 LISTS = frozenset({"uses", "weights", "lookaheads"})  # options that define plans only
 PERFECT = 0.99  # least rank correlation of a reward that orders states as V* does
 RANKED = f"(rank correlation ≥ {PERFECT:g})"
@@ -75,6 +77,14 @@ class Group:
             if _plan(each) == plan
         ]
 
+    def direct(self, judge: str) -> list[float]:
+        """Return the gap of the policy that acts in its place, in each seed.
+
+        Seeds without a policy are left out.
+        """
+        rows = (self.rows[judge][seed] for seed in self.seeds(judge))
+        return [row["direct"]["gap_percent"] for row in rows if "direct" in row]
+
     @property
     def perfect(self) -> str | None:
         """The judge of highest rank correlation, if that is at least `PERFECT`."""
@@ -86,7 +96,7 @@ class Group:
 def groups(rows: Sequence[Row]) -> list[Group]:
     """Return the rows of the study by tasks."""
     found: dict[str, Group] = {}
-    names = setting_names(rows, {"judge", *LISTS})
+    names = setting_names(rows, {*NAMES, *LISTS})
     for name, row in zip(names, rows, strict=True):
         group, cell = found.setdefault(name, Group(name)), row["feedback"]
         of_judge = group.rows.setdefault(cell["judge"], {})
@@ -112,7 +122,9 @@ def sentences(found: Sequence[Group]) -> list[str]:
     texts += _nothing(found)
     claim = "As a potential, it helps a planner that sees few decisions"
     texts += _claim(claim, _helps, found)
-    return [*texts, *_claim("A more accurate judge costs less", _accuracy, found)]
+    texts += _claim("A more accurate judge costs less", _accuracy, found)
+    claim = "A planner with the model's reward loses less than the model as a policy"
+    return [*texts, *_claim(claim, _direct, found)]
 
 
 def _claim(
@@ -168,6 +180,18 @@ def _helps(group: Group) -> list[Case]:
         )
         for plan in group.plans
         if judge and plan[0] == POTENTIAL and plan[2]
+    ]
+
+
+def _direct(group: Group) -> list[Case]:
+    """Return gaps of the model as a policy minus those of plans for its reward."""
+    return [
+        _difference(f"{plan[0]}, w = {plan[1]:g}", direct, gaps)
+        for judge in group.judges
+        if (direct := group.direct(judge))
+        for plan in group.plans
+        if plan[0] not in (NOT_USED, POTENTIAL) and not plan[2]
+        if len(gaps := group.gaps(judge, plan)) == len(direct)
     ]
 
 

@@ -1,7 +1,8 @@
 """`feedback`: what plans for the reward of a judge lose, see `sdm.feedback.study`.
 
 Options: `judge`, family, horizon, tasks, uses, weights, lookaheads, those of
-`RewardConfig` and those of the family. A row is one judge and one seed.
+`RewardConfig` and those of the family. A row is one judge and one seed. With `policy`,
+it also has the gap of a policy that acts in the same tasks.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdm.experiments.claims import case
 from sdm.experiments.feedback_claims import (
     LISTS,
+    NAMES,
     Group,
     Plan,
     groups,
@@ -48,7 +50,7 @@ class Feedback:
     def condition(self, options: Options) -> str:
         """Return the judge, the tasks, and what else differs from defaults."""
         return (
-            f"{condition_of(options, 'judge', 'tasks', *LISTS)}, {options.get('judge')}"
+            f"{condition_of(options, 'tasks', *NAMES, *LISTS)}, {options.get('judge')}"
         )
 
     def needs_torch(self, options: Options) -> bool:
@@ -64,6 +66,11 @@ class Feedback:
         work.mkdir(parents=True, exist_ok=True)
         progress = partial(step, "judging")
         found = run_cell(judge, config, cell.seed, work, progress=progress)
+        if (policy := cell.learn.get("policy")) is not None:
+            from sdm.feedback.run import policy_cell
+
+            playing = {"folder": work, "progress": partial(step, "playing")}
+            found["direct"] = policy_cell(policy, config, cell.seed, **playing)
         return {"feedback": json.loads(json.dumps(found))}
 
     def result(self, row: Row) -> str:
@@ -72,7 +79,10 @@ class Feedback:
         rank = found["rank_correlation"]
         most = max(each["gap_percent"] for each in found["rows"])
         shown = "" if rank is None else f"rank correlation {rank:.2f}, "
-        return f"{shown}gap up to {most:.2f} %"
+        text = f"{shown}gap up to {most:.2f} %"
+        if (direct := found.get("direct")) is not None:
+            text += f", as a policy {direct['gap_percent']:.2f} %"
+        return text
 
     def table(self, rows: Sequence[Row]) -> Table:
         """Return a table with a line per judge and lookahead, a column per plan."""
@@ -80,12 +90,13 @@ class Feedback:
         plans = list(dict.fromkeys(plan[:2] for group in found for plan in group.plans))
         head = ["tasks", "judge", "planner sees", "right answers, %"]
         head += ["rank correlation", *(f"{plan_text(*plan)}, gap, %" for plan in plans)]
-        head.append("seeds")
+        direct = any(group.direct(judge) for group in found for judge in group.rows)
+        head += [*["policy in its place, gap, %"] * direct, "seeds"]
         if not found:
             empty = ["any", "", "", NOT_RUN, *[""] * (len(head) - 4)]
             return Table(head, 3, [Line(empty, False)])
         lines = [
-            Line(_line(group, judge, lookahead, plans), True)
+            Line(_line(group, judge, lookahead, plans, direct=direct), True)
             for group in found
             for lookahead in group.lookaheads
             for judge in group.judges
@@ -127,7 +138,7 @@ def config_of(options: Options) -> FeedbackConfig:
 
     """
     parts = {
-        "judge": frozenset({"judge"}),
+        "names": frozenset({"judge", "policy"}),
         "study": LISTS.union(SIZES),
         "reward": fields_of(RewardConfig),
     }
@@ -156,9 +167,17 @@ def _seen(lookahead: int) -> str:
 
 
 def _line(
-    group: Group, judge: str, lookahead: int, plans: Sequence[tuple[str, float]]
+    group: Group,
+    judge: str,
+    lookahead: int,
+    plans: Sequence[tuple[str, float]],
+    *,
+    direct: bool,
 ) -> list[str]:
-    """Return the fields of a judge with one lookahead."""
+    """Return the fields of a judge with one lookahead.
+
+    With `direct`, they include the gap of the policy that acts in its place.
+    """
     right, rank = (
         group.measure(judge, name) for name in ("judge_accuracy", "rank_correlation")
     )
@@ -168,6 +187,9 @@ def _line(
     for use, weight in plans:
         plan: Plan = (use, weight, lookahead)
         texts.append(_gap(group.gaps(judge, plan)) if plan in group.plans else "")
+    if direct:
+        gaps = group.direct(judge)
+        texts.append(_gap(gaps) if gaps and not lookahead else "")
     return [*texts, str(len(group.seeds(judge)))]
 
 
