@@ -18,6 +18,7 @@ from sdm.feedback.uses import ADDED
 
 Plan = tuple[str, float, int]  # use, weight and lookahead
 NAMES = ("judge", "policy")  # options that name a judge and a policy to compare
+DIRECT = "direct"  # entry of a row with the result of the policy
 LISTS = frozenset({"uses", "weights", "lookaheads"})  # options that define plans only
 PERFECT = 0.99  # least rank correlation of a reward that orders states as V* does
 RANKED = f"(rank correlation ≥ {PERFECT:g})"
@@ -83,7 +84,7 @@ class Group:
         Seeds without a policy are left out.
         """
         rows = (self.rows[judge][seed] for seed in self.seeds(judge))
-        return [row["direct"]["gap_percent"] for row in rows if "direct" in row]
+        return [row[DIRECT]["gap_percent"] for row in rows if DIRECT in row]
 
     @property
     def perfect(self) -> str | None:
@@ -185,14 +186,17 @@ def _helps(group: Group) -> list[Case]:
 
 def _direct(group: Group) -> list[Case]:
     """Return gaps of the model as a policy minus those of plans for its reward."""
-    return [
-        _difference(f"{plan[0]}, w = {plan[1]:g}", direct, gaps)
-        for judge in group.judges
-        if (direct := group.direct(judge))
-        for plan in group.plans
-        if plan[0] not in (NOT_USED, POTENTIAL) and not plan[2]
-        if len(gaps := group.gaps(judge, plan)) == len(direct)
-    ]
+    cases = []
+    for judge in group.judges:
+        mine = {seed: row for seed, row in group.rows[judge].items() if DIRECT in row}
+        both = Group(group.name, {judge: mine})
+        plans = [plan for plan in both.plans if plan[0] not in (NOT_USED, POTENTIAL)]
+        for plan in plans:
+            where = f"{plan[0]}, w = {plan[1]:g}" + f", seeing {plan[2]}" * bool(
+                plan[2]
+            )
+            cases.append(_difference(where, both.direct(judge), both.gaps(judge, plan)))
+    return cases
 
 
 def _of_use(group: Group, use: str) -> list[Plan]:

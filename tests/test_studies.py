@@ -22,6 +22,7 @@ from sdm.experiments.studies.feedback import config_of
 from sdm.experiments.study import Study, needs_torch, register_study, studies
 from sdm.experiments.text_table import Line, Table
 from sdm.feedback.judge import parse_judge
+from sdm.feedback.run import policy_cell
 from sdm.feedback.study import run_cell as run_judge
 
 ABOUT = 'title = "a"\npaper = ""\nquestion = "?"\n'
@@ -222,6 +223,19 @@ def test_a_row_of_the_study_is_the_result_of_its_judge(tmp_path):
     assert shown == "energy, T = 4, comparisons 60, synthetic:0.8"
 
 
+@pytest.mark.slow
+def test_a_policy_acts_in_the_tasks_of_its_judge(tmp_path):
+    options = {**SMALL, "judge": "synthetic:0.8", "support": 2, "policy": "random"}
+    cell = feedback_cell(options, seed=3)
+    row = studies()["feedback"].run(cell, tmp_path, lambda *step: None)
+    alone = policy_cell("random", config_of(cell.learn), 3)
+    assert row["feedback"].pop("direct") == alone and alone["gap_percent"] > 10
+    judge = run_judge(parse_judge("synthetic:0.8"), config_of(cell.learn), 3)
+    assert row == {"feedback": json.loads(json.dumps(judge))}
+    shown = studies()["feedback"].condition(cell.learn)
+    assert shown == "energy, T = 4, comparisons 60, support 2, synthetic:0.8"
+
+
 def test_the_options_of_a_family_reach_it():
     options = {"family": "garnet", "judge": "synthetic:1", "states": 7}
     config = config_of(options)
@@ -325,6 +339,49 @@ def test_a_claim_without_a_judge_that_tests_it_is_not_stated():
     rows = feedback_rows(lambda w, p, seed: w)
     found = verdicts([row for row in rows if row["feedback"]["judge_accuracy"] < 1])
     assert list(found) == [NOTHING]
+
+
+def direct_rows():
+    """Rows of a judge, of which seed 3 has no policy in its place."""
+    rows = []
+    for seed in range(4):
+        plans = [("none", 0.0, 0.0), ("alone", 1.0, 50.0), ("added", 1.0, 5.0 + seed)]
+        keys = ("use", "weight", "gap_percent")
+        cell = {"judge": "model:smollm2", "judge_accuracy": 0.5}
+        cell["rank_correlation"] = 0.1
+        cell["rows"] = [
+            {**dict(zip(keys, plan, strict=True)), "lookahead": 0} for plan in plans
+        ]
+        if seed < 3:
+            cell["direct"] = {"policy": "icl:smollm2", "gap_percent": 30.0 + seed}
+        learn = {"family": "energy", "horizon": 10, "judge": cell["judge"]}
+        learn |= {"policy": "icl:smollm2", "uses": ["alone", "added"]}
+        rows.append({"learn": learn, "seed": seed, "feedback": cell})
+    return rows
+
+
+def test_a_model_is_compared_as_a_judge_and_as_a_policy():
+    rows = direct_rows()
+    (text,) = sentences(groups(rows[:3]))
+    # Gaps of the policy are 30, 31 and 32: those with added rewards are 25 less.
+    half = 4.30265 / 3**0.5
+    assert text == (
+        "A planner with the model's reward loses less than the model as a policy: in "
+        "energy, T = 10, confirmed in 1 of 2 cases (added, w = 1: +25.00 points, "
+        "+25.00 to +25.00), refuted in 1 of 2 cases (alone, w = 1: -19.00 points, "
+        f"{-19 - half:.2f} to {-19 + half:.2f})."
+    )
+    (same,) = sentences(groups(rows))  # of the seeds that have a policy
+    assert same == text
+    table = studies()["feedback"].table(rows[:3])
+    (line,) = table.lines
+    shown = dict(zip(table.head, line.texts, strict=True))
+    assert shown["policy in its place, gap, %"] == (
+        f"31.00 ({31 - half:.2f} … {31 + half:.2f})"
+    )
+    assert studies()["feedback"].result(rows[0]) == (
+        "rank correlation 0.10, gap up to 50.00 %, as a policy 30.00 %"
+    )
 
 
 def test_rows_of_other_tasks_are_other_groups():

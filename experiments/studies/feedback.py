@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdm.experiments.claims import case
 from sdm.experiments.feedback_claims import (
+    DIRECT,
     LISTS,
     NAMES,
     Group,
@@ -70,7 +71,7 @@ class Feedback:
             from sdm.feedback.run import policy_cell
 
             playing = {"folder": work, "progress": partial(step, "playing")}
-            found["direct"] = policy_cell(policy, config, cell.seed, **playing)
+            found[DIRECT] = policy_cell(policy, config, cell.seed, **playing)
         return {"feedback": json.loads(json.dumps(found))}
 
     def result(self, row: Row) -> str:
@@ -80,7 +81,7 @@ class Feedback:
         most = max(each["gap_percent"] for each in found["rows"])
         shown = "" if rank is None else f"rank correlation {rank:.2f}, "
         text = f"{shown}gap up to {most:.2f} %"
-        if (direct := found.get("direct")) is not None:
+        if (direct := found.get(DIRECT)) is not None:
             text += f", as a policy {direct['gap_percent']:.2f} %"
         return text
 
