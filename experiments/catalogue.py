@@ -15,6 +15,7 @@ from pathlib import Path
 from sdm.experiments.spec import (
     MEASURES,
     PROFILES,
+    Claim,
     Experiment,
     ExperimentError,
     Grid,
@@ -90,6 +91,7 @@ def read(path: Path) -> Experiment:
         options["columns"] = tuple(options.pop("columns", ()))
         pairs = options.pop("compare", ())
         options["compare"] = tuple((first, second) for first, second in pairs)
+        options["claims"] = tuple(map(_claim, options.pop("claims", ())))
         _check_keys(options, Experiment, {"name", "grids"}, "at the top")
         found = Experiment(name=path.stem, grids=grids, **options)
         if not found.study:
@@ -144,6 +146,11 @@ def _check_keys(
         required = each.default is nothing and each.default_factory is nothing
         if (required or each.name in needed) and each.name not in options:
             raise KeyError(f"`{each.name}` {where}")
+
+
+def _claim(options: Options) -> Claim:
+    _check_keys(options, Claim, set(), "in a table `claims`")
+    return Claim(**options)
 
 
 def _grid(options: Options) -> Grid:

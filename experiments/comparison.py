@@ -6,7 +6,7 @@ A policy is named by its label, and by values if several of its cells share a te
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,19 +101,12 @@ def compare(
             f"unknown measure `{measure}`", f"measures are {', '.join(MEASURES)}"
         )
     ours, theirs = (
-        _named_groups(name, chosen, profile, results) for name in (first, second)
+        named_groups(name, chosen, profile, results) for name in (first, second)
     )
-    found: dict[frozenset[str], Comparison] = {}
-    for key, (experiment, group) in ours.items():
-        for other in _same_test(group, theirs):
-            pair = frozenset((key, other))
-            if key != other and pair not in found:
-                one = _compare((experiment, group), theirs[other], measure)
-                if one is not None:
-                    found[pair] = one
-    if not found:
+    tried = (_compare(*pair, measure) for pair in same_tests(ours, theirs))
+    made = [one for one in tried if one is not None]
+    if not made:
         raise _no_common_test({first: ours, second: theirs}, chosen, profile)
-    made = list(found.values())
     p_values = [x.difference.p if x.difference else None for x in made]
     corrected = iter(holm([p for p in p_values if p is not None]))
     return [
@@ -137,7 +130,7 @@ def _select(name: str, runs: Sequence[Run]) -> list[Run]:
     return found
 
 
-def _named_groups(
+def named_groups(
     name: str, chosen: Sequence[Experiment], profile: str, results: Path
 ) -> Groups:
     """Return the runs of a policy that differ in their seeds only, by a key.
@@ -162,6 +155,16 @@ def _named_groups(
 def _values(group: Group) -> int:
     """Return in how many rows of a group the values of each task are."""
     return sum("returns" in row.get("result", {}) for _, row in group[1])
+
+
+def same_tests(ours: Groups, theirs: Groups) -> Iterator[tuple[Group, Group]]:
+    """Yield every pair of groups, one of each, that are in the same test."""
+    done: set[frozenset[str]] = set()
+    for key, group in ours.items():
+        for other in _same_test(group[1], theirs):
+            if key != other and (pair := frozenset((key, other))) not in done:
+                done.add(pair)
+                yield group, theirs[other]
 
 
 def _same_test(group: Sequence[Run], others: Groups) -> list[str]:
@@ -191,12 +194,12 @@ def _compare(ours_in: Group, theirs_in: Group, measure: str) -> Comparison | Non
         difference = paired(pairs, measure, trained=trained)
     except NotComparableError as error:
         why = str(error)
-    about = _about(experiment, first[0][0], second[0][0])
+    where = about(experiment, first[0][0], second[0][0])
     names = " and ".join(dict.fromkeys((experiment.name, another.name)))
-    return Comparison(names, about, mean, other, difference, seeds, trained, why=why)
+    return Comparison(names, where, mean, other, difference, seeds, trained, why=why)
 
 
-def _about(experiment: Experiment, *tested: Cell) -> str:
+def about(experiment: Experiment, *tested: Cell) -> str:
     """Return the test of cells, with what the axis and the panel add to it.
 
     Values in which the cells differ are shown as "one against another".
@@ -227,7 +230,7 @@ def _no_common_test(
                 f"policies of these experiments are {', '.join(sorted(labels))}",
             )
     tests = {
-        name: "; ".join(f"{e.name}: {_about(e, runs[0][0])}" for e, runs in x.values())
+        name: "; ".join(f"{e.name}: {about(e, runs[0][0])}" for e, runs in x.values())
         for name, x in groups.items()
     }
     parts = (f"`{name}` in {where}" for name, where in tests.items())

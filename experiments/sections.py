@@ -9,6 +9,7 @@ from typing import Any
 from sdm.experiments.catalogue import profiles
 from sdm.experiments.conclusions import Compared, compared, sentences
 from sdm.experiments.figures import gap_figure, png
+from sdm.experiments.grid_claims import claimed
 from sdm.experiments.rows import Row, found_rows
 from sdm.experiments.section_tables import compared_table, gap_table
 from sdm.experiments.spec import PROFILES, Experiment
@@ -128,6 +129,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         chart = gap_figure(experiment, shown) if rows else None
         pairs = compared(experiment, profile, results)
         conclusion = sentences(experiment, shown, pairs)
+        conclusion += claimed(experiment, profile, results)
     paper = experiment.paper
     return Section(
         name=experiment.name,

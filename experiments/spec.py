@@ -80,6 +80,24 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A claim that a measure of one policy is less than that of another, or a number.
+
+    Attributes:
+        text: the claim, as a main clause.
+        less: the policy whose measure is less, named as in `comparison`.
+        than: the other policy, or a number.
+        measure: number in the result of a row.
+
+    """
+
+    text: str
+    less: str
+    than: str | float
+    measure: str = "gap_percent"
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A figure of the paper to reproduce, or an experiment beyond it.
 
@@ -104,6 +122,7 @@ class Experiment:
             on the axis at which each policy reaches it. None for no goal.
         lead: policy whose gaps the conclusion states.
         compare: pairs of policies that the conclusion compares, see `comparison`.
+        claims: published claims on which the conclusion states verdicts.
         learners: learners, by name, that extend or override those of the profiles.
         source: path of a user's configuration; "" for the package's experiments.
 
@@ -125,6 +144,7 @@ class Experiment:
     goal: float | None = None
     lead: str = "tiny"
     compare: tuple[tuple[str, str], ...] = ()
+    claims: tuple[Claim, ...] = ()
     learners: Mapping[str, Options] = field(default_factory=dict)
     source: str = ""
 

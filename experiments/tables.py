@@ -193,8 +193,12 @@ def remarks(found: Found) -> list[str]:
 
 
 def _earlier_recipe(cell: Cell, row: Row) -> str:
-    """Return how a row's training differs from its base's recipe now; "" if not."""
-    if not (trained := (row.get("training") or {}).get("config")):
+    """Return how a row's training differs from its base's recipe now; "" if not.
+
+    Rows of self-training record what differs from the recipe of their day only.
+    """
+    trained = (row.get("training") or {}).get("config")
+    if not trained or "learning_rate" not in trained:
         return ""
     trained = OLDER | trained
     changed = [

@@ -12,7 +12,8 @@ from sdm.experiments import report, sections
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.conclusions import _gaps
-from sdm.experiments.rows import rows_file, write_rows
+from sdm.experiments.rows import read_rows, rows_file, write_rows
+from sdm.experiments.spec import Claim
 from sdm.experiments.summary import answers, table_of
 from sdm.experiments.tables import Point
 from sdm.llm.recipes import recipe_of
@@ -59,6 +60,42 @@ def test_the_conclusion_states_the_gaps_and_what_the_tests_decide(folder):
         "points); the gap of `tiny` against that of `bayes-imitation` is "
     )
     assert len(found.conclusion) == 2
+
+
+def test_claims_are_judged_over_seeds(folder):
+    claims = (
+        Claim("It wins", "tiny", "ce"),
+        Claim("It is small", "tiny", 1.2),
+        Claim("It is quick", "tiny,test.horizon=10", 3.0, "regret"),
+        Claim("It is not run", "tiny,test.horizon=11", 3.0),
+    )
+    experiment = dataclasses.replace(HORIZON, claims=claims, compare=())
+
+    def gaps(row):
+        return better_at_ten(row) + 0.01 * row["seed"] * (row["policy"] == "tiny")
+
+    section_of(folder, gaps, experiment)
+    file = rows_file(folder, experiment.name, "laptop")
+    rows = list(read_rows(file))
+    for row in rows:
+        if row["policy"] == "tiny" and row["seed"] < 2:
+            row["result"]["regret"] = 2.0 + row["seed"]
+    write_rows(file, rows)
+    conclusion = sections.section_of(experiment, "laptop", folder).conclusion
+    wins, small, quick = conclusion[-3:]
+    # Seeds add 0, 0.01 and 0.02 to the gaps of `tiny`.
+    half = 4.30265 * 0.01 / 3**0.5
+    assert wins == (
+        "It wins: in energy, confirmed in 1 of 3 cases (T = 10: +0.74 points, "
+        f"+{0.74 - half:.2f} to +{0.74 + half:.2f}), refuted in 1 of 3 cases (T = 30: "
+        f"-0.51 points, {-0.51 - half:.2f} to {-0.51 + half:.2f}), undecided in 1 of 3 "
+        f"cases (T = 20: -0.01 points, {-0.01 - half:.2f} to +{half - 0.01:.2f})."
+    )
+    assert "confirmed in 2 of 3 cases (T = 10: +0.94 points" in small
+    # Two seeds have it: 3 - 2 and 3 - 3, whose mean has an interval of ± 12.7 / 2.
+    assert quick == (
+        "It is quick: in energy, undecided (T = 10: +0.50 in regret, -5.85 to +6.85)."
+    )
 
 
 def test_the_numbers_behind_it_are_those_of_the_comparison(folder):
@@ -228,6 +265,17 @@ def test_a_row_that_is_older_than_an_option_was_trained_without_it(folder):
     write_rows(rows_file(folder, HORIZON.name, "laptop"), rows)
     (note,) = sections.section_of(HORIZON, "laptop", folder).notes
     assert note.endswith("an earlier recipe: initializer_range not given (now 0.088)")
+
+
+def test_a_row_that_does_not_record_its_recipe_is_not_called_older(folder):
+    rows = fabricated(HORIZON, "laptop")
+    for row in rows:
+        row["result"] = result(1.0 + SPREAD)
+        if row["policy"] == "smollm2":
+            config = {"base": "smollm2", "support": 0, "training": {"epochs": 4}}
+            row["training"] = {**(row.get("training") or {}), "config": config}
+    write_rows(rows_file(folder, HORIZON.name, "laptop"), rows)
+    assert sections.section_of(HORIZON, "laptop", folder).notes == []
 
 
 @pytest.mark.slow

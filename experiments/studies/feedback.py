@@ -70,8 +70,9 @@ class Feedback:
         if (policy := cell.learn.get("policy")) is not None:
             from sdm.feedback.run import policy_cell
 
-            playing = {"folder": work, "progress": partial(step, "playing")}
-            found[DIRECT] = policy_cell(policy, config, cell.seed, **playing)
+            found[DIRECT] = policy_cell(
+                policy, config, cell.seed, work, progress=partial(step, "playing")
+            )
         return {"feedback": json.loads(json.dumps(found))}
 
     def result(self, row: Row) -> str:

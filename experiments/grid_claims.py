@@ -1,0 +1,60 @@
+"""What rows of policies say about the claims that an experiment's configuration lists.
+
+The difference of each seed is that of the means over the test's tasks, of two policies
+in the same tasks, or of a number and a policy. `claims` makes the verdicts.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sdm.experiments.claims import Case, case, claim_text
+from sdm.experiments.comparison import Groups, Run, about, named_groups, same_tests
+from sdm.experiments.spec import Cell, Claim, Experiment
+
+UNITS = {"gap_percent": "points"}  # of differences; others are named by the measure
+Values = dict[int, float]  # by seed
+
+
+def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
+    """Return a sentence with the verdicts on each claim that the rows can test.
+
+    Args:
+        experiment: the experiment.
+        profile: name of the profile.
+        results: folder of the user's own rows.
+
+    """
+    texts = []
+    for claim in experiment.claims:
+        names = [name for name in (claim.less, claim.than) if isinstance(name, str)]
+        groups = [named_groups(n, [experiment], profile, results) for n in names]
+        cases: dict[str, list[Case]] = {}
+        for tested, ours, theirs in _tests(claim, *groups):
+            seeds = [seed for seed in ours if seed in theirs]
+            if seeds:
+                differences = [theirs[seed] - ours[seed] for seed in seeds]
+                made = case(about(experiment, *tested), differences)
+                cases.setdefault(tested[0].family, []).append(made)
+        unit = UNITS.get(claim.measure, f"in {claim.measure.replace('_', ' ')}")
+        texts += claim_text(claim.text, cases, unit)
+    return texts
+
+
+def _tests(
+    claim: Claim, ours: Groups, theirs: Groups | None = None
+) -> Iterator[tuple[list[Cell], Values, Values]]:
+    """Yield the cells of each test, and the values that are to be less than others."""
+    if theirs is None:
+        for _, runs in ours.values():
+            values = _values(claim, runs)
+            yield [runs[0][0]], values, dict.fromkeys(values, float(claim.than))
+        return
+    for (_, first), (_, second) in same_tests(ours, theirs):
+        cells = [first[0][0], second[0][0]]
+        yield cells, _values(claim, first), _values(claim, second)
+
+
+def _values(claim: Claim, runs: list[Run]) -> Values:
+    """Return the measure by seed, where it is known."""
+    found = {cell.seed: row["result"].get(claim.measure) for cell, row in runs}
+    return {seed: float(value) for seed, value in found.items() if value is not None}
