@@ -99,17 +99,21 @@ def sections(
     shown = []
     for experiment in chosen:
         wanted = [profile] if profile else list(PROFILES)
-        done = [name for name in wanted if _any_row(experiment, name, results)]
-        # Results of `smoke` are not meaningful: show larger profiles if they have rows.
+        origins = {name: _origins(experiment, name, results) for name in wanted}
+        done = [name for name in wanted if origins[name]]
+        # Results of `smoke` are not meaningful: show larger profiles if they have rows,
+        # but not published ones in place of what the user has run.
         larger = [name for name in done if name != "smoke"]
-        names = larger or done or [profile or "laptop"]
+        own = [name for name in done if True in origins[name]]
+        names = done if own == ["smoke"] else larger or done or [profile or "laptop"]
         shown += [section_of(experiment, name, results) for name in names]
     return shown
 
 
-def _any_row(experiment: Experiment, profile: str, results: Path) -> bool:
+def _origins(experiment: Experiment, profile: str, results: Path) -> set[bool]:
+    """Return whether rows are the user's own: both values if there are both."""
     found = found_rows(experiment, profile, results)
-    return any(row is not None for _, row in found)
+    return {"published" not in row for _, row in found if row is not None}
 
 
 def section_of(experiment: Experiment, profile: str, results: Path) -> Section:

@@ -412,6 +412,7 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
         ("question =", "# question =", "`question` at the top is missing"),
         ("title =", "title", "Expected '=' after a key"),
         ("title =", "goal = 1.0\ntitle =", "a goal needs one panel and a logarithmic"),
+        ("[[cells]]", "[[claims]]\n[[cells]]", "`text` in a table `claims` is missing"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, old, new, words):

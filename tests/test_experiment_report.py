@@ -330,6 +330,18 @@ def test_smoke_is_shown_only_where_there_is_nothing_larger(tmp_path, monkeypatch
     assert f"paper: none of {len(cells(experiment, 'paper'))} cells" in alone.elsewhere
 
 
+def test_own_rows_of_smoke_are_shown_beside_published_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "published")
+    experiment, mine = experiments()["loss"], tmp_path / "mine"
+    for folder, profile in (("published", "smoke"), ("published", "laptop")):
+        rows = fabricated(experiment, profile)
+        write_rows(rows_file(tmp_path / folder, "loss", profile), rows)
+    assert [x.profile for x in sections.sections([experiment], mine)] == ["laptop"]
+    write_rows(rows_file(mine, "loss", "smoke"), fabricated(experiment, "smoke"))
+    shown = [x.profile for x in sections.sections([experiment], mine)]
+    assert shown == ["smoke", "laptop"]
+
+
 def test_numbers_ascend_along_the_axis_whatever_the_order_of_cells():
     experiment = experiments()["self-training"]
     todo = cells(experiment, "laptop")
