@@ -79,11 +79,13 @@ def watched(name: str) -> Iterator[Shown]:
 def rows_table(title: str, rows: "list[Row]") -> "Table":
     """Return a table with a line per row."""
     from sdm.evaluation.fitting_table import FittingTable
+    from sdm.experiments.study import studies
 
     table = FittingTable(title=title)
     for name in ("test", "policy"):
         table.add_column(name)
-    for name in ("gap, %", "95 % interval", "seconds"):
+    of_study = any(row["learner"] in studies() for row in rows)
+    for name in ("result" if of_study else "gap, %", "95 % interval", "seconds"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row_words(row))

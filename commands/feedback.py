@@ -196,11 +196,15 @@ def _table(report: dict[str, Any]) -> "Table":
                 row["use"],
                 f"{row['weight']:g}",
                 str(row["lookahead"] or "all"),
-                f"{row['gap_percent'] + 0.0:.3f}",
-                "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}",
+                _percent(row["gap_percent"]),
+                "" if None in ends else " … ".join(map(_percent, ends)),
             )
     for name, row in report["policies"].items():
         ends = (row["ci_low"], row["ci_high"])
-        shown = "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}"
-        table.add_row(name, *[""] * 5, f"{row['gap_percent'] + 0.0:.3f}", shown)
+        shown = "" if None in ends else " … ".join(map(_percent, ends))
+        table.add_row(name, *[""] * 5, _percent(row["gap_percent"]), shown)
     return table
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # adding zero turns -0.0 to 0.0

@@ -94,7 +94,8 @@ def selftrain(
     `--start-OPTION` sets an option of the family in the random play of the start.
 
     Examples: `sdm selftrain --horizon 5 --out selftrained`,
-    `sdm selftrain --family bandit --horizon 25 --select pseudo-regret --out bandit`
+    `sdm selftrain --family bandit --separation 0 --horizon 25 --epochs 4
+    --start-mean-concentration 0.1 --start-scenarios 6000 --out bandit`
     """
     with user_faults(), progress_bars() as bar:
         from sdm.storage.ownership import check_new_folder

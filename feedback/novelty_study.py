@@ -147,6 +147,8 @@ def novelty_report(
         judges[name] = {
             each: interval([cell[each] for cell in mine]) for each in (*NAMES, *RATES)
         }
+        for each, most in (("found_percent", 100.0), ("steps_mean", config.horizon)):
+            _clip(judges[name][each], float(most))
     return {
         "family": config.family.name,
         "horizon": config.horizon,
@@ -155,6 +157,13 @@ def novelty_report(
         "seeds": len({cell["seed"] for cell in cells}),
         "judges": judges,
     }
+
+
+def _clip(found: dict[str, Any], most: float) -> None:
+    """Limit an interval, which may exceed them, to the values that are possible."""
+    if found["ci_low"] is not None:
+        found["ci_low"] = max(found["ci_low"], 0.0)
+        found["ci_high"] = min(found["ci_high"], most)
 
 
 def novelty_card(report: dict[str, Any]) -> str:

@@ -160,10 +160,20 @@ def parse_policy(text: str) -> PolicySpec:
         if (spec := parser(text)) is not None:
             return spec
     check_finished(Path(text))
+    if inside := sorted(map(str, Path(text).glob("*/run")), key=_by_number):
+        raise ValueError(
+            f"policy `{text}`: a folder of runs: choose one of them, such as the last, "
+            f"`{inside[-1]}`"
+        )
     raise ValueError(
         f"unknown policy `{text}`: must be one of {', '.join(rules())}, begin with "
         "`always-`, `dpt:`, `cql:` or `icl:`, or be a run folder"
     )
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Return a sort key by which `iteration-10` comes after `iteration-9`."""
+    return len(name), name
 
 
 def choose_policies(

@@ -175,6 +175,11 @@ def test_names_that_are_no_policy_are_refused(tmp_path):
     for name in ("optimal", str(tmp_path)):
         with pytest.raises(ValueError, match="unknown policy"):
             check_policy(name, CONFIG)
+    for name in ("start", "iteration-9", "iteration-10"):
+        (tmp_path / name / "run").mkdir(parents=True)
+    last = tmp_path / "iteration-10" / "run"
+    with pytest.raises(ValueError, match=f"a folder of runs: .* the last, `{last}`"):
+        check_policy(str(tmp_path), CONFIG)
     with pytest.raises(ValueError, match="unknown base `smolm2`"):
         check_policy("icl:smolm2", CONFIG)
     with pytest.raises(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.feedback.judges.synthetic import SyntheticJudge
 from sdm.feedback.novelty import Asked, explore
+from sdm.feedback.novelty_study import NoveltyConfig, novelty_report
 from sdm.feedback.subjects import captions_of
 from sdm.tasks.registry import load_family
 
@@ -73,6 +74,25 @@ def test_the_same_seed_gives_the_same_episodes():
 def test_a_wrong_bonus_is_named():
     with pytest.raises(ValueError, match="bonus = -1"):
         played(SyntheticJudge(1.0), bonus=-1.0)
+
+
+def test_intervals_end_where_values_end():
+    config = NoveltyConfig(FAMILY, horizon=20, tasks=2, bonus=0.1)
+    rates = {"hits": None, "false_alarms": None}
+    cells = [
+        {"judge": "none", "seed": seed, "found_percent": found, "steps_mean": steps}
+        | {"return_mean": float(seed), "states_mean": 5.0, **rates}
+        for seed, found, steps in ((0, 0.0, 10.0), (1, 50.0, 19.0))
+    ]
+    found = novelty_report(config, cells)["judges"]["none"]
+    # Student's t of two values: ± 12.7 halves of their difference.
+    assert found["found_percent"]["mean"] == 25.0
+    assert (found["found_percent"]["ci_low"], found["found_percent"]["ci_high"]) == (
+        0.0,
+        100.0,
+    )
+    assert (found["steps_mean"]["ci_low"], found["steps_mean"]["ci_high"]) == (0, 20)
+    assert found["return_mean"]["ci_low"] == pytest.approx(0.5 - 12.7062 / 2, abs=1e-3)
 
 
 WORDS = (
