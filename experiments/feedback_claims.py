@@ -8,6 +8,7 @@ language model as a policy with a planner for its reward.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sdm.experiments.claims import Case, case, claim_text
 from sdm.experiments.study import Row
@@ -122,7 +123,8 @@ def sentences(found: Sequence[Group]) -> list[str]:
     texts += _claim("The larger its weight, the more it costs", _weight, found)
     texts += _nothing(found)
     claim = "As a potential, it helps a planner that sees few decisions"
-    texts += _claim(claim, _helps, found)
+    texts += _claim(claim, partial(_helps, use=POTENTIAL), found)
+    texts += _claim("Added, it helps such a planner", partial(_helps, use=ADDED), found)
     texts += _claim("A more accurate judge costs less", _accuracy, found)
     claim = "A planner with the model's reward loses less than the model as a policy"
     return [*texts, *_claim(claim, _direct, found)]
@@ -170,8 +172,8 @@ def _accuracy(group: Group) -> list[Case]:
     return cases
 
 
-def _helps(group: Group) -> list[Case]:
-    """Return gaps without a reward minus those with it as a potential."""
+def _helps(group: Group, *, use: str) -> list[Case]:
+    """Return gaps of planners that see few decisions, minus those with the reward."""
     judge = group.perfect
     return [
         _difference(
@@ -180,7 +182,7 @@ def _helps(group: Group) -> list[Case]:
             group.gaps(judge, plan),
         )
         for plan in group.plans
-        if judge and plan[0] == POTENTIAL and plan[2]
+        if judge and plan[0] == use and plan[2]
     ]
 
 

@@ -299,6 +299,7 @@ COSTS = (
 MORE = "The larger its weight, the more it costs"
 NOTHING = "As a potential, the reward of any judge costs nothing"
 HELPS = "As a potential, it helps a planner that sees few decisions"
+ADDED = "Added, it helps such a planner"
 BETTER = "A more accurate judge costs less"
 
 
@@ -319,6 +320,18 @@ def test_the_claims_follow_the_rows():
     # 5 (1 - 0.6) = 2 for both weights; the potential does not depend on the judge.
     assert "confirmed in 2 of 3 cases (added w = 0.1: +2.00 points" in found[BETTER]
     assert "refuted in 1 of 3 cases (potential w = 1, seeing 2: +0.00" in found[BETTER]
+
+
+def test_an_added_reward_may_help_a_planner_that_sees_few_decisions():
+    rows = feedback_rows(lambda w, p, seed: w)
+    assert ADDED not in verdicts(rows)
+    for row in rows:
+        gap = 1.5 + 0.01 * row["seed"]
+        plan = {"use": "added", "weight": 1.0, "lookahead": 2, "gap_percent": gap}
+        row["feedback"]["rows"].append(plan)
+    found = verdicts(rows)
+    # Without the reward, it loses 4.
+    assert "in energy, T = 10, confirmed (w = 1, seeing 2: +2.49 points" in found[ADDED]
 
 
 def test_claims_that_the_rows_contradict_are_refuted():
