@@ -49,7 +49,7 @@ def novelty(
         typer.Option(help="Judge, `synthetic:ACCURACY` or `model:BASE`; repeatable."),
     ] = JUDGES,
     bonus: Annotated[
-        float, typer.Option(min=0.0, help="Bonus of a new state, in units of reward.")
+        float, typer.Option(help="Bonus of a new state, above 0, in units of reward.")
     ] = 0.1,
     horizon: Annotated[
         int | None, typer.Option(help="Decisions per episode; the family's default.")

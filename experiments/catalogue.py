@@ -91,11 +91,12 @@ def read(path: Path) -> Experiment:
         options["columns"] = tuple(options.pop("columns", ()))
         pairs = options.pop("compare", ())
         options["compare"] = tuple((first, second) for first, second in pairs)
-        options["claims"] = tuple(map(_claim, options.pop("claims", ())))
+        options["claims"] = _claims(options.pop("claims", []))
         _check_keys(options, Experiment, {"name", "grids"}, "at the top")
         found = Experiment(name=path.stem, grids=grids, **options)
         if not found.study:
             _check_keys(options, Experiment, {"name", "grids"}, "at the top", AXIS)
+        _check_claims(found)
     except KeyError as error:
         raise ExperimentError(f"`{path}`: {error.args[0]} is missing") from error
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -148,9 +149,29 @@ def _check_keys(
             raise KeyError(f"`{each.name}` {where}")
 
 
-def _claim(options: Options) -> Claim:
-    _check_keys(options, Claim, set(), "in a table `claims`")
-    return Claim(**options)
+def _claims(tables: object) -> tuple[Claim, ...]:
+    if not isinstance(tables, list) or not all(isinstance(x, dict) for x in tables):
+        raise ValueError("claims: must be tables `[[claims]]`")
+    for table in tables:
+        _check_keys(table, Claim, set(), "in a table `claims`")
+    return tuple(Claim(**table) for table in tables)
+
+
+def _check_claims(experiment: Experiment) -> None:
+    """Raise `ValueError` for a claim that no rows could test."""
+    if experiment.claims and experiment.study:
+        raise ValueError(
+            f"claims: compare policies in tests; the study `{experiment.study}` states "
+            "claims of its own"
+        )
+    known = sorted({x for grid in experiment.grids for x in grid.policies.values()})
+    for claim in experiment.claims:
+        for name in (claim.less, claim.than):
+            if isinstance(name, str) and name.partition(",")[0] not in known:
+                raise ValueError(
+                    f"claim `{claim.text}`: no policy `{name}` (policies are "
+                    f"{', '.join(known)})"
+                )
 
 
 def _grid(options: Options) -> Grid:

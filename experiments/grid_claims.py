@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdm.experiments.claims import Case, case, claim_text
 from sdm.experiments.comparison import Groups, Run, about, named_groups, same_tests
-from sdm.experiments.spec import Cell, Claim, Experiment
+from sdm.experiments.spec import Cell, Claim, Experiment, ExperimentError
 
 UNITS = {"gap_percent": "points"}  # of differences; others are named by the measure
 Values = dict[int, float]  # by seed
@@ -22,6 +22,9 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
         experiment: the experiment.
         profile: name of the profile.
         results: folder of the user's own rows.
+
+    Raises:
+        ExperimentError: if a measure is not a number.
 
     """
     texts = []
@@ -37,6 +40,11 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
                 cases.setdefault(tested[0].family, []).append(made)
         unit = UNITS.get(claim.measure, f"in {claim.measure.replace('_', ' ')}")
         texts += claim_text(claim.text, cases, unit)
+        if not cases and all(groups):
+            texts.append(
+                f"{claim.text}: not known, since no test has `{claim.measure}` of both "
+                "sides."
+            )
     return texts
 
 
@@ -55,6 +63,18 @@ def _tests(
 
 
 def _values(claim: Claim, runs: list[Run]) -> Values:
-    """Return the measure by seed, where it is known."""
+    """Return the measure by seed, where it is known.
+
+    Raises:
+        ExperimentError: if a row has something else than a number under its name.
+
+    """
     found = {cell.seed: row["result"].get(claim.measure) for cell, row in runs}
-    return {seed: float(value) for seed, value in found.items() if value is not None}
+    known = {seed: value for seed, value in found.items() if value is not None}
+    for value in known.values():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ExperimentError(
+                f"claim `{claim.text}`: measure `{claim.measure}`: must be a number in "
+                f"results, found {type(value).__name__}"
+            )
+    return known

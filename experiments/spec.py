@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdm.storage.checks import check_finite
+
 PROFILES = ("smoke", "laptop", "paper")
 
 # Measures of a row: the headline gap, and those over all models of ambiguity sets.
@@ -89,12 +91,27 @@ class Claim:
         than: the other policy, or a number.
         measure: number in the result of a row.
 
+    Raises:
+        ValueError: if a value is of the wrong type, empty or not finite, or a policy
+            is compared with itself.
+
     """
 
     text: str
     less: str
     than: str | float
     measure: str = "gap_percent"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("text", "less", "measure"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"claim: `{name}` must be a text, found {value!r}")
+        if not isinstance(self.than, str):
+            check_finite(f"claim `{self.text}`: than", self.than)
+        elif self.than == self.less:
+            raise ValueError(f"claim `{self.text}`: compares `{self.less}` with itself")
 
 
 @dataclass(frozen=True)

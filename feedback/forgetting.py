@@ -31,7 +31,6 @@ from sdm.feedback.language_tests import (
 )
 from sdm.feedback.tuning_texts import policy_texts, reward_texts
 from sdm.llm.bases import CausalModel
-from sdm.llm.context import check_length
 from sdm.llm.devices import threads_for
 from sdm.llm.tokens import Tokens, encode
 from sdm.llm.training import make_trainer, prepare_model, train
@@ -115,7 +114,11 @@ def forgetting_cell(
         raise ValueError("out: a folder is needed, since training writes checkpoints")
     recipe = config.finetune(adapter=adapter, seed=seed)
     model, tokenizer = prepare_model(recipe)
-    check_length(model, config.block)
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and config.block > most:
+        raise ValueError(
+            f"block = {config.block}: must fit the model's context of {most} tokens"
+        )
     blocks = tuning_blocks(config, tokenizer, TEXTS[tuning](study, seed))
     tests = partial(language_tests, config, tokenizer, seed, blocks[:HELD_OUT])
     name = f"{tuning}, {'adapter' if adapter else 'all weights'}, seed {seed}"

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sdm.data.request import OracleConfig, family_header
 from sdm.data.solved_tasks import sample_tasks
 from sdm.feedback.cells import interval, run_cells, seeds_text
@@ -15,7 +13,7 @@ from sdm.feedback.judge import Judge
 from sdm.feedback.judges.synthetic import SyntheticJudge
 from sdm.feedback.novelty import explore, measures
 from sdm.feedback.subjects import captions_of
-from sdm.storage.checks import check_count
+from sdm.storage.checks import check_count, check_finite, check_positive
 from sdm.tasks.family import TaskFamily
 from sdm.tasks.models import MDP, check_horizon
 
@@ -45,12 +43,16 @@ class NoveltyConfig:
         """Raise `ValueError` for an option that is out of range."""
         check_horizon(self.horizon)
         check_count("tasks", self.tasks, 1)
-        if not np.isfinite(self.bonus) or self.bonus <= 0:
-            raise ValueError(f"bonus = {self.bonus:g}: must be above 0")
+        check_finite("bonus", self.bonus)
+        check_positive("bonus", self.bonus)
         if "mdp" not in self.family.kinds:
             raise ValueError(
                 f"family `{self.family.name}`: agents must observe their states, found "
                 f"the kinds {', '.join(sorted(self.family.kinds))}"
+            )
+        if self.family.spaces.states < 2:
+            raise ValueError(
+                f"family `{self.family.name}`: has one state, so that nothing is new"
             )
 
 

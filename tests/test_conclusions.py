@@ -13,7 +13,7 @@ from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.conclusions import _gaps
 from sdm.experiments.rows import read_rows, rows_file, write_rows
-from sdm.experiments.spec import Claim
+from sdm.experiments.spec import Claim, ExperimentError
 from sdm.experiments.summary import answers, table_of
 from sdm.experiments.tables import Point
 from sdm.llm.recipes import recipe_of
@@ -96,6 +96,34 @@ def test_claims_are_judged_over_seeds(folder):
     assert quick == (
         "It is quick: in energy, undecided (T = 10: +0.50 in regret, -5.85 to +6.85)."
     )
+
+
+def test_claims_pair_the_seeds_that_both_policies_have(folder):
+    claim = Claim("It wins", "tiny,test.horizon=10", "ce")
+    experiment = dataclasses.replace(HORIZON, claims=(claim,), compare=())
+    section_of(folder, lambda row: 1.0, experiment)
+    file = rows_file(folder, experiment.name, "laptop")
+    rows = [
+        row
+        for row in read_rows(file)
+        if (row["policy"], row["seed"]) not in (("ce", 0), ("tiny", 2))
+    ]
+    for row in rows:
+        row["result"]["gap_percent"] = row["seed"] + 2.0 * (row["policy"] == "ce")
+    write_rows(file, rows)
+    found = sections.section_of(experiment, "laptop", folder).conclusion[-1]
+    assert found == "It wins: in energy, undecided (T = 10: +2.00 points, one seed)."
+    for claim, message in (
+        (Claim("It wins", "tiny", "ce", "spread"), "not known, since no test has `spr"),
+        (Claim("It wins", "tiny", 1.0, "spread"), "not known"),
+    ):
+        asked = dataclasses.replace(experiment, claims=(claim,))
+        assert message in sections.section_of(asked, "laptop", folder).conclusion[-1]
+    wrong = dataclasses.replace(
+        experiment, claims=(Claim("It wins", "tiny", "ce", "returns"),)
+    )
+    with pytest.raises(ExperimentError, match=r"`returns`: must be a number .* list"):
+        sections.section_of(wrong, "laptop", folder)
 
 
 def test_the_numbers_behind_it_are_those_of_the_comparison(folder):

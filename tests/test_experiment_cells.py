@@ -413,6 +413,31 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
         ("title =", "title", "Expected '=' after a key"),
         ("title =", "goal = 1.0\ntitle =", "a goal needs one panel and a logarithmic"),
         ("[[cells]]", "[[claims]]\n[[cells]]", "`text` in a table `claims` is missing"),
+        (
+            "[[cells]]",
+            '[claims]\ntext = "a"\n[[cells]]',
+            "claims: must be tables",
+        ),
+        (
+            "[[cells]]",
+            '[[claims]]\ntext = ""\nless = "tiny"\nthan = 1.0\n[[cells]]',
+            "claim: `text` must be a text, found ''",
+        ),
+        (
+            "[[cells]]",
+            '[[claims]]\ntext = "a"\nless = "tony"\nthan = 1.0\n[[cells]]',
+            "claim `a`: no policy `tony`",
+        ),
+        (
+            "[[cells]]",
+            '[[claims]]\ntext = "a"\nless = "tiny"\nthan = nan\n[[cells]]',
+            "than = nan: must be a finite",
+        ),
+        (
+            "[[cells]]",
+            '[[claims]]\ntext = "a"\nless = "tiny"\nthan = "tiny"\n[[cells]]',
+            "compares `tiny` with itself",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, old, new, words):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_feedback import Scripted, by_number
@@ -12,6 +13,7 @@ from sdm.feedback.judges.synthetic import SyntheticJudge
 from sdm.feedback.novelty import Asked, explore
 from sdm.feedback.novelty_study import NoveltyConfig, novelty_report
 from sdm.feedback.subjects import captions_of
+from sdm.tasks.models import MDP
 from sdm.tasks.registry import load_family
 
 FAMILY = load_family("darkroom:4", {"pays": "arrival"})
@@ -19,8 +21,6 @@ CAPTIONS = captions_of(FAMILY.spaces, "mdp")
 
 
 def played(judge, *, horizon=30, bonus=0.1, seed=0):
-    import jax.numpy as jnp
-
     mdp = FAMILY.mdp(jnp.arange(1, 16, dtype=jnp.int32))  # every goal but the start
     return explore(judge, mdp, CAPTIONS, horizon=horizon, bonus=bonus, seed=seed)
 
@@ -47,6 +47,27 @@ def test_a_judge_that_always_errs_does_not_explore():
     assert (wrong.hits, wrong.false_alarms) == (0.0, 1.0)
     exact = played(SyntheticJudge(1.0), horizon=20)
     assert wrong.visited.mean() < exact.visited.mean()
+
+
+def test_the_agent_plans_a_way_through_cells_that_it_knows():
+    """It walks to one end of a corridor, and straight back to the cells beyond."""
+    cells, start = 12, 5
+    here = np.arange(cells)
+    move = np.zeros((1, cells, 2, cells))
+    for action, step in enumerate((-1, 1)):
+        move[0, here, action, np.clip(here + step, 0, cells - 1)] = 1
+    corridor = MDP(
+        jnp.asarray(move),
+        jnp.zeros((1, cells, 2)),
+        jnp.eye(cells)[start][None],
+        jnp.asarray(1.0),
+    )
+    captions = [f"cell {i}" for i in range(cells)]
+    for seed in range(3):
+        found = explore(
+            SyntheticJudge(1.0), corridor, captions, horizon=17, bonus=0.1, seed=seed
+        )
+        assert found.visited.tolist() == [cells]  # 5 + 11 or 6 + 11 steps
 
 
 def test_a_judge_is_asked_once_with_the_captions_of_the_history():
@@ -122,7 +143,8 @@ def test_the_command_compares_judges_with_no_bonus(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--bonus", "0"), "bonus = 0: must be above 0"),
+        (("--bonus", "0"), "bonus = 0.0: must be above 0"),
+        (("--bonus", "inf"), "bonus = inf: must be a finite number"),
         (("--resume",), "`--resume` needs `--out`"),
         (("--judge", "nobody"), "judge: unknown"),
         (("--tasks", "0"), "tasks = 0"),
@@ -131,3 +153,8 @@ def test_the_command_compares_judges_with_no_bonus(tmp_path):
 def test_the_command_names_wrong_input(words, message):
     result = CliRunner().invoke(app, [*WORDS, *words])
     assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_family_of_one_state_has_nothing_new():
+    with pytest.raises(ValueError, match="family `bandit`: has one state"):
+        NoveltyConfig(load_family("bandit"), horizon=5, tasks=2, bonus=0.1)

@@ -86,6 +86,17 @@ def test_invalid_regret_is_named():
         regret_exponent(np.ones((2, 4)), first=5)
 
 
+def test_arms_of_equal_means_are_both_greedy():
+    action = np.array([[0, 0, 0, 1, 1]])
+    reward = np.zeros((1, 5, 2))
+    reward[0, :3, 0] = 0.1, 0.2, 0.3  # whose sum exceeds 3 times 0.2 by rounding
+    reward[0, 3:, 1] = 0.2
+    seen = action[..., None] == np.arange(2)
+    assert reward[0, :3, 0].sum() / 3 > 0.2
+    # Of four rounds, only the first on arm 1 is not.
+    assert greedy_fraction(action, reward, seen) == 0.75
+
+
 def test_measures_of_exploration_are_those_of_loops():
     generator = np.random.default_rng(0)
     action = generator.integers(0, 3, (6, 9))

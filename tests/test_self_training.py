@@ -17,12 +17,14 @@ from sdm.cli import app
 from sdm.data.generation import write_oracle_dataset
 from sdm.data.request import OracleConfig
 from sdm.data.shards import read_manifest, read_shards
+from sdm.evaluation.evaluate import evaluate as run_evaluation
+from sdm.llm.acting import Situation
 from sdm.llm.self_training import iterations
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.iterations import self_train
 from sdm.llm.self_training.kept import NothingToLearnError, selected
-from sdm.llm.self_training.play import draw, random_play
+from sdm.llm.self_training.play import _keys, _maker, draw, random_play
 from sdm.llm.self_training.results import report_of
 from sdm.llm.self_training.selection import Scenarios, scores, select
 from sdm.llm.texts import episodes_by_task
@@ -92,8 +94,9 @@ def test_across_scenarios_the_best_of_all_are_kept():
     assert not select(np.ones((6, 5)), 2, key=KEY, across=True).any()
 
 
-def test_the_key_decides_between_equal_scores():
-    score = np.array([[0.0, 1.0, 0.0, 0.0]])
+@pytest.mark.parametrize("equal", [(0.0, 0.0, 0.0), (0.1 + 0.2, 0.3, 0.3)])
+def test_the_key_decides_between_equal_scores(equal):
+    score = np.array([[equal[0], 1.0, *equal[1:]]])
     masks = [select(score, 1, key=k)[0] for k in jax.random.split(KEY, 300)]
     count = np.sum(masks, 0)
     assert (select(score, 1, key=KEY) == select(score, 1, key=KEY)).all()
@@ -117,6 +120,40 @@ def test_a_score_that_is_not_finite_is_an_error():
     score[1, 2] = np.nan
     with pytest.raises(ValueError, match=r"score\[\(1, 2\)\] = nan"):
         select(score, 1, key=KEY)
+
+
+# Play
+
+
+def test_episodes_of_each_iteration_have_keys_of_their_own():
+    config = small(family=DarkroomFamily(size=4), scenarios=5)  # they come round again
+    keys = [np.asarray(jax.random.key_data(_keys(config, range(5), i))) for i in (1, 2)]
+    again = np.asarray(jax.random.key_data(_keys(config, range(5), 1)))
+    assert (keys[0] == again).all()
+    assert len({tuple(key) for key in np.concatenate(keys)}) == 10
+
+
+def test_a_model_plays_at_the_temperature_of_play(play):
+    none = jax.tree.map(lambda x: x[:, :0], play.played)
+    situation = Situation(none, play.played, (0.0, 1.0))
+    config = small(temperature=2.5, test_temperature=0.5, support=0)
+    assert _maker(config, "tiny", situation).temperature == 2.5
+
+
+def test_the_test_samples_at_its_own_temperature_and_greedily(tmp_path, monkeypatch):
+    asked = []
+
+    def evaluate(names, bed, options, **how):
+        asked.append((*names, options.temperature))
+        return run_evaluation(names, bed, options, **how)
+
+    monkeypatch.setattr(iterations, "evaluate", evaluate)
+    config = small(temperature=2.5, test_temperature=0.5)
+    steps = iterations._Steps(config, tmp_path, lambda *_: None)
+    row = steps._test("tiny", tmp_path / "start")
+    assert asked == [("icl:tiny", 0.5), ("icl:tiny", 0.0)]
+    # All actions have about the same probability, and the most probable one is fixed.
+    assert row["gap_percent"] != row["greedy_gap_percent"]
 
 
 # Scores
@@ -539,6 +576,10 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--scenarios", "1"], "scenarios = 1: must be a whole number from 2"),
         (["--base", "smolm2"], "unknown base `smolm2`"),
         (["--epochs", "0"], "epochs = 0"),
+        (["--temperature", "inf"], "temperature = inf: must be a finite number"),
+        (["--reference", "nobody"], "unknown policy `nobody`"),
+        (["--reference", "expert"], "policy `expert` does not fit"),
+        (["--family", "garnet", "--actions", "30"], "at most 26 actions, found 30"),
         (["--start-max-energy", "4"], "start_family: must have the states, actions"),
         (["--start-scenarios", "0"], "start_scenarios = 0: must be a whole number fr"),
         (["--base=smollm2", "--start-scenarios=1"], "start_scenarios = 1: must be a"),

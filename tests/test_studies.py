@@ -322,6 +322,16 @@ def test_the_claims_follow_the_rows():
     assert "refuted in 1 of 3 cases (potential w = 1, seeing 2: +0.00" in found[BETTER]
 
 
+def test_judges_are_compared_in_the_seeds_that_both_have():
+    rows = [
+        row
+        for row in feedback_rows(lambda w, p, seed: 10 * seed + 5 * (1 - p))
+        if (row["seed"], row["feedback"]["judge_accuracy"]) not in ((2, 0.6), (0, 1.0))
+    ]
+    # 5 (1 - 0.6) = 2 in seed 1.
+    assert "added w = 0.1: +2.00 points, one seed" in verdicts(rows)[BETTER]
+
+
 def test_an_added_reward_may_help_a_planner_that_sees_few_decisions():
     rows = feedback_rows(lambda w, p, seed: w)
     assert ADDED not in verdicts(rows)

@@ -11,7 +11,8 @@ from sdm.cli import app
 from sdm.data.benchmark import EvaluationConfig, make_benchmark
 from sdm.data.request import family_header
 from sdm.llm.acting import language_model_policy
-from sdm.llm.schema import make_schema, unlike_stages
+from sdm.llm.schema import Contents, make_schema, unlike_stages
+from sdm.llm.schemas.compact import CompactSchema
 from sdm.policies.learned import Learned
 from sdm.policies.policy_runs import LearnedRun, PolicyRecord
 from sdm.policies.registry import prepare
@@ -20,6 +21,7 @@ from sdm.policies.trained_on import differences
 from sdm.solvers_jax import DarkroomFamily, EnergyFamily
 from sdm.tasks import load_family
 from sdm.tasks.families.bandit import BanditFamily
+from sdm.tasks.family import Component
 
 PLAIN = EnergyFamily()
 LOW = EnergyFamily(p_min=0.05, p_max=0.2)
@@ -118,6 +120,18 @@ def test_schemas_that_write_a_stage_differently(one, other, name, texts):
         make_schema(name, each.spaces, "mdp", rewards=True) for each in (one, other)
     )
     assert unlike_stages(*written) == texts
+
+
+def test_schemas_of_other_levels_may_write_a_stage_alike():
+    pairs = ((0.0, 1.0), (2.0, 3.0)), ((0.0, 1.0), (2.0, 3.0, 4.0))
+    found = []
+    for pair in pairs:
+        one, other = (
+            CompactSchema(Contents((Component("arm", 1),), ("a", "b"), True, levels))
+            for levels in pair
+        )
+        found.append(unlike_stages(one, other))
+    assert found == [None, ("0a", "0a_a")]
 
 
 @pytest.mark.slow

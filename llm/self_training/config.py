@@ -9,7 +9,12 @@ from sdm.data.benchmark import EvaluationConfig
 from sdm.data.request import OracleConfig, family_header
 from sdm.llm.recipes import FinetuneConfig, recipe
 from sdm.llm.self_training.selection import check_score
-from sdm.storage.checks import check_choice, check_count, check_tolerance
+from sdm.storage.checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_tolerance,
+)
 from sdm.tasks.family import Kind, TaskFamily
 
 StartPlay = Literal["actions", "policies"]
@@ -96,6 +101,7 @@ class SelfTrainConfig:
         check_choice("start_play", self.start_play, get_args(StartPlay))
         check_score(self.select, self.kind)
         for name in ("temperature", "test_temperature", "invalid_limit"):
+            check_finite(name, getattr(self, name))
             check_tolerance(name, getattr(self, name))
         if not self.temperature:
             raise ValueError(

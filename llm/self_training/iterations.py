@@ -29,11 +29,12 @@ import numpy as np
 
 from sdm.data.benchmark import Benchmark, make_benchmark
 from sdm.data.shards import read_manifest
-from sdm.evaluation.evaluate import evaluate
+from sdm.evaluation.evaluate import check_policy, evaluate
 from sdm.evaluation.result import PolicyResult
 from sdm.llm.base_names import ICL
 from sdm.llm.finetune import finetune
 from sdm.llm.run_folder import is_run, read_run
+from sdm.llm.schema import make_schema
 from sdm.llm.self_training.config import SelfTrainConfig
 from sdm.llm.self_training.dataset import write_dataset
 from sdm.llm.self_training.kept import selected
@@ -74,11 +75,12 @@ def self_train(
         BaseModelError: if the base is unavailable.
         NothingToLearnError: if no episode can be selected, or the model no longer
             emits valid actions. What is complete by then remains.
-        ValueError: if the schema cannot write the tasks, or the score is not defined
-            for them.
+        ValueError: if the schema cannot write the tasks, the reference cannot act in
+            them, or the score is not defined for them.
         FloatingPointError: if a training diverges.
 
     """
+    _check(config)
     options = config.describe()
     del options["iterations"]  # the first ones are the same, however many follow
     last = f"iteration-{config.iterations}"
@@ -98,6 +100,18 @@ def self_train(
         write_atomically(folder / RESULTS, json.dumps(report, indent=2) + "\n")
         _rename_paths(folder, out)
     return report
+
+
+def _check(config: SelfTrainConfig) -> None:
+    """Raise `ValueError` for what would fail only after hours of training."""
+    if config.reference is not None:
+        check_policy(config.reference, config.test)
+    given = Path(config.base)
+    own = (
+        read_run(given).config if is_run(given) else config.finetuning("", config.base)
+    )
+    test = config.test
+    make_schema(own.schema, test.family.spaces, test.kind, rewards=test.rewards_seen)
 
 
 @dataclass(frozen=True)
