@@ -139,7 +139,7 @@ class Experiment:
             on the axis at which each policy reaches it. None for no goal.
         lead: policy whose gaps the conclusion states.
         compare: pairs of policies that the conclusion compares, see `comparison`.
-        claims: published claims on which the conclusion states verdicts.
+        claims: claims on which the conclusion states verdicts.
         learners: learners, by name, that extend or override those of the profiles.
         source: path of a user's configuration; "" for the package's experiments.
 

@@ -107,7 +107,8 @@ def forgetting_cell(
     """Tune a model in one way, and return its tests before and after.
 
     Raises:
-        ValueError: if it needs a folder and has none, or there are too few texts.
+        ValueError: if it needs a folder and has none, a block exceeds the model's
+            context, or there are too few texts.
 
     """
     if folder is None:

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.commands.feedback import _percent
 from sdm.feedback import judge as judge_module
 from sdm.feedback.comparisons import Preferences, ask, choose_pairs, hold_out
 from sdm.feedback.config import FeedbackConfig
@@ -507,3 +508,7 @@ def test_a_dataset_is_of_one_plan(tmp_path):
     ):
         result = feedback(*words, "--data", tmp_path / "data")
         assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_gap_that_rounds_to_zero_has_no_sign():
+    assert [_percent(x) for x in (-4e-4, 0.0, -6e-4)] == ["0.000", "0.000", "-0.001"]

@@ -238,3 +238,19 @@ def test_the_command_tunes_in_four_ways_and_resumes(tmp_path):
 def test_the_command_names_wrong_input(tmp_path, words, message):
     result = CliRunner().invoke(app, [*WORDS, *words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_block_beyond_the_context_is_named(tmp_path):
+    config = ForgettingConfig(
+        "tiny", tokens=40_000, block=8193, batch=2, held_out_tokens=9000
+    )
+    with pytest.raises(ValueError, match=r"block = 8193: .* context of 8192 tokens"):
+        forgetting_cell(
+            config,
+            study(30),
+            "reward",
+            0,
+            tmp_path,
+            adapter=False,
+            progress=lambda *step: None,
+        )

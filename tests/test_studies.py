@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from experiment_support import Quiet
 
+from sdm.commands.experiment_progress import rows_table
 from sdm.experiments import study as study_module
 from sdm.experiments.catalogue import PUBLISHED, experiments, read
 from sdm.experiments.claims import case, claim_text, judged
@@ -405,6 +406,13 @@ def test_a_model_is_compared_as_a_judge_and_as_a_policy():
     assert studies()["feedback"].result(rows[0]) == (
         "rank correlation 0.10, gap up to 50.00 %, as a policy 30.00 %"
     )
+
+
+def test_the_column_of_a_study_is_not_called_a_gap():
+    about = {"learner": "feedback", "policy": "judge", "seconds": 1.0}
+    rows = [about | row for row in direct_rows()]
+    heads = [column.header for column in rows_table("a", rows).columns]
+    assert "result" in heads and "gap, %" not in heads
 
 
 def test_rows_of_other_tasks_are_other_groups():

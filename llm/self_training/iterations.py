@@ -107,11 +107,10 @@ def _check(config: SelfTrainConfig) -> None:
     if config.reference is not None:
         check_policy(config.reference, config.test)
     given = Path(config.base)
-    own = (
-        read_run(given).config if is_run(given) else config.finetuning("", config.base)
-    )
+    run = read_run(given).config if is_run(given) else None
+    name = (run or config.finetuning("data", config.base)).schema
     test = config.test
-    make_schema(own.schema, test.family.spaces, test.kind, rewards=test.rewards_seen)
+    make_schema(name, test.family.spaces, test.kind, rewards=test.rewards_seen)
 
 
 @dataclass(frozen=True)
