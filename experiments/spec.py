@@ -121,9 +121,9 @@ class Experiment:
     Attributes:
         name: name of the configuration file.
         title: title of the experiment.
-        paper: the paper's figure; "" for an experiment beyond the paper.
         question: question that the experiment answers.
         grids: grids of cells.
+        paper: the paper's figure; "" for an experiment beyond the paper.
         x: value on the axis: the dotted name of a cell's value, or `condition` for the
             values in `Grid.shows`, or `tasks` for family and kind. A study has its own.
         x_title: title of the axis.
@@ -147,9 +147,9 @@ class Experiment:
 
     name: str
     title: str
-    paper: str
     question: str
     grids: tuple[Grid, ...]
+    paper: str = ""
     x: str = ""
     x_title: str = ""
     x_scale: str = "nominal"

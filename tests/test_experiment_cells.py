@@ -347,7 +347,6 @@ def test_unknown_names_are_reported_with_those_that_exist(tmp_path):
 
 CONFIG = """
 title = "Mine"
-paper = ""
 question = "Does a family of my own work?"
 x = "condition"
 x_title = ""

@@ -61,7 +61,6 @@ COMMANDS = {
 }
 SPEC = """
 title = "Killed"
-paper = ""
 question = "?"
 x = "test.horizon"
 x_title = "T"

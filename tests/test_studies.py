@@ -26,7 +26,7 @@ from sdm.feedback.judge import parse_judge
 from sdm.feedback.run import policy_cell
 from sdm.feedback.study import run_cell as run_judge
 
-ABOUT = 'title = "a"\npaper = ""\nquestion = "?"\n'
+ABOUT = 'title = "a"\nquestion = "?"\n'
 
 
 class Sum:
