@@ -112,6 +112,7 @@ def evaluate(
                     kept and kept / each.title.replace(" ", "-"),
                     bar,
                     per_task=per_task,
+                    needs_regrets=figure is not None,
                 )
                 for each in players
             ]
@@ -140,20 +141,26 @@ def _check_outputs(
         fail("`--resume` needs `--out`: only a written evaluation can be continued")
     if several and figure is not None:
         fail("`--figure` shows one benchmark: choose one family and one setting")
-    if figure is not None and find_spec("matplotlib") is None:
+    if figure is None:
+        return
+    if find_spec("matplotlib") is None:
         fail_without("matplotlib", "plot")
+    from sdm.evaluation.loss_figure import check_suffix
+
+    with user_faults():
+        check_suffix(figure)
 
 
 def _write(report: Mapping[str, Any], out: Path | None, figure: Path | None) -> None:
     """Write the files that were asked for."""
-    if figure is not None:
-        from sdm.evaluation.loss_figure import save_loss_figure
-
-        save_loss_figure(report["policies"], figure)
     if out is not None:
         from sdm.storage.files import write_atomically
 
         write_atomically(out, json.dumps(report, indent=2) + "\n")
+    if figure is not None:
+        from sdm.evaluation.loss_figure import save_loss_figure
+
+        save_loss_figure(report["policies"], figure)
 
 
 def _players(
@@ -221,16 +228,19 @@ def _play(
     bar: Any,
     *,
     per_task: bool,
+    needs_regrets: bool,
 ) -> dict[str, Any]:
     """Evaluate all policies on a benchmark and return its report."""
     from sdm.data.benchmark import make_benchmark
     from sdm.evaluation.evaluate import evaluate as run
+    from sdm.evaluation.loss_figure import NoRegretError
     from sdm.evaluation.paper import paper_rows
     from sdm.evaluation.tables import result_rows
 
-    results = run(
-        each.names, make_benchmark(each.test), options, kept=kept, progress=bar
-    )
+    bed = make_benchmark(each.test)
+    if needs_regrets and bed.optimal_losses is None:
+        raise NoRegretError
+    results = run(each.names, bed, options, kept=kept, progress=bar)
     warn_of_odd_tasks(results, each.title)
     return {
         "family": each.test.family.name,

@@ -9,6 +9,16 @@ from sdm.storage.files import temporary_name
 STATES = 10  # states that the figure shows
 
 
+class NoRegretError(ValueError):
+    """Tasks of which no regret is known, so that there is nothing to show."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "figure: no regret is known of these tasks, since the oracle's action "
+            "values are not expected returns"
+        )
+
+
 def save_loss_figure(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Save a figure with a panel of stages and one of states, as PNG or PDF.
 
@@ -19,21 +29,16 @@ def save_loss_figure(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         path: the file to write; its suffix chooses the format.
 
     Raises:
-        ValueError: if no row has regrets, or the suffix is unknown.
+        NoRegretError: if no row has regrets.
+        ValueError: if the suffix is unknown.
 
     """
     from matplotlib.figure import Figure
 
     known = {name: row for name, row in rows.items() if "lost_by_stage" in row}
     if not known:
-        raise ValueError(
-            "figure: no regret is known of these tasks, since the oracle's action "
-            "values are not expected returns"
-        )
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(
-            f"figure: `{path}` must end in .png, .pdf or .svg, found `{path.suffix}`"
-        )
+        raise NoRegretError
+    check_suffix(path)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     stages, states = figure.subplots(1, 2)
     for name, row in known.items():
@@ -56,6 +61,19 @@ def save_loss_figure(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_name(path) as temporary:
         figure.savefig(temporary, dpi=150, format=path.suffix[1:])
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is no known image.
+
+    Raises:
+        ValueError: if the suffix is unknown.
+
+    """
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(
+            f"figure: `{path}` must end in .png, .pdf or .svg, found `{path.suffix}`"
+        )
 
 
 def _states(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

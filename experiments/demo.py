@@ -167,7 +167,7 @@ def _evaluate(config: DemoConfig, folder: Path, progress: Progress) -> dict[str,
                 kept=folder / FINISHED / step.replace(":", "-").replace(" ", "-"),
                 progress=lambda _, done, tasks: progress(step, done, tasks),
             )
-            return result_row(result)
+            return result_row(result, per_task=True)
 
         rows[shown] = _once(folder, step, play)
     return rows

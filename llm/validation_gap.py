@@ -74,6 +74,7 @@ def validation_bed(config: FinetuneConfig, tasks: Sequence[int]) -> Benchmark:
         tasks=len(tasks),
         trajectories=EPISODES,
         support=config.support,
+        demonstrations="random" if config.demonstrations == "random" else "optimal",
         seed=manifest["seed"],
         kind=manifest["kind"],
         believe="mixture" if believe is None else believe,

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from sdm.cli import app
 from sdm.data.benchmark import (
     EvaluationConfig,
     make_benchmark,
@@ -145,6 +147,8 @@ def test_the_bounds_of_the_oracle_widen_the_interval_upwards():
     gap = evaluate_untrained("oracle", bed).by_regret
     assert gap.mean == gap.low == 0
     assert gap.high == pytest.approx((found.slack / found.optimal).mean())
+    row = result_row(evaluate_untrained("oracle", bed))
+    assert row["regret_slack_percent"] == pytest.approx(row["regret_ci_high"])
     wide = regret_gap([1.0, 2.0], [10.0, 10.0], [1.0, 3.0])
     thin = regret_gap([1.0, 2.0], [10.0, 10.0])
     assert wide.high == pytest.approx(thin.high + 0.2) and wide.low == thin.low
@@ -180,6 +184,27 @@ def test_the_figure_shows_where_policies_lose(mdp_bed, tmp_path):
     with pytest.raises(ValueError, match="no regret is known"):
         save_loss_figure({"ce": {}}, tmp_path / "where.png")
     assert sorted(x.name for x in tmp_path.iterdir()) == ["where.png", "where.svg"]
+
+
+def test_a_figure_that_cannot_be_drawn_is_refused_before_acting(
+    mdp_bed, tmp_path, monkeypatch
+):
+    def no_acting(*_, **__):
+        raise AssertionError("acted")
+
+    def said(figure):
+        words = [*"eval --policy ce --tasks 2 --figure".split(), figure]
+        return CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+
+    monkeypatch.setattr("sdm.evaluation.evaluate.evaluate", no_acting)
+    monkeypatch.setattr("sdm.data.benchmark.make_benchmark", no_acting)
+    found = said("where.txt")
+    assert found.exit_code == 2 and "must end in .png" in found.output
+    unknown = dataclasses.replace(mdp_bed, optimal_losses=None)
+    monkeypatch.setattr("sdm.data.benchmark.make_benchmark", lambda _: unknown)
+    found = said("where.png")
+    assert found.exit_code == 2 and "no regret is known" in found.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_values_of_each_task_give_the_gaps_and_their_intervals(mdp_bed):

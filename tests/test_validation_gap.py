@@ -42,6 +42,13 @@ def test_the_tasks_are_those_held_out_with_random_numbers_of_their_own(data):
     test = make_benchmark(EvaluationConfig(EnergyFamily(), 4, 3, 10, seed=1))
     assert (np.asarray(bed.support.action) != np.asarray(test.support.action)).any()
     assert not (bed.keys == test.keys).any()
+    shown = {}
+    for kind in ("optimal", "random", "all"):
+        config = quick(data, "tiny", eval_gap=3, demonstrations=kind)
+        other = validation_bed(config, held_out[:3])
+        shown[kind] = np.asarray(other.support.action).tolist()
+    assert shown["optimal"] == shown["all"] == np.asarray(bed.support.action).tolist()
+    assert shown["random"] != shown["optimal"]
     assert evaluate_untrained("oracle", bed).gap.mean == 0
 
 
