@@ -65,6 +65,7 @@ def result_row(result: PolicyResult, *, per_task: bool = False) -> Row:
         "estimator": result.estimator,
         **_gap(result.by_returns, "returns"),
         **(_gap(result.by_regret, "regret") if result.by_regret else {}),
+        **_slack(result.by_regret),
         "exact_gap_percent": None if exact is None else 100 * exact.mean,
         "return_mean": result.return_mean,
         "exact_return_mean": result.exact_return_mean,
@@ -93,6 +94,14 @@ def _gap(gap: OptimalityGap, name: str = "gap", before: str | None = None) -> Ro
     return {f"{name}_percent": 100 * gap.mean} | {
         name: None if math.isnan(end) else 100 * end for name, end in ends.items()
     }
+
+
+def _slack(gap: OptimalityGap | None) -> Row:
+    """Return what the optimum's bounds add to the upper end of a gap by regret."""
+    if gap is None or math.isnan(gap.low):
+        return {}
+    added = (gap.high - gap.mean) - (gap.mean - gap.low)
+    return {"regret_slack_percent": round(100 * added, 9)}  # no rounding errors
 
 
 def _per_task(result: PolicyResult) -> Row:

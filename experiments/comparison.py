@@ -210,7 +210,7 @@ def about(experiment: Experiment, *tested: Cell) -> str:
         (experiment.x, experiment.x_title),
         (experiment.facet, experiment.facet_title.strip(" :")),
     ):
-        if not title or dotted in shown | {"condition", "tasks"}:
+        if not title or dotted in shown | {"condition"}:
             continue
         values = [cell.value(dotted) for cell in tested]
         known = dict.fromkeys(plain(x) for x in values if x is not None)
@@ -229,16 +229,20 @@ def _no_common_test(
                 f"policy `{name}`: no row in profile `{profile}`",
                 f"policies of these experiments are {', '.join(sorted(labels))}",
             )
-    tests = {
-        name: "; ".join(f"{e.name}: {about(e, runs[0][0])}" for e, runs in x.values())
-        for name, x in groups.items()
-    }
+    tests = {name: _some_tests(found) for name, found in groups.items()}
     parts = (f"`{name}` in {where}" for name, where in tests.items())
     return ExperimentError(
         f"{' and '.join(f'`{name}`' for name in groups)} were tested on different "
         "tasks in every experiment",
         f"a paired difference needs the same tasks; rows are of {', '.join(parts)}",
     )
+
+
+def _some_tests(groups: Groups) -> str:
+    """Return the first tests of a policy, and the number of others."""
+    texts = [f"{e.name}: {about(e, runs[0][0])}" for e, runs in groups.values()]
+    more = [f"{len(texts) - 3} more"] if len(texts) > 3 else []
+    return "; ".join([*texts[:3], *more])
 
 
 def _known(value: float) -> float | None:

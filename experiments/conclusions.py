@@ -67,7 +67,6 @@ def sentences(
     """Return the conclusion of an experiment: its lead's gaps, and the comparisons."""
     lead = [p for p in shown if p.policy == experiment.lead and p.gap is not None]
     texts = [_gaps(experiment, lead)] if lead else []
-    texts += filter(None, (_none_lost(experiment, point) for point in lead))
     known = [
         one for one in found if any(x["p_corrected"] is not None for x in one.rows)
     ]
@@ -79,8 +78,12 @@ def sentences(
         )
     unknown = [one for one in found if one not in known]
     if unknown:
-        pairs = "; ".join(f"`{one.first}` and `{one.second}`" for one in unknown)
-        texts.append(f"Not compared: {pairs} ({unknown[0].rows[0]['note']}).")
+        reasons: dict[str, list[str]] = {}
+        for one in unknown:
+            pair = f"`{one.first}` and `{one.second}`"
+            reasons.setdefault(one.rows[0]["note"], []).append(pair)
+        parts = (f"{'; '.join(pairs)} ({why})" for why, pairs in reasons.items())
+        texts.append(f"Not compared: {'; '.join(parts)}.")
     return texts
 
 
@@ -114,10 +117,10 @@ def _gap(experiment: Experiment, point: Point) -> str:
     gap, where = f"{point.gap:.2f} %", _where(experiment, point)
     if len(point.by_seed) > 1:
         gap += f" (seeds {min(point.by_seed):.2f} … {max(point.by_seed):.2f})"
-    return f"{gap} at {where}"
+    return f"{gap} at {where}{_none_lost(point)}"
 
 
-def _none_lost(experiment: Experiment, point: Point) -> str:
+def _none_lost(point: Point) -> str:
     """Return how many tasks with a gap are possible if none has one; "" otherwise.
 
     If a share s of tasks had a gap, n tasks would show none with probability (1 - s)^n.
@@ -126,10 +129,9 @@ def _none_lost(experiment: Experiment, point: Point) -> str:
         return ""
     n = point.test_tasks
     most = 1 - 0.05 ** (1 / n)
-    where = _where(experiment, point)
     return (
-        f"None of {n} tasks has a gap at {where}: up to {100 * most:.0f} % of all "
-        "tasks can have one, with 95 % confidence."
+        f", where none of {n} tasks has one, and up to {100 * most:.0f} % of all can, "
+        "with 95 % confidence"
     )
 
 
@@ -159,6 +161,7 @@ def _range(values: Sequence[float]) -> str:
 def _against(one: Compared, what: str) -> str:
     """Return what the comparisons of two policies show."""
     known = [row for row in one.rows if row["p_corrected"] is not None]
+    unknown = len(one.rows) - len(known)
     sure = [row for row in known if row["p_corrected"] < LEVEL]
     smaller = sum(row["difference"] < 0 for row in sure)
     counts = {
@@ -173,6 +176,7 @@ def _against(one: Compared, what: str) -> str:
     return (
         f"the {what} of `{one.first}` against that of `{one.second}` is {parts} of "
         f"{len(known)} {tests} ({spread} points)"
+        + (f", and not known in {unknown}" if unknown else "")
     )
 
 

@@ -28,9 +28,10 @@ ABOUT = (
     "paper has a value, in per cent of the optimal return; the oracle's gap is 0. A "
     "line without the paper's number is a test that the paper does not have. The "
     "paper's policy is its fine-tuned Llama-2-7B or its DPT. Its task parameters are "
-    "not public, so its numbers are for orientation. A star marks gaps after a "
-    "training with an earlier recipe, which the experiment's notes name."
+    "not public, so its numbers are for orientation. A star marks gaps that a note of "
+    "the experiment limits, most often a training with an earlier recipe."
 )
+FIRST = 2  # sentences of a conclusion above its list
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -55,7 +56,7 @@ def write_report(shown: Sequence[Section], out: Path) -> list[Path]:
         )
     before, after = _around(tables)
     write_atomically(page, html_page(shown))
-    text = f"{before}{BEGIN}\n\n{markdown(shown)}\n{END}{after}"
+    text = f"{before}{BEGIN}\n\n{markdown(shown, out)}\n{END}{after}"
     write_atomically(tables, text)
     written = [page, tables]
     for section in shown:
@@ -103,6 +104,7 @@ def html_page(shown: Sequence[Section]) -> str:
         head=table_of(found)[0],
         answers=list(zip(found, table_of(found)[1], strict=True)),
         names=NAMES,
+        first=FIRST,
         profile=shown[0].profile if shown else "",
         overview="" if overview is None else _base64(overview),
         rows=sum(section.done for section in shown),
@@ -116,11 +118,17 @@ def _base64(figure: alt.TopLevelMixin) -> str:
     return base64.b64encode(png(figure)).decode()
 
 
-def markdown(shown: Sequence[Section]) -> str:
-    """Return the answer, and all experiments with their images, in Markdown."""
+def markdown(shown: Sequence[Section], out: Path | None = None) -> str:
+    """Return the answer, and all experiments with their images, in Markdown.
+
+    Args:
+        shown: the sections.
+        out: folder of the page, to link the files with rows that are in it.
+
+    """
     measured = [(section.experiment, section.points) for section in shown]
     head, lines = table_of(answers(measured))
-    parts = list(map(_markdown, shown))
+    parts = [_markdown(section, out) for section in shown]
     if lines:
         table = _table(Table(head, NAMES, [Line([*texts], True) for texts in lines]))
         parts.insert(0, f"## The paper beside ours\n\n{ABOUT}\n\n{table}\n")
@@ -141,10 +149,13 @@ def _folded(title: str, table: Table) -> str:
     return f"{head}\n\n{_table(table)}\n\n</details>"
 
 
-def _markdown(section: Section) -> str:
+def _markdown(section: Section, out: Path | None) -> str:
     where = section.where
     if section.devices:
         where += f", on {section.devices}; code: {section.commits}"
+    rows = f"{section.name}/{section.profile}.jsonl"
+    if out is not None and (out / rows).is_file():
+        where += f"; [rows]({rows})"
     command = f"sdm experiment run {section.command} --profile {section.profile}"
     parts = [
         f"## {section.title}",
@@ -154,9 +165,11 @@ def _markdown(section: Section) -> str:
     if section.picture:
         parts.append(f"![{section.title}]({section.name}/{section.profile}.png)")
     if section.conclusion:
-        parts.append(" ".join(section.conclusion))
+        parts.append(" ".join(section.conclusion[:FIRST]))
     if section.reached:
         parts.append(section.reached)
+    if more := section.conclusion[FIRST:]:
+        parts.append("\n".join(f"- {text}" for text in more))
     if section.compared is not None:
         parts.append(_folded("Comparisons behind the conclusion", section.compared))
     parts.append(_folded("All results", section.table))

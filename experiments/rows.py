@@ -124,13 +124,13 @@ def found_rows(
     """Return every cell with its row: the user's own, the published one, or None.
 
     Cells with equal keys are equal, so that the row may come from another experiment in
-    the same profile; a row of this experiment takes precedence. A published row has the
-    entry `published`.
+    the same profile; of several, it is the newest, in every experiment alike. A
+    published row has the entry `published`.
     """
     published = [{**row, "published": True} for row in known_rows(PUBLISHED)]
     by_key: dict[str, Row] = {}
     for known in (published, known_rows(results)):
         of_profile = [row for row in known if row["profile"] == profile]
-        own = [row for row in of_profile if row["experiment"] == experiment.name]
-        by_key |= {row["key"]: row for row in (*of_profile, *own)}
+        of_profile.sort(key=lambda row: row.get("finished", ""))
+        by_key |= {row["key"]: row for row in of_profile}
     return [(cell, by_key.get(cell.key)) for cell in cells(experiment, profile)]

@@ -6,7 +6,7 @@ from sdm.evaluation.measure import measure_titles
 from sdm.experiments.conclusions import Compared
 from sdm.experiments.spec import Experiment, plain
 from sdm.experiments.tables import Point
-from sdm.experiments.text_table import NOT_RUN, Line, Table
+from sdm.experiments.text_table import NOT_KNOWN, NOT_RUN, Line, Table
 
 # Titles of the measures.
 TITLES = {
@@ -46,7 +46,7 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
         experiment.x_title or "test": "any" if point.x is None else plain(point.x),
         "policy": point.policy,
         "paper": _number(point.paper, "g"),
-        "ours": NOT_RUN if point.gap is None else f"{point.gap:.2f}",
+        "ours": _ours(point),
         "95 % interval": interval or "",
         "seeds, from … to": _spread(point.by_seed),
         "difference": _number(difference, "+.2f"),
@@ -62,6 +62,12 @@ def _line(experiment: Experiment, facet: str, point: Point) -> dict[str, str]:
         "seconds": _number(point.seconds, ".0f"),
         "from": "published" if point.published else "",
     }
+
+
+def _ours(point: Point) -> str:
+    if point.gap is None:
+        return NOT_KNOWN if point.seeds else NOT_RUN
+    return f"{point.gap:.2f}"
 
 
 def _spread(gaps: Sequence[float]) -> str:
@@ -87,7 +93,7 @@ def compared_table(pairs: Sequence[Compared]) -> Table | None:
                 _number(row["p_corrected"], ".2g"),
                 str(len(row["seeds"])),
                 str(row["tasks"] or ""),
-                row["estimator"] or "not known",
+                row["estimator"] or f"{NOT_KNOWN}: {row['note']}",
             ]
             lines.append(Line(texts, row["difference"] is not None))
     return Table(head, 2, lines) if lines else None

@@ -29,7 +29,7 @@ HEAD = [
     "seeds",
 ]
 NAMES = 2  # leading columns that are text
-EARLIER = "*"  # marks gaps after a training with an earlier recipe
+NOTED = "*"  # marks gaps that a note limits, such as one on an earlier recipe
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _both(point: Point) -> bool:
 
 
 def _gaps(known: Sequence[Point]) -> str:
-    """Return the range of the gaps, marked if a recipe has changed since."""
-    mark = EARLIER if any(point.earlier for point in known) else ""
+    """Return the range of the gaps, marked if a note limits one of them."""
+    mark = NOTED if any(point.noted for point in known) else ""
     return _range([point.gap for point in known], ".2f") + mark
 
 

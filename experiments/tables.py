@@ -12,7 +12,12 @@ from typing import Any
 
 from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.paper import paper_rows
-from sdm.experiments.intervals import Interval, NotComparableError, over_seeds
+from sdm.experiments.intervals import (
+    Interval,
+    NotComparableError,
+    measured,
+    over_seeds,
+)
 from sdm.experiments.origin import trains
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import MEASURES, Cell, Experiment
@@ -51,7 +56,7 @@ class Point:
         tested: number of tasks and of episodes per task, for one seed.
         test_tasks: number of tasks of all seeds.
         published: whether a row is published with the code rather than the user's own.
-        earlier: whether a row was trained with an earlier recipe; see `remarks`.
+        noted: whether a note limits a row, such as an earlier recipe; see `remarks`.
 
     """
 
@@ -75,7 +80,7 @@ class Point:
     tested: str
     test_tasks: int
     published: bool
-    earlier: bool
+    noted: bool
 
 
 def points(experiment: Experiment, found: Found) -> list[Point]:
@@ -127,7 +132,7 @@ def _point(experiment: Experiment, group: Found, shared: set[str]) -> Point:
         tested=f"{cell.test['tasks']} × {cell.test['trajectories']}",
         test_tasks=cell.test["tasks"] * len(rows),
         published=any(row.get("published", False) for row in rows),
-        earlier=any(_earlier_recipe(c, row) for c, row in group if row is not None),
+        noted=any(_notes(cell, row) for cell, row in group if row is not None),
     )
 
 
@@ -157,9 +162,12 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
     if experiment.goal is None:
         return ""
     gaps: dict[str, dict[float, float]] = {}
+    single = set()
     for point in shown:
         if point.x is not None and point.gap is not None:
             gaps.setdefault(point.policy, {})[point.x] = point.gap
+            if point.seeds == 1:
+                single.add(point.policy)
     parts = []
     for policy, along in gaps.items():
         least = f"more than {max(along):,}"
@@ -167,22 +175,30 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
             if along[x] > experiment.goal:
                 break
             least = f"{x:,}" if x > min(along) else f"{x:,} or fewer"
-        parts.append(f"`{policy}` {least}")
+        seeds = " (one seed)" if policy in single else ""
+        parts.append(f"`{policy}` {least}{seeds}")
     if not parts:
         return ""
     return (
         f"Number of {experiment.x_title} from which every estimated gap is at most "
-        f"{experiment.goal:g} %, among those run: {'; '.join(parts)}."
+        f"{experiment.goal:g} %, among those run and without a test: "
+        f"{'; '.join(parts)}."
     )
 
 
-def remarks(found: Found) -> list[str]:
-    """Return the remarks of rows, each with its policies and tests."""
+def remarks(found: Found, measure: str = "gap") -> list[str]:
+    """Return the remarks of rows, each with its policies and tests.
+
+    Args:
+        found: cells of an experiment with their rows.
+        measure: measure of the experiment; rows that lack it are named.
+
+    """
     about: dict[str, dict[str, list[str]]] = {}
     for cell, row in found:
         if row is None:
             continue
-        for remark in filter(None, (row.get("remark"), _earlier_recipe(cell, row))):
+        for remark in (*_notes(cell, row), *_lacks(row, measure)):
             of_policy = about.setdefault(remark, {})
             of_policy.setdefault(cell.policy, []).append(cell.condition)
     notes = []
@@ -190,6 +206,22 @@ def remarks(found: Found) -> list[str]:
         parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
         notes.append(f"{'; '.join(parts)}: {remark}")
     return notes
+
+
+def _notes(cell: Cell, row: Row) -> list[str]:
+    """Return what limits a row."""
+    return [x for x in (row.get("remark"), _earlier_recipe(cell, row)) if x]
+
+
+def _lacks(row: Row, measure: str) -> list[str]:
+    """Return why a measure of a row is unknown; empty if it is known."""
+    if "result" not in row:  # of a study
+        return []
+    try:
+        measured(row["result"], measure)
+    except NotComparableError as error:
+        return [str(error)]
+    return []
 
 
 def _earlier_recipe(cell: Cell, row: Row) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 NOT_RUN = "not run"
+NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True)

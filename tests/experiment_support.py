@@ -68,7 +68,7 @@ def fabricated(experiment, profile, gap=lambda cell: 1.0):
         row = {"version": VERSION, "experiment": experiment.name, "profile": profile}
         row |= {"key": cell.key, "policy": cell.policy, **cell.spec}
         row |= provenance(by_torch=False)
-        row |= {"seconds": 2.0, "training": None}
+        row |= {"seconds": 2.0, "training": None, "finished": "2026-01-01T00:00:00Z"}
         if trains(cell):
             row["training"] = {"seconds": 1.5, "tokens": 4321, **TRAINED}
         if cell.study:

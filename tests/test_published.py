@@ -14,8 +14,10 @@ from scipy import stats
 from sdm.experiments.catalogue import PUBLISHED, experiments
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.intervals import task_gaps
-from sdm.experiments.rows import read_rows, rows_file
+from sdm.experiments.rows import found_rows, read_rows, rows_file
+from sdm.experiments.tables import points
 
+NOWHERE = PUBLISHED / "none"  # no rows of one's own
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # Values of each task have seven digits; a gap of 1 % is then known to 1e-5 points of
 # the returns, whose lost share is their small difference.
@@ -39,8 +41,11 @@ def test_gaps_and_intervals_follow_from_the_values_of_each_task(name):
             half = stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1)
             found = result[f"{estimator}_percent"]
             assert gaps.mean() == pytest.approx(found, **NEAR), row["key"]
-            low = result[f"{estimator}_ci_low"]
+            low, high = (result[f"{estimator}_ci_{end}"] for end in ("low", "high"))
             assert gaps.mean() - half == pytest.approx(low, **NEAR), row["key"]
+            slack = result["regret_slack_percent"] if estimator == "regret" else 0.0
+            top = gaps.mean() + half + slack
+            assert top == pytest.approx(high, **NEAR), row["key"]
         assert result["gap_percent"] == result[f"{result['estimator']}_percent"]
         for measure in ("worst_model", "alpha_meu", "random_model"):
             if f"{measure}_gap_percent" in result:
@@ -58,39 +63,54 @@ def test_the_parts_of_every_row_sum_to_its_gap_by_regret():
         assert parts == pytest.approx(result["regret_percent"], **NEAR)
 
 
-def test_the_code_of_the_documentation_recomputes_intervals_and_a_comparison(
+def test_the_code_of_the_documentation_recomputes_intervals_and_comparisons(
     monkeypatch,
 ):
-    """Ten lines of pandas have the numbers of the rows and of `compare`."""
+    """A few lines of pandas have the numbers of the report and of `compare`."""
     (code,) = re.findall(
         r"```python\n(.*?)```", (DOCS / "results.md").read_text("utf-8"), re.DOTALL
     )
-    assert len(ast.parse(code).body) <= 13  # two of them import
+    *loaded, function, _, _ = ast.parse(code).body
+    assert len(loaded) <= 10 and len(function.body) <= 10
     monkeypatch.chdir(DOCS.parent)
     names = {}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with contextlib.redirect_stdout(io.StringIO()):
         exec(code, names)
-    means, half = names["seeds"].mean(), names["half"]
+    gaps, experiment = names["gaps"], experiments()["mdp-horizon"]
     checked = 0
-    for row in rows_with_tasks("mdp-horizon"):
-        result = row["result"]
-        at = (row["test"]["horizon"], row["seed"])
-        assert means.loc[at, row["policy"]] == pytest.approx(
-            result["regret_percent"], **NEAR
-        )
-        width = (result["regret_ci_high"] - result["regret_ci_low"]) / 2
-        assert half.loc[at, row["policy"]] == pytest.approx(width, **NEAR)
-        checked += 1
-    assert checked >= 45
-    found = compare(
-        "ce", "bayes-imitation", [experiments()["mdp-horizon"]], "laptop", PUBLISHED
-    )
-    (at_ten,) = [as_row(x) for x in found if x.condition == "T = 10"]
-    assert at_ten["estimator"] == "regret"
-    # `compare` weighs seeds, which have equally many tasks, and has S - 1 fewer
-    # degrees of freedom: the p-values differ in the last of their many zeros.
-    value = re.search(r"pvalue=(?:np.float64\()?([\d.e-]+)", printed.getvalue())
-    assert max(float(value[1]), at_ten["p"]) < 1e-8
+    for point in points(experiment, found_rows(experiment, "laptop", NOWHERE)):
+        by_regret = estimators(point.policy, point.x) == {"regret"}
+        if by_regret and point.seeds == 3:
+            trained = point.training_seconds is not None
+            found = names["over_seeds"](gaps[point.policy], trained, paired=False)
+            ours = found.loc[point.x]
+            for name, value in (("mean", point.gap), ("low", point.low)):
+                assert ours[name] == pytest.approx(value, **NEAR)
+            assert ours["high"] == pytest.approx(point.high, **NEAR)
+            checked += 1
+    assert checked >= 9  # those of `tiny`, `ce` and `bayes-imitation` at least
+    for first, second in (
+        ("tiny", "ce"),
+        ("tiny", "bayes-imitation"),
+        ("ce", "bayes-imitation"),
+    ):
+        apart = gaps[first] - gaps[second]
+        ours = names["over_seeds"](apart, "tiny" in (first, second), paired=True)
+        for one in map(as_row, compare(first, second, [experiment], "laptop", NOWHERE)):
+            horizon = int(one["test"].removeprefix("T = "))
+            assert one["estimator"] == "regret"
+            for name, column in (("mean", "difference"), ("low", "ci_low"), ("p", "p")):
+                value = ours.loc[horizon, name]
+                assert value == pytest.approx(one[column], **NEAR)
+
+
+def estimators(policy, horizon):
+    """The estimators of the headline of a policy's rows."""
+    return {
+        row["result"]["estimator"]
+        for row in rows_with_tasks("mdp-horizon")
+        if (row["policy"], row["test"]["horizon"]) == (policy, horizon)
+    }
 
 
 def test_the_table_of_the_demo_is_that_of_its_runs():
@@ -152,12 +172,34 @@ def goals():
 
 def test_the_goals_that_are_reached_are_those_of_the_rows():
     page = (PUBLISHED.parent / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| ([^|]+?) \| [^|]+ \| ([^|]+?) \|$", page, re.MULTILINE)
-    shown = {tasks: reached for tasks, reached in lines if tasks in goals()}
-    assert shown == {
+    lines = re.findall(
+        r"^\| \[([^]]+)\]\(\S+\) \| [^|]+ \| ([^|]+?) \| (\d+|-) \|$",
+        page,
+        re.MULTILINE,
+    )
+    assert {tasks: reached for tasks, reached, _ in lines} == {
         tasks: f"in {sum(met)} of {len(met)} tests" if met else "not run"
         for tasks, met in goals().items()
     }
+    assert {tasks: limited for tasks, _, limited in lines} == {
+        "MDPs": limited("mdp-horizon"),
+        "POMDPs": limited("pomdp-observation"),
+        "APOMDPs": limited("apomdp-ambiguity"),
+        "Darkroom": "-",
+        "MDPs out of distribution": limited("ood", "mdp"),
+    }
+
+
+def limited(name, kind=""):
+    """In how many tests `tiny` has one seed, or a row with a note."""
+    experiment = experiments()[name]
+    found = [
+        (cell, row)
+        for cell, row in found_rows(experiment, "laptop", NOWHERE)
+        if cell.policy == "tiny" and kind in ("", cell.test["kind"])
+    ]
+    shown = points(experiment, found)
+    return str(sum(point.noted or point.seeds == 1 for point in shown))
 
 
 def test_paired_tests_decide_nothing_about_the_goal_for_ambiguous_tasks():
