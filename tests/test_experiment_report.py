@@ -291,7 +291,7 @@ def test_the_published_report_is_that_of_the_published_rows(monkeypatch):
     ]
     text = (PUBLISHED / "README.md").read_text(encoding="utf-8")
     assert text.partition(report.BEGIN)[2].strip().partition(report.END)[0].strip() == (
-        report.markdown(found).strip()
+        report.markdown(found, PUBLISHED).strip()
     )
     for section in found:
         assert (PUBLISHED / section.name / "laptop.png").is_file() or not section.done
