@@ -40,7 +40,11 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
                 cases.setdefault(tested[0].family, []).append(made)
         unit = UNITS.get(claim.measure, f"in {claim.measure.replace('_', ' ')}")
         texts += claim_text(claim.text, cases, unit)
-        if not cases and all(groups):
+        missing = [name for name, found in zip(names, groups, strict=True) if not found]
+        if missing:
+            shown = " and ".join(f"`{name}`" for name in missing)
+            texts.append(f"{claim.text}: not known, since {shown} has no row.")
+        elif not cases:
             texts.append(
                 f"{claim.text}: not known, since no test has `{claim.measure}` of both "
                 "sides."

@@ -133,7 +133,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         chart = gap_figure(experiment, shown) if rows else None
         pairs = compared(experiment, profile, results)
         conclusion = sentences(experiment, shown, pairs)
-        conclusion += claimed(experiment, profile, results)
+        conclusion += claimed(experiment, profile, results) if rows else []
     paper = experiment.paper
     return Section(
         name=experiment.name,

@@ -82,7 +82,10 @@ def test_claims_are_judged_over_seeds(folder):
             row["result"]["regret"] = 2.0 + row["seed"]
     write_rows(file, rows)
     conclusion = sections.section_of(experiment, "laptop", folder).conclusion
-    wins, small, quick = conclusion[-3:]
+    wins, small, quick, unknown = conclusion[-4:]
+    assert unknown == (
+        "It is not run: not known, since `tiny,test.horizon=11` has no row."
+    )
     # Seeds add 0, 0.01 and 0.02 to the gaps of `tiny`.
     half = 4.30265 * 0.01 / 3**0.5
     assert wins == (
