@@ -101,6 +101,33 @@ def test_claims_are_judged_over_seeds(folder):
     )
 
 
+def test_what_rows_lack_and_what_limits_them_is_said(folder):
+    section_of(folder, better_at_ten)
+    file = rows_file(folder, HORIZON.name, "laptop")
+    rows = list(read_rows(file))
+    for row in rows:
+        if row["policy"] == "tiny" and row["test"]["horizon"] == 10:
+            del row["result"]["returns"]
+            row["remark"] = "it rained"
+    write_rows(file, rows)
+    found = sections.section_of(HORIZON, "laptop", folder)
+    assert "of 2 tests (" in found.conclusion[1]
+    assert found.conclusion[1].count(", and not known in 1") == 2
+    assert {point.noted for point in found.points if point.policy == "tiny"} == {
+        True,
+        False,
+    }
+    assert found.notes == ["`tiny` at T = 10: it rained"]
+    (texts,) = table_of(answers([(HORIZON, found.points)]))[1]
+    assert any(text.endswith("*") for text in texts)
+    worst = dataclasses.replace(HORIZON, measure="worst_model", compare=())
+    found = sections.section_of(worst, "laptop", folder)
+    ours = found.table.head.index("ours")
+    assert {line.texts[ours] for line in found.table.lines if line.done} == set()
+    assert "not known" in {line.texts[ours] for line in found.table.lines}
+    assert any("rows without `worst_model_gap_percent`" in x for x in found.notes)
+
+
 def test_claims_pair_the_seeds_that_both_policies_have(folder):
     claim = Claim("It wins", "tiny,test.horizon=10", "ce")
     experiment = dataclasses.replace(HORIZON, claims=(claim,), compare=())
