@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sdm.cli import app
 from sdm.experiments.catalogue import experiments
-from sdm.experiments.comparison import _same_test, as_row, compare
+from sdm.experiments.comparison import _same_test, about, as_row, compare
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.intervals import (
     NotComparableError,
@@ -286,6 +286,15 @@ def test_policies_of_different_experiments_are_compared_in_the_same_test(
     found = compare("ce", "dpt", chosen, "laptop", tmp_path)
     assert {x.experiment for x in found} == {"mdp-horizon and dpt"}
     assert [x.condition for x in found] == [f"T = {t}" for t in (10, 20, 30)]
+
+
+def test_tests_in_several_families_are_told_apart():
+    experiment = experiments()["families"]
+    tested = {about(experiment, cell) for cell in cells(experiment, "laptop")}
+    assert tested == {
+        f"horizon = 10, family and kind: {name} mdp"
+        for name in ("inventory", "maintenance")
+    }
 
 
 def test_rows_of_an_older_version_do_not_hide_newer_ones(folder):

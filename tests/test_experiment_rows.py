@@ -77,7 +77,7 @@ def test_the_newest_of_several_rows_of_a_cell_is_shown_everywhere(
 ):
     """Seeds of two recipes are not averaged, in whichever experiment they are."""
     monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
-    for name, finished in (("dpt", "2026-11-01"), ("mdp-horizon", "2026-11-02")):
+    for name, finished in (("dpt", "2026-11-02"), ("mdp-horizon", "2026-11-01")):
         rows = fabricated(experiments()[name], "laptop")
         for row in rows:
             row["finished"] = finished
