@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from sdm.experiments.rows import Row
 
+OTHERWISE = (
+    "the gaps and their difference are each estimated from regrets or from returns, "
+    "whichever vary less, so the columns do not subtract"
+)
+
 
 def compare(
     first: Annotated[
@@ -81,7 +86,10 @@ def comparison_table(
     from sdm.evaluation.fitting_table import FittingTable
 
     notes = Counter(row["note"] for row in rows if row["note"])
-    caption = "\n".join(f"{n} of {len(rows)} tests: {why}" for why, n in notes.items())
+    notes[OTHERWISE] = sum(map(_estimated_otherwise, rows))
+    caption = "\n".join(
+        f"{n} of {len(rows)} tests: {why}" for why, n in notes.items() if n
+    )
     title = f"{first} against {second}, {measure.replace('_', ' ')} in %"
     spare = ("estimate", "tasks", "experiment", "p")
     table = FittingTable(spare=spare, title=title, caption=caption or None)
@@ -106,6 +114,14 @@ def comparison_table(
             row["estimator"] or "",
         )
     return table
+
+
+def _estimated_otherwise(row: "Row") -> bool:
+    """Return whether the difference is not that of the gaps, in hundredths."""
+    if row["difference"] is None:
+        return False
+    gaps: float = row["first"] - row["second"]
+    return round(abs(gaps - row["difference"]), 2) > 0
 
 
 def _probability(p: float | None) -> str:

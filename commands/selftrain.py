@@ -102,9 +102,8 @@ def selftrain(
 
         check_new_folder(out, resume=resume, overwrite=overwrite)
         options = given(context, "family").merged(None)
-        posed, first = make_family(family, options), None
-        if changed := given(context, "start").merged(None):
-            first = make_family(family, options | changed)
+        posed = make_family(family, options)
+        first = _start_family(context, family, options)
         kind = check_setting(setting, posed)
         warn_of_idle_options(context, kind, posed)
         start_jax(every_core=kind != "mdp")
@@ -121,6 +120,30 @@ def selftrain(
         )
         report = {"out": str(out), **report}
     emit(report, as_json, lambda: _table(report))
+
+
+def _start_family(
+    context: Context, family: str, options: Mapping[str, Any]
+) -> "TaskFamily | None":
+    """Return the family of the start's tasks if they have options of their own.
+
+    Raises:
+        FamilyError: if they conflict with those of the training tasks.
+
+    """
+    changed = given(context, "start").merged(None)
+    if not changed:
+        return None
+    try:
+        return make_family(family, {**options, **changed})
+    except ValueError as error:
+        from sdm.tasks.registry import FamilyError
+
+        raise FamilyError(
+            f"start: {error}",
+            "the start has the options of the training tasks, except where "
+            "`--start-OPTION` changes them",
+        ) from error
 
 
 def _config(

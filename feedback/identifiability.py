@@ -38,12 +38,14 @@ class Identifiability:
             a comparison are components, too.
         separable: whether the maximum-likelihood scores are infinite.
         ties: share of ties.
+        comparisons: number of preferences.
 
     """
 
     components: int
     separable: bool
     ties: float
+    comparisons: int
 
 
 def pairs_identify(
@@ -56,7 +58,7 @@ def pairs_identify(
     weak, _ = connected_components(wins, directed=True, connection="weak")
     strong, _ = connected_components(wins, directed=True, connection="strong")
     ties = float((outcome == 0.5).mean()) if len(outcome) else 0.0
-    return Identifiability(int(weak), int(strong) > int(weak), ties)
+    return Identifiability(int(weak), int(strong) > int(weak), ties, len(outcome))
 
 
 def segments_identify(
@@ -84,7 +86,7 @@ def segments_identify(
             bounds=(-1, 1),
         )
         separable = bool(found.status == 0 and -found.fun > SOME)
-    return Identifiability(undetermined, separable, float(tied.mean()))
+    return Identifiability(undetermined, separable, float(tied.mean()), len(outcome))
 
 
 def check_identifiable(
@@ -117,7 +119,7 @@ def check_identifiable(
     if found.components > 1:
         raise DegeneratePreferences(
             f"preferences: the compared items are not connected, found "
-            f"{found.components} {unit}",
+            f"{found.components} {unit} in {found.comparisons} comparisons",
             hint,
         )
     if found.separable and penalty == 0:

@@ -207,16 +207,16 @@ def _explained(name: str) -> Iterator[None]:
             raise NotABaseError(
                 f"base `{name}`: not a causal language model"
             ) from error
-        first = text.splitlines()[0]
-        hint = ""
+        why, hint = text.splitlines()[0], ""
         if "trust_remote_code" in text:
             hint = "pass `--trust-remote-code` if you trust the code of its repository"
         elif not Path(name).is_dir():
+            why = f"no folder of this name in {Path.cwd()}; as Hugging Face id: {why}"
             hint = (
-                f"no folder `{name}` in {Path.cwd()}; to download a Hugging Face "
-                "model, connect to the network and, if required, accept its licence"
+                "to download a model, connect to the network and, if required, accept "
+                "its licence"
             )
-        raise BaseModelError(f"cannot load the base `{name}`: {first}", hint) from error
+        raise BaseModelError(f"cannot load the base `{name}`: {why}", hint) from error
 
 
 def smollm2_folder() -> Path:

@@ -150,15 +150,22 @@ def folder_in_progress(
         if resume and not overwrite and read_plan(out) == _as_read(plan):
             _reopen(out, is_damaged)
         partial = _begin(out, plan, resume=resume, overwrite=overwrite)
-        try:
+        with _no_mere_plan(partial):
             yield partial
-        except BaseException:
-            files = (path for path in partial.rglob("*") if path.is_file())
-            if not any(path.name != PLAN for path in files):
-                with suppress(OSError):
-                    remove_folder(partial)
-            raise
         put_in_place(partial, out)
+
+
+@contextmanager
+def _no_mere_plan(partial: Path) -> Iterator[None]:
+    """Remove a partial folder that contains only the plan if the block raises."""
+    try:
+        yield
+    except BaseException:
+        files = (path for path in partial.rglob("*") if path.is_file())
+        if not any(path.name != PLAN for path in files):
+            with suppress(OSError):
+                remove_folder(partial)
+        raise
 
 
 @contextmanager
@@ -188,7 +195,8 @@ def file_in_progress(
 ) -> Iterator[Path]:
     """Yield a folder for intermediate results of the file `out`; remove it on success.
 
-    If the block raises, the folder remains and can be resumed.
+    If the block raises, the folder remains and can be resumed; it is removed if it
+    contains only the plan.
 
     Raises:
         StorageError: if `out` cannot be written or exists without `overwrite`; for the
@@ -201,7 +209,8 @@ def file_in_progress(
     check_output_file(out, overwrite=overwrite)
     with _only_writer(out):
         partial = _begin_partial(out, plan, resume=resume, overwrite=overwrite)
-        yield partial
+        with _no_mere_plan(partial):
+            yield partial
         remove_folder(partial)
 
 

@@ -72,7 +72,7 @@ def test_a_name_that_no_base_can_have_is_refused(name):
 def test_an_unknown_id_is_refused_when_it_is_loaded():
     with pytest.raises(BaseModelError, match="cannot load the base `foo`") as caught:
         load_base("foo")
-    assert "no folder `foo`" in caught.value.hint
+    assert "`foo`: no folder of this name in " in str(caught.value)
 
 
 @pytest.fixture(scope="module")

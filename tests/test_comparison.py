@@ -11,6 +11,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from sdm.cli import app
+from sdm.commands.experiment_compare import OTHERWISE, comparison_table
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import _same_test, about, as_row, compare
 from sdm.experiments.grid_cells import cells
@@ -366,6 +367,15 @@ def test_the_command_prints_what_the_function_finds(folder):
     assert "published rows are compared" in CliRunner().invoke(app, elsewhere).stderr
     wrong = CliRunner().invoke(app, [*arguments, "--measure", "median"])
     assert wrong.exit_code == 2 and "worst_model" in wrong.output
+
+
+def test_columns_that_do_not_subtract_are_explained(folder):
+    found = compare("tiny", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
+    rows = [as_row(x) for x in found]
+    assert comparison_table("tiny", "ce", "gap", rows).caption is None
+    rows[1]["difference"] += 0.006
+    caption = comparison_table("tiny", "ce", "gap", rows).caption
+    assert caption == f"1 of 3 tests: {OTHERWISE}"
 
 
 def test_a_policy_is_compared_on_its_own_data_if_there_is_such_a_run():

@@ -580,6 +580,7 @@ def test_a_bandit_is_self_trained_and_reports_its_exponent(tmp_path):
         (["--reference", "nobody"], "unknown policy `nobody`"),
         (["--reference", "expert"], "policy `expert` does not fit"),
         (["--family", "garnet", "--actions", "30"], "at most 26 actions, found 30"),
+        (["--start-p-min", "0.95"], "start: p_min = 0.95"),
         (["--start-max-energy", "4"], "start_family: must have the states, actions"),
         (["--start-scenarios", "0"], "start_scenarios = 0: must be a whole number fr"),
         (["--base=smollm2", "--start-scenarios=1"], "start_scenarios = 1: must be a"),

@@ -166,6 +166,13 @@ def test_a_file_that_another_process_writes_is_locked(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_of_which_nothing_was_kept_leaves_no_folder(tmp_path):
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), file_in_progress(tmp_path / "scores.json", {}):
+            raise error
+        assert not list(tmp_path.iterdir())
+
+
 def test_an_input_is_never_replaced(tmp_path):
     data = tmp_path / "all" / "data"
     data.mkdir(parents=True)
