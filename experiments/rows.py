@@ -108,13 +108,20 @@ def known_rows(folder: Path) -> list[Row]:
 
 
 def seconds_spent(rows: Sequence[Row]) -> float:
-    """Return the total seconds of rows, counting each shared training once."""
+    """Return the total seconds of rows, counting each shared training once.
+
+    The iterations of a training on its own episodes are one training, whose seconds are
+    those until its last iteration.
+    """
     trainings: dict[str, float] = {}
     played = 0.0
     for row in rows:
         training = row["training"] or {"seconds": 0.0}
-        trainings[json.dumps(training, sort_keys=True)] = training["seconds"]
-        played += row["seconds"] - training["seconds"]
+        own = ("selection", "seconds") if "selection" in training else ()
+        same = {name: x for name, x in training.items() if name not in own}
+        key, seconds = json.dumps(same, sort_keys=True), training["seconds"]
+        trainings[key] = max(trainings.get(key, 0.0), seconds)
+        played += row["seconds"] - seconds
     return played + sum(trainings.values())
 
 

@@ -151,6 +151,16 @@ def test_a_training_that_cells_share_is_counted_once():
     assert seconds_spent([one, alone]) == pytest.approx(2.0 + 2.0)
 
 
+def test_the_iterations_of_a_training_are_counted_once():
+    one = fabricated(experiments()["loss"], "laptop")[0]
+    played = one["seconds"] - one["training"]["seconds"]
+    rows = []
+    for until in (3.0, 7.0, 5.0):
+        training = {**one["training"], "seconds": until, "selection": {"kept": until}}
+        rows.append({**one, "seconds": played + until, "training": training})
+    assert seconds_spent(rows) == pytest.approx(3 * played + 7.0)
+
+
 def test_the_time_left_learns_from_rows_and_from_the_pace():
     everything = cells(experiments()["mdp-horizon"], "laptop")
     todo = [cell for cell in everything if cell.learner == "finetune"][:4]
