@@ -165,7 +165,13 @@ def _check_claims(experiment: Experiment) -> None:
             "claims of its own"
         )
     known = sorted({x for grid in experiment.grids for x in grid.policies.values()})
+    values = {f"test.{name}" for grid in experiment.grids for name in grid.test}
     for claim in experiment.claims:
+        if claim.across and claim.across not in values:
+            raise ValueError(
+                f"claim `{claim.text}`: across = {claim.across!r}: must be a value of "
+                f"the tests ({', '.join(sorted(values))})"
+            )
         for name in (claim.less, claim.than):
             if isinstance(name, str) and name.partition(",")[0] not in known:
                 raise ValueError(

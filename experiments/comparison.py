@@ -157,21 +157,34 @@ def _values(group: Group) -> int:
     return sum("returns" in row.get("result", {}) for _, row in group[1])
 
 
-def same_tests(ours: Groups, theirs: Groups) -> Iterator[tuple[Group, Group]]:
-    """Yield every pair of groups, one of each, that are in the same test."""
+def same_tests(
+    ours: Groups, theirs: Groups, across: str = ""
+) -> Iterator[tuple[Group, Group]]:
+    """Yield every pair of groups, one of each, that are in the same test.
+
+    Args:
+        ours: groups of the first policy.
+        theirs: groups of the second.
+        across: dotted name of a value in which the tests may differ; "" for none.
+
+    """
     done: set[frozenset[str]] = set()
     for key, group in ours.items():
-        for other in _same_test(group[1], theirs):
+        for other in _same_test(group[1], theirs, across):
             if key != other and (pair := frozenset((key, other))) not in done:
                 done.add(pair)
                 yield group, theirs[other]
 
 
-def _same_test(group: Sequence[Run], others: Groups) -> list[str]:
+def _same_test(group: Sequence[Run], others: Groups, across: str = "") -> list[str]:
     """Return the others with the same test: those with the same data, if there are."""
+
+    def test(cell: Cell) -> str:
+        return key_of({k: x for k, x in cell.test.items() if f"test.{k}" != across})
+
     cell = group[0][0]
     tested = {key: runs[0][0] for key, (_, runs) in others.items()}
-    found = [k for k, x in tested.items() if key_of(x.test) == key_of(cell.test)]
+    found = [k for k, x in tested.items() if test(x) == test(cell)]
     alike = [k for k in found if key_of(tested[k].data) == key_of(cell.data)]
     return alike or found
 

@@ -1,7 +1,8 @@
 """What rows of policies say about the claims that an experiment's configuration lists.
 
 The difference of each seed is that of the means over the test's tasks, of two policies
-in the same tasks, or of a number and a policy. `claims` makes the verdicts.
+in the same tasks or in tests that differ in a value, or of a number and a policy.
+`claims` makes the verdicts.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from sdm.experiments.claims import Case, case, claim_text
 from sdm.experiments.comparison import Groups, Run, about, named_groups, same_tests
 from sdm.experiments.spec import Cell, Claim, Experiment, ExperimentError
 
-UNITS = {"gap_percent": "points"}  # of differences; others are named by the measure
 Values = dict[int, float]  # by seed
 
 
@@ -36,10 +36,9 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
             seeds = [seed for seed in ours if seed in theirs]
             if seeds:
                 differences = [theirs[seed] - ours[seed] for seed in seeds]
-                made = case(about(experiment, *tested), differences)
+                made = case(_where(experiment, claim, tested), differences)
                 cases.setdefault(tested[0].family, []).append(made)
-        unit = UNITS.get(claim.measure, f"in {claim.measure.replace('_', ' ')}")
-        texts += claim_text(claim.text, cases, unit)
+        texts += claim_text(claim.text, cases, _unit(claim.measure))
         missing = [name for name, found in zip(names, groups, strict=True) if not found]
         if missing:
             shown = " and ".join(f"`{name}`" for name in missing)
@@ -52,6 +51,21 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
     return texts
 
 
+def _unit(measure: str) -> str:
+    """Return the unit of differences of a measure."""
+    if measure == "gap_percent":
+        return "points"
+    shown, per_cent, _ = measure.replace("_", " ").partition(" percent")
+    return f"points of {shown}" if per_cent else f"in {shown}"
+
+
+def _where(experiment: Experiment, claim: Claim, tested: list[Cell]) -> str:
+    """Return the test of a case, or both tests of a claim across tests."""
+    if not claim.across:
+        return about(experiment, *tested)
+    return " against ".join(dict.fromkeys(cell.condition for cell in tested))
+
+
 def _tests(
     claim: Claim, ours: Groups, theirs: Groups | None = None
 ) -> Iterator[tuple[list[Cell], Values, Values]]:
@@ -61,7 +75,7 @@ def _tests(
             values = _values(claim, runs)
             yield [runs[0][0]], values, dict.fromkeys(values, float(claim.than))
         return
-    for (_, first), (_, second) in same_tests(ours, theirs):
+    for (_, first), (_, second) in same_tests(ours, theirs, claim.across):
         cells = [first[0][0], second[0][0]]
         yield cells, _values(claim, first), _values(claim, second)
 

@@ -90,6 +90,8 @@ class Claim:
         less: the policy whose measure is less, named as in `comparison`.
         than: the other policy, or a number.
         measure: number in the result of a row.
+        across: dotted name of a value of the test in which the policies may differ,
+            such as `test.models`; "" to compare them in the same tests only.
 
     Raises:
         ValueError: if a value is of the wrong type, empty or not finite, or a policy
@@ -101,6 +103,7 @@ class Claim:
     less: str
     than: str | float
     measure: str = "gap_percent"
+    across: str = ""
 
     def __post_init__(self) -> None:
         """Check the values."""

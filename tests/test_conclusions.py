@@ -101,6 +101,35 @@ def test_claims_are_judged_over_seeds(folder):
     )
 
 
+def test_a_claim_across_tests_compares_each_with_another(folder):
+    short, long = "tiny,test.horizon=10", "tiny,test.horizon=30"
+    claims = (
+        Claim("It gains", short, long, across="test.horizon"),
+        Claim("It differs", short, "ce", across="test.horizon"),
+        Claim("It has no such test", short, long),
+    )
+    experiment = dataclasses.replace(HORIZON, claims=claims, compare=())
+
+    def gaps(row):
+        return better_at_ten(row) + 0.01 * row["seed"] * (row["policy"] == "tiny")
+
+    gains, differs, none = section_of(folder, gaps, experiment).conclusion[-3:]
+    # The seeds agree: each adds as much at both horizons.
+    assert gains == (
+        "It gains: in energy, confirmed (T = 10 against T = 30: +1.25 points, +1.25 to "
+        "+1.25)."
+    )
+    half = 4.30265 * 0.01 / 3**0.5
+    ends = f"+0.74 points, +{0.74 - half:.2f} to +{0.74 + half:.2f}"
+    cases = ("T = 10", "T = 10 against T = 20", "T = 10 against T = 30")
+    assert differs == (
+        "It differs: in energy, confirmed in 3 of 3 cases ("
+        + "; ".join(f"{case}: {ends}" for case in cases)
+        + ")."
+    )
+    assert none.startswith("It has no such test: not known, since no test has")
+
+
 def test_what_rows_lack_and_what_limits_them_is_said(folder):
     section_of(folder, better_at_ten)
     file = rows_file(folder, HORIZON.name, "laptop")

@@ -437,6 +437,12 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
             '[[claims]]\ntext = "a"\nless = "tiny"\nthan = "tiny"\n[[cells]]',
             "compares `tiny` with itself",
         ),
+        (
+            "[[cells]]",
+            '[[claims]]\ntext = "a"\nless = "tiny"\nthan = "ce"\nacross = "horizon"\n'
+            "[[cells]]",
+            r"`a`: across = 'horizon': must be a value of the tests \(test.family",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, old, new, words):
@@ -473,7 +479,7 @@ def test_self_training_has_no_dataset_but_the_family_of_one():
     found = cells(experiments()["bandits"], "laptop")
     data = [cell.data for cell in found if cell.learner == "selftrain"]
     hard, law = {"separation": 0.0}, {"law": "gaussian"}
-    assert [each for each in data if each] == [*[hard] * 42, *[law] * 24]
+    assert [each for each in data if each] == [*[hard] * 48, *[law] * 24]
     # Runs are shared by tests: with uniform means by two scores, of which one is also
     # tested on the hard instance, on the easy instance, and with Gaussian rewards, also
     # tested with Gamma rewards, for each of three seeds.
@@ -500,4 +506,4 @@ def test_a_self_trained_model_acts_at_the_temperature_of_its_cell(tmp_path):
         assert ready.training["seconds"] == 3 * (1 + cell.learn["iteration"])
         assert ready.options.temperature == cell.learn.get(ACTING_TEMPERATURE, 1.0)
         seen.add(ready.options.temperature)
-    assert seen == {1.0, 1.4, 1.6}
+    assert seen == {1.0, 1.4, 1.45, 1.5, 1.6}
