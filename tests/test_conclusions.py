@@ -12,6 +12,7 @@ from sdm.experiments import report, sections
 from sdm.experiments.catalogue import experiments
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.conclusions import _gaps
+from sdm.experiments.grid_claims import _unit
 from sdm.experiments.rows import read_rows, rows_file, write_rows
 from sdm.experiments.spec import Claim, ExperimentError
 from sdm.experiments.summary import answers, table_of
@@ -128,6 +129,12 @@ def test_a_claim_across_tests_compares_each_with_another(folder):
         + ")."
     )
     assert none.startswith("It has no such test: not known, since no test has")
+
+
+def test_differences_of_a_measure_in_per_cent_are_in_points():
+    assert _unit("gap_percent") == "points"
+    assert _unit("worst_model_gap_percent") == "points of worst model gap"
+    assert _unit("regret_exponent") == "in regret exponent"
 
 
 def test_what_rows_lack_and_what_limits_them_is_said(folder):
