@@ -88,6 +88,11 @@ class EveryModel:
             )
         }
 
+    def return_means(self) -> dict[str, float]:
+        """Return the mean over tasks of the policy's returns by each measure."""
+        found = self._measures(self.returns)
+        return {name: float(each.mean()) for name, each in found.items()}
+
     def _measures(self, returns: Float[np.ndarray, "B K"]) -> dict[str, np.ndarray]:
         worst, best = returns.min(-1), returns.max(-1)
         return {

@@ -83,6 +83,8 @@ def result_row(result: PolicyResult, *, per_task: bool = False) -> Row:
     if result.in_every_model is not None:
         for name, found in result.in_every_model.gaps().items():
             row |= _gap(found, f"{name}_gap", f"{name}_")
+        for name, mean in result.in_every_model.return_means().items():
+            row[f"{name}_return_mean"] = mean
     return row | _per_task(result) if per_task else row
 
 

@@ -107,11 +107,10 @@ def compare(
     made = [one for one in tried if one is not None]
     if not made:
         raise _no_common_test({first: ours, second: theirs}, chosen, profile)
-    p_values = [x.difference.p if x.difference else None for x in made]
-    corrected = iter(holm([p for p in p_values if p is not None]))
+    corrected = holm([x.difference.p if x.difference else None for x in made])
     return [
-        x if p is None else dataclasses.replace(x, p_corrected=next(corrected))
-        for x, p in zip(made, p_values, strict=True)
+        dataclasses.replace(x, p_corrected=p)
+        for x, p in zip(made, corrected, strict=True)
     ]
 
 

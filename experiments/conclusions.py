@@ -55,7 +55,7 @@ def _corrected(found: Sequence[Compared]) -> list[Compared]:
     """Correct the p-values for the number of comparisons of all policies together."""
     from sdm.experiments.intervals import holm
 
-    every = [row for one in found for row in one.rows if row["p"] is not None]
+    every = [row for one in found for row in one.rows]
     for row, p in zip(every, holm([row["p"] for row in every]), strict=True):
         row["p_corrected"] = p
     return list(found)

@@ -13,6 +13,11 @@ from sdm.experiments.comparison import Groups, Run, about, named_groups, same_te
 from sdm.experiments.spec import Cell, Claim, Experiment, ExperimentError
 
 Values = dict[int, float]  # by seed
+RULE = (
+    "Verdicts on claims are by 95 % intervals over seeds (Student's t), each case by "
+    "itself: unlike paired tests, they are not corrected for their number, and cases "
+    "that share a training are not independent."
+)
 
 
 def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
@@ -48,7 +53,7 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
                 f"{claim.text}: not known, since no test has `{claim.measure}` of both "
                 "sides."
             )
-    return texts
+    return [RULE, *texts] if texts else []
 
 
 def _unit(measure: str) -> str:

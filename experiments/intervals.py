@@ -233,11 +233,17 @@ def _p_value(mean: float, error: float, free: int) -> float:
     return float(2 * stats.t.sf(abs(mean) / error, free))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down method."""
-    order = np.argsort(p_values, kind="stable")
-    corrected, most = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[i]))
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number by Holm's step-down method.
+
+    One that is not known, None, counts as 1 and remains None: a comparison does not
+    become more certain where others cannot be made.
+    """
+    known = [1.0 if p is None else p for p in p_values]
+    corrected, most = [0.0] * len(known), 0.0
+    for rank, i in enumerate(np.argsort(known, kind="stable")):
+        most = max(most, min(1.0, (len(known) - rank) * known[i]))
         corrected[i] = most
-    return corrected
+    return [
+        None if p is None else new for p, new in zip(p_values, corrected, strict=True)
+    ]

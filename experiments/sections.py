@@ -148,7 +148,7 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         compared=compared_table(pairs),
         reached=goal,
         table=table,
-        notes=remarks(found, experiment.measure),
+        notes=remarks(experiment, found),
         done=len(rows),
         published=sum(row.get("published", False) for row in rows),
         wanted=len(found),

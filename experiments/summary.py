@@ -26,7 +26,7 @@ HEAD = [
     "our Llama-2-7B",
     "paper's DPT",
     "our DPT",
-    "seeds",
+    "fewest seeds",
 ]
 NAMES = 2  # leading columns that are text
 NOTED = "*"  # marks gaps that a note limits, such as one on an earlier recipe

@@ -12,6 +12,7 @@ from typing import Any
 
 from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.paper import paper_rows
+from sdm.experiments.comparison import about
 from sdm.experiments.intervals import (
     Interval,
     NotComparableError,
@@ -186,26 +187,34 @@ def reached(experiment: Experiment, shown: Sequence[Point]) -> str:
     )
 
 
-def remarks(found: Found, measure: str = "gap") -> list[str]:
+def remarks(experiment: Experiment, found: Found) -> list[str]:
     """Return the remarks of rows, each with its policies and tests.
 
+    Rows that lack the measure of the experiment are named.
+
     Args:
-        found: cells of an experiment with their rows.
-        measure: measure of the experiment; rows that lack it are named.
+        experiment: the experiment.
+        found: its cells with their rows.
 
     """
-    about: dict[str, dict[str, list[str]]] = {}
+    said: dict[str, dict[str, list[str]]] = {}
     for cell, row in found:
         if row is None:
             continue
-        for remark in (*_notes(cell, row), *_lacks(row, measure)):
-            of_policy = about.setdefault(remark, {})
-            of_policy.setdefault(cell.policy, []).append(cell.condition)
+        for remark in (*_notes(cell, row), *_lacks(row, experiment.measure)):
+            of_policy = said.setdefault(remark, {})
+            of_policy.setdefault(cell.policy, []).append(about(experiment, cell))
     notes = []
-    for remark, policies in about.items():
-        parts = (f"`{p}` at {', '.join(dict.fromkeys(c))}" for p, c in policies.items())
+    for remark, policies in said.items():
+        parts = (f"`{p}` at {_joined(tests)}" for p, tests in policies.items())
         notes.append(f"{'; '.join(parts)}: {remark}")
     return notes
+
+
+def _joined(tests: Sequence[str]) -> str:
+    """Return different tests, separated such that one can contain commas."""
+    found = list(dict.fromkeys(tests))
+    return ("; " if any("," in test for test in found) else ", ").join(found)
 
 
 def _notes(cell: Cell, row: Row) -> list[str]:

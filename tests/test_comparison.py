@@ -206,6 +206,8 @@ def test_holm_corrects_for_the_number_of_comparisons():
     found = holm([0.01, 0.04, 0.03, 0.005])
     assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+    # Those that are not known count.
+    assert holm([None, 0.01, None, 0.02]) == pytest.approx([None, 0.04, None, 0.06])
 
 
 def rows_with_tasks(name, seeds=(0, 1, 2), policies=None):

@@ -298,7 +298,7 @@ def test_the_first_screen_has_the_paper_beside_ours(folder):
         "paper's Llama-2-7B": "3 … 15",
         "tiny": "0.25 … 1.50",
         "SmolLM2": "1.00",
-        "seeds": "3",
+        "fewest seeds": "3",
     }
     page = report.html_page([found])
     before = page[: page.index("<section")]
@@ -384,7 +384,7 @@ def test_tests_that_the_paper_lacks_are_on_the_first_screen_too(folder):
     write_rows(rows_file(folder, experiment.name, "laptop"), rows)
     found = sections.section_of(experiment, "laptop", folder)
     head, (texts,) = table_of(answers([(experiment, found.points)]))
-    assert head == ["paper", "experiment", "tiny", "seeds"]
+    assert head == ["paper", "experiment", "tiny", "fewest seeds"]
     assert texts[0] == "Fig. 3" and texts[2:] == ("3.00", "3")
 
 

@@ -317,6 +317,8 @@ def test_rows_of_ambiguous_tasks_have_the_gaps_over_models(ambiguous_bed):
     np.testing.assert_allclose(ours[:, 0], row["returns"])
     gaps = 100 * (1 - ours.min(-1) / best.min(-1))
     assert row["worst_model_gap_percent"] == pytest.approx(gaps.mean(), rel=1e-6)
+    assert row["worst_model_return_mean"] == pytest.approx(ours.min(-1).mean())
+    assert row["random_model_return_mean"] == pytest.approx(ours.mean())
     low = gaps.mean() - half_width(gaps)
     assert row["worst_model_ci_low"] == pytest.approx(low, rel=1e-6)
     gaps = 100 * (1 - ours.mean(-1) / best.mean(-1))
