@@ -497,7 +497,8 @@ def test_a_self_trained_model_acts_at_the_temperature_of_its_cell(tmp_path):
     found = cells(experiments()["bandits"], "laptop")
     row = {"seconds": {"play": 1.0, "train": 2.0, "test": 4.0}, "selection": {}}
     seen = set()
-    for cell in (x for x in found if x.policy == "selftrain" and x.seed == 0):
+    names = ("selftrain", "selftrain-warm")
+    for cell in (x for x in found if x.policy in names and x.seed == 0):
         out = origin_of(cell).folder(cell, Artifacts(tmp_path))
         out.mkdir(exist_ok=True)
         report = {"iterations": [row] * 30, "environment": {}}
