@@ -167,6 +167,11 @@ def _check_claims(experiment: Experiment) -> None:
     known = sorted({x for grid in experiment.grids for x in grid.policies.values()})
     values = {f"test.{name}" for grid in experiment.grids for name in grid.test}
     for claim in experiment.claims:
+        if claim.across and not isinstance(claim.than, str):
+            raise ValueError(
+                f"claim `{claim.text}`: across = {claim.across!r}: has no effect with "
+                f"than = {claim.than}, a number"
+            )
         if claim.across and claim.across not in values:
             raise ValueError(
                 f"claim `{claim.text}`: across = {claim.across!r}: must be a value of "

@@ -68,7 +68,7 @@ def _where(experiment: Experiment, claim: Claim, tested: list[Cell]) -> str:
     """Return the test of a case, or both tests of a claim across tests."""
     if not claim.across:
         return about(experiment, *tested)
-    return " against ".join(dict.fromkeys(cell.condition for cell in tested))
+    return " against ".join(dict.fromkeys(about(experiment, cell) for cell in tested))
 
 
 def _tests(

@@ -439,6 +439,12 @@ def test_a_users_configuration_and_family(tmp_path, monkeypatch):
         ),
         (
             "[[cells]]",
+            '[[claims]]\ntext = "a"\nless = "tiny"\nthan = 1.0\nacross = "test.q"\n'
+            "[[cells]]",
+            "`a`: across = 'test.q': has no effect with than = 1.0, a number",
+        ),
+        (
+            "[[cells]]",
             '[[claims]]\ntext = "a"\nless = "tiny"\nthan = "ce"\nacross = "horizon"\n'
             "[[cells]]",
             r"`a`: across = 'horizon': must be a value of the tests \(test.family",
