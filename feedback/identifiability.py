@@ -119,7 +119,7 @@ def check_identifiable(
     if found.components > 1:
         raise DegeneratePreferences(
             f"preferences: the compared items are not connected, found "
-            f"{found.components} {unit} in {found.comparisons} comparisons",
+            f"{found.components} {unit} ({found.comparisons} comparisons)",
             hint,
         )
     if found.separable and penalty == 0:

@@ -292,7 +292,7 @@ def test_preferences_between_segments_find_the_rewarded_state():
     assert [model.scores.argmax() for model in models] == paid.tolist()
     assert not unusable
     short = dataclasses.replace(config, reward=RewardConfig(7, segment=3))
-    with pytest.raises(DegeneratePreferences, match="on which no comparison depends"):
+    with pytest.raises(DegeneratePreferences, match=r"no comparison depends \(7 comp"):
         learned_rewards(judge, short, solve_for(short, 0), seed=0)
     assert all(model.report["judge_accuracy"] == 1.0 for model in models)
 
