@@ -485,7 +485,7 @@ def test_self_training_has_no_dataset_but_the_family_of_one():
     found = cells(experiments()["bandits"], "laptop")
     data = [cell.data for cell in found if cell.learner == "selftrain"]
     hard, law = {"separation": 0.0}, {"law": "gaussian"}
-    assert [each for each in data if each] == [*[hard] * 48, *[law] * 24]
+    assert [each for each in data if each] == [*[hard] * 54, *[law] * 24]
     # Runs are shared by tests: with uniform means by two scores, of which one is also
     # tested on the hard instance, on the easy instance, and with Gaussian rewards, also
     # tested with Gamma rewards, for each of three seeds.
@@ -513,4 +513,4 @@ def test_a_self_trained_model_acts_at_the_temperature_of_its_cell(tmp_path):
         assert ready.training["seconds"] == 3 * (1 + cell.learn["iteration"])
         assert ready.options.temperature == cell.learn.get(ACTING_TEMPERATURE, 1.0)
         seen.add(ready.options.temperature)
-    assert seen == {1.0, 1.4, 1.45, 1.5, 1.6}
+    assert seen == {1.0, 1.2, 1.3, 1.4, 1.45, 1.5, 1.6}
