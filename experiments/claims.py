@@ -12,6 +12,11 @@ from typing import Any, Literal
 Verdict = Literal["confirmed", "refuted", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("confirmed", "refuted", "undecided")
 FEW = 3  # most cases with one verdict that a sentence lists
+RULE = (
+    "Verdicts on claims are by 95 % intervals over seeds (Student's t), each case by "
+    "itself: unlike paired tests, they are not corrected for their number, and cases "
+    "that share a training are not independent."
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ def claim_text(
         if each
     ]
     return [f"{claim}: {'; '.join(known)}."] if known else []
+
+
+def ruled(texts: Sequence[str]) -> list[str]:
+    """Return sentences with verdicts, and the rule by which they are made."""
+    return [*texts, RULE] if texts else []
 
 
 def plus(value: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from sdm.experiments.claims import Case, case, claim_text
+from sdm.experiments.claims import Case, case, claim_text, ruled
 from sdm.experiments.study import Row
 from sdm.experiments.study_options import setting_names
 from sdm.feedback.cells import mean_of
@@ -127,7 +127,7 @@ def sentences(found: Sequence[Group]) -> list[str]:
     texts += _claim("Added, it helps such a planner", partial(_helps, use=ADDED), found)
     texts += _claim("A more accurate judge costs less", _accuracy, found)
     claim = "A planner with the model's reward loses less than the model as a policy"
-    return [*texts, *_claim(claim, _direct, found)]
+    return ruled([*texts, *_claim(claim, _direct, found)])
 
 
 def _claim(

@@ -8,16 +8,11 @@ in the same tasks or in tests that differ in a value, or of a number and a polic
 from collections.abc import Iterator
 from pathlib import Path
 
-from sdm.experiments.claims import Case, case, claim_text
+from sdm.experiments.claims import Case, case, claim_text, ruled
 from sdm.experiments.comparison import Groups, Run, about, named_groups, same_tests
 from sdm.experiments.spec import Cell, Claim, Experiment, ExperimentError
 
 Values = dict[int, float]  # by seed
-RULE = (
-    "Verdicts on claims are by 95 % intervals over seeds (Student's t), each case by "
-    "itself: unlike paired tests, they are not corrected for their number, and cases "
-    "that share a training are not independent."
-)
 
 
 def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
@@ -53,7 +48,7 @@ def claimed(experiment: Experiment, profile: str, results: Path) -> list[str]:
                 f"{claim.text}: not known, since no test has `{claim.measure}` of both "
                 "sides."
             )
-    return [RULE, *texts] if texts else []
+    return ruled(texts)
 
 
 def _unit(measure: str) -> str:

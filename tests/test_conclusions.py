@@ -10,6 +10,7 @@ from test_comparison import result
 
 from sdm.experiments import report, sections
 from sdm.experiments.catalogue import experiments
+from sdm.experiments.claims import RULE
 from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.conclusions import _gaps
 from sdm.experiments.grid_claims import _unit
@@ -83,7 +84,8 @@ def test_claims_are_judged_over_seeds(folder):
             row["result"]["regret"] = 2.0 + row["seed"]
     write_rows(file, rows)
     conclusion = sections.section_of(experiment, "laptop", folder).conclusion
-    wins, small, quick, unknown = conclusion[-4:]
+    wins, small, quick, unknown, rule = conclusion[-5:]
+    assert rule == RULE
     assert unknown == (
         "It is not run: not known, since `tiny,test.horizon=11` has no row."
     )
@@ -114,7 +116,7 @@ def test_a_claim_across_tests_compares_each_with_another(folder):
     def gaps(row):
         return better_at_ten(row) + 0.01 * row["seed"] * (row["policy"] == "tiny")
 
-    gains, differs, none = section_of(folder, gaps, experiment).conclusion[-3:]
+    gains, differs, none, _ = section_of(folder, gaps, experiment).conclusion[-4:]
     # The seeds agree: each adds as much at both horizons.
     assert gains == (
         "It gains: in energy, confirmed (T = 10 against T = 30: +1.25 points, +1.25 to "
@@ -177,14 +179,14 @@ def test_claims_pair_the_seeds_that_both_policies_have(folder):
     for row in rows:
         row["result"]["gap_percent"] = row["seed"] + 2.0 * (row["policy"] == "ce")
     write_rows(file, rows)
-    found = sections.section_of(experiment, "laptop", folder).conclusion[-1]
+    found = sections.section_of(experiment, "laptop", folder).conclusion[-2]
     assert found == "It wins: in energy, undecided (T = 10: +2.00 points, one seed)."
     for claim, message in (
         (Claim("It wins", "tiny", "ce", "spread"), "not known, since no test has `spr"),
         (Claim("It wins", "tiny", 1.0, "spread"), "not known"),
     ):
         asked = dataclasses.replace(experiment, claims=(claim,))
-        assert message in sections.section_of(asked, "laptop", folder).conclusion[-1]
+        assert message in sections.section_of(asked, "laptop", folder).conclusion[-2]
     wrong = dataclasses.replace(
         experiment, claims=(Claim("It wins", "tiny", "ce", "returns"),)
     )

@@ -11,7 +11,7 @@ from experiment_support import Quiet
 from sdm.commands.experiment_progress import rows_table
 from sdm.experiments import study as study_module
 from sdm.experiments.catalogue import PUBLISHED, experiments, read
-from sdm.experiments.claims import case, claim_text, judged
+from sdm.experiments.claims import RULE, case, claim_text, judged
 from sdm.experiments.feedback_claims import groups, sentences
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.origin import trains
@@ -291,7 +291,8 @@ def feedback_rows(added, near=lambda accuracy: 3.0, potential=0.0, seeds=(0, 1, 
 
 def verdicts(rows):
     """The sentences by the claim, as far as the colon."""
-    return dict(text.split(": ", 1) for text in sentences(groups(rows)))
+    texts = sentences(groups(rows))
+    return dict(text.split(": ", 1) for text in texts if text != RULE)
 
 
 COSTS = (
@@ -386,7 +387,8 @@ def direct_rows():
 
 def test_a_model_is_compared_as_a_judge_and_as_a_policy():
     rows = direct_rows()
-    (text,) = sentences(groups(rows[:3]))
+    (text, rule) = sentences(groups(rows[:3]))
+    assert rule == RULE
     # Gaps of the policy are 30, 31 and 32: those with added rewards are 25 less.
     half = 4.30265 / 3**0.5
     assert text == (
@@ -395,7 +397,7 @@ def test_a_model_is_compared_as_a_judge_and_as_a_policy():
         "+25.00 to +25.00), refuted in 1 of 2 cases (alone, w = 1: -19.00 points, "
         f"{-19 - half:.2f} to {-19 + half:.2f})."
     )
-    (same,) = sentences(groups(rows))  # of the seeds that have a policy
+    (same, _) = sentences(groups(rows))  # of the seeds that have a policy
     assert same == text
     table = studies()["feedback"].table(rows[:3])
     (line,) = table.lines
@@ -478,7 +480,8 @@ def test_forgetting_compares_the_ways_to_tune_by_seed():
     step = {"policy": 4.0, "reward": 1.0, "adapter": 0.0, "full": -2.0}
     study = studies()["forgetting"]
     rows = forgetting_rows(lambda *way: step[way[0]] + step[way[1]])
-    policy, full = study.conclusion(rows)
+    policy, full, rule = study.conclusion(rows)
+    assert rule == RULE  # over seeds, and not corrected for the number of claims
     # The seeds' changes differ, but not the differences within a seed.
     assert policy == (
         "Tuning as a policy raises held-out perplexity more than as a judge: in "
@@ -497,9 +500,11 @@ def test_forgetting_compares_the_ways_to_tune_by_seed():
     assert line["95 % interval"] == f"+{2.01 - half:.2f} … +{2.01 + half:.2f}"
     assert (line["perplexity before"], line["perplexity after"]) == ("30.00", "32.01")
     one = [row for row in rows if row["seed"] == 0]
-    assert all("undecided in 2 of 2 cases" in text for text in study.conclusion(one))
+    assert all(
+        "undecided in 2 of 2 cases" in text for text in study.conclusion(one)[:-1]
+    )
     without = [row for row in rows if row["forgetting"]["weights"] == "adapter"]
-    assert len(study.conclusion(without)) == 1
+    assert len(study.conclusion(without)) == 2
     half = study.figure(rows).to_dict()
     assert study.table([]).lines[0].done is False and not study.conclusion([])
     (values,) = [

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdm.experiments.claims import Case, case, claim_text
+from sdm.experiments.claims import Case, case, claim_text, ruled
 from sdm.experiments.spec import Cell, Options
 from sdm.experiments.study import Row, Step, register_study
 from sdm.experiments.study_options import (
@@ -116,10 +116,8 @@ class Forgetting:
         )
         claim = "Tuning as a policy raises held-out perplexity more than as a judge"
         other = "Tuning all weights raises it more than an adapter"
-        return [
-            *claim_text(claim, tuning, "in perplexity"),
-            *claim_text(other, weights, "in perplexity"),
-        ]
+        texts = claim_text(claim, tuning, "in perplexity")
+        return ruled([*texts, *claim_text(other, weights, "in perplexity")])
 
 
 def study_of(options: Options) -> tuple[FeedbackConfig, Options]:
