@@ -5,6 +5,7 @@ corresponding policy.
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -30,8 +31,11 @@ GapAxis = Callable[[str], alt.Y]
 
 
 def gap_figure(experiment: Experiment, points: Sequence[Point]) -> alt.TopLevelMixin:
-    """Draw gaps against the axis, with a line per policy and a panel per facet."""
-    records = _records(experiment, points)
+    """Draw gaps against the axis, with a line per policy and a panel per facet.
+
+    A facet with a single gap has no panel, unless none has more: it compares nothing.
+    """
+    records = _several_in_a_panel(_records(experiment, points))
     both = any(record["source"] == "paper" for record in records)
     base = _axis_and_colours(experiment, records, points)
     gap_axis = partial(_gap_axis, Y_TITLES[experiment.measure])
@@ -169,6 +173,12 @@ def _records(experiment: Experiment, points: Sequence[Point]) -> list[Record]:
             theirs = {"gap": point.paper, "low": None, "high": None}
             records.append({**shared, "source": "paper", **theirs})
     return records
+
+
+def _several_in_a_panel(records: list[Record]) -> list[Record]:
+    """Return the records of facets that have several, or all if none has."""
+    counts = Counter(record["facet"] for record in records)
+    return [record for record in records if counts[record["facet"]] > 1] or records
 
 
 def _panels(

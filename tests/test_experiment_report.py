@@ -371,3 +371,19 @@ def test_the_measures_of_a_family_are_columns_with_means_over_seeds():
     others = {line.texts[at] for line in table.lines if "ucb" not in line.texts}
     # Of the seeds 0, 1 and 2, with three significant digits.
     assert shown == {"0.600"} and others == {""} and "SuffFail" not in table.head
+
+
+def test_a_panel_has_more_than_one_gap_if_any_has():
+    experiment = experiments()["bandits"]
+    every = list(
+        zip(cells(experiment, "laptop"), fabricated(experiment, "laptop"), strict=True)
+    )
+    alone = [each for each in every if each[0].policy == "selftrain-warm"]
+
+    def panels(found):
+        figure = gap_figure(experiment, tables.points(experiment, found))
+        return figure.to_dict()["facet"]["sort"]
+
+    assert "Δ = 0.2, T = 100" in panels(every)
+    assert not any("temperature" in name for name in panels(every))
+    assert len(panels(alone)) == 6 and "temperature = 1.2" in panels(alone)[0]
