@@ -22,6 +22,7 @@ from sdm.storage.notes import NOTES
 from sdm.storage.ownership import (
     MADE_BY,
     TEMPORARY,
+    changed_option,
     check_absent,
     check_not_begun,
     check_replaceable,
@@ -147,8 +148,8 @@ def folder_in_progress(
         if not resumable and partial_folder(out).exists():
             check_replaceable(partial_folder(out))
             remove_folder(partial_folder(out))  # it cannot be resumed
-        if resume and not overwrite and read_plan(out) == _as_read(plan):
-            _reopen(out, is_damaged)
+        if resume and not overwrite and read_plan(out).items() >= MADE_BY.items():
+            _reopen(out, plan, is_damaged)
         partial = _begin(out, plan, resume=resume, overwrite=overwrite)
         with _no_mere_plan(partial):
             yield partial
@@ -225,13 +226,21 @@ def _remove_left(out: Path) -> None:
             remove_folder(partial)
 
 
-def _reopen(out: Path, is_damaged: Callable[[Path], bool]) -> None:
+def _reopen(
+    out: Path, plan: Mapping[str, Any], is_damaged: Callable[[Path], bool]
+) -> None:
     """Rename a damaged folder to its partial folder.
 
     Raises:
-        StorageError: if it is whole.
+        StorageError: if it is whole, or has another plan.
 
     """
+    if changed := changed_option(out, plan):
+        raise StorageError(
+            f"`{out}` exists already, and was made with other options: {changed}",
+            "repeat those options, or pass `--overwrite` without `--resume` to "
+            "replace it",
+        )
     if not is_damaged(out):
         raise StorageError(
             f"`{out}` is already complete: there is nothing to resume",
@@ -269,7 +278,7 @@ def _begin_partial(
             check_not_begun(partial)
         remove_folder(partial)
     if (partial / PLAN).exists() or (partial / NOTES).exists():
-        if changed := _difference(read_plan(partial), _as_read(plan)):
+        if changed := changed_option(partial, plan):
             raise StorageError(
                 f"`{partial}` was started with other options: {changed}",
                 f"use the options in `{partial / PLAN}`, or pass `--overwrite` without "
@@ -281,24 +290,3 @@ def _begin_partial(
             text = json.dumps({**MADE_BY, **plan}, indent=2) + "\n"
             write_atomically(partial / PLAN, text)
     return partial
-
-
-def _as_read(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan as it would be read from its file."""
-    read: dict[str, Any] = json.loads(json.dumps({**MADE_BY, **plan}))
-    return read
-
-
-def _difference(before: Any, now: Any, name: str = "") -> str:
-    """Describe the first difference between two plans; "" if they are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = (
-            _difference(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-            for key in [*before, *(key for key in now if key not in before)]
-        )
-        return next(filter(None, found), "")
-    if before == now:
-        return ""
-    if isinstance(before, list) or isinstance(now, list):
-        return f"{name} differs"
-    return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"

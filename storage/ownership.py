@@ -8,6 +8,7 @@ import JAX.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,26 @@ def read_plan(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return plan if isinstance(plan, dict) else {}
+
+
+def changed_option(folder: Path, plan: Mapping[str, Any]) -> str:
+    """Describe the first difference of a plan to that of a folder; "" if equal."""
+    return _difference(read_plan(folder), json.loads(json.dumps({**MADE_BY, **plan})))
+
+
+def _difference(before: Any, now: Any, name: str = "") -> str:
+    """Describe the first difference between two plans; "" if they are equal."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = (
+            _difference(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+            for key in [*before, *(key for key in now if key not in before)]
+        )
+        return next(filter(None, found), "")
+    if before == now:
+        return ""
+    if isinstance(before, list) or isinstance(now, list):
+        return f"{name} differs"
+    return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
 
 
 def is_ours(folder: Path) -> bool:

@@ -67,6 +67,8 @@ def test_a_folder_is_begun_once_and_never_overwritten_unasked(tmp_path):
     with pytest.raises(StorageError, match="already complete: there is nothing"):
         finish(out, plan, resume=True)
     with pytest.raises(StorageError, match=r"exists already$"):
+        finish(out, {"a": 2})
+    with pytest.raises(StorageError, match="made with other options: a was 1 and is 2"):
         finish(out, {"a": 2}, resume=True)
     begin(out, {"a": 2}, overwrite=True)
     assert (out / "manifest.json").exists()  # kept until the new one is whole
