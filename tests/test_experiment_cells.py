@@ -513,4 +513,4 @@ def test_a_self_trained_model_acts_at_the_temperature_of_its_cell(tmp_path):
         assert ready.training["seconds"] == 3 * (1 + cell.learn["iteration"])
         assert ready.options.temperature == cell.learn.get(ACTING_TEMPERATURE, 1.0)
         seen.add(ready.options.temperature)
-    assert seen == {1.0, 1.2, 1.3, 1.4, 1.45, 1.5, 1.6}
+    assert seen == {1.0, 1.3, 1.4, 1.45, 1.5, 1.6, 1.7}

@@ -386,4 +386,4 @@ def test_a_panel_has_more_than_one_gap_if_any_has():
 
     assert "Δ = 0.2, T = 100" in panels(every)
     assert not any("temperature" in name for name in panels(every))
-    assert len(panels(alone)) == 6 and "temperature = 1.2" in panels(alone)[0]
+    assert len(panels(alone)) == 6 and "temperature = 1.3" in panels(alone)[0]
