@@ -28,9 +28,10 @@ def test_what_is_not_ours_is_never_replaced(tmp_path, kind):
         (out / PLAN).write_text('{"a": 1}')
     else:
         out.write_text("…")
-    with pytest.raises(StorageError, match="was not written by sdm"):
-        with folder_in_progress(out, {}, overwrite=True):
-            pass
+    for option in ("overwrite", "resume"):
+        with pytest.raises(StorageError, match="was not written by sdm"):
+            with folder_in_progress(out, {}, **{option: True}):
+                pass
     assert [p.name for p in tmp_path.iterdir()] == ["precious"]
 
 
