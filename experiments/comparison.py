@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdm.experiments.grid_cells import cells
 from sdm.experiments.intervals import (
     Difference,
     NotComparableError,
@@ -106,7 +105,10 @@ def compare(
     tried = (_compare(*pair, measure) for pair in same_tests(ours, theirs))
     made = [one for one in tried if one is not None]
     if not made:
-        raise _no_common_test({first: ours, second: theirs}, chosen, profile)
+        from sdm.experiments.not_comparable import explain
+
+        others = [cell for cell, _ in _runs(chosen, profile, results)]
+        raise explain({first: ours, second: theirs}, others, chosen, profile)
     corrected = holm([x.difference.p if x.difference else None for x in made])
     return [
         dataclasses.replace(x, p_corrected=p)
@@ -114,10 +116,15 @@ def compare(
     ]
 
 
-def _select(name: str, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of a policy named by its label and values."""
+def split_name(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """Split the name of a policy into its label and its values by dotted names.
+
+    Raises:
+        ExperimentError: if a part is not NAME=VALUE.
+
+    """
     label, *wanted = name.split(",")
-    found = [run for run in runs if run[0].policy == label]
+    values = []
     for each in wanted:
         dotted, sign, value = each.partition("=")
         if not sign:
@@ -125,6 +132,15 @@ def _select(name: str, runs: Sequence[Run]) -> list[Run]:
                 f"policy `{name}`: `{each}` is not NAME=VALUE",
                 "examples: tiny,learn.loss=actions and tiny,data.q=0.6",
             )
+        values.append((dotted, value))
+    return label, values
+
+
+def _select(name: str, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a policy named by its label and values."""
+    label, wanted = split_name(name)
+    found = [run for run in runs if run[0].policy == label]
+    for dotted, value in wanted:
         found = [run for run in found if plain(run[0].value(dotted)) == value]
     return found
 
@@ -137,11 +153,9 @@ def named_groups(
     Runs that experiments share are in the first of them with values of each task.
     """
     groups: Groups = {}
-    for experiment in (each for each in chosen if not each.study):
-        found = found_rows(experiment, profile, results)
-        runs = [(cell, row) for cell, row in found if row is not None]
+    for experiment in chosen:
         here: Groups = {}
-        for cell, row in _select(name, runs):
+        for cell, row in _select(name, _runs([experiment], profile, results)):
             spec = {k: x for k, x in cell.spec.items() if k != "seed"}
             group = here.setdefault(key_of(spec), (experiment, []))
             group[1].append((cell, row))
@@ -149,6 +163,17 @@ def named_groups(
             if key not in groups or _values(found_here) > _values(groups[key]):
                 groups[key] = found_here
     return groups
+
+
+def _runs(chosen: Sequence[Experiment], profile: str, results: Path) -> list[Run]:
+    """Return the cells of policies in tests, not of studies, that have a row."""
+    return [
+        (cell, row)
+        for experiment in chosen
+        if not experiment.study
+        for cell, row in found_rows(experiment, profile, results)
+        if row is not None
+    ]
 
 
 def _values(group: Group) -> int:
@@ -229,32 +254,6 @@ def about(experiment: Experiment, *tested: Cell) -> str:
         if known:
             text += f", {title}: {' against '.join(known)}"
     return text
-
-
-def _no_common_test(
-    groups: dict[str, Groups], chosen: Sequence[Experiment], profile: str
-) -> ExperimentError:
-    for name, found in groups.items():
-        if not found:
-            labels = {c.policy for e in chosen for c in cells(e, profile)}
-            return ExperimentError(
-                f"policy `{name}`: no row in profile `{profile}`",
-                f"policies of these experiments are {', '.join(sorted(labels))}",
-            )
-    tests = {name: _some_tests(found) for name, found in groups.items()}
-    parts = (f"`{name}` in {where}" for name, where in tests.items())
-    return ExperimentError(
-        f"{' and '.join(f'`{name}`' for name in groups)} were tested on different "
-        "tasks in every experiment",
-        f"a paired difference needs the same tasks; rows are of {', '.join(parts)}",
-    )
-
-
-def _some_tests(groups: Groups) -> str:
-    """Return the first tests of a policy, and the number of others."""
-    texts = [f"{e.name}: {about(e, runs[0][0])}" for e, runs in groups.values()]
-    more = [f"{len(texts) - 3} more"] if len(texts) > 3 else []
-    return "; ".join([*texts[:3], *more])
 
 
 def _known(value: float) -> float | None:

@@ -79,7 +79,7 @@ def measured(result: Row, measure: str) -> tuple[float, float | None, float | No
     except KeyError:
         raise NotComparableError(
             f"rows without `{measure}_gap_percent` are of tasks with one model, or of "
-            "a version that played in the first model only"
+            "a version that played in the first model only; the measure `gap` is known"
         ) from None
 
 

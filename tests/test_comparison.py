@@ -319,8 +319,82 @@ def test_p_values_are_corrected_for_all_comparisons_shown(folder):
 
 
 def test_a_policy_is_not_compared_with_itself(folder):
-    with pytest.raises(ExperimentError):
+    with pytest.raises(ExperimentError, match="`ce` cannot be compared with itself"):
         compare("ce", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "searched", "profile", "message", "hint"),
+    [
+        (("tinyy", "ce"), "mdp-horizon", "laptop", "`tinyy`: no row", "mean `tiny`?"),
+        (
+            ("dpt", "ce"),
+            "mdp-horizon dpt",
+            "laptop",
+            "`dpt`: no row",
+            "sdm experiment run dpt --profile laptop --policy 'dpt'",
+        ),
+        (
+            ("tiny", "ce"),
+            "mdp-horizon",
+            "paper",
+            "profile `paper` has no rows",
+            "sdm experiment run mdp-horizon --profile paper",
+        ),
+        (
+            ("judge", "ce"),
+            "ai-feedback",
+            "laptop",
+            "`ai-feedback` is a study",
+            "verdicts",
+        ),
+        (
+            ("judge", "ce"),
+            "mdp-horizon ai-feedback",
+            "laptop",
+            "`judge` is part of the study `ai-feedback`",
+            "verdicts",
+        ),
+        (
+            ("tiny,learn.base=big", "ce"),
+            "mdp-horizon",
+            "laptop",
+            "no row has this value of `learn.base`",
+            "rows have tiny",
+        ),
+        (
+            ("tiny,learn.bse=tiny", "ce"),
+            "mdp-horizon",
+            "laptop",
+            "no row has a value `learn.bse`",
+            "values are learn.base, ",
+        ),
+        (
+            ("tiny", "smollm2"),
+            "mdp-horizon",
+            "laptop",
+            "`tiny` and `smollm2` were tested on different tasks",
+            "differ in tasks (100 and 50), trajectories (30 and 10)",
+        ),
+    ],
+)
+def test_policies_without_a_common_test_are_explained(
+    folder, names, searched, profile, message, hint
+):
+    chosen = [experiments()[name] for name in searched.split()]
+    with pytest.raises(ExperimentError, match=message) as caught:
+        compare(*names, chosen, profile, folder)
+    assert hint in caught.value.hint
+
+
+def test_seeds_that_differ_are_named(folder):
+    rows = rows_with_tasks("mdp-horizon", policies=["tiny", "ce"])
+    apart = [row for row in rows if (row["seed"] == 0) == (row["policy"] == "tiny")]
+    write_rows(rows_file(folder, "mdp-horizon", "laptop"), apart)
+    chosen = [experiments()["mdp-horizon"]]
+    with pytest.raises(ExperimentError) as caught:
+        compare("tiny", "ce", chosen, "laptop", folder)
+    assert "differ in seed (0 and 1, 2)" in caught.value.hint
 
 
 def test_what_cannot_be_compared_is_explained(folder, tmp_path):

@@ -2,9 +2,11 @@
 
 import ast
 import contextlib
+import functools
 import io
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ import pytest
 from scipy import stats
 
 from sdm.experiments.catalogue import PUBLISHED, experiments
-from sdm.experiments.comparison import as_row, compare
+from sdm.experiments.comparison import as_row, compare, named_groups, same_tests
 from sdm.experiments.intervals import task_gaps
 from sdm.experiments.rows import found_rows, read_rows, rows_file
+from sdm.experiments.spec import ExperimentError
 from sdm.experiments.tables import points
 
 NOWHERE = PUBLISHED / "none"  # no rows of one's own
@@ -63,45 +66,107 @@ def test_the_parts_of_every_row_sum_to_its_gap_by_regret():
         assert parts == pytest.approx(result["regret_percent"], **NEAR)
 
 
-def test_the_code_of_the_documentation_recomputes_intervals_and_comparisons(
-    monkeypatch,
-):
-    """A few lines of pandas have the numbers of the report and of `compare`."""
+def recipe(monkeypatch, name="mdp-horizon", by="regrets"):
+    """Run the code of docs/results.md on an experiment, by an estimate of the gap."""
     (code,) = re.findall(
         r"```python\n(.*?)```", (DOCS / "results.md").read_text("utf-8"), re.DOTALL
     )
-    *loaded, function, _, _ = ast.parse(code).body
-    assert len(loaded) <= 10 and len(function.body) <= 10
+    *loads, over_seeds, _, _, _ = ast.parse(code).body
+    assert len(over_seeds.body) <= 10
+    assert sum(isinstance(one, ast.Assign | ast.Expr) for one in loads) <= 10
+    for old, new in (
+        ("mdp-horizon/laptop", f"{name}/laptop"),
+        ('by="regrets"', f'by="{by}"'),
+    ):
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    if (name, by) != ("mdp-horizon", "regrets"):  # whose policies are others
+        code = code[: code.index("tiny, ce =")]
     monkeypatch.chdir(DOCS.parent)
     names = {}
     with contextlib.redirect_stdout(io.StringIO()):
         exec(code, names)
-    gaps, experiment = names["gaps"], experiments()["mdp-horizon"]
-    checked = 0
+    rows = names["rows"].set_index("key")
+    return names, {key: (row["policy"], row["test"]) for key, row in rows.iterrows()}
+
+
+def test_the_code_of_the_documentation_recomputes_gaps(monkeypatch):
+    names, column_of = recipe(monkeypatch)
+    experiment, checked = experiments()["mdp-horizon"], 0
+    test_of = {where[1]: eval(where[1])["horizon"] for where in column_of.values()}
     for point in points(experiment, found_rows(experiment, "laptop", NOWHERE)):
         by_regret = estimators(point.policy, point.x) == {"regret"}
         if by_regret and point.seeds == 3:
             trained = point.training_seconds is not None
-            found = names["over_seeds"](gaps[point.policy], trained, paired=False)
-            ours = found.loc[point.x]
+            gaps = names["gaps"][point.policy]
+            found = names["over_seeds"](gaps, trained, paired=False)
+            ours = found.rename(index=test_of).loc[point.x]
             for name, value in (("mean", point.gap), ("low", point.low)):
                 assert ours[name] == pytest.approx(value, **NEAR)
             assert ours["high"] == pytest.approx(point.high, **NEAR)
             checked += 1
     assert checked >= 9  # those of `tiny`, `ce` and `bayes-imitation` at least
-    for first, second in (
-        ("tiny", "ce"),
-        ("tiny", "bayes-imitation"),
-        ("ce", "bayes-imitation"),
-    ):
-        apart = gaps[first] - gaps[second]
-        ours = names["over_seeds"](apart, "tiny" in (first, second), paired=True)
-        for one in map(as_row, compare(first, second, [experiment], "laptop", NOWHERE)):
-            horizon = int(one["test"].removeprefix("T = "))
-            assert one["estimator"] == "regret"
-            for name, column in (("mean", "difference"), ("low", "ci_low"), ("p", "p")):
-                value = ours.loc[horizon, name]
-                assert value == pytest.approx(one[column], **NEAR)
+
+
+BY = {"regret": "regrets", "returns": "returns"}
+
+
+def test_the_code_of_the_documentation_recomputes_every_comparison(monkeypatch):
+    """A few lines of pandas have the numbers of the report and of `compare`."""
+    checked = Counter()
+    for experiment in experiments().values():
+        if experiment.study or not experiment.compare:
+            continue
+        run = functools.cache(functools.partial(recipe, monkeypatch, experiment.name))
+        for first, second in experiment.compare:
+            for one, keys in published(experiment, first, second):
+                by = BY[one["estimator"]]
+                if experiment.measure == "worst_model":
+                    by = "returns_by_model"
+                names, column_of = run(by)
+                if not {key for pair in keys for key in pair} <= column_of.keys():
+                    continue  # in the file of another experiment
+                (ours, test), (theirs, _) = (column_of[key] for key in keys[0])
+                apart = names["gaps"][ours] - names["gaps"][theirs]
+                found = names["over_seeds"](apart, one["trained"], paired=True)
+                found = found.fillna({"p": 1.0})  # of differences that are all 0
+                for name, column in (
+                    ("mean", "difference"),
+                    ("low", "ci_low"),
+                    ("high", "ci_high"),
+                    ("p", "p"),
+                ):
+                    value = pytest.approx(one[column], **NEAR)
+                    assert found.loc[test, name] == value, (experiment.name, one)
+                checked[by] += 1
+    assert checked["regrets"] >= 80
+    assert checked["returns"] >= 20
+    assert checked["returns_by_model"] == 36
+
+
+def published(experiment, first, second):
+    """Yield every known comparison of two policies, and the keys of its rows."""
+    try:
+        made = compare(
+            first, second, [experiment], "laptop", NOWHERE, experiment.measure
+        )
+    except ExperimentError:  # one of the policies has not been run
+        return
+    groups = (
+        named_groups(name, [experiment], "laptop", NOWHERE) for name in (first, second)
+    )
+    pairs = [
+        [{cell.seed: row["key"] for cell, row in group} for _, group in pair]
+        for pair in same_tests(*groups)
+    ]
+    shared = [
+        [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        for ours, theirs in pairs
+        if ours.keys() & theirs.keys()
+    ]
+    for one, keys in zip(made, shared, strict=True):
+        if one.difference is not None:
+            yield as_row(one) | {"trained": one.trained}, keys
 
 
 def estimators(policy, horizon):
