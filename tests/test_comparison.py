@@ -369,13 +369,6 @@ def test_a_policy_is_not_compared_with_itself(folder):
             "no row has a value `learn.bse`",
             "values are learn.base, ",
         ),
-        (
-            ("tiny", "smollm2"),
-            "mdp-horizon",
-            "laptop",
-            "`tiny` and `smollm2` were tested on different tasks",
-            "differ in tasks (100 and 50), trajectories (30 and 10)",
-        ),
     ],
 )
 def test_policies_without_a_common_test_are_explained(
@@ -385,6 +378,14 @@ def test_policies_without_a_common_test_are_explained(
     with pytest.raises(ExperimentError, match=message) as caught:
         compare(*names, chosen, profile, folder)
     assert hint in caught.value.hint
+
+
+def test_the_nearest_tests_are_named(folder):
+    chosen = [experiments()["mdp-horizon"]]
+    with pytest.raises(ExperimentError, match="tested on different tasks") as caught:
+        compare("tiny", "smollm2", chosen, "laptop", folder)
+    differ = "which differ in tasks (100 and 50), trajectories (30 and 10)"
+    assert caught.value.hint.endswith(differ)  # not in the horizon, too
 
 
 def test_seeds_that_differ_are_named(folder):
