@@ -149,13 +149,26 @@ def _folded(title: str, table: Table) -> str:
     return f"{head}\n\n{_table(table)}\n\n</details>"
 
 
+def _files(section: Section, out: Path) -> str:
+    """Return links to the files with rows, those of shared cells last."""
+    files = {name: f"{name}/{section.profile}.jsonl" for name in section.sources}
+    known = {name: file for name, file in files.items() if (out / file).is_file()}
+    if not known:
+        return ""
+    own = known.pop(section.name, "")
+    parts = [f"[rows]({own})"] if own else []
+    if known:
+        others = ", ".join(f"[{name}]({file})" for name, file in known.items())
+        parts.append(f"rows of cells shared with {others}")
+    return f"; {'; '.join(parts)}"
+
+
 def _markdown(section: Section, out: Path | None) -> str:
     where = section.where
     if section.devices:
         where += f", on {section.devices}; code: {section.commits}"
-    rows = f"{section.name}/{section.profile}.jsonl"
-    if out is not None and (out / rows).is_file():
-        where += f"; [rows]({rows})"
+    if out is not None:
+        where += _files(section, out)
     command = f"sdm experiment run {section.command} --profile {section.profile}"
     parts = [
         f"## {section.title}",

@@ -42,6 +42,7 @@ class Section:
         wanted: number of cells.
         devices: devices on which the cells ran.
         commits: commits of the code that ran them.
+        sources: names of the experiments in whose files the rows are, its own first.
         elsewhere: number of cells run in the other profiles, as text.
         experiment: the experiment.
         points: points of the figure.
@@ -68,6 +69,7 @@ class Section:
     wanted: int
     devices: str
     commits: str
+    sources: tuple[str, ...]
     elsewhere: str
     experiment: Experiment = field(repr=False)
     points: list[Point] = field(repr=False)
@@ -154,6 +156,9 @@ def section_of(experiment: Experiment, profile: str, results: Path) -> Section:
         wanted=len(found),
         devices="; ".join(dict.fromkeys(part["device"] for part in _parts(rows))),
         commits=", ".join(dict.fromkeys(_code(part) for part in _parts(rows))),
+        sources=tuple(
+            dict.fromkeys([experiment.name, *(row["experiment"] for row in rows)])
+        ),
         elsewhere=_elsewhere(experiment, profile, results),
         experiment=experiment,
         points=shown,

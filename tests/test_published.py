@@ -169,6 +169,18 @@ def published(experiment, first, second):
             yield as_row(one) | {"trained": one.trained}, keys
 
 
+def test_every_file_that_holds_rows_of_a_section_is_linked():
+    page = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    of_title = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
+    shared = 0
+    for experiment in experiments().values():
+        rows = [row for _, row in found_rows(experiment, "laptop", NOWHERE) if row]
+        for name in {row["experiment"] for row in rows}:
+            assert f"]({name}/laptop.jsonl)" in of_title[experiment.title]
+            shared += name != experiment.name
+    assert shared >= 5
+
+
 def estimators(policy, horizon):
     """The estimators of the headline of a policy's rows."""
     return {
