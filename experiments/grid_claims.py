@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdm.experiments.claims import Case, case, claim_text, ruled
-from sdm.experiments.comparison import Groups, Run, about, named_groups, same_tests
+from sdm.experiments.policy_runs import Groups, Run, about, named_groups, same_tests
 from sdm.experiments.spec import Cell, Claim, Experiment, ExperimentError
 
 Values = dict[int, float]  # by seed

@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from sdm.experiments.comparison import Groups, about, split_name
 from sdm.experiments.grid_cells import cells
+from sdm.experiments.policy_runs import Groups, about, split_name
 from sdm.experiments.spec import Cell, Experiment, ExperimentError, plain
 
 TWO_TRAININGS = "tiny,learn.loss=all and tiny,learn.loss=actions"

@@ -87,7 +87,7 @@ class Claim:
 
     Attributes:
         text: the claim, as a main clause.
-        less: the policy whose measure is less, named as in `comparison`.
+        less: the policy whose measure is less, named as in `policy_runs`.
         than: the other policy, or a number.
         measure: number in the result of a row.
         across: dotted name of a value of the test in which the policies may differ,

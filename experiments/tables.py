@@ -12,7 +12,6 @@ from typing import Any
 
 from sdm.evaluation.measure import measure_titles
 from sdm.evaluation.paper import paper_rows
-from sdm.experiments.comparison import about
 from sdm.experiments.intervals import (
     Interval,
     NotComparableError,
@@ -20,6 +19,7 @@ from sdm.experiments.intervals import (
     over_seeds,
 )
 from sdm.experiments.origin import trains
+from sdm.experiments.policy_runs import about
 from sdm.experiments.rows import Row
 from sdm.experiments.spec import MEASURES, Cell, Experiment
 from sdm.llm.recipes import FinetuneConfig, recipe_of

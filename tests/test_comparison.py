@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sdm.cli import app
 from sdm.commands.experiment_compare import OTHERWISE, comparison_table
 from sdm.experiments.catalogue import experiments
-from sdm.experiments.comparison import _same_test, about, as_row, compare
+from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.grid_cells import cells
 from sdm.experiments.intervals import (
     NotComparableError,
@@ -22,6 +22,7 @@ from sdm.experiments.intervals import (
     paired,
     task_gaps,
 )
+from sdm.experiments.policy_runs import _same_test, about
 from sdm.experiments.rows import rows_file, write_rows
 from sdm.experiments.spec import ExperimentError
 

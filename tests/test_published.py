@@ -14,8 +14,9 @@ import pytest
 from scipy import stats
 
 from sdm.experiments.catalogue import PUBLISHED, experiments
-from sdm.experiments.comparison import as_row, compare, named_groups, same_tests
+from sdm.experiments.comparison import as_row, compare
 from sdm.experiments.intervals import task_gaps
+from sdm.experiments.policy_runs import named_groups, same_tests
 from sdm.experiments.rows import found_rows, read_rows, rows_file
 from sdm.experiments.spec import ExperimentError
 from sdm.experiments.tables import points
