@@ -40,10 +40,11 @@ def explain(
     for name, found in groups.items():
         if not found:
             return _no_row(name, others, chosen, profile)
-    if len(groups) == 1:
-        (name,) = groups
+    first, *rest = groups.values()
+    if all(first.keys() & each.keys() for each in rest):
         return ExperimentError(
-            f"`{name}` cannot be compared with itself",
+            f"{' and '.join(f'`{name}`' for name in groups)}: a run cannot be compared "
+            "with itself",
             "name two policies, or two trainings of one by their values: "
             + TWO_TRAININGS,
         )
@@ -85,10 +86,10 @@ def _no_row(
 
 def _no_value(name: str, dotted: str, runs: Sequence[Cell]) -> ExperimentError:
     """Return the error of a policy none of whose runs has a value."""
-    part = dotted.partition(".")[0]
-    options = sorted({f"{part}.{x}" for cell in runs for x in getattr(cell, part, {})})
     values = sorted({plain(x) for c in runs if (x := c.value(dotted)) is not None})
-    if not values:
+    if not values:  # an option that is not set
+        part = dotted.partition(".")[0]
+        options = sorted({f"{part}.{x}" for cell in runs for x in cell.value(part)})
         return ExperimentError(
             f"policy `{name}`: no row has a value `{dotted}`",
             f"values are {', '.join(options)}",
@@ -105,7 +106,7 @@ def _apart(groups: Mapping[str, Groups]) -> ExperimentError:
         [(each, [cell for cell, _ in runs]) for each, runs in found.values()]
         for found in groups.values()
     )
-    pairs = [(_differences(a[1], b[1]), (a, b)) for a in ours for b in theirs if a != b]
+    pairs = [(_differences(a[1], b[1]), (a, b)) for a in ours for b in theirs]
     differ, pair = min(pairs, key=lambda one: len(one[0]))
     where = (
         f"`{name}` in {each.name}: {about(each, tested[0])}"

@@ -320,8 +320,10 @@ def test_p_values_are_corrected_for_all_comparisons_shown(folder):
 
 
 def test_a_policy_is_not_compared_with_itself(folder):
-    with pytest.raises(ExperimentError, match="`ce` cannot be compared with itself"):
-        compare("ce", "ce", [experiments()["mdp-horizon"]], "laptop", folder)
+    chosen = [experiments()["mdp-horizon"]]
+    for other in ("ce", "ce,test.horizon=10"):
+        with pytest.raises(ExperimentError, match=r"`ce`.* be compared with itself"):
+            compare("ce", other, chosen, "laptop", folder)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,13 @@ def test_a_policy_is_not_compared_with_itself(folder):
             "laptop",
             "no row has this value of `learn.base`",
             "rows have tiny",
+        ),
+        (
+            ("tiny,seed=9", "ce"),
+            "mdp-horizon",
+            "laptop",
+            "no row has this value of `seed`",
+            "rows have 0, 1, 2",
         ),
         (
             ("tiny,learn.bse=tiny", "ce"),

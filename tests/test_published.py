@@ -94,7 +94,9 @@ def recipe(monkeypatch, name="mdp-horizon", by="regrets"):
 def test_the_code_of_the_documentation_recomputes_gaps(monkeypatch):
     names, column_of = recipe(monkeypatch)
     experiment, checked = experiments()["mdp-horizon"], 0
-    test_of = {where[1]: eval(where[1])["horizon"] for where in column_of.values()}
+    test_of = {
+        where[1]: ast.literal_eval(where[1])["horizon"] for where in column_of.values()
+    }
     for point in points(experiment, found_rows(experiment, "laptop", NOWHERE)):
         by_regret = estimators(point.policy, point.x) == {"regret"}
         if by_regret and point.seeds == 3:
