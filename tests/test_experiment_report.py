@@ -297,6 +297,16 @@ def test_the_published_report_is_that_of_the_published_rows(monkeypatch):
         assert (PUBLISHED / section.name / "laptop.png").is_file() or not section.done
 
 
+def test_files_of_rows_that_experiments_share_are_linked(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "none")
+    monkeypatch.setattr("sdm.experiments.sections.png", lambda chart: b"")
+    rows = fabricated(experiments()["mdp-horizon"], "laptop")
+    write_rows(rows_file(tmp_path, "mdp-horizon", "laptop"), rows)
+    (found,) = sections.sections([experiments()["pretraining"]], tmp_path)
+    text = report.markdown([found], tmp_path)
+    assert "rows of cells shared with [mdp-horizon](mdp-horizon/laptop.jsonl)" in text
+
+
 def test_the_users_own_rows_come_before_the_published(tmp_path, monkeypatch):
     experiment = experiments()["loss"]
     monkeypatch.setattr("sdm.experiments.rows.PUBLISHED", tmp_path / "published")
